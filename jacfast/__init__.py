@@ -1,0 +1,18 @@
+"""Jacobian-regularised training and DeepFool evaluation, fast enough to leave in."""
+
+from jacfast.attacks import DeepFoolResult, deepfool, fgsm
+from jacfast.evaluation import rho_adv
+from jacfast.jacobian import jacobian
+from jacfast.penalties import JacobianReg, frobenius_penalty
+from jacfast.version import __version__
+
+__all__ = [
+    "DeepFoolResult",
+    "JacobianReg",
+    "__version__",
+    "deepfool",
+    "fgsm",
+    "frobenius_penalty",
+    "jacobian",
+    "rho_adv",
+]

@@ -1,0 +1,55 @@
+"""The fast gradient sign method."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
+
+
+def fgsm(
+    model: Model,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    eps: float,
+    clip: tuple[float, float] | None = (0.0, 1.0),
+) -> Tensor:
+    """Return ``x + eps * sign(d CE(model(x), y)/dx)``, clipped.
+
+    The model is evaluated in eval mode and left as it was.
+
+    Args:
+        model: maps [N, ...] to logits [N, K].
+        x: [N, ...], floating point.
+        y: [N] int64, true labels; default: the predicted ones.
+        eps: size of the change of each entry (infinity norm), in the units of x; >= 0.
+        clip: the box of valid inputs, or None.
+
+    Returns:
+        The perturbed batch, without a graph.
+
+    Raises:
+        TypeError: x or y has the wrong type. ValueError: a shape, label, eps or clip is wrong.
+
+    Source: Goodfellow, Shlens & Szegedy 2015; Jakubovitz & Giryes eq. 16.
+    """
+    check_input(x)
+    check_box(clip)
+    if not 0 <= eps < float("inf"):
+        raise ValueError(f"eps must be finite and >= 0; got {eps}")
+    with quiet(model), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        logits = logits_of(model, leaf)
+        if y is None:
+            y = logits.argmax(dim=1)
+        check_labels(y, *logits.shape)
+        (g,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), leaf)
+    moved = x.detach() + eps * g.sign()
+    return moved if clip is None else moved.clamp(*clip)
+
+
+def check_box(clip: tuple[float, float] | None) -> None:
+    """Check the box of valid inputs."""
+    if clip is not None and not clip[0] < clip[1]:
+        raise ValueError(f"clip must be (low, high) with low < high, or None; got {clip}")

@@ -1,0 +1,72 @@
+"""The DeepFool robustness metric rho_adv."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.deepfool import DeepFoolResult, deepfool
+from jacfast.quiet import Model
+
+OVER = ("all", "correct", "success")
+
+
+def rho_adv(
+    model: Model, x: Tensor, y: Tensor | None = None, *, over: str = "all", **options
+) -> float:
+    """Return the mean of ``||r_i||_2 / ||x_i||_2``, r_i the DeepFool perturbation of sample i.
+
+    In the sense of the paper: predicted labels, no clipping, overshoot 0.02, the mean over all
+    samples. The other two conventions in use: ``over="correct"`` averages over the samples that the
+    model classifies as `y`, ``over="success"`` over those that DeepFool fooled.
+
+    Args:
+        model, x: as for `deepfool`.
+        y: [N] int64, true labels; needed for ``over="correct"`` only.
+        over: ``all``, ``correct`` or ``success``.
+        options: passed on to `deepfool` (overshoot, clip, candidates, batch_size, ...).
+
+    Returns:
+        A float. Samples that were not fooled count with the r they had reached; a warning says how
+        many they were.
+
+    Raises:
+        ValueError: `over` is unknown, needs labels, leaves no sample, or a sample is all zero.
+
+    Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 eq. 15; rho_2 of Deng, Zhang & Zhao eq. 2.2.
+    """
+    check_over(over, y)
+    return rho_of(deepfool(model, x, **options), x, y, over=over)
+
+
+def rho_of(
+    result: DeepFoolResult, x: Tensor, y: Tensor | None = None, *, over: str = "all"
+) -> float:
+    """Return rho_adv of perturbations that `deepfool` found at `x`; arguments as for `rho_adv`."""
+    check_over(over, y)
+    size = torch.linalg.vector_norm(x.detach().flatten(1).double(), dim=1)
+    if bool((size == 0).any()):
+        first = int((size == 0).nonzero()[0])
+        raise ValueError(f"x must have no all-zero sample (||x|| divides); got one at {first}")
+    missed = int((~result.success).sum())
+    if over == "success":
+        keep = result.success
+    else:
+        keep = torch.ones_like(result.success) if over == "all" else result.before == y
+        if missed:
+            warnings.warn(
+                f"rho_adv: {missed} of {len(x)} samples were not fooled; they count with the r "
+                "they had reached",
+                stacklevel=3,
+            )
+    if not bool(keep.any()):
+        raise ValueError(f"over={over!r} must leave at least one sample; got none of {len(x)}")
+    return float((result.norm.double() / size)[keep].mean())
+
+
+def check_over(over: str, y: Tensor | None) -> None:
+    """Check the convention of the mean."""
+    if over not in OVER:
+        raise ValueError(f"over must be one of {', '.join(OVER)}; got {over!r}")
+    if over == "correct" and y is None:
+        raise ValueError("over='correct' needs the true labels y; got None")

@@ -1,0 +1,50 @@
+"""Exact rows of the input Jacobian."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jacfast.quiet import Model, check_input, logits_of, quiet
+from jacfast.vjp import pull_back
+
+
+def jacobian(
+    model: Model, x: Tensor, classes: Sequence[int] | None = None, chunk: int | None = None
+) -> Tensor:
+    """Return ``dz_k(x_i)/dx_i`` for every sample i and every class k asked for.
+
+    The model is evaluated in eval mode and left as it was; no parameter receives a gradient.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], each sample by itself.
+        x: [N, ...], floating point.
+        classes: the rows wanted, in this order; default all K.
+        chunk: rows computed at a time; smaller needs less memory beside the result. Default all.
+
+    Returns:
+        [N, C, ...]: C = len(classes) rows of the shape of one sample, without a graph.
+
+    Raises:
+        TypeError: x is not floating point. ValueError: a class is out of range, chunk < 1, the
+            batch is empty, or the logits do not depend on x.
+    """
+    check_input(x)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be >= 1; got {chunk}")
+    with quiet(model), torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = logits_of(model, x)
+        wanted = list(range(logits.shape[1]) if classes is None else classes)
+        if not wanted or min(wanted) < 0 or max(wanted) >= logits.shape[1]:
+            raise ValueError(
+                f"classes must be indices in 0 .. K - 1 = {logits.shape[1] - 1}; got {wanted}"
+            )
+        eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[wanted]
+        rows = x.new_empty(len(x), len(wanted), x[0].numel())
+        for start in range(0, len(wanted), chunk or len(wanted)):
+            part = eye[start : start + (chunk or len(wanted))]
+            vectors = part[:, None].expand(-1, *logits.shape)
+            g = pull_back(logits, x, vectors, create_graph=False)
+            rows[:, start : start + len(part)] = g.movedim(1, 0)
+    return rows.reshape(len(x), len(wanted), *x.shape[1:])

@@ -1,0 +1,8 @@
+"""The native ops: typed wrapper, PyTorch reference, fake kernel and derivative, one file each."""
+
+from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
+from jacfast.ops.deepfool_step import deepfool_step
+from jacfast.ops.orthonormal_cotangents import orthonormal_cotangents
+from jacfast.ops.row_norm import row_norm
+
+__all__ = ["Nearest", "deepfool_candidate", "deepfool_step", "orthonormal_cotangents", "row_norm"]

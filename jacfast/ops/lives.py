@@ -1,0 +1,57 @@
+"""Which life of an op runs: the compiled one for the tensor's device, or the PyTorch reference.
+
+Each native op has up to three lives here: ``reference`` (PyTorch, always there), ``cpu`` and
+``cuda`` (compiled, when the extension was built with them). ``JACFAST_IMPL=reference`` in the
+environment forces the references everywhere; it is read once, at import.
+"""
+
+import os
+
+import torch
+
+NAMES = ("orthonormal_cotangents", "row_norm", "deepfool_step", "deepfool_candidate")
+CHOICES = ("auto", "reference")
+
+IMPL = os.environ.get("JACFAST_IMPL", "auto")
+if IMPL not in CHOICES:
+    raise ImportError(f"JACFAST_IMPL must be one of {', '.join(CHOICES)}; got {IMPL!r}")
+
+try:
+    from jacfast import _C  # importing it registers torch.ops.jacfast.*
+
+    BUILT: frozenset[str] = frozenset(_C.lives())
+    WHY_NOT = ""
+except ImportError as error:
+    BUILT = frozenset()
+    WHY_NOT = f"the extension jacfast._C is not there ({error})"
+
+
+def life(device: torch.device) -> str:
+    """Return the life that an op on `device` has here: ``reference``, ``cpu`` or ``cuda``."""
+    if IMPL == "reference" or device.type not in BUILT:
+        return "reference"
+    return device.type
+
+
+def native(tensor: torch.Tensor) -> bool:
+    """Say whether a call on `tensor` goes to the compiled op.
+
+    torch.library ops carry no rule for torch.func transforms (an error) or forward-mode duals (a
+    silent zero tangent), so under either the op steps aside for its reference, which has both.
+    """
+    return (
+        life(tensor.device) != "reference"
+        and not torch._C._are_functorch_transforms_active()
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def reason(device: torch.device) -> str:
+    """Say in words why `life(device)` is what it is."""
+    if IMPL == "reference":
+        return "JACFAST_IMPL=reference"
+    if not BUILT:
+        return WHY_NOT
+    if device.type not in BUILT:
+        return f"the extension was built without {device.type} kernels"
+    return f"compiled into jacfast._C for {device.type}"

@@ -1,0 +1,78 @@
+"""Look at a model without changing it: eval mode and no parameter gradients, then all as it was."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+Model = Callable[[Tensor], Tensor]
+MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+
+
+@contextlib.contextmanager
+def quiet(model: Model) -> Iterator[None]:
+    """Put every module in eval mode and switch off requires_grad of every parameter, for a while.
+
+    Afterwards, also after an exception, each module's flag and each parameter's requires_grad is
+    what it was. Nothing is ever written to ``.grad``. Dropout or a normalisation layer in training
+    mode draws a warning: the answer differs from what the model does as it stands.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    if any(training and isinstance(module, MODAL) for module, training in modes):
+        warnings.warn(
+            "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
+            "then put back",
+            stacklevel=4,
+        )
+    try:
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in flags:
+            parameter.requires_grad_(requires_grad)
+
+
+def logits_of(model: Model, x: Tensor) -> Tensor:
+    """Return model(x) as [N, K], or say what is wrong with it."""
+    logits = model(x)
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"model must return a tensor of logits; got {type(logits).__name__}")
+    if logits.dim() < 2 or len(logits) != len(x):
+        raise ValueError(
+            f"model must return one row of logits per sample, [N, K] with N = {len(x)}; "
+            f"got shape {list(logits.shape)}"
+        )
+    return logits.flatten(1)
+
+
+def check_input(x: Tensor) -> None:
+    """Check a batch of inputs to an attack or a measure."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor; got {type(x).__name__}")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"x must be floating point (scale images to [0, 1]); got {x.dtype}")
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"x must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
+
+
+def check_labels(y: Tensor, samples: int, classes: int) -> None:
+    """Check class labels: int64 [N], in 0 .. K - 1."""
+    if not isinstance(y, Tensor) or y.dtype != torch.int64:
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"y must be an int64 tensor of labels; got {got}")
+    if y.shape != (samples,):
+        raise ValueError(f"y must have shape [N] = [{samples}]; got {list(y.shape)}")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"y must lie in 0 .. K - 1 = {classes - 1}; got {low} .. {high}")
