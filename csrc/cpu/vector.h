@@ -1,0 +1,89 @@
+// Element types and vectorised sums of the CPU twins.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "../dtype.h"
+
+// One compiled body per instruction set, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(JACFAST_SANITIZE)
+#define JACFAST_CLONES \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define JACFAST_CLONES
+#endif
+
+namespace jacfast::cpu {
+
+struct BFloat16 {
+  uint16_t bits;
+  operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
+  BFloat16() = default;
+  explicit BFloat16(const float value) {  // round to nearest, ties to even; NaN stays NaN
+    const auto word = std::bit_cast<uint32_t>(value);
+    const bool nan = (word & 0x7fffffffu) > 0x7f800000u;
+    bits = nan ? 0x7fc0u : static_cast<uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+  }
+};
+using Half = _Float16;
+
+template <typename T>
+struct AccOf {
+  using type = float;
+};
+template <>
+struct AccOf<double> {
+  using type = double;
+};
+// The type of differences and results: float for half types, else T. Sums are always double.
+template <typename T>
+using Acc = typename AccOf<T>::type;
+
+template <typename T>
+inline Acc<T> wide(const T value) {
+  return static_cast<Acc<T>>(value);
+}
+
+// Call body(T{}) with the C++ type of `dtype`.
+template <typename F>
+void with_type(const Dtype dtype, F&& body) {
+  switch (dtype) {
+    case Dtype::f32: return body(float{});
+    case Dtype::f64: return body(double{});
+    case Dtype::f16: return body(Half{});
+    case Dtype::bf16: return body(BFloat16{});
+  }
+}
+
+// Independent partial sums: enough for four 512-bit registers of doubles in flight.
+constexpr int64_t LANES = 32;
+
+inline double fold(const double* lanes) {  // always in the same order
+  double sum = 0;
+  for (int64_t l = 0; l < LANES; ++l) sum += lanes[l];
+  return sum;
+}
+
+// Sum term(d) over d = 0 .. size-1 in LANES interleaved sums; to be inlined into a cloned function.
+template <typename F>
+[[gnu::always_inline]] inline double lane_sum(const int64_t size, F&& term) {
+  double lanes[LANES] = {};
+  const int64_t whole = size - size % LANES;
+  for (int64_t d = 0; d < whole; d += LANES)
+    for (int64_t l = 0; l < LANES; ++l) lanes[l] += term(d + l);
+  for (int64_t d = whole; d < size; ++d) lanes[d - whole] += term(d);
+  return fold(lanes);
+}
+
+// The sum of squares of g.
+template <typename T>
+JACFAST_CLONES static double sumsq(const T* g, const int64_t size) {
+  return lane_sum(size, [g](const int64_t d) {
+    const double v = wide(g[d]);
+    return v * v;
+  });
+}
+
+}  // namespace jacfast::cpu

@@ -1,0 +1,59 @@
+// deepfool_step: checks, allocation, schema, dispatch. Meaning: jacfast/ops/deepfool_step.py.
+#include "deepfool_step.h"
+
+#include "common.h"
+
+namespace jacfast {
+namespace {
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> deepfool_step(const at::Tensor& logits,
+                                                             const at::Tensor& rows,
+                                                             const at::Tensor& origin,
+                                                             const double floor) {
+  check_dim(logits, "logits", 2);
+  check_dim(rows, "rows", 3);
+  check_like(rows, "rows", logits, "logits");
+  check_shape(rows, "rows", {logits.size(0), logits.size(1), rows.size(2)});
+  check_index(origin, "origin", logits);
+  TORCH_CHECK_VALUE(logits.size(1) >= 1, "logits must have at least one class; got ",
+                    logits.sizes());
+
+  DeepFoolStep op{.dtype = dtype_of(logits, "logits"),
+                  .samples = rows.size(0),
+                  .classes = rows.size(1),
+                  .size = rows.size(2),
+                  .floor = floor};
+  op.parts = cuda::row_parts(op.samples, op.size);
+  const at::Tensor z = logits.contiguous(), labels = origin.contiguous();
+  const at::Tensor jacobian = with_contiguous_rows(rows);
+  const at::Tensor r = at::empty({op.samples, op.size}, rows.options());
+  const at::Tensor winner = at::empty({op.samples}, origin.options());
+  const at::Tensor distance = at::empty({op.samples}, accumulated(logits));
+  const at::Tensor sumsq =
+      at::empty({op.samples, op.parts, op.classes}, logits.options().dtype(at::kDouble));
+
+  op.logits = z.const_data_ptr();
+  op.rows = jacobian.const_data_ptr();
+  op.sample_stride = jacobian.stride(0);
+  op.class_stride = jacobian.stride(1);
+  op.origin = labels.const_data_ptr<int64_t>();
+  op.r = r.mutable_data_ptr();
+  op.winner = winner.mutable_data_ptr<int64_t>();
+  op.distance = distance.mutable_data_ptr();
+  op.sumsq = sumsq.mutable_data_ptr<double>();
+  if (op.samples > 0) {
+    JACFAST_RUN(deepfool_step, op, rows);
+  }
+  return {r, winner, distance};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(jacfast, m) {
+  m.def(
+      "deepfool_step(Tensor logits, Tensor rows, Tensor origin, float floor)"
+      " -> (Tensor r, Tensor winner, Tensor distance)");
+}
+JACFAST_IMPL(deepfool_step)
+
+}  // namespace jacfast

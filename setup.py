@@ -1,0 +1,70 @@
+"""Build the extension jacfast._C with torch's cpp_extension; metadata is in pyproject.toml.
+
+JACFAST_BUILD=0   install pure Python: every op runs as its PyTorch reference
+JACFAST_CUDA=0    leave the CUDA kernels out although nvcc and a CUDA build of torch are there
+TORCH_CUDA_ARCH_LIST   the architectures to compile for (default 8.0;9.0+PTX), GPU present or not
+"""
+
+import glob
+import os
+import shutil
+import sys
+
+from setuptools import setup
+
+NO_TORCH = (
+    "jacfast: building the extension needs torch in this environment: run\n"
+    "    pip install torch setuptools ninja pybind11\n"
+    "    pip install --no-build-isolation .\n"
+)
+ARCHITECTURES = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+
+
+def extension():
+    """Return the keyword arguments of setup() that build jacfast._C, or {} for pure Python."""
+    if os.environ.get("JACFAST_BUILD", "1") == "0":
+        return {}
+    if not any(shutil.which(cxx) for cxx in (os.environ.get("CXX") or "c++", "g++", "clang++")):
+        print("jacfast: no C++ compiler found: installing pure Python", file=sys.stderr)
+        return {}
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except ImportError:
+        sys.exit(NO_TORCH)
+    import pybind11
+
+    nvcc = torch.version.cuda and cpp_extension.CUDA_HOME
+    cuda = bool(nvcc) and os.environ.get("JACFAST_CUDA", "1") != "0"
+    sources = ["csrc/module.cpp", *glob.glob("csrc/ops/*.cpp"), *glob.glob("csrc/cpu/*.cpp")]
+    macros = {
+        "JACFAST_TORCH": torch.__version__,
+        "JACFAST_CUDA_VERSION": torch.version.cuda if cuda else "",
+        "JACFAST_ARCHITECTURES": ARCHITECTURES if cuda else "",
+    }
+    defines = [(name, f'"{value}"') for name, value in macros.items()]
+    flags = {"cxx": ["-O3", "-std=c++20", "-fopenmp", "-Wall"]}
+    includes = [pybind11.get_include()]
+    if cuda:
+        sources += glob.glob("csrc/kernels/*.cu")
+        defines.append(("JACFAST_CUDA", None))
+        flags["nvcc"] = ["-O3", "-std=c++20", "--expt-relaxed-constexpr"]
+        # CUDA from pip keeps its headers here; a system toolkit may have the core ones only.
+        roots = (os.path.dirname(path) for path in torch.__path__)
+        includes += [d for root in roots for d in glob.glob(f"{root}/nvidia/cu*/include")]
+    make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
+    module = make(
+        "jacfast._C",
+        sorted(sources),
+        include_dirs=includes,
+        define_macros=defines,
+        extra_compile_args=flags,
+        extra_link_args=["-fopenmp"],
+    )
+    return {
+        "ext_modules": [module],
+        "cmdclass": {"build_ext": cpp_extension.BuildExtension},
+    }
+
+
+setup(**extension())
