@@ -1,6 +1,7 @@
 // row_norm on the CPU: each task measures one part of one row, then the parts are joined in order.
 #include "../ops/row_norm.h"
 
+#include "../split.h"
 #include "parallel.h"
 #include "vector.h"
 
@@ -40,6 +41,8 @@ JACFAST_CLONES Acc<T> maxabs(const T* g, const int64_t size, bool& nan) {
 
 template <typename T>
 void maxabs_part(const T* g, const int64_t size, double& value, int64_t& where) {
+  value = -1, where = 0;  // of an empty part: less than any other
+  if (size == 0) return;
   bool nan = false;
   const Acc<T> best = maxabs(g, size, nan);
   int64_t d = 0;  // the part is in cache now: find the first NaN, or the first maximum
@@ -65,11 +68,10 @@ void join(const RowNorm& op, const int64_t row, double& value, int64_t& where) {
 template <typename T>
 void run(const RowNorm& op, const int threads) {
   const T* g = static_cast<const T*>(op.g);
-  const int64_t part = (op.size + op.parts - 1) / op.parts;
   parallel_for(op.rows * op.parts, op.rows * op.size, threads, [&](const int64_t task) {
-    const int64_t row = task / op.parts, begin = std::min(op.size, task % op.parts * part);
-    const T* from = g + row * op.stride + begin;
-    const int64_t size = std::min(part, op.size - begin);
+    const auto [begin, end] = part_of(op.size, op.parts, task % op.parts);
+    const T* from = g + task / op.parts * op.stride + begin;
+    const int64_t size = end - begin;
     switch (op.kind) {
       case RowNormKind::sumsq: op.partial[task] = sumsq(from, size); break;
       case RowNormKind::sumabs: op.partial[task] = sumabs(from, size); break;

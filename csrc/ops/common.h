@@ -12,6 +12,7 @@
 #endif
 
 #include "../dtype.h"
+#include "../split.h"
 
 namespace jacfast {
 

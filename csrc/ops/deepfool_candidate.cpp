@@ -29,7 +29,7 @@ void deepfool_candidate(const at::Tensor& w, const at::Tensor& f, const at::Tens
   }
 
   DeepFoolCandidate op{.dtype = dtype_of(w, "w"), .samples = w.size(0), .size = w.size(1)};
-  op.parts = cuda::row_parts(op.samples, op.size);
+  op.parts = row_parts(op.samples, op.size);
   const at::Tensor rows = with_contiguous_rows(w);
   const at::Tensor values = f.contiguous(), labels = label.contiguous();
   const at::Tensor sumsq = at::empty({op.samples, op.parts}, w.options().dtype(at::kDouble));

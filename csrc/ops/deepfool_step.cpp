@@ -23,7 +23,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> deepfool_step(const at::Tensor& l
                   .classes = rows.size(1),
                   .size = rows.size(2),
                   .floor = floor};
-  op.parts = cuda::row_parts(op.samples, op.size);
+  op.parts = row_parts(op.samples, op.size);
   const at::Tensor z = logits.contiguous(), labels = origin.contiguous();
   const at::Tensor jacobian = with_contiguous_rows(rows);
   const at::Tensor r = at::empty({op.samples, op.size}, rows.options());

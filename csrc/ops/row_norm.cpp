@@ -18,7 +18,7 @@ std::tuple<at::Tensor, at::Tensor> row_norm(const at::Tensor& g, const c10::stri
   TORCH_CHECK_VALUE(g.size(1) >= 1, "g must have at least one column; got ", g.sizes());
   RowNorm op{.kind = kind_of(kind), .dtype = dtype_of(g, "g"), .rows = g.size(0), .size = g.size(1)};
   const bool maximum = op.kind == RowNormKind::maxabs;
-  op.parts = cuda::row_parts(op.rows, op.size);
+  op.parts = row_parts(op.rows, op.size);
 
   const at::Tensor rows = with_contiguous_rows(g);
   const at::Tensor value = at::empty({op.rows}, accumulated(g));

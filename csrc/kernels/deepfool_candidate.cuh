@@ -1,0 +1,96 @@
+// deepfool_candidate on the GPU. Floor: N D entries read, and written where the candidate is nearer.
+#pragma once
+
+#include "../ops/deepfool_candidate.h"
+#include "../split.h"
+#include "deepfool.cuh"
+
+namespace jacfast::cuda {
+
+template <typename T>
+__device__ inline const T* row_of(const DeepFoolCandidate& op, const int64_t i) {
+  return static_cast<const T*>(op.w) + i * op.w_stride;
+}
+
+// The sum of squares of w over part p of sample i, for every thread of the block.
+template <typename T, int VEC>
+__device__ inline double measure(const DeepFoolCandidate& op, const int64_t i, const int64_t p) {
+  const Span part = part_of(op.size, op.parts, p);
+  const T* w = row_of<T>(op, i);
+  double sum = 0;
+  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+    const auto entries = load<pack.value>(w + d);
+#pragma unroll
+    for (int e = 0; e < pack.value; ++e) {
+      const double v = wide(entries.at[e]);
+      sum += v * v;
+    }
+  });
+  return block_sum(sum);
+}
+
+// Whether the candidate of sample i is nearer than what is kept.
+template <typename T>
+__device__ inline bool is_closer(const DeepFoolCandidate& op, const int64_t i, const double norm) {
+  if (!usable<Acc<T>>(norm)) return false;
+  const Acc<T> distance = distance_to(wide(static_cast<const T*>(op.f)[i]), norm);
+  const Acc<T> nearest = static_cast<const Acc<T>*>(op.distance)[i];
+  return distance < nearest || (distance == nearest && op.label[i] < op.winner[i]);
+}
+
+template <typename T>
+__device__ inline void keep(const DeepFoolCandidate& op, const int64_t i, const double norm) {
+  static_cast<Acc<T>*>(op.distance)[i] = distance_to(wide(static_cast<const T*>(op.f)[i]), norm);
+  static_cast<Acc<T>*>(op.norm)[i] = static_cast<Acc<T>>(norm);
+  op.winner[i] = op.label[i];
+}
+
+template <typename T, int VEC>
+__device__ inline void copy(const DeepFoolCandidate& op, const int64_t i, const int64_t p) {
+  const Span part = part_of(op.size, op.parts, p);
+  const T* w = row_of<T>(op, i);
+  T* nearest = static_cast<T*>(op.nearest_w) + i * op.size;
+  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+    *reinterpret_cast<Pack<T, pack.value>*>(nearest + d) = load<pack.value>(w + d);
+  });
+}
+
+// Block i measures w of sample i and, if it is nearer, keeps it.
+template <typename T, int VEC>
+__global__ __launch_bounds__(512) void deepfool_candidate_whole(const DeepFoolCandidate op) {
+  const int64_t i = blockIdx.x;
+  const double norm = sqrt(measure<T, VEC>(op, i, 0));
+  const bool closer = is_closer<T>(op, i, norm);
+  __syncthreads();  // everyone has compared before thread 0 changes what they compared with
+  if (!closer) return;
+  if (threadIdx.x == 0) keep<T>(op, i, norm);
+  copy<T, VEC>(op, i, 0);
+}
+
+// Block b measures part b % parts of w of sample b / parts.
+template <typename T, int VEC>
+__global__ __launch_bounds__(512) void deepfool_candidate_measure(const DeepFoolCandidate op) {
+  const double sum = measure<T, VEC>(op, blockIdx.x / op.parts, blockIdx.x % op.parts);
+  if (threadIdx.x == 0) op.sumsq[blockIdx.x] = sum;
+}
+
+// Thread t of block b decides for sample b * blockDim + t.
+template <typename T>
+__global__ __launch_bounds__(512) void deepfool_candidate_decide(const DeepFoolCandidate op) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= op.samples) return;
+  double sum = 0;
+  for (int64_t p = 0; p < op.parts; ++p) sum += op.sumsq[i * op.parts + p];
+  const double norm = sqrt(sum);
+  op.closer[i] = is_closer<T>(op, i, norm);
+  if (op.closer[i]) keep<T>(op, i, norm);
+}
+
+// Block b copies part b % parts of w of sample b / parts, if that was nearer.
+template <typename T, int VEC>
+__global__ __launch_bounds__(512) void deepfool_candidate_copy(const DeepFoolCandidate op) {
+  const int64_t i = blockIdx.x / op.parts;
+  if (op.closer[i]) copy<T, VEC>(op, i, blockIdx.x % op.parts);
+}
+
+}  // namespace jacfast::cuda

@@ -1,0 +1,34 @@
+// How long rows are shared out: by shape alone, so that sums have the same bits on every machine.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define JACFAST_BOTH __host__ __device__
+#else
+#define JACFAST_BOTH
+#endif
+
+namespace jacfast {
+
+// Into how many parts each of `rows` rows of `size` entries is cut: about 1,024 parts in all, enough
+// to fill a GPU with few long rows, of at least 4,096 entries each.
+inline int64_t row_parts(const int64_t rows, const int64_t size) {
+  const int64_t wanted = rows > 0 ? (1024 + rows - 1) / rows : 1;
+  return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, size / 4096));
+}
+
+struct Span {
+  int64_t begin, end;
+};
+
+// Part `index` of a row: a multiple of 32 entries (so that vector loads stay aligned), the last one
+// what is left, which may be nothing.
+JACFAST_BOTH inline Span part_of(const int64_t size, const int64_t parts, const int64_t index) {
+  const int64_t length = ((size + parts - 1) / parts + 31) / 32 * 32;
+  const int64_t begin = index * length < size ? index * length : size;
+  return {begin, begin + length < size ? begin + length : size};
+}
+
+}  // namespace jacfast
