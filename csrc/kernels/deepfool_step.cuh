@@ -109,7 +109,7 @@ __device__ inline void finish(const DeepFoolStep& op, const int64_t i, const int
 #pragma unroll
     for (int e = 0; e < pack.value; ++e) {
       const Acc<T> w = wide(a.at[e]) - wide(b.at[e]);
-      step.at[e] = static_cast<T>(stalled ? Acc<T>(0) : w * inverse * length);
+      narrow(stalled ? Acc<T>(0) : w * inverse * length, step.at[e]);
     }
     *reinterpret_cast<Pack<T, pack.value>*>(r + d) = step;
   });

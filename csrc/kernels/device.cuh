@@ -22,10 +22,16 @@ struct AccOf<double> {
 template <typename T>
 using Acc = typename AccOf<T>::type;
 
-template <typename T>
-__device__ inline Acc<T> wide(const T value) {
-  return static_cast<Acc<T>>(value);
-}
+// To and from that type, by name: PyTorch's build flags take the implicit conversions away.
+__device__ inline float wide(const float value) { return value; }
+__device__ inline double wide(const double value) { return value; }
+__device__ inline float wide(const __half value) { return __half2float(value); }
+__device__ inline float wide(const __nv_bfloat16 value) { return __bfloat162float(value); }
+
+__device__ inline void narrow(const float value, float& to) { to = value; }
+__device__ inline void narrow(const double value, double& to) { to = value; }
+__device__ inline void narrow(const float value, __half& to) { to = __float2half_rn(value); }
+__device__ inline void narrow(const float value, __nv_bfloat16& to) { to = __float2bfloat16_rn(value); }
 
 // VEC entries, loaded and stored as one word of up to 16 bytes.
 template <typename T, int VEC>
