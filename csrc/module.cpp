@@ -1,4 +1,5 @@
-// The Python module jacfast._C: importing it registers torch.ops.jacfast.*; it tells what was built.
+// The Python module jacfast._C: importing it registers torch.ops.jacfast.*; it tells what was
+// built.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -16,7 +17,7 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("build", [] {
     pybind11::dict build;
-    build["torch"] = JACFAST_TORCH;      // the torch that it was compiled against
+    build["torch"] = JACFAST_TORCH;  // the torch that it was compiled against
     build["compiler"] = __VERSION__;
     build["cuda"] = JACFAST_CUDA_VERSION;  // of nvcc; empty in a CPU build
     build["architectures"] = JACFAST_ARCHITECTURES;

@@ -9,8 +9,8 @@ namespace jacfast::cpu {
 // Fewer elements than this per thread do not repay waking one.
 constexpr int64_t GRAIN = 32768;
 
-// Call body(i) for i = 0 .. tasks-1, in contiguous ranges, on up to `threads` threads; `work` is the
-// number of elements read in all. Each task's result must not depend on who runs it.
+// Call body(i) for i = 0 .. tasks-1, in contiguous ranges, on up to `threads` threads; `work` is
+// the number of elements read in all. Each task's result must not depend on who runs it.
 template <typename F>
 void parallel_for(const int64_t tasks, const int64_t work, const int threads, const F& body) {
   const int64_t useful = std::min<int64_t>({threads, tasks, 1 + work / GRAIN});

@@ -25,8 +25,8 @@ void run(const DeepFoolCandidate& op, Stream stream) {
 void deepfool_candidate(const DeepFoolCandidate& op, Stream stream) {
   with_type(op.dtype, [&](auto type) {
     using T = decltype(type);
-    const bool packs = aligned(op.w, sizeof(T), {op.w_stride}) &&
-                       aligned(op.nearest_w, sizeof(T), {op.size});
+    const bool packs =
+        aligned(op.w, sizeof(T), {op.w_stride}) && aligned(op.nearest_w, sizeof(T), {op.size});
     packs ? run<T, 16 / sizeof(T)>(op, stream) : run<T, 1>(op, stream);
   });
 }

@@ -1,4 +1,5 @@
-// deepfool_candidate on the GPU. Floor: N D entries read, and written where the candidate is nearer.
+// deepfool_candidate on the GPU. Floor: N D entries read, and written where the candidate is
+// nearer.
 #pragma once
 
 #include "../ops/deepfool_candidate.h"

@@ -1,4 +1,5 @@
-// Launches deepfool_step: one kernel where a block has a sample to itself, two where blocks share it.
+// Launches deepfool_step: one kernel where a block has a sample to itself, two where blocks share
+// it.
 #include "deepfool_step.cuh"
 
 #include "launch.cuh"

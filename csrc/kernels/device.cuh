@@ -31,7 +31,9 @@ __device__ inline float wide(const __nv_bfloat16 value) { return __bfloat162floa
 __device__ inline void narrow(const float value, float& to) { to = value; }
 __device__ inline void narrow(const double value, double& to) { to = value; }
 __device__ inline void narrow(const float value, __half& to) { to = __float2half_rn(value); }
-__device__ inline void narrow(const float value, __nv_bfloat16& to) { to = __float2bfloat16_rn(value); }
+__device__ inline void narrow(const float value, __nv_bfloat16& to) {
+  to = __float2bfloat16_rn(value);
+}
 
 // VEC entries, loaded and stored as one word of up to 16 bytes.
 template <typename T, int VEC>
@@ -43,8 +45,8 @@ __device__ inline Pack<T, VEC> load(const T* from) {
   return *reinterpret_cast<const Pack<T, VEC>*>(from);
 }
 
-// Give this thread its share of begin .. end - 1: whole packs by body(d, pack size), then the entries
-// left over one by one. Consecutive threads take consecutive packs.
+// Give this thread its share of begin .. end - 1: whole packs by body(d, pack size), then the
+// entries left over one by one. Consecutive threads take consecutive packs.
 template <int VEC, typename F>
 __device__ inline void for_packs(const int64_t begin, const int64_t end, F&& body) {
   const int64_t whole = begin + (end - begin) / VEC * VEC;

@@ -74,11 +74,11 @@ inline int cpu_threads() { return at::in_parallel_region() ? 1 : at::get_num_thr
 
 // Run an op's twin for the device of `tensor`, on its current stream.
 #ifdef JACFAST_CUDA
-#define JACFAST_RUN(name, op, tensor)                                        \
-  if ((tensor).is_cuda()) {                                                  \
-    const c10::cuda::CUDAGuard guard((tensor).device());                     \
+#define JACFAST_RUN(name, op, tensor)                                       \
+  if ((tensor).is_cuda()) {                                                 \
+    const c10::cuda::CUDAGuard guard((tensor).device());                    \
     cuda::name(op, c10::cuda::getCurrentCUDAStream((tensor).get_device())); \
-  } else                                                                     \
+  } else                                                                    \
     cpu::name(op, cpu_threads())
 #define JACFAST_IMPL(name)                                               \
   TORCH_LIBRARY_IMPL(jacfast, CPU, m) { m.impl(#name, &jacfast::name); } \

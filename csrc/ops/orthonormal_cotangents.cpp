@@ -16,8 +16,9 @@ at::Tensor orthonormal_cotangents(const at::Tensor& gaussian, const bool centred
                            .centred = centred};
   TORCH_CHECK_TYPE(op.dtype == Dtype::f32 || op.dtype == Dtype::f64,
                    "gaussian must be float32 or float64; got ", gaussian.scalar_type());
-  TORCH_CHECK_VALUE(op.rows <= op.classes - centred, "gaussian must have n <= ",
-                    op.classes - centred, " rows per sample; got n = ", op.rows);
+  TORCH_CHECK_VALUE(op.rows <= op.classes - centred,
+                    "gaussian must have n <= ", op.classes - centred,
+                    " rows per sample; got n = ", op.rows);
   const at::Tensor draw = gaussian.contiguous();
   const at::Tensor out = at::empty(draw.sizes(), draw.options());
   op.gaussian = draw.const_data_ptr();

@@ -16,7 +16,8 @@ RowNormKind kind_of(const c10::string_view name) {
 std::tuple<at::Tensor, at::Tensor> row_norm(const at::Tensor& g, const c10::string_view kind) {
   check_dim(g, "g", 2);
   TORCH_CHECK_VALUE(g.size(1) >= 1, "g must have at least one column; got ", g.sizes());
-  RowNorm op{.kind = kind_of(kind), .dtype = dtype_of(g, "g"), .rows = g.size(0), .size = g.size(1)};
+  RowNorm op{
+      .kind = kind_of(kind), .dtype = dtype_of(g, "g"), .rows = g.size(0), .size = g.size(1)};
   const bool maximum = op.kind == RowNormKind::maxabs;
   op.parts = row_parts(op.rows, op.size);
 

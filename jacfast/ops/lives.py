@@ -20,9 +20,10 @@ try:
     from jacfast import _C  # importing it registers torch.ops.jacfast.*
 
     BUILT: frozenset[str] = frozenset(_C.lives())
+    BUILD: dict[str, str] = _C.build()
     WHY_NOT = ""
 except ImportError as error:
-    BUILT = frozenset()
+    BUILT, BUILD = frozenset(), {}
     WHY_NOT = f"the extension jacfast._C is not there ({error})"
 
 

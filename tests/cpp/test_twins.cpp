@@ -1,0 +1,126 @@
+// The CPU twins without torch, against plain loops in double; meant to run under the sanitizers
+// too.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "ops/deepfool_candidate.h"
+#include "ops/deepfool_step.h"
+#include "ops/orthonormal_cotangents.h"
+#include "ops/row_norm.h"
+#include "split.h"
+
+namespace {
+
+using namespace jacfast;
+
+void expect_near(const double got, const double want, const double tolerance, const char* what) {
+  if (std::abs(got - want) <= tolerance * (1 + std::abs(want))) return;
+  std::printf("FAILED %s: got %.9g, want %.9g\n", what, got, want);
+  std::exit(1);
+}
+
+std::vector<float> normal(const int64_t count, const unsigned seed) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> draw;
+  std::vector<float> values(count);
+  for (float& value : values) value = draw(engine);
+  return values;
+}
+
+void test_row_norm(const int64_t rows, const int64_t size, const int threads) {
+  const auto g = normal(rows * size, 1);
+  const int64_t parts = row_parts(rows, size);
+  std::vector<float> value(rows);
+  std::vector<int64_t> where(rows), partial_where(rows * parts);
+  std::vector<double> partial(rows * parts);
+  for (const auto kind : {RowNormKind::sumsq, RowNormKind::sumabs, RowNormKind::maxabs}) {
+    cpu::row_norm({kind, Dtype::f32, rows, size, size, g.data(), value.data(), where.data(), parts,
+                   partial.data(), partial_where.data()},
+                  threads);
+    for (int64_t row = 0; row < rows; ++row) {
+      double want = 0;
+      for (int64_t d = 0; d < size; ++d) {
+        const double v = std::abs(static_cast<double>(g[row * size + d]));
+        want = kind == RowNormKind::maxabs ? std::max(want, v)
+                                           : want + (kind == RowNormKind::sumsq ? v * v : v);
+      }
+      expect_near(value[row], want, 1e-6, "row_norm");
+      if (kind == RowNormKind::maxabs)
+        expect_near(std::abs(g[row * size + where[row]]), want, 0, "row_norm where");
+    }
+  }
+}
+
+void test_deepfool(const int64_t samples, const int64_t classes, const int64_t size,
+                   const int threads) {
+  const auto z = normal(samples * classes, 2), rows = normal(samples * classes * size, 3);
+  std::vector<int64_t> origin(samples), winner(samples), kept(samples, -1), label(samples);
+  for (int64_t i = 0; i < samples; ++i) origin[i] = i % classes;
+  const float never = std::numeric_limits<float>::infinity();
+  std::vector<float> r(samples * size), distance(samples), nearest(samples, never);
+  std::vector<float> norm(samples), w(samples * size), f(samples), best(samples * size);
+  const int64_t parts = row_parts(samples, size);
+  std::vector<double> sumsq(samples * parts * classes);
+  cpu::deepfool_step(
+      {Dtype::f32, samples, classes, size, z.data(), rows.data(), classes * size, size,
+       origin.data(), 0, r.data(), winner.data(), distance.data(), parts, sumsq.data()},
+      threads);
+  for (int64_t k = 0; k < classes; ++k) {  // the same, offered one class at a time
+    for (int64_t i = 0; i < samples; ++i) {
+      label[i] = k;
+      f[i] = z[i * classes + k] - z[i * classes + origin[i]];
+      for (int64_t d = 0; d < size; ++d)
+        w[i * size + d] =
+            rows[(i * classes + k) * size + d] - rows[(i * classes + origin[i]) * size + d];
+    }
+    cpu::deepfool_candidate(
+        {Dtype::f32, samples, size, w.data(), size, f.data(), label.data(), best.data(),
+         nearest.data(), norm.data(), kept.data(), parts, sumsq.data(), nullptr},
+        threads);
+  }
+  for (int64_t i = 0; i < samples; ++i) {
+    expect_near(static_cast<double>(winner[i]), static_cast<double>(kept[i]), 0, "winner");
+    if (winner[i] < 0) continue;
+    expect_near(distance[i], nearest[i], 0, "distance");
+    for (int64_t d = 0; d < size; ++d)
+      expect_near(r[i * size + d], best[i * size + d] / norm[i] * distance[i], 1e-6, "r");
+  }
+}
+
+void test_cotangents(const int64_t samples, const int64_t n, const int64_t classes,
+                     const bool centred) {
+  auto gaussian = normal(samples * n * classes, 4);
+  if (n > 1)  // a dependent row in the first sample
+    for (int64_t k = 0; k < classes; ++k) gaussian[classes + k] = 2 * gaussian[k];
+  std::vector<float> out(gaussian.size());
+  cpu::orthonormal_cotangents(
+      {Dtype::f32, samples, n, classes, centred, gaussian.data(), out.data()}, 2);
+  const double scale = static_cast<double>(classes - centred) / static_cast<double>(n);
+  for (int64_t i = 0; i < samples; ++i)
+    for (int64_t a = 0; a < n; ++a)
+      for (int64_t b = 0; b <= a; ++b) {
+        double dot = 0;
+        for (int64_t k = 0; k < classes; ++k)
+          dot += out[(i * n + a) * classes + k] * out[(i * n + b) * classes + k];
+        expect_near(dot, a == b ? scale : 0, 1e-5, "orthonormal_cotangents");
+      }
+}
+
+}  // namespace
+
+int main() {
+  for (const int threads : {1, 2, 3}) {
+    for (const int64_t size : {1, 31, 32, 33, 100, 4097, 20000}) test_row_norm(3, size, threads);
+    for (const int64_t samples : {1, 2, 13})
+      for (const int64_t size : {1, 7, 32, 65, 9000}) test_deepfool(samples, 5, size, threads);
+  }
+  test_deepfool(2, 1, 5, 1);  // one class: everything stalls
+  test_cotangents(5, 1, 1, false);
+  test_cotangents(5, 4, 10, false);
+  test_cotangents(5, 9, 10, true);
+  std::puts("all twins agree with plain loops");
+}
