@@ -33,7 +33,7 @@ def jacobian(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be >= 1; got {chunk}")
     with quiet(model), torch.enable_grad():
-        x = x.detach().requires_grad_()
+        x = x.detach().clone().requires_grad_()
         logits = logits_of(model, x)
         wanted = list(range(logits.shape[1]) if classes is None else classes)
         if not wanted or min(wanted) < 0 or max(wanted) >= logits.shape[1]:

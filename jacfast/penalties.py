@@ -50,6 +50,8 @@ def frobenius_penalty(
     if vectors is not None:
         checks.floating("vectors", vectors)
         checks.shape("vectors", vectors, "[n, N, K]", (None, samples, classes))
+        if len(vectors) < 1:
+            raise ValueError(f"vectors must have n >= 1; got shape {list(vectors.shape)}")
         checks.same("vectors", vectors, "logits", logits)
     elif n == "exact":
         vectors = cotangents.basis(logits)

@@ -1,6 +1,7 @@
 """Look at a model without changing it: eval mode and no parameter gradients, then all as it was."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -19,16 +20,19 @@ def quiet(model: Model) -> Iterator[None]:
     what it was. Nothing is ever written to ``.grad``. Dropout or a normalisation layer in training
     mode draws a warning: the answer differs from what the model does as it stands.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "gradients with respect to x do not exist in torch.inference_mode(): call this outside"
+        )
     if not isinstance(model, nn.Module):
         yield
         return
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     if any(training and isinstance(module, MODAL) for module, training in modes):
-        warnings.warn(
+        warn(
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
-            "then put back",
-            stacklevel=4,
+            "then put back"
         )
     try:
         for module, _ in modes:
@@ -41,6 +45,14 @@ def quiet(model: Model) -> Iterator[None]:
             module.training = training
         for parameter, requires_grad in flags:
             parameter.requires_grad_(requires_grad)
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside this library that led here."""
+    level, frame = 1, sys._getframe()
+    while frame and frame.f_globals.get("__name__", "").startswith(("jacfast", "contextlib")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def logits_of(model: Model, x: Tensor) -> Tensor:
@@ -66,13 +78,15 @@ def check_input(x: Tensor) -> None:
         raise ValueError(f"x must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
 
 
-def check_labels(y: Tensor, samples: int, classes: int) -> None:
-    """Check class labels: int64 [N], in 0 .. K - 1."""
+def check_labels(y: Tensor, samples: int, classes: int | None = None) -> None:
+    """Check class labels: int64 [N], in 0 .. K - 1 once K is known."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         got = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"y must be an int64 tensor of labels; got {got}")
     if y.shape != (samples,):
         raise ValueError(f"y must have shape [N] = [{samples}]; got {list(y.shape)}")
+    if classes is None:
+        return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         raise ValueError(f"y must lie in 0 .. K - 1 = {classes - 1}; got {low} .. {high}")

@@ -7,6 +7,11 @@ from torch import Tensor
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
 BATCH_UP_TO = 64
 
+NO_PATH = (
+    "x must be part of the graph of the outputs: set x.requires_grad_() first, then call the model "
+    "on that very tensor with gradients enabled; the outputs do not depend on x"
+)
+
 
 def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
     """Return ``J^T v`` for each of n cotangents per sample.
@@ -20,13 +25,16 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     Returns:
         [n, N, D], D the number of entries of one sample of `x`. The graph of `outputs` is kept.
     """
-    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO:
+    if not outputs.requires_grad:
+        raise ValueError(NO_PATH)
+    shape = (len(cotangents), len(x), -1)
+    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs):
         try:
-            return _grad(outputs, x, cotangents, create_graph, batched=True).flatten(2)
+            return _grad(outputs, x, cotangents, create_graph, batched=True).reshape(shape)
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
     rows = [_grad(outputs, x, v, create_graph, batched=False) for v in cotangents]
-    return torch.stack([row.flatten(1) for row in rows])
+    return torch.stack(rows).reshape(shape)
 
 
 def _grad(
@@ -42,8 +50,26 @@ def _grad(
         allow_unused=True,
     )
     if g is None:
-        raise ValueError(
-            "x must be part of the graph of the outputs: set x.requires_grad_() first, then call "
-            "the model on that very tensor; the outputs do not depend on it"
-        )
+        raise ValueError(NO_PATH)
     return g
+
+
+def _batches(outputs: Tensor) -> bool:
+    """Say whether a batched backward keeps the derivative of the derivative.
+
+    Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
+    derivative without an error; looped, the same graph is right, or raises. So one such node
+    anywhere in the graph rules batching out.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    todo, seen = [outputs.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return False
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+    return True

@@ -39,8 +39,9 @@ def deepfool(
     fixed by the clean logits, linearised and tested at the overshot point, no clipping.
 
     The model is evaluated in eval mode and left as it was, no parameter receives a gradient, and
-    samples that are fooled leave the batch. A step too short for the precision of x to resolve (an
-    exact tie of two logits, say) is lengthened to 100 eps ||x||.
+    samples that are fooled leave the batch. A step at or below eps ||x||, too short to be resolved
+    (at an exact tie of two logits, say), is lengthened to 2 eps ||x||, with the machine epsilon of
+    x or of the logits, whichever is coarser.
 
     Args:
         model: maps [N, ...] to logits [N, K], each sample by itself. Logits, not probabilities.
@@ -60,8 +61,9 @@ def deepfool(
         progress: show a progress bar over the batches.
 
     Returns:
-        A `DeepFoolResult`. A sample with NaN or infinite logits, or with no usable gradient, is
-        reported as ``stalled`` (and not ``success``); the others finish.
+        A `DeepFoolResult`. A sample with a logit that is NaN or +inf, or with no usable gradient,
+        is reported as ``stalled`` (and not ``success``); the others finish. A class whose logit is
+        -inf is never the nearest.
 
     Raises:
         TypeError: x is not floating point, or y not int64. ValueError: a shape or value is wrong.
@@ -70,6 +72,8 @@ def deepfool(
     """
     check_input(x)
     check_box(clip)
+    if y is not None:
+        check_labels(y, len(x))
     _check(candidates, overshoot, max_iter, floor, linearize, test, batch_size)
     step = batch_size or len(x)
     starts = tqdm(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
@@ -93,7 +97,7 @@ class _Run:
     def __init__(self, model: Model, x: Tensor, y: Tensor | None, candidates: int | None) -> None:
         self.model, self.x = model, x
         with torch.no_grad():
-            clean = logits_of(model, x)
+            clean = logits_of(model, x.clone())  # a copy: the model may work in place
         if clean.shape[1] < 2:
             raise ValueError(
                 f"model must return at least 2 logits per sample; got {clean.shape[1]}"
@@ -102,14 +106,17 @@ class _Run:
             check_labels(y, *clean.shape)
         self.origin = clean.argmax(dim=1) if y is None else y
         count = clean.shape[1] if candidates is None else min(candidates, clean.shape[1])
-        others = clean.scatter(1, self.origin[:, None], float("-inf"))
+        floor = torch.finfo(clean.dtype).min  # above the origin, also for a class at -inf
+        others = clean.clamp(min=floor).scatter(1, self.origin[:, None], float("-inf"))
         self.labels = others.topk(count - 1, dim=1).indices
         self.r = torch.zeros_like(x)
         shape = (len(x),)
         self.iterations = torch.zeros(shape, dtype=torch.int64, device=x.device)
         self.vjps = torch.zeros_like(self.iterations)
         self.stalled = torch.zeros(shape, dtype=torch.bool, device=x.device)
-        self.resolution = torch.finfo(x.dtype).eps * x.flatten(1).norm(dim=1).clamp(min=1)
+        size = x.flatten(1).norm(dim=1)
+        eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
+        self.resolution = eps * torch.where(size > 0, size, 1)
 
     def attack(self, max_iter: int, linearize: str, test: str) -> DeepFoolResult:
         active = torch.arange(len(self.x), device=self.x.device)
@@ -158,7 +165,7 @@ class _Run:
             vectors.scatter_(2, part[..., None], 1.0)
             vectors.scatter_(2, origin.expand_as(part)[..., None], -1.0)
             for j, w in enumerate(pull_back(logits, leaf, vectors, create_graph=False)):
-                deepfool_candidate(w, f[:, start + j].contiguous(), part[j], nearest)
+                deepfool_candidate(w, f[:, start + j].to(w.dtype), part[j], nearest)
         self.vjps[active] += labels.shape[1]
         self.stalled[active] |= running & (nearest.winner < 0)
         self.iterations[active] += running & (nearest.winner >= 0)
@@ -168,7 +175,7 @@ class _Run:
         """Return the step [n, D], lengthened where x could not resolve it, 0 where not running."""
         short = self.resolution[active]
         unresolved = nearest.distance + self.floor <= short
-        distance = torch.where(unresolved, 100 * short, nearest.distance)
+        distance = torch.where(unresolved, 2 * short, nearest.distance)
         step = nearest._replace(distance=distance).step(self.floor)
         return torch.where(running[:, None], step, 0)
 

@@ -1,12 +1,10 @@
 """The DeepFool robustness metric rho_adv."""
 
-import warnings
-
 import torch
 from torch import Tensor
 
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
-from jacfast.quiet import Model
+from jacfast.quiet import Model, check_input, check_labels, warn
 
 OVER = ("all", "correct", "success")
 
@@ -35,7 +33,8 @@ def rho_adv(
 
     Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 eq. 15; rho_2 of Deng, Zhang & Zhao eq. 2.2.
     """
-    check_over(over, y)
+    check_input(x)
+    check_over(over, x, y)
     return rho_of(deepfool(model, x, **options), x, y, over=over)
 
 
@@ -43,7 +42,7 @@ def rho_of(
     result: DeepFoolResult, x: Tensor, y: Tensor | None = None, *, over: str = "all"
 ) -> float:
     """Return rho_adv of perturbations that `deepfool` found at `x`; arguments as for `rho_adv`."""
-    check_over(over, y)
+    check_over(over, x, y)
     size = torch.linalg.vector_norm(x.detach().flatten(1).double(), dim=1)
     if bool((size == 0).any()):
         first = int((size == 0).nonzero()[0])
@@ -54,19 +53,20 @@ def rho_of(
     else:
         keep = torch.ones_like(result.success) if over == "all" else result.before == y
         if missed:
-            warnings.warn(
+            warn(
                 f"rho_adv: {missed} of {len(x)} samples were not fooled; they count with the r "
-                "they had reached",
-                stacklevel=3,
+                "they had reached"
             )
     if not bool(keep.any()):
         raise ValueError(f"over={over!r} must leave at least one sample; got none of {len(x)}")
     return float((result.norm.double() / size)[keep].mean())
 
 
-def check_over(over: str, y: Tensor | None) -> None:
-    """Check the convention of the mean."""
+def check_over(over: str, x: Tensor, y: Tensor | None) -> None:
+    """Check the convention of the mean, and the labels it needs."""
     if over not in OVER:
         raise ValueError(f"over must be one of {', '.join(OVER)}; got {over!r}")
     if over == "correct" and y is None:
         raise ValueError("over='correct' needs the true labels y; got None")
+    if y is not None:
+        check_labels(y, len(x))

@@ -1,0 +1,71 @@
+"""One training loop: seeded, resumable to the bit, with a progress bar."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from jacfast.training import checkpoint
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def fit(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    loss: Loss,
+    seed: int = 0,
+    save: Path | None = None,
+    config: checkpoint.Config | None = None,
+    resume: bool = False,
+    name: str = "fit",
+) -> None:
+    """Train `model` in place by Adam on shuffled batches of x [N, ...], y [N].
+
+    All randomness (shuffling, dropout, projections) follows from `seed`; the caller's random state
+    is as before afterwards. With `save` a checkpoint is written after every epoch, in one atomic
+    move, and ``resume=True`` continues from it to the same weights, bit for bit, as a run that was
+    not interrupted, on the same machine and number of threads.
+
+    Args:
+        loss: maps (model, x batch, y batch) to the scalar to descend.
+        lr: Adam's step size.
+        config: what the run depends on; a checkpoint of another one is refused.
+        name: the label of the progress bar, and of the phase in the checkpoint.
+
+    Raises:
+        FloatingPointError: the loss is not finite. The last checkpoint is intact.
+        ValueError: the checkpoint belongs to another configuration.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    order = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        done = 0
+        if resume and save is not None and save.exists():
+            done = checkpoint.restore(save, config, name, model, optimizer, order)
+        per_epoch = math.ceil(len(x) / batch_size)
+        with tqdm(total=epochs * per_epoch, initial=done * per_epoch, desc=name) as bar:
+            for epoch in range(done, epochs):
+                for batch in torch.randperm(len(x), generator=order).split(batch_size):
+                    value = loss(model, x[batch], y[batch])
+                    if not bool(value.isfinite()):
+                        raise FloatingPointError(
+                            f"loss must stay finite; got {float(value)} in epoch {epoch + 1} of "
+                            f"{name}: lower lr (now {lr}) or the weight of the penalty"
+                        )
+                    optimizer.zero_grad(set_to_none=True)
+                    value.backward()
+                    optimizer.step()
+                    bar.update()
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{float(value):.4f}")
+                if save is not None:
+                    checkpoint.write(save, config, name, epoch + 1, model, optimizer, order)

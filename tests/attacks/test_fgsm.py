@@ -1,0 +1,118 @@
+"""fgsm: the formula, its box and labels."""
+
+import copy
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jacfast import fgsm
+from tests.nets import build, draw
+
+Y = torch.tensor([1, 4, 0, 2])
+
+
+def by_hand(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """x + eps sign(d CE(model(x_i), y_i)/dx_i), one sample at a time."""
+    moved = []
+    for sample, label in zip(x, y, strict=True):
+        leaf = sample[None].clone().requires_grad_()
+        F.cross_entropy(model(leaf), label[None]).backward()
+        moved.append((leaf + eps * leaf.grad.sign()).detach()[0])
+    return torch.stack(moved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_formula(name, dtype):
+    model, x = build(name, dtype=dtype)
+    got = fgsm(model, x, Y, eps=0.25, clip=None)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, by_hand(copy.deepcopy(model), x, Y, 0.25))
+    assert not got.requires_grad
+
+
+def test_linear_model_in_closed_form():
+    """Two classes: the gradient of the loss of class 0 is p_1 (w_1 - w_0)."""
+    model = nn.Linear(3, 2, bias=False)
+    model.weight.data = torch.tensor([[1.0, 5.0, 0.0], [3.0, 1.0, 0.0]])
+    x = torch.tensor([[0.5, 0.5, 0.5]])
+    got = fgsm(model, x, torch.tensor([0]), eps=0.125)
+    assert torch.equal(got, torch.tensor([[0.625, 0.375, 0.5]]))
+
+
+def test_box():
+    model, x = build("mlp")
+    x = x.sigmoid()
+    free = fgsm(model, x, Y, eps=0.5, clip=None)
+    assert bool(((free < 0) | (free > 1)).any())
+    assert torch.equal(fgsm(model, x, Y, eps=0.5), free.clamp(0, 1))
+    assert torch.equal(fgsm(model, x, Y, eps=0.5, clip=(-0.1, 0.8)), free.clamp(-0.1, 0.8))
+
+
+def test_predicted_labels_by_default():
+    model, x = build("mlp")
+    predicted = model(x).argmax(dim=1)
+    assert not torch.equal(predicted, Y)
+    assert torch.equal(fgsm(model, x, eps=0.1), fgsm(model, x, predicted, eps=0.1))
+    assert not torch.equal(fgsm(model, x, eps=0.1), fgsm(model, x, Y, eps=0.1))
+
+
+def test_zero_eps_moves_nothing():
+    model, x = build("mlp")
+    assert torch.equal(fgsm(model, x, eps=0.0, clip=None), x)
+
+
+def test_inside_no_grad_and_with_a_frozen_model():
+    model, x = build("mlp")
+    want = fgsm(model, x, Y, eps=0.1)
+    with torch.no_grad():
+        assert torch.equal(fgsm(model.requires_grad_(False), x, Y, eps=0.1), want)
+
+
+def test_nothing_is_changed():
+    model, x = build("conv_batch_norm")
+    want = fgsm(model, x, Y, eps=0.1)
+    model.train()
+    x = x.requires_grad_()
+    kept, before = x.detach().clone(), copy.deepcopy(model.state_dict())
+    with pytest.warns(UserWarning, match="evaluated in eval mode"):
+        assert torch.equal(fgsm(model, x, Y, eps=0.1), want)
+    assert torch.equal(x, kept)
+    assert x.grad is None
+    assert x.requires_grad
+    assert all(module.training for module in model.modules())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "arguments"),
+    [
+        (ValueError, "eps must be finite and >= 0; got -0.1", {"eps": -0.1}),
+        (ValueError, "eps must be finite and >= 0; got nan", {"eps": float("nan")}),
+        (ValueError, "eps must be finite and >= 0; got inf", {"eps": float("inf")}),
+        (ValueError, "clip must be (low, high) with low < high, or None; got (1", {"clip": (1, 0)}),
+        (ValueError, "clip must be (low, high) with low < high", {"clip": (0.5, 0.5)}),
+        (TypeError, "y must be an int64 tensor of labels; got torch.float32", {"y": Y.float()}),
+        (TypeError, "y must be an int64 tensor of labels; got list", {"y": [1, 2, 3, 4]}),
+        (ValueError, "y must have shape [N] = [4]; got [3]", {"y": Y[:3]}),
+        (ValueError, "y must have shape [N] = [4]; got [4, 1]", {"y": Y[:, None]}),
+        (ValueError, "y must lie in 0 .. K - 1 = 4; got 1 .. 5", {"y": Y + 1}),
+        (ValueError, "y must lie in 0 .. K - 1 = 4; got -1 .. 3", {"y": Y - 1}),
+        (TypeError, "x must be floating point", {"x": torch.ones(4, 6, dtype=torch.uint8)}),
+        (ValueError, "x must be a non-empty batch", {"x": draw(0, 6)}),
+        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum(1)}),
+    ],
+)
+def test_bad_input_is_refused(kind, text, arguments):
+    model, x = build("mlp")
+    with pytest.raises(kind, match=re.escape(text)):
+        fgsm(**{"model": model, "x": x, "y": Y, "eps": 0.1, **arguments})
+
+
+def test_model_that_ignores_x_is_refused_in_words():
+    with pytest.raises(ValueError, match="do not depend on x"):
+        fgsm(lambda x: torch.zeros(len(x), 5, dtype=x.dtype), draw(4, 6), Y, eps=0.1)

@@ -1,0 +1,115 @@
+"""rho_adv: the three conventions, on a linear model by hand."""
+
+import re
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jacfast import deepfool, rho_adv
+from jacfast.evaluation import rho_of
+from tests.nets import build, draw
+
+# Two classes, z = (a, b): the distance to the boundary a = b is |a - b| / sqrt(2).
+X = torch.tensor([[3.0, 4.0], [5.0, 12.0], [8.0, 6.0], [4.0, -3.0]], dtype=torch.float64)
+Y = torch.tensor([1, 0, 0, 1])  # the model says 1, 1, 0, 0
+RATIOS = 1.02 / 2**0.5 * torch.tensor([1 / 5, 7 / 13, 2 / 10, 7 / 5], dtype=torch.float64)
+
+
+def identity(x: Tensor) -> Tensor:
+    return 1.0 * x
+
+
+def test_all_samples():
+    assert rho_adv(identity, X) == pytest.approx(float(RATIOS.mean()), rel=1e-12)
+    assert rho_adv(identity, X, Y) == pytest.approx(float(RATIOS.mean()), rel=1e-12)
+
+
+def test_correct_samples():
+    want = float(RATIOS[[0, 2]].mean())
+    assert rho_adv(identity, X, Y, over="correct") == pytest.approx(want, rel=1e-12)
+
+
+def walled(x: Tensor) -> Tensor:
+    """Return the logits of the identity, but constant ones for the last sample (x_1 < 0)."""
+    flat = torch.tensor([1.0, 0.0], dtype=x.dtype)
+    return torch.where(x[:, 1:] < 0, 0 * x + flat, x)
+
+
+def test_fooled_samples():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none is missing from what was asked for
+        got = rho_adv(walled, X, over="success")
+    assert got == pytest.approx(float(RATIOS[:3].mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("over", "keep"), [("all", [0, 1, 2, 3]), ("correct", [0, 2])])
+def test_missed_samples_count_with_a_warning(over, keep):
+    ratios = RATIOS * torch.tensor([1, 1, 1, 0])
+    with pytest.warns(UserWarning, match="1 of 4 samples were not fooled") as caught:
+        got = rho_adv(walled, X, Y, over=over)
+    assert got == pytest.approx(float(ratios[keep].mean()), rel=1e-12)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_options_reach_deepfool():
+    got = rho_adv(identity, X, overshoot=0.5, batch_size=3)
+    assert got == pytest.approx(float(RATIOS.mean()) * 1.5 / 1.02, rel=1e-12)
+
+
+def test_rho_of_a_result():
+    model, x = build("smooth_mlp", samples=8)
+    result = deepfool(model, x)
+    want = (result.r.norm(dim=1) / x.norm(dim=1)).mean()
+    assert rho_of(result, x) == pytest.approx(float(want), rel=1e-12)
+    assert rho_adv(model, x) == pytest.approx(float(want), rel=1e-12)
+
+
+def test_x_may_require_grad_and_have_any_shape():
+    model, x = build("cnn", samples=3)
+    want = rho_adv(model, x)
+    assert rho_adv(model, x.requires_grad_()) == want
+    assert isinstance(want, float)
+
+
+def test_all_zero_sample_is_refused():
+    x = X.clone()
+    x[2] = 0
+    with pytest.raises(ValueError, match=r"no all-zero sample .* got one at 2"):
+        rho_adv(nn.Linear(2, 2).double(), x)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("over must be one of all, correct, success; got 'some'", {"over": "some"}),
+        ("over='correct' needs the true labels y; got None", {"over": "correct"}),
+        (
+            "at least one sample; got none of 4",
+            {"over": "correct", "y": 1 - Y.new_tensor([1, 1, 0, 0])},
+        ),
+    ],
+)
+def test_bad_choice_of_samples(text, arguments):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        rho_adv(identity, X, **arguments)
+
+
+def test_none_fooled_leaves_no_mean():
+    with pytest.raises(ValueError, match="at least one sample; got none of 2"):
+        rho_adv(lambda x: 0 * x + torch.tensor([1.0, 0.0]), draw(2, 2), over="success")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "y"),
+    [
+        (ValueError, "y must have shape [N] = [4]; got [1]", Y[:1]),
+        (ValueError, "y must have shape [N] = [4]; got [4, 1]", Y[:, None]),
+        (TypeError, "y must be an int64 tensor of labels; got torch.float32", Y.float()),
+        (TypeError, "y must be an int64 tensor of labels; got list", [1, 0, 0, 1]),
+    ],
+)
+def test_bad_labels_are_refused(kind, text, y):
+    with pytest.raises(kind, match=re.escape(text)):
+        rho_adv(identity, X, y, over="correct")

@@ -1,0 +1,154 @@
+"""quiet: eval mode and no parameter gradients for a while, then everything as it was."""
+
+import contextlib
+import copy
+import warnings
+
+import pytest
+import torch
+import torch._dynamo
+from torch import nn
+
+import jacfast
+from jacfast.quiet import quiet
+from tests.nets import build, draw
+
+
+def mixed() -> nn.Sequential:
+    """Return a network whose flags are all different from a plain model's."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 8),
+        nn.BatchNorm1d(8),
+        nn.Sequential(nn.ReLU(), nn.Dropout(0.5)),
+        nn.Linear(8, 5),
+    )
+    model[1].eval()
+    model[2][0].eval()
+    model[3].weight.requires_grad_(False)
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    return model
+
+
+def state(model: nn.Module) -> tuple:
+    return (
+        [module.training for module in model.modules()],
+        [(p.requires_grad, p.grad is None) for p in model.parameters()],
+    )
+
+
+class Boom(Exception):
+    pass
+
+
+def enter(model: nn.Module, fails: bool) -> None:
+    with contextlib.suppress(Boom), quiet(model):
+        assert not any(module.training for module in model.modules())
+        assert not any(p.requires_grad for p in model.parameters())
+        if fails:
+            raise Boom
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_flags_come_back(fails):
+    model = mixed()
+    before = state(model)
+    with pytest.warns(UserWarning, match="dropout or batch-norm in training mode"):
+        enter(model, fails)
+    assert state(model) == before
+
+
+def test_nested():
+    model = mixed().eval()
+    before = state(model)
+    with quiet(model):
+        with quiet(model):
+            pass
+        assert not any(p.requires_grad for p in model.parameters())
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.1), nn.Dropout2d(), nn.BatchNorm2d(2)])
+def test_warns_of_layers_that_behave_otherwise_in_training(layer):
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), layer)
+    with pytest.warns(UserWarning, match="evaluated in eval mode"), quiet(model):
+        pass
+    assert layer.training
+    layer.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with quiet(model):
+            pass
+
+
+def test_train_mode_of_plain_layers_draws_no_warning():
+    model, x = build("cnn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jacfast.jacobian(model.train(), x)
+    assert model.training
+
+
+CALLS = {
+    "jacobian": lambda model, x: jacfast.jacobian(model, x),
+    "deepfool": lambda model, x: jacfast.deepfool(model, x),
+    "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1),
+    "rho_adv": lambda model, x: jacfast.rho_adv(model, x),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_warning_points_at_the_caller(call):
+    with pytest.warns(UserWarning, match="evaluated in eval mode") as caught:
+        call(mixed().double(), draw(4, 6))
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_pending_graph_still_reaches_the_parameters(call):
+    """Logits taken before the call are differentiated after it."""
+    model, x = build("mlp")
+    other = copy.deepcopy(model)
+    logits = model(x)
+    call(model, x)
+    assert all(p.grad is None for p in model.parameters())
+    logits.square().sum().backward()
+    other(x).square().sum().backward()
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_caller_s_x_is_not_written_to(call):
+    """Also where the model works in place on its input: that is an error of torch, or works."""
+    model, x = build("mlp")
+    kept = x.clone()
+
+    def inplace(x: torch.Tensor) -> torch.Tensor:
+        return model(x.sub_(0.5))
+
+    try:
+        call(inplace, x)
+    except RuntimeError as error:
+        if "in-place" not in str(error):
+            raise
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_wrapped_models(call):
+    """A compiled module and a shared one keep their flags."""
+    inner, x = build("mlp")
+    torch._dynamo.reset()
+    compiled = torch.compile(inner, backend="eager")
+    compiled.train()
+    call(compiled, x)
+    assert compiled.training
+    assert inner.training
+    assert all(p.requires_grad for p in inner.parameters())
+    torch._dynamo.reset()
+
+
+def test_function_passes_through():
+    with quiet(lambda x: x):
+        pass
