@@ -1,5 +1,6 @@
 """The state of a run in one file: written in one move, read without unpickling code."""
 
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -11,17 +12,24 @@ from torch import nn
 Config = dict[str, str | int | float]
 
 
-def save_atomically(value: Any, path: Path) -> None:
-    """Write `value` with torch.save, so that at any moment `path` is whole, old or new."""
+def write_atomically(content: bytes, path: Path) -> None:
+    """Write `content` so that at any moment `path` is whole, the old one or the new."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
         try:
-            torch.save(value, f)
+            f.write(content)
             f.flush()
             os.fsync(f.fileno())
+            os.replace(f.name, path)
         except BaseException:
             os.unlink(f.name)
             raise
-    os.replace(f.name, path)
+
+
+def save_atomically(value: Any, path: Path) -> None:
+    """Write `value` with torch.save, atomically."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_atomically(buffer.getvalue(), path)
 
 
 def write(

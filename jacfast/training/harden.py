@@ -1,0 +1,180 @@
+"""Jacobian regularisation as post-processing, and the proof of its effect."""
+
+import copy
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jacfast import data, models
+from jacfast.penalties import frobenius_penalty
+from jacfast.plots import hardening_figure
+from jacfast.training import checkpoint
+from jacfast.training.fit import fit
+from jacfast.training.measure import Measures, measure
+from jacfast.training.options import Harden
+from jacfast.training.step_time import time_steps
+from jacfast.version import __version__
+
+
+def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
+    """Train or load a classifier, harden it, measure before and after, and write it all down.
+
+    Hardening is Adam on ``CE + lam * frobenius_penalty`` from the trained weights (Jakubovitz &
+    Giryes 2018, section 4, with the squared norm). Batch-norm layers stay in eval mode meanwhile,
+    since batch statistics would couple the samples' Jacobians.
+
+    Writes ``hardened.pt`` (state_dict), ``trained.pt`` (if it trained), ``figures.json`` and
+    ``harden.png`` into ``run.out``, and ``checkpoint.pt`` after every epoch.
+
+    Args:
+        run: the options.
+        resume: continue from the checkpoint in ``run.out``; the weights come out the same, bit for
+            bit, as without the interruption, on the same machine and number of threads.
+
+    Returns:
+        The figures, as in ``figures.json``.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: data, weights, model, options or the output folder
+            are not usable; found before any training.
+    """
+    save = _prepare(run, resume)
+    split = data.load(run.data)
+    model = _model(run, split)
+    x, y = split.test_x[: run.eval_samples], split.test_y[: run.eval_samples]
+
+    seconds = {"train": 0.0}
+    if run.model is None:
+        start = time.perf_counter()
+        _phase(run, model, split, save, resume, "train")
+        seconds["train"] = time.perf_counter() - start
+    trained = copy.deepcopy(model)
+    before = measure(model, x, y, "before")
+    start = time.perf_counter()
+    _phase(run, model, split, save, resume, "harden")
+    seconds["harden"] = time.perf_counter() - start
+    after = measure(model, x, y, "after")
+
+    steps = time_steps(
+        trained, split.train_x[: run.batch_size], split.train_y[: run.batch_size], run.n
+    )
+    figures = {
+        "options": run.options(),
+        "data": {"name": split.name, "train": len(split.train_x), "evaluated": len(x)},
+        "versions": {"jacfast": __version__, "torch": torch.__version__},
+        "seconds": seconds,
+        "before": _numbers(before),
+        "after": _numbers(after),
+        "step": steps,
+    }
+    checkpoint.save_atomically(model.state_dict(), run.out / "hardened.pt")
+    checkpoint.write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
+    picture = hardening_figure(x, y, before.deepfool, after.deepfool)
+    checkpoint.write_atomically(picture, run.out / "harden.png")
+    return figures
+
+
+def _prepare(run: Harden, resume: bool) -> Path:
+    """Check options and folder before anything costs time; return the checkpoint's path."""
+    for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
+        if getattr(run, name) < 1:
+            raise ValueError(f"{name} must be >= 1; got {getattr(run, name)}")
+    for name in ("lam", "lr"):
+        if not 0 <= getattr(run, name) < float("inf"):
+            raise ValueError(f"{name} must be finite and >= 0; got {getattr(run, name)}")
+    if (run.model is None) != (run.weights is None):
+        raise ValueError("model and weights go together: give both, or neither")
+    run.out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(b"", run.out / ".writable")
+    (run.out / ".writable").unlink()
+    save = run.out / "checkpoint.pt"
+    if resume:
+        if not save.exists():
+            raise FileNotFoundError(f"{save} is not there: there is no run to resume")
+        checkpoint.read(save, run.options())
+    elif save.exists():
+        raise FileExistsError(
+            f"{save} holds an earlier run: continue it with --resume, or use another folder"
+        )
+    return save
+
+
+def _model(run: Harden, split: data.Split) -> nn.Module:
+    """Build the model, and try it on one image."""
+    if run.model is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.seed)
+            model: nn.Module = models.tf_tutorial_cnn()
+    else:
+        model = models.load_factory(run.model)
+        models.load_weights(model, run.weights)
+    with torch.no_grad():
+        try:
+            shape = copy.deepcopy(model).eval()(split.test_x[:1].clone()).shape
+        except RuntimeError as error:
+            raise ValueError(
+                f"model must accept images of shape {list(split.test_x.shape[1:])}; got: {error}"
+            ) from error
+    if len(shape) != 2 or shape[1] < split.classes:
+        raise ValueError(
+            f"model must return [N, K] logits with K >= {split.classes} classes; got {list(shape)}"
+        )
+    return model
+
+
+def _phase(
+    run: Harden, model: nn.Module, split: data.Split, save: Path, resume: bool, name: str
+) -> None:
+    """Train ("train": CE) or harden ("harden": CE + penalty), or take over a finished phase."""
+    trained = run.out / "trained.pt"
+    if name == "train" and resume and checkpoint.read(save, run.options())["phase"] == "harden":
+        models.load_weights(model, trained)
+        return
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+    def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
+        if name == "train":
+            return F.cross_entropy(model(xb), yb)
+        logits = model(xb.requires_grad_())
+        return F.cross_entropy(logits, yb) + run.lam * frobenius_penalty(logits, xb, run.n)
+
+    try:
+        fit(
+            model,
+            split.train_x,
+            split.train_y,
+            epochs=run.train_epochs if name == "train" else run.epochs,
+            batch_size=run.batch_size,
+            lr=run.lr,
+            loss=loss,
+            seed=run.seed,
+            save=save,
+            config=run.options(),
+            resume=resume,
+            name=name,
+        )
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if name == "train":
+        checkpoint.save_atomically(model.state_dict(), trained)
+
+
+def _numbers(measures: Measures) -> dict[str, Any]:
+    values = {f.name: getattr(measures, f.name) for f in dataclasses.fields(measures)}
+    attack = values.pop("deepfool")
+    return values | {
+        "fooled": float(attack.success.double().mean()),
+        "median_norm": float(attack.norm.median()),
+        "iterations": float(attack.iterations.double().mean()),
+    }

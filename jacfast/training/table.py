@@ -1,0 +1,36 @@
+"""The figures of a hardening run as text."""
+
+from typing import Any
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Return the before/after table and the line on the step's time."""
+    before, after = figures["before"], figures["after"]
+    rows = [("", "before", "after")]
+    rows.append(("test accuracy, %", *(f"{100 * m['accuracy']:.2f}" for m in (before, after))))
+    rows.append(
+        ("rho_adv (DeepFool), x 100", *(f"{100 * m['rho_adv']:.2f}" for m in (before, after)))
+    )
+    for key, where in (("norm_clean", "images"), ("norm_perturbed", "DeepFool images")):
+        rows.append((f"mean ||J||_F at {where}", *(f"{m[key]:.3f}" for m in (before, after))))
+    for eps in before["fgsm"]:
+        shares = (f"{100 * m['fgsm'][eps]:.2f}" for m in (before, after))
+        rows.append((f"accuracy under FGSM, eps {eps}, %", *shares))
+    seconds = figures["seconds"]
+    rows.append(("seconds of training", f"{seconds['train']:.1f}", f"{seconds['harden']:.1f}"))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{label:<{width}}  {a:>8}  {b:>8}" for label, a, b in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", _step(figures)])
+
+
+def _step(figures: dict[str, Any]) -> str:
+    step, options = figures["step"], figures["options"]
+    kind = "exact" if options["n"] == "exact" else f"unbiased, n = {options['n']}"
+    return (
+        f"one training step of {options['batch_size']} images, median of one run: "
+        f"cross-entropy alone {1e3 * step['plain']:.0f} ms; "
+        f"with frobenius_penalty ({kind}) {1e3 * step['jacfast']:.0f} ms; "
+        f"with the usual loop over the classes (exact) {1e3 * step['loop']:.0f} ms\n"
+        f"the penalised step is {step['speedup']:.1f} times as fast as that loop, "
+        f"and costs {step['jacfast'] / step['plain']:.2f} plain steps"
+    )
