@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from jacfast.ops import checks, orthonormal_cotangents
+from jacfast.ops import checks
+from jacfast.ops.orthonormal_cotangents import orthonormal_cotangents
 
 
 def basis(logits: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import cotangents
-from jacfast.ops import checks, row_norm
+from jacfast.ops import checks
+from jacfast.ops.row_norm import row_norm
 from jacfast.vjp import pull_back
 
 

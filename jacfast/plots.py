@@ -9,7 +9,7 @@ from jacfast.attacks import DeepFoolResult
 
 try:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 except ImportError as error:
     raise ImportError("jacfast.plots needs matplotlib: run pip install 'jacfast[demo]'") from error
 
@@ -45,7 +45,7 @@ def hardening_figure(
     shown = _choose(y, before, after, rows)
     height = 1.5 * max(len(shown), 3) + 0.9
     figure = Figure(figsize=(13, height), dpi=110, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))  # type: ignore[misc]
     _images(left, x, shown, (before, after), ratios)
     _distribution(right.subplots(), ratios)
     buffer = io.BytesIO()
@@ -67,7 +67,13 @@ def _choose(y: Tensor, before: DeepFoolResult, after: DeepFoolResult, rows: int)
     return (one_each + [i for i in usable if i not in one_each])[:rows]
 
 
-def _images(left, x: Tensor, shown: list[int], results, ratios) -> None:
+def _images(
+    left: SubFigure,
+    x: Tensor,
+    shown: list[int],
+    results: tuple[DeepFoolResult, DeepFoolResult],
+    ratios: list[Tensor],
+) -> None:
     axes = left.subplots(max(len(shown), 1), len(COLUMNS), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ def quiet(model: Model) -> Iterator[None]:
 
 def warn(message: str) -> None:
     """Warn at the line outside this library that led here."""
-    level, frame = 1, sys._getframe()
+    level = 1
+    frame: FrameType | None = sys._getframe()
     while frame and frame.f_globals.get("__name__", "").startswith(("jacfast", "contextlib")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

@@ -47,16 +47,17 @@ def rho_of(
     if bool((size == 0).any()):
         first = int((size == 0).nonzero()[0])
         raise ValueError(f"x must have no all-zero sample (||x|| divides); got one at {first}")
-    missed = int((~result.success).sum())
+    keep = torch.ones_like(result.success)
     if over == "success":
         keep = result.success
-    else:
-        keep = torch.ones_like(result.success) if over == "all" else result.before == y
-        if missed:
-            warn(
-                f"rho_adv: {missed} of {len(x)} samples were not fooled; they count with the r "
-                "they had reached"
-            )
+    elif over == "correct" and y is not None:
+        keep = result.before.eq(y)
+    missed = int((keep & ~result.success).sum())
+    if missed:
+        warn(
+            f"rho_adv: {missed} of {int(keep.sum())} samples were not fooled; they count with the "
+            "r they had reached"
+        )
     if not bool(keep.any()):
         raise ValueError(f"over={over!r} must leave at least one sample; got none of {len(x)}")
     return float((result.norm.double() / size)[keep].mean())

@@ -107,7 +107,7 @@ def _prepare(run: Harden, resume: bool) -> Path:
 
 def _model(run: Harden, split: data.Split) -> nn.Module:
     """Build the model, and try it on one image."""
-    if run.model is None:
+    if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             model: nn.Module = models.tf_tutorial_cnn()

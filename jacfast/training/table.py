@@ -6,7 +6,7 @@ from typing import Any
 def table(figures: dict[str, Any]) -> str:
     """Return the before/after table and the line on the step's time."""
     before, after = figures["before"], figures["after"]
-    rows = [("", "before", "after")]
+    rows: list[tuple[str, ...]] = [("", "before", "after")]
     rows.append(("test accuracy, %", *(f"{100 * m['accuracy']:.2f}" for m in (before, after))))
     rows.append(
         ("rho_adv (DeepFool), x 100", *(f"{100 * m['rho_adv']:.2f}" for m in (before, after)))
