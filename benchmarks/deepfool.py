@@ -18,7 +18,7 @@ REPEATS = 5
 
 
 def main() -> None:
-    """Train the network, verify that the attacks agree, time, print, write results/deepfool-*.json."""
+    """Train the network, verify that the attacks agree, time them, print and write the results."""
     import foolbox
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -88,14 +88,14 @@ def _images(
         for j, (result, ratio) in enumerate(zip(results, ratios, strict=True)):
             _image(row[1 + j], result.adversarial[i])
             row[1 + j].text(0.02, 0.02, f"read as {int(result.label[i])}", **_tag(row[1 + j]))
-            r = result.r[i].mean(dim=0).cpu()  # over the channels
+            r = result.r[i].mean(dim=0).numpy(force=True)  # over the channels
             drawn = row[3 + j].imshow(r, cmap="RdBu_r", vmin=-limit, vmax=limit)
             row[3 + j].text(0.02, 0.02, f"{float(ratio[i]):.2f}", **_tag(row[3 + j]))
     left.colorbar(drawn, ax=axes[:, 3:], shrink=0.6, label="change of a pixel")
 
 
 def _image(axis: Axes, image: Tensor) -> None:
-    pixels = image.detach().cpu().clamp(0, 1).movedim(0, -1).squeeze(-1)
+    pixels = image.clamp(0, 1).movedim(0, -1).squeeze(-1).numpy(force=True)
     axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)
 
 
@@ -112,7 +112,7 @@ def _distribution(axis: Axes, ratios: list[Tensor]) -> None:
     for ratio, colour, name in zip(ratios, (BEFORE, AFTER), ("before", "after"), strict=True):
         mean = float(ratio.mean())
         axis.hist(
-            ratio.clamp(max=top).cpu().numpy(),
+            ratio.clamp(max=top).numpy(force=True),
             bins=40,
             range=(0, top),
             color=colour,

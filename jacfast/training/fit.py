@@ -57,15 +57,16 @@ def fit(
             for epoch in range(done, epochs):
                 for batch in torch.randperm(len(x), generator=order).split(batch_size):
                     value = loss(model, x[batch], y[batch])
-                    if not bool(value.isfinite()):
+                    shown = value.item()
+                    if not math.isfinite(shown):
                         raise FloatingPointError(
-                            f"loss must stay finite; got {float(value)} in epoch {epoch + 1} of "
+                            f"loss must stay finite; got {shown} in epoch {epoch + 1} of "
                             f"{name}: lower lr (now {lr}) or the weight of the penalty"
                         )
                     optimizer.zero_grad(set_to_none=True)
                     value.backward()
                     optimizer.step()
                     bar.update()
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{float(value):.4f}")
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{shown:.4f}")
                 if save is not None:
                     checkpoint.write(save, config, name, epoch + 1, model, optimizer, order)

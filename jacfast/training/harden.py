@@ -26,8 +26,9 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     """Train or load a classifier, harden it, measure before and after, and write it all down.
 
     Hardening is Adam on ``CE + lam * frobenius_penalty`` from the trained weights (Jakubovitz &
-    Giryes 2018, section 4, with the squared norm). Batch-norm layers stay in eval mode meanwhile,
-    since batch statistics would couple the samples' Jacobians.
+    Giryes 2018, section 4, with the squared norm). The model is in eval mode meanwhile: the Jacobian
+    penalised is that of the network as it will be used, without dropout, and batch statistics, which
+    would couple the samples' Jacobians, are left alone.
 
     Writes ``hardened.pt`` (state_dict), ``trained.pt`` (if it trained), ``figures.json`` and
     ``harden.png`` into ``run.out``, and ``checkpoint.pt`` after every epoch.
@@ -137,10 +138,7 @@ def _phase(
         models.load_weights(model, trained)
         return
     modes = {module: module.training for module in model.modules()}
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    model.train(name == "train")
 
     def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
         if name == "train":

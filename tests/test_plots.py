@@ -1,0 +1,36 @@
+"""The picture: drawn for grey and colour images, and where there is little to show."""
+
+import io
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from jacfast import deepfool, models
+from jacfast.plots import hardening_figure
+
+
+def results(channels: int, samples: int = 8):
+    torch.manual_seed(0)
+    x = torch.rand(samples, channels, 8, 8)
+    nets = [models.mlp(64 * channels, 16, 4).eval() for _ in range(2)]
+    found = [deepfool(net, x) for net in nets]
+    return x, found
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_drawn(channels):
+    x, (before, after) = results(channels)
+    y = before.before
+    png = hardening_figure(x, torch.where(before.before == after.before, y, y), before, after)
+    pixels = imread(io.BytesIO(png))
+    assert pixels.shape[1] == 1430
+    assert pixels[..., :3].std() > 0.05  # not a blank page
+
+
+def test_nothing_classified_correctly_is_said():
+    x, (before, after) = results(1)
+    wrong = (before.before + 1) % 4
+    wrong = torch.where(wrong == after.before, (wrong + 1) % 4, wrong)
+    png = hardening_figure(x, wrong, before, after)
+    assert imread(io.BytesIO(png)).shape[1] == 1430

@@ -1,0 +1,70 @@
+"""A tiny hardening job: its data, its model, and the command line that runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from jacfast import models
+from tests.data.files import write_mnist
+
+NETS = """
+import time, torch
+from torch import nn
+from jacfast import models
+
+def tiny():
+    torch.manual_seed(3)
+    layers = [nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10)]
+    return nn.Sequential(*layers)
+
+class Slow(nn.Module):
+    def forward(self, x):
+        time.sleep(0.02)
+        return x
+
+def slow():
+    return nn.Sequential(*tiny(), Slow())
+"""
+
+
+def make_job(folder: Path) -> Path:
+    """Write data, a module with two model factories, and weights for them."""
+    write_mnist(folder / "data", train=60, test=30)
+    (folder / "nets.py").write_text(NETS)
+    torch.manual_seed(3)
+    torch.save(models.mlp(784, 16, 10).state_dict(), folder / "other.pt")
+    run(folder, "-c", "import nets, torch; torch.save(nets.tiny().state_dict(), 'w.pt')")
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}.", "OMP_NUM_THREADS": "1"}
+
+
+def harden_arguments(out: str, factory: str = "tiny", **options: object) -> list[str]:
+    values: dict[str, object] = {
+        "model": f"nets:{factory}",
+        "weights": "w.pt",
+        "data": "data",
+        "epochs": 3,
+        "batch_size": 20,
+        "eval_samples": 20,
+        **options,
+    }
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
+    return ["-m", "jacfast", "harden", "--out", out, *words]

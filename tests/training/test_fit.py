@@ -1,0 +1,86 @@
+"""The training loop: what it computes, what it leaves alone, what it refuses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from jacfast import models
+from jacfast.training import checkpoint, fit
+
+
+def cross_entropy(model, x, y):
+    return F.cross_entropy(model(x), y)
+
+
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 5, generator=generator)
+    torch.manual_seed(1)
+    return models.mlp(5, 8, 3), x, x[:, :3].argmax(dim=1)
+
+
+def test_equals_the_loop_by_hand():
+    model, x, y = problem()
+    twin, _, _ = problem()
+    fit(model, x, y, epochs=3, batch_size=8, lr=0.01, loss=cross_entropy, seed=7)
+    order = torch.Generator().manual_seed(7)
+    adam = torch.optim.Adam(twin.parameters(), lr=0.01)
+    for _ in range(3):
+        for batch in torch.randperm(30, generator=order).split(8):
+            adam.zero_grad()
+            cross_entropy(twin, x[batch], y[batch]).backward()
+            adam.step()
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True)
+    )
+
+
+def test_random_state_is_as_before():
+    model, x, y = problem()
+    state = torch.get_rng_state()
+
+    def noisy(model, xb, yb):
+        return cross_entropy(model, xb + torch.randn_like(xb), yb)
+
+    fit(model, x, y, epochs=1, batch_size=8, lr=0.01, loss=noisy)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
+    model, x, y = problem()
+    calls = []
+
+    def failing(model, xb, yb):
+        calls.append(1)
+        return cross_entropy(model, xb, yb) * (float("nan") if len(calls) > 5 else 1)
+
+    with pytest.raises(
+        FloatingPointError, match=r"got nan in epoch 2 of fit: lower lr \(now 0.01\)"
+    ):
+        fit(
+            model, x, y, epochs=3, batch_size=8, lr=0.01, loss=failing, save=tmp_path / "c.pt"
+        )  # fmt: skip
+    assert checkpoint.read(tmp_path / "c.pt", None)["epoch"] == 1
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    checkpoint.write_atomically(b"old", path)
+    with pytest.raises(TypeError):
+        checkpoint.write_atomically("not bytes", path)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_step_times_verify_first(monkeypatch):
+    from jacfast.training import step_time
+
+    model, x, y = problem()
+    state = torch.get_rng_state()
+    times = step_time.time_steps(model, x, y, n=1, repeats=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert times["speedup"] == times["loop"] / times["jacfast"]
+    assert all(p.grad is None for p in model.parameters())
+    monkeypatch.setattr(step_time, "looped_penalty", lambda logits, x: logits.sum() * 0)
+    with pytest.raises(RuntimeError, match="the penalties must agree"):
+        step_time.time_steps(model, x, y, n=1)

@@ -1,0 +1,132 @@
+"""Hardening end to end on a tiny job: figures, files, errors found before training."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import data, jacobian, models, rho_adv
+from jacfast.training import harden as module
+from jacfast.training.harden import harden
+from jacfast.training.measure import accuracy
+from jacfast.training.options import Harden
+from tests.data.files import write_mnist
+from tests.training.runs import harden_arguments, make_job, run
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory) -> Path:
+    return make_job(tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small network in the place of the TF-tutorial CNN."""
+    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: models.mlp(784, 24, 10))
+
+
+@pytest.mark.usefixtures("small")
+def test_figures_are_those_of_the_written_weights(tmp_path):
+    write_mnist(tmp_path / "data", train=200, test=40)
+    run = Harden(tmp_path / "out", data=tmp_path / "data", train_epochs=8, epochs=8, batch_size=20)
+    state = torch.get_rng_state()
+    figures = harden(run)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert json.loads((tmp_path / "out" / "figures.json").read_text()) == figures
+
+    split = data.load(tmp_path / "data")
+    for name, key in (("trained.pt", "before"), ("hardened.pt", "after")):
+        model = models.mlp(784, 24, 10)
+        models.load_weights(model, tmp_path / "out" / name)
+        x = split.test_x
+        assert figures[key]["accuracy"] == accuracy(model, x, split.test_y)
+        assert figures[key]["rho_adv"] == pytest.approx(rho_adv(model, x), rel=1e-5)
+        norm = jacobian(model, x).flatten(1).norm(dim=1).mean()
+        assert figures[key]["norm_clean"] == pytest.approx(float(norm), rel=1e-5)
+    assert figures["after"]["norm_clean"] < figures["before"]["norm_clean"]
+    assert figures["after"]["rho_adv"] > figures["before"]["rho_adv"]
+    assert (tmp_path / "out" / "harden.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_of_the_command(job):
+    done = run(job, *harden_arguments("out"))
+    assert done.returncode == 0, done.stderr
+    for row in (
+        "test accuracy, %",
+        "rho_adv (DeepFool), x 100",
+        "mean ||J||_F at images",
+        "mean ||J||_F at DeepFool images",
+        "accuracy under FGSM, eps 0.05, %",
+        "accuracy under FGSM, eps 0.2, %",
+        "seconds of training",
+        "times as fast as that loop",
+        "written: out/hardened.pt, out/figures.json, out/harden.png",
+    ):
+        assert row in done.stdout
+    assert "deepfool, before" in done.stderr  # the progress bars
+    assert not [p for p in (job / "out").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "none.pt"}, "weights none.pt are not there"),
+        ({"weights": "other.pt"}, "weights other.pt must fit the model: missing 4.weight"),
+        ({"model": "nets:nothing"}, "model 'nets:nothing' cannot be imported"),
+        ({"data": "."}, "looked for MNIST"),
+        ({"epochs": 0}, "epochs must be >= 1; got 0"),
+        ({"lam": -1}, "lam must be finite and >= 0; got -1.0"),
+    ],
+)
+def test_errors_of_the_user_are_one_line(job, options, message):
+    failed = run(job, *harden_arguments("failed", **options))
+    assert failed.returncode == 2
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "harden:" not in failed.stderr  # no training bar: found before
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(job):
+    (job / "file").write_text("not a folder")
+    failed = run(job, *harden_arguments("file/out"))
+    assert failed.returncode == 2
+    assert "file/out" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_model_without_weights(job):
+    arguments = [a for a in harden_arguments("failed") if not a.startswith("--weights")]
+    assert "model and weights go together" in run(job, *arguments).stderr
+
+
+def test_model_for_other_images(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: models.mlp(99, 10))
+    with pytest.raises(ValueError, match=r"must accept images of shape \[1, 28, 28\]"):
+        harden(Harden(tmp_path / "out", data=tmp_path))
+
+
+def test_batch_norm_stays_in_eval_mode(tmp_path, monkeypatch):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
+    )
+    net[2].running_mean.fill_(0.01)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr(models, "load_factory", lambda spec: copy.deepcopy(net))
+    run = Harden(
+        tmp_path / "out", model="a:b", weights=tmp_path / "w.pt", data=tmp_path / "data", epochs=2
+    )
+    harden(run)
+    state = torch.load(tmp_path / "out" / "hardened.pt", weights_only=True)
+    assert torch.equal(state["2.running_mean"], torch.full((8,), 0.01))
+    assert not torch.equal(state["1.weight"], net[1].weight)
+
+
+@pytest.mark.usefixtures("small")
+def test_no_training_when_the_picture_cannot_be_drawn(tmp_path, monkeypatch):
+    """matplotlib is imported with the job, so that its absence is found before the work."""
+    assert module.hardening_figure.__module__ == "jacfast.plots"
