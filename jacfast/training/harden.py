@@ -26,9 +26,9 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     """Train or load a classifier, harden it, measure before and after, and write it all down.
 
     Hardening is Adam on ``CE + lam * frobenius_penalty`` from the trained weights (Jakubovitz &
-    Giryes 2018, section 4, with the squared norm). The model is in eval mode meanwhile: the Jacobian
-    penalised is that of the network as it will be used, without dropout, and batch statistics, which
-    would couple the samples' Jacobians, are left alone.
+    Giryes 2018, section 4, with the squared norm). The model is in eval mode meanwhile: what is
+    penalised is the Jacobian of the network as it will be used, without dropout, and with the batch
+    statistics, which would couple the samples' Jacobians, left alone.
 
     Writes ``hardened.pt`` (state_dict), ``trained.pt`` (if it trained), ``figures.json`` and
     ``harden.png`` into ``run.out``, and ``checkpoint.pt`` after every epoch.

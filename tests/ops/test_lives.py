@@ -1,0 +1,75 @@
+"""Which life of an op runs, and that it steps aside where the compiled one would be wrong."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from jacfast.ops import lives, row_norm
+from jacfast.ops.row_norm import KINDS, reference
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_environment_forces_the_references():
+    code = "import torch; from jacfast.ops import lives; print(lives.life(torch.device('cpu')))"
+    assert python(code, JACFAST_IMPL="reference").stdout.strip() == "reference"
+    want = "cpu" if "cpu" in lives.BUILT else "reference"
+    assert python(code, JACFAST_IMPL="auto").stdout.strip() == want
+
+
+def test_an_unknown_choice_is_refused():
+    failed = python("import jacfast", JACFAST_IMPL="fast")
+    assert "JACFAST_IMPL must be one of auto, reference; got 'fast'" in failed.stderr
+
+
+def test_the_reason_is_said(monkeypatch):
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    if lives.BUILT:
+        assert lives.reason(cpu) == "compiled into jacfast._C for cpu"
+        assert lives.reason(other) == "the extension was built without meta kernels"
+    monkeypatch.setattr(lives, "BUILT", frozenset())
+    monkeypatch.setattr(lives, "WHY_NOT", "no compiler")
+    assert (lives.life(cpu), lives.reason(cpu)) == ("reference", "no compiler")
+
+
+@pytest.fixture
+def g():
+    return torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_torch_func(g, kind):
+    def total(g):
+        return row_norm(g, kind).sum()
+
+    leaf = g.clone().requires_grad_()
+    (want,) = torch.autograd.grad(reference(leaf, kind).sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(total)(g), want)
+    value, tangent = torch.func.jvp(total, (g,), (torch.ones_like(g),))
+    torch.testing.assert_close(value, reference(g, kind).sum())
+    torch.testing.assert_close(tangent, want.sum())
+    batched = torch.func.vmap(lambda part: row_norm(part, kind))(torch.stack([g, 2 * g]))
+    torch.testing.assert_close(batched[1], reference(2 * g, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_forward_mode(g, kind):
+    """A torch.library op would return a zero tangent here, silently."""
+    leaf = g.clone().requires_grad_()
+    (want,) = torch.autograd.grad(reference(leaf, kind).sum(), leaf)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(g, torch.ones_like(g))
+        tangent = forward_ad.unpack_dual(row_norm(dual, kind).sum()).tangent
+    torch.testing.assert_close(tangent, want.sum())

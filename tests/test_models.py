@@ -1,0 +1,247 @@
+"""The papers' networks by their published sizes, and a user's model and weights."""
+
+import copy
+import os
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import models
+from tests.nets import draw
+
+
+def small(seed: int) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return models.mlp(4, 3, 2)
+
+
+SMALL = small(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [
+        ("tf_tutorial_cnn", (1, 28, 28), 3_274_634),
+        ("cifar_cnn", (3, 32, 32), 716_074),
+        ("fc500", (1, 28, 28), 469_160),
+        ("deep_defense_mlp", (1, 28, 28), 79_510),
+        ("seck_a", (1, 28, 28), 710_218),
+        ("seck_b", (1, 28, 28), 1_460_938),
+        ("seck_c", (1, 28, 28), 567_434),
+    ],
+)
+def test_sizes_and_logits(name, shape, parameters):
+    make = getattr(models, name)
+    model = make()
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert f"{parameters:,} parameters" in make.__doc__
+    assert model(draw(2, *shape, dtype=torch.float32)).shape == (2, 10)
+
+
+def kinds(model: nn.Sequential) -> str:
+    """Return the layers' initials: Conv, Relu, Maxpool, Dropout, Flatten, Linear."""
+    return "".join(type(layer).__name__[0] for layer in model)
+
+
+def test_layers_come_in_the_order_of_the_papers():
+    assert kinds(models.tf_tutorial_cnn()) == "CRM" + "CRM" + "FLRDL"
+    assert kinds(models.cifar_cnn()) == "CRCRMD" * 4 + "FLRL"
+    assert kinds(models.seck_a()) == "CRCRCR" + "FL"
+    assert kinds(models.seck_b()) == "CRCR" + "FLRL"
+    assert kinds(models.seck_c()) == "F" + "LR" * 3 + "L"
+
+
+def test_dropout_keeps_what_the_papers_keep():
+    def rates(model: nn.Sequential) -> set[float]:
+        return {layer.p for layer in model if isinstance(layer, nn.Dropout)}
+
+    assert rates(models.tf_tutorial_cnn()) == {0.5}  # keep 0.5
+    assert rates(models.cifar_cnn()) == {0.25}  # keep 0.75
+
+
+def test_cifar_cnn_of_100_classes():
+    model = models.cifar_cnn(100)
+    assert sum(p.numel() for p in model.parameters()) == 739_204
+    assert model(draw(2, 3, 32, 32, dtype=torch.float32)).shape == (2, 100)
+
+
+def test_widths_and_classes_are_checked():
+    for widths in ((), (784,), (784, 0, 10)):
+        with pytest.raises(ValueError, match=r"widths must be two sizes or more, each >= 1; got"):
+            models.mlp(*widths)
+    with pytest.raises(ValueError, match=r"classes must be >= 2; got 1"):
+        models.cifar_cnn(1)
+
+
+def test_deep_defense_weights_are_from_a_cut_normal():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = models.deep_defense_mlp()
+    weight = model[1].weight.detach()
+    assert 0.0195 < float(weight.abs().max()) <= 0.02
+    # A unit normal cut at 2 has sd 0.8796. 78,400 draws: 2% is 11 standard errors.
+    assert float(weight.std()) == pytest.approx(0.008796, rel=0.02)
+    assert not model[1].bias.any()
+
+
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_weights_come_back(tmp_path):
+    saved, model = small(seed=1), small(seed=2)
+    assert not equal(saved, model)
+    torch.save(saved.state_dict(), tmp_path / "w.pt")
+    models.load_weights(model, tmp_path / "w.pt")
+    assert equal(saved, model)
+
+
+def test_weights_of_another_precision_and_buffers(tmp_path):
+    saved = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    saved(draw(5, 4, dtype=torch.float32))  # moves the running statistics
+    torch.save(copy.deepcopy(saved).double().state_dict(), tmp_path / "w.pt")
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    models.load_weights(model, str(tmp_path / "w.pt"))
+    assert model[0].weight.dtype == torch.float32
+    assert equal(saved, model)
+
+
+def test_safetensors(tmp_path):
+    safe = pytest.importorskip("safetensors.torch", reason="safetensors is an optional package")
+    saved, model = small(seed=1), small(seed=2)
+    safe.save_file(saved.state_dict(), tmp_path / "w.safetensors")
+    models.load_weights(model, tmp_path / "w.safetensors")
+    assert equal(saved, model)
+    (tmp_path / "w.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"w\.safetensors must be a state_dict; .*Safetensor"):
+        models.load_weights(model, tmp_path / "w.safetensors")
+    assert equal(saved, model)
+
+
+def test_without_safetensors_the_error_names_the_command(tmp_path, monkeypatch):
+    (tmp_path / "w.safetensors").touch()
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match="run pip install safetensors"):
+        models.load_weights(SMALL, tmp_path / "w.safetensors")
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def all_ones_but(key: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return a state_dict that fits `SMALL` but for one tensor."""
+    return {k: torch.ones_like(v) for k, v in SMALL.state_dict().items()} | {key: tensor}
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (
+            all_ones_but("3.bias", torch.ones(3)),
+            r"must fit the model: 3.bias is \[3\], the model's \[2\]",
+        ),
+        (all_ones_but("3.more", torch.ones(3)), "must fit the model: unexpected 3.more$"),
+        (models.mlp(4, 2).state_dict(), r"missing 3.weight; missing 3.bias; 1.weight is \[2, 4\]"),
+        (all_ones_but("3.bias", torch.ones(2, dtype=torch.complex64)), "3.bias is torch.complex64"),
+        (all_ones_but("3.bias", torch.ones(2, device="meta")), "3.bias is not a plain tensor"),
+        (all_ones_but("3.bias", torch.ones(2).to_sparse()), "3.bias is not a plain tensor"),
+        (nn.Sequential(*[nn.ReLU()] * 14, *models.mlp(4, 3, 3, 3, 2)).state_dict(), "4 more$"),
+        ({"model": {}, "epoch": 3}, "of tensors; 'model' is dict; 'epoch' is int$"),
+        ([1, 2], "must be a state_dict of tensors; got list"),
+        (Hostile(), r"holds more than tensors \(nothing in it was run\)"),
+        (SMALL, r"holds more than tensors \(nothing in it was run\)"),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(tmp_path, monkeypatch, value, rule):
+    monkeypatch.chdir(tmp_path)
+    model = copy.deepcopy(SMALL)
+    torch.save(value, "w.pt")
+    with pytest.raises(ValueError, match=rule) as caught:
+        models.load_weights(model, "w.pt")
+    assert str(caught.value).startswith("weights w.pt must ")
+    assert equal(model, SMALL)
+    assert not os.path.exists("ran")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99])
+def test_damaged_weights(tmp_path, kept):
+    torch.save(SMALL.state_dict(), tmp_path / "w.pt")
+    content = (tmp_path / "w.pt").read_bytes()
+    size = int(kept * len(content)) if kept < 1 else kept
+    (tmp_path / "w.pt").write_bytes(content[:size])
+    with pytest.raises(ValueError, match=r"w\.pt must be a state_dict; the file is damaged"):
+        models.load_weights(SMALL, tmp_path / "w.pt")
+
+
+def test_missing_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt are not there"):
+        models.load_weights(SMALL, tmp_path / "nothing.pt")
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """A current folder with modules of a user's, forgotten afterwards."""
+    (tmp_path / "my_nets.py").write_text(
+        "import torch\n"
+        "net = lambda: torch.nn.Linear(2, 3)\n"
+        "x = dict\n"
+        "size = 3\n"
+        "def late():\n    import my_parts\n    return my_parts.net()\n"
+        "def fails():\n    raise KeyError('width')\n"
+    )
+    (tmp_path / "my_parts.py").write_text("import torch\nnet = torch.nn.ReLU\n")
+    (tmp_path / "my_broken.py").write_text("import no_such_package\n")
+    (tmp_path / "my_typo.py").write_text("def net(:\n")
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
+def test_factory_from_the_current_folder(nets):
+    path = list(sys.path)
+    assert isinstance(models.load_factory("my_nets:net"), nn.Linear)
+    assert isinstance(models.load_factory("my_nets:late"), nn.ReLU)
+    assert sys.path == path
+    assert isinstance(models.load_factory("torch.nn:ReLU"), nn.ReLU)
+
+
+def test_a_path_that_already_holds_the_folder_keeps_it(nets, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(nets)])
+    path = list(sys.path)
+    models.load_factory("my_nets:net")
+    assert sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "rule"),
+    [
+        ("my_nets:x", TypeError, "must return a torch.nn.Module; got dict"),
+        ("my_nets:y", ValueError, "cannot be imported; my_nets must have a function y"),
+        ("my_nets:size", ValueError, "cannot be imported; my_nets must have a function size"),
+        ("my_nets:fails", ValueError, r"cannot be made; fails\(\) raised KeyError: 'width'"),
+        ("my_absent:net", ValueError, "cannot be imported; ModuleNotFoundError: .*'my_absent'"),
+        ("my_broken:net", ValueError, "cannot be imported; ModuleNotFoundError: .*'no_such_pa"),
+        ("my_typo:net", ValueError, "cannot be imported; SyntaxError"),
+    ],
+)
+def test_factories_that_give_no_model(nets, spec, kind, rule):
+    path = list(sys.path)
+    with pytest.raises(kind, match=rule) as caught:
+        models.load_factory(spec)
+    assert str(caught.value).startswith(f"model {spec!r} ")
+    assert sys.path == path
+
+
+@pytest.mark.parametrize("spec", ["", "torch", "torch:", ":net", ".nets:net", "a:b:c"])
+def test_malformed_factories(spec):
+    with pytest.raises(ValueError, match=r"package.module:factory; got"):
+        models.load_factory(spec)

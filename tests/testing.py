@@ -1,0 +1,67 @@
+"""What the op tests share: the lives of an op, tolerances per dtype, awkward sizes and layouts."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from jacfast.ops import lives
+
+LIVES = ("reference", "cpu", "cuda")
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# Relative to the largest entry of the expected result: a few units in the last place.
+TOLERANCE = {
+    torch.float64: 1e-14,
+    torch.float32: 1e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
+}
+# Around vector widths, lanes, packs, blocks and parts.
+SIZES = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)
+LONG = (1023, 1024, 1025, 4095, 4096, 4097, 8193, 12_300)
+
+
+@dataclasses.dataclass(frozen=True)
+class Life:
+    """One implementation of the ops, with the device its tensors live on."""
+
+    name: str
+    device: torch.device
+
+    def randn(self, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        draw = torch.randn(*shape, dtype=torch.float64, generator=generator)
+        return draw.to(dtype).to(self.device)
+
+    def tensor(self, values, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=self.device)
+
+
+def missing(name: str) -> str:
+    """Say why a life cannot be tested here; empty if it can."""
+    if name == "cuda" and not torch.cuda.is_available():
+        return "no GPU is visible"
+    if name != "reference" and name not in lives.BUILT:
+        return f"the extension is not built for {name}"
+    return ""
+
+
+def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
+    """Compare with float64 truth, within the tolerance of the dtype that was computed in."""
+    got, want = got.detach().double().cpu(), want.double().cpu()
+    assert got.shape == want.shape
+    scale = float(want[want.isfinite()].abs().max()) if want.isfinite().any() else 1.0
+    torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE[dtype] * scale, equal_nan=True)
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """Return the values of `x` [..., D] in other memory layouts."""
+    wide = x.new_full((*x.shape[:-1], x.shape[-1] + 3), float("nan"))
+    wide[..., 1:-2] = x
+    strided = x.new_full((*x.shape[:-1], 2 * x.shape[-1]), float("nan"))
+    strided[..., ::2] = x
+    return {
+        "offset": wide[..., 1:-2],
+        "strided": strided[..., ::2],
+        "transposed": x.transpose(0, -1).contiguous().transpose(0, -1),
+    }
