@@ -1,0 +1,91 @@
+"""The build: pure Python where wanted or without a compiler, one sentence without torch."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+USE = """
+import torch, jacfast
+from jacfast import doctor
+assert not jacfast.__file__.startswith({root!r}), jacfast.__file__
+torch.manual_seed(0)
+model, x = torch.nn.Linear(6, 3), torch.rand(4, 6, requires_grad=True)
+penalty = jacfast.frobenius_penalty(model(x), x, n="exact")
+torch.testing.assert_close(penalty, model.weight.square().sum())
+penalty.backward()
+assert jacfast.deepfool(model, x.detach()).success.all()
+print(doctor.report())
+"""
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A copy of what is built from, without anything built."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    ignore = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("jacfast", "csrc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    return folder
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("why", ["asked for", "no compiler"])
+def test_pure_python(source, tmp_path, why):
+    environment = {"JACFAST_BUILD": "0"}
+    if why == "no compiler":
+        (tmp_path / "empty").mkdir()
+        environment = {"PATH": str(tmp_path / "empty"), "CXX": ""}
+    wheel = ("-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "-w", "wheels", ".")
+    built = run(source, *wheel, **environment)
+    assert built.returncode == 0, built.stderr
+    said = "no C++ compiler found: installing pure Python" in built.stdout + built.stderr
+    assert said == (why == "no compiler")
+    (file,) = (source / "wheels").iterdir()
+    assert file.name.endswith("py3-none-any.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(file).extractall(site)
+    assert not list(site.rglob("*.so"))
+    used = run(tmp_path, "-c", USE.format(root=str(ROOT)), PYTHONPATH=str(site))
+    assert used.returncode == 0, used.stderr
+    assert "extension not built" in used.stdout
+    assert used.stdout.count("on cpu: reference") == 4
+
+
+def test_without_torch_one_sentence_names_the_commands(source):
+    (source / "torch.py").write_text("raise ImportError('no torch here')\n")
+    failed = run(source, "setup.py", "build_ext", PYTHONPATH=str(source))
+    assert failed.returncode != 0
+    assert "jacfast: building the extension needs torch in this environment: run" in failed.stderr
+    assert "pip install torch setuptools ninja pybind11" in failed.stderr
+    assert "pip install --no-build-isolation ." in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_installed_extension_is_current():
+    """What the other tests run over was built from this tree, by this torch."""
+    import torch
+
+    from jacfast.ops import lives
+
+    if not lives.BUILT:
+        pytest.skip("the extension is not built")
+    assert lives.BUILD["torch"] == torch.__version__
