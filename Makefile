@@ -16,6 +16,7 @@ test: $(VENV)/built
 bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.ops
 	$(BIN)/python -m benchmarks.deepfool
+	$(BIN)/python -m benchmarks.projections
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

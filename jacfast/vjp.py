@@ -5,7 +5,7 @@ from torch import Tensor
 
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
-BATCH_UP_TO = 64
+BATCH_UP_TO = 32
 
 NO_PATH = (
     "x must be part of the graph of the outputs: set x.requires_grad_() first, then call the model "
