@@ -1,7 +1,6 @@
 """Build the extension jacfast._C with torch's cpp_extension; metadata is in pyproject.toml.
 
 JACFAST_BUILD=0   install pure Python: every op runs as its PyTorch reference
-JACFAST_CUDA=0    leave the CUDA kernels out although nvcc and a CUDA build of torch are there
 TORCH_CUDA_ARCH_LIST   the architectures to compile for (default 8.0;9.0+PTX), GPU present or not
 """
 
@@ -34,8 +33,7 @@ def extension():
         sys.exit(NO_TORCH)
     import pybind11
 
-    nvcc = torch.version.cuda and cpp_extension.CUDA_HOME
-    cuda = bool(nvcc) and os.environ.get("JACFAST_CUDA", "1") != "0"
+    cuda = bool(torch.version.cuda and cpp_extension.CUDA_HOME)
     sources = ["csrc/module.cpp", *glob.glob("csrc/ops/*.cpp"), *glob.glob("csrc/cpu/*.cpp")]
     macros = {
         "JACFAST_TORCH": torch.__version__,

@@ -92,7 +92,7 @@ def test_train_mode_of_plain_layers_draws_no_warning():
 CALLS = {
     "jacobian": lambda model, x: jacfast.jacobian(model, x),
     "deepfool": lambda model, x: jacfast.deepfool(model, x),
-    "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1),
+    "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1, clip=None),
     "rho_adv": lambda model, x: jacfast.rho_adv(model, x),
 }
 

@@ -53,7 +53,7 @@ def deepfool(
         overshoot: the relative length added to r, >= 0.
         max_iter: steps at most, >= 1.
         floor: a length added to every step (1e-4 in several implementations), in units of x.
-        clip: the box of valid inputs, or None.
+        clip: the box of valid inputs, in which x must lie, or None.
         linearize: where the model is linearised: ``overshot``, x + (1 + overshoot) r, or ``plain``,
             x + r (the paper). Where it differs from `test`, an iteration costs one more forward.
         test: where the class is looked at: ``overshot`` or ``plain`` (the paper's algorithm 2).
@@ -71,7 +71,7 @@ def deepfool(
     Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 (arXiv 1511.04599), algorithm 2.
     """
     check_input(x)
-    check_box(clip)
+    check_box(clip, x)
     if y is not None:
         check_labels(y, len(x))
     _check(candidates, overshoot, max_iter, floor, linearize, test, batch_size)

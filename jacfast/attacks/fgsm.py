@@ -24,7 +24,7 @@ def fgsm(
         x: [N, ...], floating point.
         y: [N] int64, true labels; default: the predicted ones.
         eps: size of the change of each entry (infinity norm), in the units of x; >= 0.
-        clip: the box of valid inputs, or None.
+        clip: the box of valid inputs, in which x must lie, or None.
 
     Returns:
         The perturbed batch, without a graph.
@@ -35,9 +35,9 @@ def fgsm(
     Source: Goodfellow, Shlens & Szegedy 2015; Jakubovitz & Giryes eq. 16.
     """
     check_input(x)
-    check_box(clip)
     if not 0 <= eps < float("inf"):
         raise ValueError(f"eps must be finite and >= 0; got {eps}")
+    check_box(clip, x)
     with quiet(model), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         logits = logits_of(model, leaf)
@@ -51,7 +51,15 @@ def fgsm(
     return moved if clip is None else moved.clamp(*clip)
 
 
-def check_box(clip: tuple[float, float] | None) -> None:
-    """Check the box of valid inputs."""
-    if clip is not None and not clip[0] < clip[1]:
+def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
+    """Check the box of valid inputs, and that x lies in it: clipping alone would change it."""
+    if clip is None:
+        return
+    if not clip[0] < clip[1]:
         raise ValueError(f"clip must be (low, high) with low < high, or None; got {clip}")
+    low, high = float(x.min()), float(x.max())
+    if low < clip[0] or high > clip[1]:
+        raise ValueError(
+            f"x must lie in the box clip = {clip}; got {low:.4g} .. {high:.4g} "
+            "(give the box of your inputs, or clip=None)"
+        )

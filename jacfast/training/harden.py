@@ -126,6 +126,8 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
         raise ValueError(
             f"model must return [N, K] logits with K >= {split.classes} classes; got {list(shape)}"
         )
+    if run.n != "exact" and not 1 <= int(run.n) <= shape[1]:
+        raise ValueError(f"n must be in 1 .. K = {shape[1]}, or 'exact'; got {run.n}")
     return model
 
 

@@ -17,7 +17,9 @@ def table(figures: dict[str, Any]) -> str:
         shares = (f"{100 * m['fgsm'][eps]:.2f}" for m in (before, after))
         rows.append((f"accuracy under FGSM, eps {eps}, %", *shares))
     seconds = figures["seconds"]
-    rows.append(("seconds of training", f"{seconds['train']:.1f}", f"{seconds['harden']:.1f}"))
+    rows.append(
+        ("seconds of training, this call", f"{seconds['train']:.1f}", f"{seconds['harden']:.1f}")
+    )
     width = max(len(row[0]) for row in rows)
     lines = [f"{label:<{width}}  {a:>8}  {b:>8}" for label, a, b in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", _step(figures)])

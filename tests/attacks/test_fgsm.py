@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import fgsm
+from jacfast import deepfool, fgsm
 from tests.nets import build, draw
 
 Y = torch.tensor([1, 4, 0, 2])
@@ -49,15 +49,19 @@ def test_box():
     free = fgsm(model, x, Y, eps=0.5, clip=None)
     assert bool(((free < 0) | (free > 1)).any())
     assert torch.equal(fgsm(model, x, Y, eps=0.5), free.clamp(0, 1))
-    assert torch.equal(fgsm(model, x, Y, eps=0.5, clip=(-0.1, 0.8)), free.clamp(-0.1, 0.8))
+    assert torch.equal(fgsm(model, x, Y, eps=0.5, clip=(-0.1, 0.95)), free.clamp(-0.1, 0.95))
 
 
 def test_predicted_labels_by_default():
     model, x = build("mlp")
     predicted = model(x).argmax(dim=1)
     assert not torch.equal(predicted, Y)
-    assert torch.equal(fgsm(model, x, eps=0.1), fgsm(model, x, predicted, eps=0.1))
-    assert not torch.equal(fgsm(model, x, eps=0.1), fgsm(model, x, Y, eps=0.1))
+    assert torch.equal(
+        fgsm(model, x, eps=0.1, clip=None), fgsm(model, x, predicted, eps=0.1, clip=None)
+    )
+    assert not torch.equal(
+        fgsm(model, x, eps=0.1, clip=None), fgsm(model, x, Y, eps=0.1, clip=None)
+    )
 
 
 def test_zero_eps_moves_nothing():
@@ -67,19 +71,19 @@ def test_zero_eps_moves_nothing():
 
 def test_inside_no_grad_and_with_a_frozen_model():
     model, x = build("mlp")
-    want = fgsm(model, x, Y, eps=0.1)
+    want = fgsm(model, x, Y, eps=0.1, clip=None)
     with torch.no_grad():
-        assert torch.equal(fgsm(model.requires_grad_(False), x, Y, eps=0.1), want)
+        assert torch.equal(fgsm(model.requires_grad_(False), x, Y, eps=0.1, clip=None), want)
 
 
 def test_nothing_is_changed():
     model, x = build("conv_batch_norm")
-    want = fgsm(model, x, Y, eps=0.1)
+    want = fgsm(model, x, Y, eps=0.1, clip=None)
     model.train()
     x = x.requires_grad_()
     kept, before = x.detach().clone(), copy.deepcopy(model.state_dict())
     with pytest.warns(UserWarning, match="evaluated in eval mode"):
-        assert torch.equal(fgsm(model, x, Y, eps=0.1), want)
+        assert torch.equal(fgsm(model, x, Y, eps=0.1, clip=None), want)
     assert torch.equal(x, kept)
     assert x.grad is None
     assert x.requires_grad
@@ -110,9 +114,19 @@ def test_nothing_is_changed():
 def test_bad_input_is_refused(kind, text, arguments):
     model, x = build("mlp")
     with pytest.raises(kind, match=re.escape(text)):
-        fgsm(**{"model": model, "x": x, "y": Y, "eps": 0.1, **arguments})
+        fgsm(**{"model": model, "x": x, "y": Y, "eps": 0.1, "clip": None, **arguments})
 
 
 def test_model_that_ignores_x_is_refused_in_words():
     with pytest.raises(ValueError, match="do not depend on x"):
-        fgsm(lambda x: torch.zeros(len(x), 5, dtype=x.dtype), draw(4, 6), Y, eps=0.1)
+        fgsm(lambda x: torch.zeros(len(x), 5, dtype=x.dtype), draw(4, 6), Y, eps=0.1, clip=None)
+
+
+@pytest.mark.parametrize(
+    "attack", [lambda m, x: fgsm(m, x, eps=0.1), lambda m, x: deepfool(m, x, clip=(0, 1))]
+)
+def test_inputs_outside_the_box_are_refused(attack):
+    """Normalised images with the box of raw ones: clipping would silently change every pixel."""
+    x = torch.linspace(-2, 2.5, 12).view(2, 6)
+    with pytest.raises(ValueError, match=r"x must lie in the box clip = .*; got -2 \.\. 2\.5"):
+        attack(torch.nn.Linear(6, 3), x)

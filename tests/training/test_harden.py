@@ -61,7 +61,7 @@ def test_the_table_of_the_command(job):
         "mean ||J||_F at DeepFool images",
         "accuracy under FGSM, eps 0.05, %",
         "accuracy under FGSM, eps 0.2, %",
-        "seconds of training",
+        "seconds of training, this call",
         "times as fast as that loop",
         "written: out/hardened.pt, out/figures.json, out/harden.png",
     ):
@@ -79,6 +79,7 @@ def test_the_table_of_the_command(job):
         ({"data": "."}, "looked for MNIST"),
         ({"epochs": 0}, "epochs must be >= 1; got 0"),
         ({"lam": -1}, "lam must be finite and >= 0; got -1.0"),
+        ({"n": 11}, "n must be in 1 .. K = 10, or 'exact'; got 11"),
     ],
 )
 def test_errors_of_the_user_are_one_line(job, options, message):
