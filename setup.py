@@ -27,13 +27,15 @@ def extension():
         print("jacfast: no C++ compiler found: installing pure Python", file=sys.stderr)
         return {}
     try:
+        import pybind11
         import torch
         from torch.utils import cpp_extension
     except ImportError:
         sys.exit(NO_TORCH)
-    import pybind11
 
-    cuda = bool(torch.version.cuda and cpp_extension.CUDA_HOME)
+    toolkit = cpp_extension.CUDA_HOME
+    nvcc = toolkit and os.path.exists(os.path.join(toolkit, "bin", "nvcc"))
+    cuda = bool(torch.version.cuda and nvcc)
     sources = ["csrc/module.cpp", *glob.glob("csrc/ops/*.cpp"), *glob.glob("csrc/cpu/*.cpp")]
     macros = {
         "JACFAST_TORCH": torch.__version__,
