@@ -70,6 +70,8 @@ def test_interrupted_by_the_keyboard(job):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A job in the background of a script inherits an ignored interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while epoch_of(job / "interrupted" / "checkpoint.pt") < 1:
         assert process.poll() is None
