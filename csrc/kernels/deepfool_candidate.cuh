@@ -3,7 +3,6 @@
 #pragma once
 
 #include "../ops/deepfool_candidate.h"
-#include "../split.h"
 #include "deepfool.cuh"
 
 namespace jacfast::cuda {
@@ -16,18 +15,7 @@ __device__ inline const T* row_of(const DeepFoolCandidate& op, const int64_t i) 
 // The sum of squares of w over part p of sample i, for every thread of the block.
 template <typename T, int VEC>
 __device__ inline double measure(const DeepFoolCandidate& op, const int64_t i, const int64_t p) {
-  const Span part = part_of(op.size, op.parts, p);
-  const T* w = row_of<T>(op, i);
-  double sum = 0;
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
-    const auto entries = load<pack.value>(w + d);
-#pragma unroll
-    for (int e = 0; e < pack.value; ++e) {
-      const double v = wide(entries.at[e]);
-      sum += v * v;
-    }
-  });
-  return block_sum(sum);
+  return sum_part<VEC>(row_of<T>(op, i), part_of(op.size, op.parts, p), squared);
 }
 
 // Whether the candidate of sample i is nearer than what is kept.

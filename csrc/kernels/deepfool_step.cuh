@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../ops/deepfool_step.h"
-#include "../split.h"
 #include "deepfool.cuh"
 
 namespace jacfast::cuda {

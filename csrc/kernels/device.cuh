@@ -6,6 +6,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
+
+#include "../split.h"
 
 namespace jacfast::cuda {
 
@@ -87,5 +90,19 @@ __device__ inline double block_sum(const double value) {
   return block_reduce(Sum{value}, [](const Sum a, const Sum b) { return Sum{a.value + b.value}; })
       .value;
 }
+
+// The sum of term(entry) over part of a row, for every thread of the block.
+template <int VEC, typename T, typename F>
+__device__ inline double sum_part(const T* row, const Span part, const F term) {
+  double sum = 0;
+  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+    const auto entries = load<pack.value>(row + d);
+#pragma unroll
+    for (int e = 0; e < pack.value; ++e) sum += term(static_cast<double>(wide(entries.at[e])));
+  });
+  return block_sum(sum);
+}
+
+__device__ inline double squared(const double v) { return v * v; }
 
 }  // namespace jacfast::cuda

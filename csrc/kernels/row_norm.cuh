@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../ops/row_norm.h"
-#include "../split.h"
 #include "device.cuh"
 
 namespace jacfast::cuda {
@@ -21,20 +20,6 @@ __device__ inline Peak higher(const Peak a, const Peak b) {
   if (a_nan != b_nan) return a_nan ? a : b;
   if (a_nan || a.value == b.value) return a.where < b.where ? a : b;
   return a.value > b.value ? a : b;
-}
-
-template <RowNormKind KIND, typename T, int VEC>
-__device__ inline double sum_part(const T* g, const Span part) {
-  double sum = 0;
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
-    const auto entries = load<pack.value>(g + d);
-#pragma unroll
-    for (int e = 0; e < pack.value; ++e) {
-      const double v = wide(entries.at[e]);
-      sum += KIND == RowNormKind::sumsq ? v * v : fabs(v);
-    }
-  });
-  return block_sum(sum);
 }
 
 template <typename T, int VEC>
@@ -61,7 +46,8 @@ __global__ __launch_bounds__(512) void row_norm_parts(const RowNorm op) {
     op.partial[blockIdx.x] = peak.value;
     op.partial_where[blockIdx.x] = peak.where;
   } else {
-    const double sum = sum_part<KIND, T, VEC>(g, part);
+    const double sum = sum_part<VEC>(
+        g, part, [](const double v) { return KIND == RowNormKind::sumsq ? v * v : fabs(v); });
     if (threadIdx.x == 0) op.partial[blockIdx.x] = sum;
   }
 }
