@@ -120,7 +120,7 @@ def _distribution(axis: Axes, ratios: list[Tensor]) -> None:
             label=f"{name}: mean (rho_adv) {mean:.3f}",
         )
         axis.axvline(mean, color=colour, linewidth=1.5)
-    axis.set_xlabel("||r||₂ / ||x||₂ of the DeepFool perturbation; last bar: all beyond")
+    axis.set_xlabel("||r||₂ / ||x||₂ of DeepFool (last bar: all beyond)")
     axis.set_ylabel("images")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
