@@ -113,6 +113,7 @@ def test_stalled(life, case):
         rows[1] = rows[1, :1]
     elif case == "tiny rows":
         rows[1] = torch.tensor([[1.0], [2], [3]]) * torch.finfo(torch.float32).tiny / 40
+        logits[1] = 1.0  # a tie: only the norm stands in the way of distance 0
     elif case == "nan logits":
         logits[1] = NAN
     elif case == "inf rows":
@@ -139,6 +140,16 @@ def test_scales_whose_squares_leave_float32(life, scale):
     rows = rows * scale
     logits = logits * min(scale, 1.0)  # so that the distance fits
     check(deepfool_step(logits, rows, origin), oracle(logits, rows, origin), torch.float32)
+
+
+def test_half_results_are_rounded_to_nearest_even(life):
+    """Steps of 1 + 2^-8 and 1 + 3 * 2^-8 lie halfway between two bfloat16 numbers."""
+    rows = life.tensor([[[0.0, 0.0], [1.0, 0.0]]] * 2, dtype=torch.bfloat16)
+    logits = life.tensor([[-(2.0**-8), 1.0], [-3 * 2.0**-8, 1.0]], dtype=torch.bfloat16)
+    origin = torch.zeros(2, dtype=torch.int64, device=life.device)
+    r, _, distance = deepfool_step(logits, rows, origin)
+    assert distance.tolist() == [1 + 2**-8, 1 + 3 * 2**-8]
+    assert r[:, 0].tolist() == [1.0, 1 + 2**-6]
 
 
 def test_layouts(life):

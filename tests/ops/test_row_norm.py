@@ -61,16 +61,27 @@ def test_layouts(life, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [1, 5, 40, 9000])
-def test_nan_stays_in_its_row(life, kind, size):
+@pytest.mark.parametrize(("size", "at"), [(1, 0), (5, 2), (40, 39), (9000, 5), (9000, 8999)])
+def test_nan_stays_in_its_row(life, kind, size, at):
     g = life.randn(3, size)
     want = row_norm(g, kind)
-    g[1, size // 2] = NAN
+    g[1, at] = NAN
     value = row_norm(g, kind)
     assert value[1].isnan()
     assert torch.equal(value[::2], want[::2])
-    g[1, size // 2] = -INF
+    g[1, at] = -INF
     assert row_norm(g, kind)[1] == INF
+
+
+@pytest.mark.parametrize("at", [0, 4500, 8191, 8999])
+def test_the_place_of_the_maximum_in_a_long_row(life, at):
+    """Long rows are measured in parts: the place must be that in the row."""
+    g = life.randn(2, 9000)
+    g[1, at] = -7.0
+    g.requires_grad_()
+    (grad,) = torch.autograd.grad(row_norm(g, "maxabs")[1], g)
+    assert grad.nonzero().tolist() == [[1, at]]
+    assert grad[1, at] == -1
 
 
 def test_squares_do_not_underflow(life):
