@@ -1,21 +1,30 @@
 """Fixtures of every test."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from jacfast.ops import lives
-from tests.testing import LIVES, Life, missing
+from tests.testing import EMULATED, LIVES, Life, emulated, missing
 
 
 @pytest.fixture(params=LIVES)
-def life(request, monkeypatch) -> Life:
-    """Every life of an op in turn: the PyTorch reference, the compiled CPU code, the GPU."""
-    why = missing(request.param)
+def life(request, monkeypatch) -> Iterator[Life]:
+    """Every life of an op in turn: the PyTorch reference, the compiled CPU code, the CUDA kernels.
+
+    The CUDA kernels run in the emulator, in several block sizes and orders, and on the GPU.
+    """
+    name = request.param
+    why = missing(name)
     if why:
         pytest.skip(why)
-    reference = request.param == "reference"
-    monkeypatch.setattr(lives, "IMPL", "reference" if reference else "auto")
-    return Life(request.param, torch.device("cpu" if reference else request.param))
+    monkeypatch.setattr(lives, "IMPL", "reference" if name == "reference" else "auto")
+    if name in EMULATED:
+        with emulated(*EMULATED[name]):
+            yield Life(name, torch.device("cpu"))
+    else:
+        yield Life(name, torch.device("cuda" if name == "cuda" else "cpu"))
 
 
 @pytest.fixture

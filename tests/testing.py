@@ -1,13 +1,24 @@
 """What the op tests share: the lives of an op, tolerances per dtype, awkward sizes and layouts."""
 
+import contextlib
 import dataclasses
+import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from jacfast.ops import lives
+from tests.emulation import build
 
-LIVES = ("reference", "cpu", "cuda")
+# The CUDA kernels in the emulator: the seed of the order that threads run in (0: ascending), and
+# the largest block.
+EMULATED = {
+    "emulated": (0, 512),
+    "emulated-96-shuffled": (1, 96),
+    "emulated-32-shuffled": (2, 32),
+}
+LIVES = ("reference", "cpu", *EMULATED, "cuda")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Relative to the largest entry of the expected result: a few units in the last place.
 TOLERANCE = {
@@ -41,9 +52,33 @@ def missing(name: str) -> str:
     """Say why a life cannot be tested here; empty if it can."""
     if name == "cuda" and not torch.cuda.is_available():
         return "no GPU is visible"
+    if name in EMULATED:
+        return build.missing() or missing("cpu")
     if name != "reference" and name not in lives.BUILT:
         return f"the extension is not built for {name}"
     return ""
+
+
+@contextlib.contextmanager
+def emulated(seed: int, max_threads: int) -> Iterator[None]:
+    """Let the emulated CUDA kernels take the place of the CPU kernels of torch.ops.jacfast.
+
+    Memory that the ops allocate holds NaN (or the largest integer) until a kernel writes it.
+    """
+    build.load().emulation_configure(seed, max_threads)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    stand_in = torch.library.Library("jacfast", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that these override the CPU kernels: so they should
+        for name in lives.NAMES:
+            kernel = getattr(torch.ops.jacfast_emulated, name).default
+            stand_in.impl(name, kernel, "CPU")
+    torch.use_deterministic_algorithms(True)  # this is what fills new memory
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        stand_in._destroy()  # the CPU kernels are back
 
 
 def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:

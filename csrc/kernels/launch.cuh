@@ -17,7 +17,10 @@
 
 namespace jacfast::cuda {
 
-constexpr int MAX_THREADS = 512;
+// Threads per block at most: the number in every kernel's launch bounds. The emulator tries others.
+#ifndef JACFAST_MAX_THREADS
+#define JACFAST_MAX_THREADS 512
+#endif
 
 // Launch `kernel` on `blocks` blocks of `threads` threads, and throw if that was refused.
 template <typename... Parameters, typename... Arguments>
@@ -38,7 +41,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const int64_t block
 // Threads per block for parts of `size` entries: four packs of 16 bytes each, whole warps.
 inline int threads_for(const int64_t size, const int64_t bytes) {
   const int64_t wanted = (size * bytes + 63) / 64;
-  return static_cast<int>(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, MAX_THREADS));
+  return static_cast<int>(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, JACFAST_MAX_THREADS));
 }
 
 // Call body(T{}) with the CUDA type of `dtype`.

@@ -72,21 +72,29 @@ inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
 
 inline int cpu_threads() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
-// Run an op's twin for the device of `tensor`, on its current stream.
-#ifdef JACFAST_CUDA
+// Run an op's twin for the device of `tensor`, on its current stream; register it under its name.
+#if defined(JACFAST_EMULATED)  // the tests build the ops once more, over the emulated CUDA kernels
+#define JACFAST_LIBRARY jacfast_emulated
+#define JACFAST_RUN(name, op, tensor) cuda::name(op, nullptr)
+#else
+#define JACFAST_LIBRARY jacfast
+#endif
+#if defined(JACFAST_CUDA)
 #define JACFAST_RUN(name, op, tensor)                                       \
   if ((tensor).is_cuda()) {                                                 \
     const c10::cuda::CUDAGuard guard((tensor).device());                    \
     cuda::name(op, c10::cuda::getCurrentCUDAStream((tensor).get_device())); \
   } else                                                                    \
     cpu::name(op, cpu_threads())
-#define JACFAST_IMPL(name)                                               \
-  TORCH_LIBRARY_IMPL(jacfast, CPU, m) { m.impl(#name, &jacfast::name); } \
-  TORCH_LIBRARY_IMPL(jacfast, CUDA, m) { m.impl(#name, &jacfast::name); }
+#define JACFAST_IMPL(name)                                                       \
+  TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CPU, m) { m.impl(#name, &jacfast::name); } \
+  TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CUDA, m) { m.impl(#name, &jacfast::name); }
 #else
+#ifndef JACFAST_RUN
 #define JACFAST_RUN(name, op, tensor) cpu::name(op, cpu_threads())
+#endif
 #define JACFAST_IMPL(name) \
-  TORCH_LIBRARY_IMPL(jacfast, CPU, m) { m.impl(#name, &jacfast::name); }
+  TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CPU, m) { m.impl(#name, &jacfast::name); }
 #endif
 
 }  // namespace jacfast

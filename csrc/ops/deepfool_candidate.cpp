@@ -51,7 +51,7 @@ void deepfool_candidate(const at::Tensor& w, const at::Tensor& f, const at::Tens
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(jacfast, m) {
+TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def(
       "deepfool_candidate(Tensor w, Tensor f, Tensor label, Tensor(a!) nearest_w,"
       " Tensor(b!) distance, Tensor(c!) norm, Tensor(d!) winner) -> ()");

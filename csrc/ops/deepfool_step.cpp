@@ -49,7 +49,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> deepfool_step(const at::Tensor& l
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(jacfast, m) {
+TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def(
       "deepfool_step(Tensor logits, Tensor rows, Tensor origin, float floor)"
       " -> (Tensor r, Tensor winner, Tensor distance)");

@@ -31,7 +31,7 @@ at::Tensor orthonormal_cotangents(const at::Tensor& gaussian, const bool centred
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(jacfast, m) {
+TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def("orthonormal_cotangents(Tensor gaussian, bool centred) -> Tensor");
 }
 JACFAST_IMPL(orthonormal_cotangents)

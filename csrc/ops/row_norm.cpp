@@ -42,7 +42,7 @@ std::tuple<at::Tensor, at::Tensor> row_norm(const at::Tensor& g, const c10::stri
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(jacfast, m) {
+TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def("row_norm(Tensor g, str kind) -> (Tensor value, Tensor where)");
 }
 JACFAST_IMPL(row_norm)

@@ -1,0 +1,113 @@
+"""Compile the CUDA kernels for the emulator, and the ops over them.
+
+The kernels become one shared library, in seconds: their files include no torch header. The ops
+(checks, allocation, dispatch) are built once, as torch.ops.jacfast_emulated, and call the kernel
+library that is loaded: the plain one, the sanitized one, or one with a planted fault.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "tests" / "emulation"
+BUILD = ROOT / "build" / "emulation"
+LIBRARY = "libjacfast_kernels.so"
+FLAGS = "-std=c++20 -g1 -fPIC -fno-gnu-unique -Wall -Wextra -Werror -Wno-unknown-pragmas".split()
+SANITIZE = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=all".split()
+
+
+@cache
+def cuda_headers() -> tuple[Path, ...]:
+    """Return the folders of CUDA's own headers, from a toolkit or from pip; empty if none has all.
+
+    The types come from them: vectors, half, bfloat16, the launch configuration.
+    """
+    toolkits = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        toolkits.append(str(Path(nvcc).resolve().parents[1]))
+    folders = [Path(toolkit, "include") for toolkit in toolkits if toolkit]
+    folders += [Path(p, "nvidia", "cu13", "include") for p in sys.path if p.endswith("-packages")]
+    needed = ("cuda_runtime_api.h", "cuda_fp16.h", "cuda_bf16.h", "crt/host_defines.h")
+    for folder in folders:
+        if all((folder / name).exists() for name in needed):
+            return folder, folder / "cccl"
+    return ()
+
+
+def missing() -> str:
+    """Say why the emulator cannot be built here; empty if it can."""
+    if not shutil.which("g++"):
+        return "the emulator needs g++"
+    if not cuda_headers():
+        return "the emulator needs CUDA's headers (pip: nvidia-cuda-runtime, nvidia-cuda-crt)"
+    return ""
+
+
+def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BUILD) -> Path:
+    """Compile every kernel of `csrc` and the emulator, unless that was done, to a shared library."""
+    sources = [HERE / "emulator.cpp", HERE / "planted.cu", *sorted(csrc.glob("kernels/*.cu"))]
+    flags = [*FLAGS, *(SANITIZE if sanitize else ["-O2"])]
+    flags += [f"-I{HERE / 'include'}", f"-I{HERE}"]
+    flags += [f"-isystem{folder}" for folder in cuda_headers()]
+    read = [*HERE.rglob("*.h"), *csrc.rglob("*.h"), *csrc.rglob("*.cuh"), *sources]
+    digest = hashlib.sha256(" ".join(flags).encode())
+    for file in sorted(read):
+        digest.update(file.name.encode() + file.read_bytes())
+    folder = build / ("sanitized" if sanitize else "plain") / digest.hexdigest()[:16]
+    library = folder / LIBRARY
+    if library.exists():
+        return library
+    shutil.rmtree(folder.parent, ignore_errors=True)  # what was built from older files
+    folder.mkdir(parents=True)
+
+    def compiled(source: Path) -> str:
+        target = folder / f"{source.stem}.o"
+        output("g++", *flags, "-x", "c++", "-c", str(source), "-o", str(target))
+        return str(target)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, sources))
+    unfinished = folder / "unfinished.so"
+    link = ["-shared", f"-Wl,-soname,{LIBRARY}", "-o", str(unfinished)]
+    output("g++", *flags, *objects, *link)
+    unfinished.rename(library)
+    return library
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """Load the emulated kernels and register torch.ops.jacfast_emulated; return the kernels.
+
+    JACFAST_EMULATED names a library made by `kernels` to load instead of the plain one.
+    """
+    from torch.utils import cpp_extension
+
+    library = Path(os.environ.get("JACFAST_EMULATED") or kernels())
+    loaded = ctypes.CDLL(str(library))  # the ops find it by its soname
+    folder = BUILD / "ops"
+    folder.mkdir(parents=True, exist_ok=True)
+    cpp_extension.load(
+        name="jacfast_emulated",
+        sources=[str(source) for source in sorted(ROOT.glob("csrc/ops/*.cpp"))],
+        extra_cflags=["-O1", "-std=c++20", "-DJACFAST_EMULATED"],
+        extra_ldflags=[str(library)],
+        build_directory=str(folder),
+        is_python_module=False,
+    )
+    return loaded
+
+
+def output(*command: str) -> str:
+    """Run a command and return what it printed; raises RuntimeError with its errors."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+    return done.stdout

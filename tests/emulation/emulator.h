@@ -1,0 +1,53 @@
+// CUDA blocks on the CPU: every CUDA thread is a fiber, and one fiber runs at a time until it waits
+// at a barrier or returns. include/cuda_runtime.h says what kernels see; this is what runs them.
+//
+//   Order.  Blocks run one after another. In each round every thread that can go on does so, in
+//           order (seed 0) or in an order drawn from the seed, blocks too. What depends on the
+//           order (a missing barrier, a race) gives another result under another seed.
+//   Memory. Shared memory is filled with a byte chosen by the seed before each block, so that a read
+//           of what nobody wrote shows.
+//   Errors. A barrier that can never open, a shuffle from a lane that does not take part and a write
+//           past the dynamic shared memory throw, and say which threads wait where.
+//
+// The rules are stricter than CUDA's where CUDA leaves a case undefined or open: a thread that has
+// returned never counts as arrived, all threads of a block must wait at the same __syncthreads, and
+// all lanes of a warp operation must name the same mask.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <string>
+
+#include "vector_types.h"
+
+namespace emulation {
+
+using Place = std::source_location;
+
+// What the lanes of `mask` handed in at a warp operation.
+struct Lanes {
+  unsigned mask;
+  uint64_t values[32];
+};
+
+// Run kernel() once per thread of the grid. Throws what a thread throws.
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
+
+// Wait until every thread of the block waits here.
+void block_barrier(const Place& place);
+
+// Hand in a value, wait until every lane of `mask` has, and see what they handed in.
+const Lanes& warp_exchange(unsigned mask, uint64_t value, const Place& place);
+
+unsigned lane();
+void* dynamic_shared();
+int max_threads();  // per block, for launchers; set by emulation_configure
+
+[[noreturn]] void fail(const std::string& what);
+
+}  // namespace emulation
+
+// For the tests: the order (0: ascending) and the largest block that launchers choose.
+extern "C" void emulation_configure(unsigned seed, int max_threads);
