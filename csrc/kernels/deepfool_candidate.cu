@@ -1,4 +1,4 @@
-// Launches deepfool_candidate: one kernel where a block has a sample to itself, else three.
+// Launches deepfool_candidate: one kernel where a team has a sample to itself, else three.
 #include "deepfool_candidate.cuh"
 
 #include "launch.cuh"
@@ -6,29 +6,24 @@
 namespace jacfast::cuda {
 namespace {
 
-template <typename T, int VEC>
+template <typename T>
 void run(const DeepFoolCandidate& op, Stream stream) {
   const char* name = "deepfool_candidate";
-  const int threads = threads_for(part_of(op.size, op.parts, 0).end, sizeof(T));
-  const int64_t blocks = op.samples * op.parts;
+  const dim3 teams = teams_for(part_of(op.size, op.parts, 0).end, sizeof(T));
+  const int64_t items = op.samples * op.parts;
   if (op.parts == 1) {
-    launch(name, deepfool_candidate_whole<T, VEC>, blocks, threads, stream, op);
+    launch(name, deepfool_candidate_whole<T>, items, teams, op, stream);
     return;
   }
-  launch(name, deepfool_candidate_measure<T, VEC>, blocks, threads, stream, op);
-  launch(name, deepfool_candidate_decide<T>, (op.samples + 127) / 128, 128, stream, op);
-  launch(name, deepfool_candidate_copy<T, VEC>, blocks, threads, stream, op);
+  launch(name, deepfool_candidate_measure<T>, items, teams, op, stream);
+  launch(name, deepfool_candidate_decide<T>, op.samples, teams_of(32), op, stream);
+  launch(name, deepfool_candidate_copy<T>, items, teams, op, stream);
 }
 
 }  // namespace
 
 void deepfool_candidate(const DeepFoolCandidate& op, Stream stream) {
-  with_type(op.dtype, [&](auto type) {
-    using T = decltype(type);
-    const bool packs =
-        aligned(op.w, sizeof(T), {op.w_stride}) && aligned(op.nearest_w, sizeof(T), {op.size});
-    packs ? run<T, 16 / sizeof(T)>(op, stream) : run<T, 1>(op, stream);
-  });
+  with_type(op.dtype, [&](auto type) { run<decltype(type)>(op, stream); });
 }
 
 }  // namespace jacfast::cuda

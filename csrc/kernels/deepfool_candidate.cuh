@@ -1,5 +1,5 @@
-// deepfool_candidate on the GPU. Floor: N D entries read, and written where the candidate is
-// nearer.
+// deepfool_candidate on the GPU. Floor of the op: N D entries read, and written where the candidate
+// is nearer.
 #pragma once
 
 #include "../ops/deepfool_candidate.h"
@@ -12,10 +12,10 @@ __device__ inline const T* row_of(const DeepFoolCandidate& op, const int64_t i) 
   return static_cast<const T*>(op.w) + i * op.w_stride;
 }
 
-// The sum of squares of w over part p of sample i, for every thread of the block.
-template <typename T, int VEC>
+// The sum of squares of w over part p of sample i, for every thread of the team.
+template <typename T>
 __device__ inline double measure(const DeepFoolCandidate& op, const int64_t i, const int64_t p) {
-  return sum_part<VEC>(row_of<T>(op, i), part_of(op.size, op.parts, p), squared);
+  return sum_part(row_of<T>(op, i), part_of(op.size, op.parts, p), squared);
 }
 
 // Whether the candidate of sample i is nearer than what is kept.
@@ -34,52 +34,56 @@ __device__ inline void keep(const DeepFoolCandidate& op, const int64_t i, const 
   op.winner[i] = op.label[i];
 }
 
-template <typename T, int VEC>
+template <typename T>
 __device__ inline void copy(const DeepFoolCandidate& op, const int64_t i, const int64_t p) {
   const Span part = part_of(op.size, op.parts, p);
   const T* w = row_of<T>(op, i);
   T* nearest = static_cast<T*>(op.nearest_w) + i * op.size;
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
-    *reinterpret_cast<Pack<T, pack.value>*>(nearest + d) = load<pack.value>(w + d);
+  for_packs<16 / sizeof(T), 4>(w, part.begin, part.end, [&](const int64_t d, auto pack) {
+    store<pack.value>(nearest + d, load<pack.value>(w + d));
   });
 }
 
-// Block i measures w of sample i and, if it is nearer, keeps it.
-template <typename T, int VEC>
-__global__ __launch_bounds__(512) void deepfool_candidate_whole(const DeepFoolCandidate op) {
-  const int64_t i = blockIdx.x;
-  const double norm = sqrt(measure<T, VEC>(op, i, 0));
+// Team i measures w of sample i and, if it is nearer, keeps it. Floor: the bytes of w, twice where
+// nearer (the second read is from the cache).
+template <typename T>
+__global__ __launch_bounds__(512, 2) void deepfool_candidate_whole(const DeepFoolCandidate op) {
+  const int64_t i = item();
+  if (i >= op.samples) return;
+  const double norm = sqrt(measure<T>(op, i, 0));
   const bool closer = is_closer<T>(op, i, norm);
-  __syncthreads();  // everyone has compared before thread 0 changes what they compared with
+  team_sync();  // everyone has compared before thread 0 changes what they compared with
   if (!closer) return;
   if (threadIdx.x == 0) keep<T>(op, i, norm);
-  copy<T, VEC>(op, i, 0);
+  copy<T>(op, i, 0);
 }
 
-// Block b measures part b % parts of w of sample b / parts.
-template <typename T, int VEC>
-__global__ __launch_bounds__(512) void deepfool_candidate_measure(const DeepFoolCandidate op) {
-  const double sum = measure<T, VEC>(op, blockIdx.x / op.parts, blockIdx.x % op.parts);
-  if (threadIdx.x == 0) op.sumsq[blockIdx.x] = sum;
-}
-
-// Thread t of block b decides for sample b * blockDim + t.
+// Team b measures part b % parts of w of sample b / parts. Floor: the bytes of w.
 template <typename T>
-__global__ __launch_bounds__(512) void deepfool_candidate_decide(const DeepFoolCandidate op) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+__global__ __launch_bounds__(512, 2) void deepfool_candidate_measure(const DeepFoolCandidate op) {
+  const int64_t i = item() / op.parts;
   if (i >= op.samples) return;
-  double sum = 0;
-  for (int64_t p = 0; p < op.parts; ++p) sum += op.sumsq[i * op.parts + p];
-  const double norm = sqrt(sum);
+  const double sum = measure<T>(op, i, item() % op.parts);
+  if (threadIdx.x == 0) op.sumsq[item()] = sum;
+}
+
+// Team i decides for sample i. Floor: 8 bytes a part.
+template <typename T>
+__global__ __launch_bounds__(512, 2) void deepfool_candidate_decide(const DeepFoolCandidate op) {
+  const int64_t i = item();
+  if (i >= op.samples) return;
+  const double norm = sqrt(sum_of_parts(op.sumsq + i * op.parts, op.parts));
+  if (threadIdx.x > 0) return;
   op.closer[i] = is_closer<T>(op, i, norm);
   if (op.closer[i]) keep<T>(op, i, norm);
 }
 
-// Block b copies part b % parts of w of sample b / parts, if that was nearer.
-template <typename T, int VEC>
-__global__ __launch_bounds__(512) void deepfool_candidate_copy(const DeepFoolCandidate op) {
-  const int64_t i = blockIdx.x / op.parts;
-  if (op.closer[i]) copy<T, VEC>(op, i, blockIdx.x % op.parts);
+// Team b copies part b % parts of w of sample b / parts, if that was nearer. Floor: twice the bytes
+// of the w copied.
+template <typename T>
+__global__ __launch_bounds__(512, 2) void deepfool_candidate_copy(const DeepFoolCandidate op) {
+  const int64_t i = item() / op.parts;
+  if (i < op.samples && op.closer[i]) copy<T>(op, i, item() % op.parts);
 }
 
 }  // namespace jacfast::cuda

@@ -1,4 +1,4 @@
-// deepfool_step on the GPU. Floor: N C D entries read once, N D written.
+// deepfool_step on the GPU. Floor of the op: N C D entries read once, N D written.
 #pragma once
 
 #include "../ops/deepfool_step.h"
@@ -21,8 +21,8 @@ __device__ inline void measure_sweep(const DeepFoolStep& op, const int64_t i, co
   const Span part = part_of(op.size, op.parts, p);
   const int64_t last = op.classes - 1;
   const T* origin = row_of<T>(op, i, op.origin[i]);
-  double sums[SWEEP] = {};
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+  Sums<SWEEP> sums;
+  for_packs<VEC, 1>(origin, part.begin, part.end, [&](const int64_t d, auto pack) {
     const auto from = load<pack.value>(origin + d);
 #pragma unroll
     for (int s = 0; s < SWEEP; ++s) {  // past the last class: that class again, to be ignored
@@ -31,16 +31,16 @@ __device__ inline void measure_sweep(const DeepFoolStep& op, const int64_t i, co
 #pragma unroll
       for (int e = 0; e < pack.value; ++e) {
         const double w = wide(to.at[e]) - wide(from.at[e]);
-        sums[s] += w * w;
+        sums.at[s] += w * w;
       }
     }
   });
+  sums = team_sum(sums);
+  if (threadIdx.x > 0) return;
+  double* sumsq = op.sumsq + (i * op.parts + p) * op.classes + first;
 #pragma unroll
-  for (int s = 0; s < SWEEP; ++s) {
-    const double sum = block_sum(sums[s]);
-    if (threadIdx.x == 0 && first + s <= last)
-      op.sumsq[(i * op.parts + p) * op.classes + first + s] = sum;
-  }
+  for (int s = 0; s < SWEEP; ++s)
+    if (first + s <= last) sumsq[s] = sums.at[s];
 }
 
 template <typename T, int VEC>
@@ -75,18 +75,19 @@ __device__ inline Choice choose(const DeepFoolStep& op, const int64_t i) {
   for (int64_t k = threadIdx.x; inside && k < op.classes; k += blockDim.x) {
     if (k == origin) continue;
     double sum = 0;
+#pragma unroll 8
     for (int64_t p = 0; p < op.parts; ++p) sum += op.sumsq[(i * op.parts + p) * op.classes + k];
     const double norm = sqrt(sum);
     if (!usable<Acc<T>>(norm)) continue;
     const double distance = distance_to(wide(z[k]) - wide(z[origin]), norm);
     if (distance < best.distance) best = {distance, k, norm};
   }
-  best = block_reduce(best, nearer);
+  best = team_reduce(best, nearer);
   if (!(best.distance < never())) best.winner = -1;
   return best;
 }
 
-// Write part p of r of sample i; its first block also writes winner and distance.
+// Write part p of r of sample i; its first team also writes winner and distance.
 template <typename T, int VEC>
 __device__ inline void finish(const DeepFoolStep& op, const int64_t i, const int64_t p) {
   const Choice best = choose<T>(op, i);
@@ -102,7 +103,7 @@ __device__ inline void finish(const DeepFoolStep& op, const int64_t i, const int
   const Acc<T> length = static_cast<Acc<T>>(best.distance + op.floor);
   const Span part = part_of(op.size, op.parts, p);
   T* r = static_cast<T*>(op.r) + i * op.size;
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+  for_packs<VEC, 2>(to, part.begin, part.end, [&](const int64_t d, auto pack) {
     Pack<T, pack.value> step;
     const auto a = load<pack.value>(to + d), b = load<pack.value>(from + d);
 #pragma unroll
@@ -110,28 +111,33 @@ __device__ inline void finish(const DeepFoolStep& op, const int64_t i, const int
       const Acc<T> w = wide(a.at[e]) - wide(b.at[e]);
       narrow(stalled ? Acc<T>(0) : w * inverse * length, step.at[e]);
     }
-    *reinterpret_cast<Pack<T, pack.value>*>(r + d) = step;
+    store<pack.value>(r + d, step);
   });
 }
 
-// Block i measures every class of sample i and writes its step, while its rows are in the cache.
+// Team i measures every class of sample i and writes its step, while its rows are in the cache.
+// Floor: the bytes of rows and r.
 template <typename T, int VEC>
-__global__ __launch_bounds__(512) void deepfool_step_whole(const DeepFoolStep op) {
-  measure<T, VEC>(op, blockIdx.x, 0);
-  __syncthreads();  // thread 0 wrote the sums that all now read
-  finish<T, VEC>(op, blockIdx.x, 0);
+__global__ __launch_bounds__(512, 1) void deepfool_step_whole(const DeepFoolStep op) {
+  const int64_t i = item();
+  if (i >= op.samples) return;
+  measure<T, VEC>(op, i, 0);
+  team_sync();  // thread 0 wrote the sums that all now read
+  finish<T, VEC>(op, i, 0);
 }
 
-// Block b measures every class on part b % parts of sample b / parts.
+// Team b measures every class on part b % parts of sample b / parts. Floor: the bytes of rows.
 template <typename T, int VEC>
-__global__ __launch_bounds__(512) void deepfool_step_measure(const DeepFoolStep op) {
-  measure<T, VEC>(op, blockIdx.x / op.parts, blockIdx.x % op.parts);
+__global__ __launch_bounds__(512, 1) void deepfool_step_measure(const DeepFoolStep op) {
+  const int64_t i = item() / op.parts;
+  if (i < op.samples) measure<T, VEC>(op, i, item() % op.parts);
 }
 
-// Block b writes part b % parts of the step of sample b / parts.
+// Team b writes part b % parts of the step of sample b / parts. Floor: three times the bytes of r.
 template <typename T, int VEC>
-__global__ __launch_bounds__(512) void deepfool_step_finish(const DeepFoolStep op) {
-  finish<T, VEC>(op, blockIdx.x / op.parts, blockIdx.x % op.parts);
+__global__ __launch_bounds__(512, 1) void deepfool_step_finish(const DeepFoolStep op) {
+  const int64_t i = item() / op.parts;
+  if (i < op.samples) finish<T, VEC>(op, i, item() % op.parts);
 }
 
 }  // namespace jacfast::cuda

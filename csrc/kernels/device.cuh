@@ -47,32 +47,52 @@ template <int VEC, typename T>
 __device__ inline Pack<T, VEC> load(const T* from) {
   return *reinterpret_cast<const Pack<T, VEC>*>(from);
 }
+template <int VEC, typename T>
+__device__ inline void store(T* to, const Pack<T, VEC>& pack) {
+  if (reinterpret_cast<uintptr_t>(to) % sizeof(pack) == 0) {
+    *reinterpret_cast<Pack<T, VEC>*>(to) = pack;
+  } else {  // read on 16-byte boundaries, written beside them
+#pragma unroll
+    for (int e = 0; e < VEC; ++e) to[e] = pack.at[e];
+  }
+}
 
-// Give this thread its share of begin .. end - 1: whole packs by body(d, pack size), then the
-// entries left over one by one. Consecutive threads take consecutive packs.
-template <int VEC, typename F>
-__device__ inline void for_packs(const int64_t begin, const int64_t end, F&& body) {
-  const int64_t whole = begin + (end - begin) / VEC * VEC;
-#pragma unroll 2
-  for (int64_t d = begin + threadIdx.x * VEC; d < whole; d += blockDim.x * VEC)
+// A team is the blockDim.x threads that share an item (a row, a part of a row, a sample). A block
+// is one team, or, where a warp is enough for an item, blockDim.y teams of one warp each.
+__device__ inline int64_t item() { return int64_t{blockIdx.x} * blockDim.y + threadIdx.y; }
+__device__ inline bool one_warp() { return blockDim.x == 32; }
+__device__ inline void team_sync() { one_warp() ? __syncwarp() : __syncthreads(); }
+
+// Give this thread its share of row[begin .. end - 1]: entries up to the next 16-byte boundary one
+// by one, then whole packs by body(d, pack size), then the entries left over. Consecutive threads
+// take consecutive packs; UNROLL of a thread's packs are in flight together.
+template <int VEC, int UNROLL, typename T, typename F>
+__device__ inline void for_packs(const T* row, const int64_t begin, const int64_t end, F&& body) {
+  const int64_t past = reinterpret_cast<uintptr_t>(row + begin) / sizeof(T) % VEC;
+  const int64_t boundary = begin + (VEC - past) % VEC;
+  const int64_t head = boundary < end ? boundary : end;
+  const int64_t whole = head + (end - head) / VEC * VEC;
+  for (int64_t d = begin + threadIdx.x; d < head; d += blockDim.x)
+    body(d, std::integral_constant<int, 1>());
+#pragma unroll UNROLL
+  for (int64_t d = head + threadIdx.x * VEC; d < whole; d += blockDim.x * VEC)
     body(d, std::integral_constant<int, VEC>());
   for (int64_t d = whole + threadIdx.x; d < end; d += blockDim.x)
     body(d, std::integral_constant<int, 1>());
 }
 
-// A reduction of one value per thread over the block; every thread gets the result. The order is
-// fixed, so the bits are the same each run. All threads of the block must call it.
+// A reduction of one value per thread over the team; every thread gets the result. The order is
+// fixed, so the bits are the same each run. All threads of the team must call it.
 template <typename T, typename Join>
-__device__ inline T block_reduce(T value, const Join join) {
+__device__ inline T team_reduce(T value, const Join join) {
   for (int lanes = 16; lanes > 0; lanes /= 2) value = join(value, value.from_lane(lanes));
-  const int warps = static_cast<int>(blockDim.x) / 32;
-  if (warps == 1) return value;
+  if (one_warp()) return value;
   __shared__ T slots[32];
   __syncthreads();  // the slots of the call before may still be being read
   if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
   __syncthreads();
   value = slots[0];
-  for (int warp = 1; warp < warps; ++warp) value = join(value, slots[warp]);
+  for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) value = join(value, slots[warp]);
   return value;
 }
 
@@ -81,26 +101,54 @@ __device__ inline T lane_xor(const T value, const int lanes) {
   return __shfl_xor_sync(0xffffffffu, value, lanes);
 }
 
-struct Sum {
-  double value;
-  __device__ Sum from_lane(const int lanes) const { return {lane_xor(value, lanes)}; }
+// Sums that are reduced together.
+template <int COUNT>
+struct Sums {
+  double at[COUNT] = {};
+  __device__ Sums from_lane(const int lanes) const {
+    Sums other;
+#pragma unroll
+    for (int s = 0; s < COUNT; ++s) other.at[s] = lane_xor(at[s], lanes);
+    return other;
+  }
 };
-
-__device__ inline double block_sum(const double value) {
-  return block_reduce(Sum{value}, [](const Sum a, const Sum b) { return Sum{a.value + b.value}; })
-      .value;
+template <int COUNT>
+__device__ inline Sums<COUNT> team_sum(const Sums<COUNT>& sums) {
+  return team_reduce(sums, [](Sums<COUNT> a, const Sums<COUNT>& b) {
+#pragma unroll
+    for (int s = 0; s < COUNT; ++s) a.at[s] += b.at[s];
+    return a;
+  });
 }
+__device__ inline double team_sum(const double value) { return team_sum(Sums<1>{{value}}).at[0]; }
 
-// The sum of term(entry) over part of a row, for every thread of the block.
-template <int VEC, typename T, typename F>
+// The sum of term(entry) over part of a row, for every thread of the team.
+template <typename T, typename F>
 __device__ inline double sum_part(const T* row, const Span part, const F term) {
   double sum = 0;
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+  for_packs<16 / sizeof(T), 4>(row, part.begin, part.end, [&](const int64_t d, auto pack) {
     const auto entries = load<pack.value>(row + d);
 #pragma unroll
     for (int e = 0; e < pack.value; ++e) sum += term(static_cast<double>(wide(entries.at[e])));
   });
-  return block_sum(sum);
+  return team_sum(sum);
+}
+
+// The sum of what the parts of one item came to, for every thread of the team.
+__device__ inline double sum_of_parts(const double* partial, const int64_t parts) {
+  double sum = 0;
+  for (int64_t p = threadIdx.x; p < parts; p += blockDim.x) sum += partial[p];
+  return team_sum(sum);
+}
+
+// The block's dynamic shared memory.
+__device__ inline void* dynamic_shared() {
+#ifdef JACFAST_DYNAMIC_SHARED  // the emulator's
+  return JACFAST_DYNAMIC_SHARED;
+#else
+  extern __shared__ double words[];
+  return words;
+#endif
 }
 
 __device__ inline double squared(const double v) { return v * v; }

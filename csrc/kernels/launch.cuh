@@ -22,26 +22,36 @@ namespace jacfast::cuda {
 #define JACFAST_MAX_THREADS 512
 #endif
 
-// Launch `kernel` on `blocks` blocks of `threads` threads, and throw if that was refused.
-template <typename... Parameters, typename... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), const int64_t blocks,
-            const int threads, Stream stream, const Arguments&... arguments) {
+constexpr int64_t SHARED_BYTES = 48 * 1024;  // of dynamic shared memory, without asking for more
+
+// Launch `kernel` with a team of `block` for each item, and throw if that was refused.
+template <typename Op>
+void launch(const char* name, void (*kernel)(Op), const int64_t items, const dim3 block,
+            const Op& op, Stream stream, const int64_t shared_bytes = 0) {
+  const int64_t blocks = (items + block.y - 1) / block.y;
   if (blocks > std::numeric_limits<int32_t>::max())
     throw std::runtime_error(std::string(name) + ": needs " + std::to_string(blocks) +
                              " blocks, more than a grid has; pass fewer samples at a time");
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, op);
   if (error != cudaSuccess)
     throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
 }
 
-// Threads per block for parts of `size` entries: four packs of 16 bytes each, whole warps.
-inline int threads_for(const int64_t size, const int64_t bytes) {
-  const int64_t wanted = (size * bytes + 63) / 64;
-  return static_cast<int>(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, JACFAST_MAX_THREADS));
+// The block of teams for items that `threads` threads share: whole warps, four teams of one warp.
+inline dim3 teams_of(const int64_t threads) {
+  const int64_t team = std::clamp<int64_t>((threads + 31) / 32 * 32, 32, JACFAST_MAX_THREADS);
+  const int64_t teams = team == 32 ? std::min<int64_t>(4, JACFAST_MAX_THREADS / 32) : 1;
+  return dim3(static_cast<unsigned>(team), static_cast<unsigned>(teams));
+}
+
+// The same for items of `size` entries: four packs of 16 bytes to a thread.
+inline dim3 teams_for(const int64_t size, const int64_t bytes) {
+  return teams_of((size * bytes + 63) / 64);
 }
 
 // Call body(T{}) with the CUDA type of `dtype`.
@@ -53,13 +63,6 @@ void with_type(const Dtype dtype, F&& body) {
     case Dtype::f16: return body(__half{});
     case Dtype::bf16: return body(__nv_bfloat16{});
   }
-}
-
-// Whether every row of a strided array starts on 16 bytes, so that packs can be loaded whole.
-inline bool aligned(const void* data, const int64_t bytes, std::initializer_list<int64_t> strides) {
-  bool whole = reinterpret_cast<uintptr_t>(data) % 16 == 0;
-  for (const int64_t stride : strides) whole &= stride * bytes % 16 == 0;
-  return whole;
 }
 
 }  // namespace jacfast::cuda

@@ -1,4 +1,4 @@
-// orthonormal_cotangents on the GPU. Floor: N n K entries read once and written once.
+// orthonormal_cotangents on the GPU. Floor of the op: N n K entries read once, written once.
 #pragma once
 
 #include <cfloat>
@@ -26,7 +26,7 @@ struct CotangentRows {
   __device__ double dot(const T* a, const T* b) const {
     double sum = 0;
     own([&](const int64_t k) { sum += static_cast<double>(a[k]) * b[k]; });
-    return block_sum(sum);
+    return team_sum(sum);
   }
 
   // Make row j orthogonal to the rows before it and of unit length; say whether that went.
@@ -50,17 +50,21 @@ struct CotangentRows {
   __device__ void subtract_mean(T* row) const {
     double sum = 0;
     own([&](const int64_t k) { sum += row[k]; });
-    const double mean = block_sum(sum) / classes;
+    const double mean = team_sum(sum) / classes;
     own([&](const int64_t k) { row[k] = static_cast<T>(row[k] - mean); });
   }
 };
 
-// Block i runs Gram-Schmidt on the rows of sample i; thread t has columns t, t + blockDim, ...
-template <typename T>
-__global__ __launch_bounds__(512) void orthonormal_cotangents_rows(const OrthonormalCotangents op) {
-  const int64_t start = blockIdx.x * op.rows * op.classes;
-  const T* gaussian = static_cast<const T*>(op.gaussian) + start;
-  const CotangentRows<T> sample{op.classes, op.centred, static_cast<T*>(op.out) + start};
+// Team i runs Gram-Schmidt on the rows of sample i, in shared memory where they fit; thread t has
+// columns t, t + blockDim.x, ... Floor: twice the bytes of gaussian.
+template <typename T, bool STAGED>
+__global__ __launch_bounds__(512, 2) void orthonormal_cotangents_rows(const OrthonormalCotangents op) {
+  const int64_t i = item(), entries = op.rows * op.classes;
+  if (i >= op.samples) return;
+  const T* gaussian = static_cast<const T*>(op.gaussian) + i * entries;
+  T* out = static_cast<T*>(op.out) + i * entries;
+  T* staged = static_cast<T*>(dynamic_shared()) + threadIdx.y * entries;
+  const CotangentRows<T> sample{op.classes, op.centred, STAGED ? staged : out};
   for (int64_t j = 0; j < op.rows; ++j) {
     T* row = sample.rows + j * op.classes;
     sample.own([&](const int64_t k) { row[k] = gaussian[j * op.classes + k]; });
@@ -71,7 +75,9 @@ __global__ __launch_bounds__(512) void orthonormal_cotangents_rows(const Orthono
   const double dim = static_cast<double>(op.classes - op.centred);
   const T scale = static_cast<T>(sqrt(dim / static_cast<double>(op.rows)));
   for (int64_t j = 0; j < op.rows; ++j)
-    sample.own([&](const int64_t k) { sample.rows[j * op.classes + k] *= scale; });
+    sample.own([&](const int64_t k) {
+      out[j * op.classes + k] = sample.rows[j * op.classes + k] * scale;
+    });
 }
 
 }  // namespace jacfast::cuda

@@ -1,4 +1,4 @@
-// Launches row_norm: the parts of every row, then their join.
+// Launches row_norm: one kernel where a team has a row to itself, else the parts and their join.
 #include "row_norm.cuh"
 
 #include "launch.cuh"
@@ -8,12 +8,13 @@ namespace {
 
 template <RowNormKind KIND, typename T>
 void run(const RowNorm& op, Stream stream) {
-  constexpr int VEC = 16 / sizeof(T);
-  const bool packs = aligned(op.g, sizeof(T), {op.stride});
-  const int threads = threads_for(part_of(op.size, op.parts, 0).end, sizeof(T));
-  launch("row_norm", packs ? row_norm_parts<KIND, T, VEC> : row_norm_parts<KIND, T, 1>,
-         op.rows * op.parts, threads, stream, op);
-  launch("row_norm", row_norm_join<KIND, Acc<T>>, (op.rows + 127) / 128, 128, stream, op);
+  const dim3 teams = teams_for(part_of(op.size, op.parts, 0).end, sizeof(T));
+  if (op.parts == 1) {
+    launch("row_norm", row_norm_whole<KIND, T>, op.rows, teams, op, stream);
+    return;
+  }
+  launch("row_norm", row_norm_parts<KIND, T>, op.rows * op.parts, teams, op, stream);
+  launch("row_norm", row_norm_join<KIND, Acc<T>>, op.rows, teams_of(32), op, stream);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// row_norm on the GPU. Floor: R D entries read once; [R] values written.
+// row_norm on the GPU. Floor of the op: R D entries read once.
 #pragma once
 
 #include "../ops/row_norm.h"
@@ -22,52 +22,67 @@ __device__ inline Peak higher(const Peak a, const Peak b) {
   return a.value > b.value ? a : b;
 }
 
-template <typename T, int VEC>
-__device__ inline Peak peak_part(const T* g, const Span part) {
+// The measure of part of a row, for every thread of the team.
+template <RowNormKind KIND, typename T>
+__device__ inline Peak measure(const T* g, const Span part) {
+  if constexpr (KIND == RowNormKind::sumsq) return {sum_part(g, part, squared), 0};
+  if constexpr (KIND == RowNormKind::sumabs)
+    return {sum_part(g, part, [](const double v) { return fabs(v); }), 0};
   Peak peak{-1, part.end};  // of no entries: lower than any other
-  for_packs<VEC>(part.begin, part.end, [&](const int64_t d, auto pack) {
+  for_packs<16 / sizeof(T), 4>(g, part.begin, part.end, [&](const int64_t d, auto pack) {
     const auto entries = load<pack.value>(g + d);
 #pragma unroll
     for (int e = 0; e < pack.value; ++e)
       peak = higher(peak, {fabs(static_cast<double>(wide(entries.at[e]))), d + e});
   });
-  return block_reduce(peak, higher);
+  return team_reduce(peak, higher);
 }
 
-// Block b measures part b % parts of row b / parts; its threads take packs in turn.
-template <RowNormKind KIND, typename T, int VEC>
-__global__ __launch_bounds__(512) void row_norm_parts(const RowNorm op) {
-  const int64_t row = blockIdx.x / op.parts;
-  const Span part = part_of(op.size, op.parts, blockIdx.x % op.parts);
-  const T* g = static_cast<const T*>(op.g) + row * op.stride;
-  if constexpr (KIND == RowNormKind::maxabs) {
-    const Peak peak = peak_part<T, VEC>(g, part);
-    if (threadIdx.x > 0) return;
-    op.partial[blockIdx.x] = peak.value;
-    op.partial_where[blockIdx.x] = peak.where;
-  } else {
-    const double sum = sum_part<VEC>(
-        g, part, [](const double v) { return KIND == RowNormKind::sumsq ? v * v : fabs(v); });
-    if (threadIdx.x == 0) op.partial[blockIdx.x] = sum;
-  }
-}
-
-// Thread t of block b joins the parts of row b * blockDim + t, in order.
 template <RowNormKind KIND, typename A>
-__global__ __launch_bounds__(512) void row_norm_join(const RowNorm op) {
-  const int64_t row = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+__device__ inline void write(const RowNorm& op, const int64_t row, const Peak peak) {
+  if (threadIdx.x > 0) return;
+  static_cast<A*>(op.value)[row] = static_cast<A>(peak.value);
+  if (KIND == RowNormKind::maxabs) op.where[row] = peak.where;
+}
+
+template <typename T>
+__device__ inline const T* row_of(const RowNorm& op, const int64_t row) {
+  return static_cast<const T*>(op.g) + row * op.stride;
+}
+
+// Team i measures row i. Floor: the bytes of g.
+template <RowNormKind KIND, typename T>
+__global__ __launch_bounds__(512, 2) void row_norm_whole(const RowNorm op) {
+  const int64_t row = item();
+  if (row >= op.rows) return;
+  write<KIND, Acc<T>>(op, row, measure<KIND>(row_of<T>(op, row), {0, op.size}));
+}
+
+// Team b measures part b % parts of row b / parts. Floor: the bytes of g.
+template <RowNormKind KIND, typename T>
+__global__ __launch_bounds__(512, 2) void row_norm_parts(const RowNorm op) {
+  const int64_t row = item() / op.parts;
+  if (row >= op.rows) return;
+  const Span part = part_of(op.size, op.parts, item() % op.parts);
+  const Peak peak = measure<KIND>(row_of<T>(op, row), part);
+  if (threadIdx.x > 0) return;
+  op.partial[item()] = peak.value;
+  if (KIND == RowNormKind::maxabs) op.partial_where[item()] = peak.where;
+}
+
+// Team i joins the parts of row i. Floor: 8 bytes a part, 16 for maxabs.
+template <RowNormKind KIND, typename A>
+__global__ __launch_bounds__(512, 2) void row_norm_join(const RowNorm op) {
+  const int64_t row = item();
   if (row >= op.rows) return;
   const double* partial = op.partial + row * op.parts;
   if constexpr (KIND == RowNormKind::maxabs) {
-    const int64_t* where = op.partial_where + row * op.parts;
-    Peak peak{partial[0], where[0]};
-    for (int64_t p = 1; p < op.parts; ++p) peak = higher(peak, {partial[p], where[p]});
-    static_cast<A*>(op.value)[row] = static_cast<A>(peak.value);
-    op.where[row] = peak.where;
+    Peak peak{-1, op.size};
+    for (int64_t p = threadIdx.x; p < op.parts; p += blockDim.x)
+      peak = higher(peak, {partial[p], op.partial_where[row * op.parts + p]});
+    write<KIND, A>(op, row, team_reduce(peak, higher));
   } else {
-    double sum = partial[0];
-    for (int64_t p = 1; p < op.parts; ++p) sum += partial[p];
-    static_cast<A*>(op.value)[row] = static_cast<A>(sum);
+    write<KIND, A>(op, row, {sum_of_parts(partial, op.parts), 0});
   }
 }
 

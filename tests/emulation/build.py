@@ -19,8 +19,16 @@ ROOT = Path(__file__).parents[2]
 HERE = ROOT / "tests" / "emulation"
 BUILD = ROOT / "build" / "emulation"
 LIBRARY = "libjacfast_kernels.so"
-FLAGS = "-std=c++20 -g1 -fPIC -fno-gnu-unique -Wall -Wextra -Werror -Wno-unknown-pragmas".split()
-SANITIZE = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=all".split()
+FLAGS = [
+    "-std=c++20",
+    "-g1",
+    "-fPIC",
+    "-fno-gnu-unique",
+    "-Wall",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+]
+SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 @cache
@@ -52,7 +60,7 @@ def missing() -> str:
 
 
 def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BUILD) -> Path:
-    """Compile every kernel of `csrc` and the emulator, unless that was done, to a shared library."""
+    """Compile every kernel of `csrc` and the emulator to a shared library, unless that was done."""
     sources = [HERE / "emulator.cpp", HERE / "planted.cu", *sorted(csrc.glob("kernels/*.cu"))]
     flags = [*FLAGS, *(SANITIZE if sanitize else ["-O2"])]
     flags += [f"-I{HERE / 'include'}", f"-I{HERE}"]

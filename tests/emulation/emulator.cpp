@@ -20,9 +20,12 @@
 #include <utility>
 #include <vector>
 
+// Bytes behind the dynamic shared memory that nobody may write.
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
+static constexpr size_t GUARD = 0;  // it watches these itself
 #else
+static constexpr size_t GUARD = 64;
 static void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 #endif
@@ -31,7 +34,6 @@ namespace emulation {
 namespace {
 
 constexpr size_t STACK = 128 * 1024;
-constexpr size_t GUARD = 64;  // bytes behind the dynamic shared memory that nobody may write
 
 enum class State { ready, at_block_barrier, at_warp_barrier, done };
 

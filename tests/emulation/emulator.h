@@ -4,9 +4,11 @@
 //   Order.  Blocks run one after another. In each round every thread that can go on does so, in
 //           order (seed 0) or in an order drawn from the seed, blocks too. What depends on the
 //           order (a missing barrier, a race) gives another result under another seed.
-//   Memory. Shared memory is filled with a byte chosen by the seed before each block, so that a read
+//   Memory. Shared memory is filled with a byte chosen by the seed before each block, so that a
+//   read
 //           of what nobody wrote shows.
-//   Errors. A barrier that can never open, a shuffle from a lane that does not take part and a write
+//   Errors. A barrier that can never open, a shuffle from a lane that does not take part and a
+//   write
 //           past the dynamic shared memory throw, and say which threads wait where.
 //
 // The rules are stricter than CUDA's where CUDA leaves a case undefined or open: a thread that has

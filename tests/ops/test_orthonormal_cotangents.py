@@ -44,7 +44,7 @@ def check_properties(v: torch.Tensor, centred: bool, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("centred", [False, True])
-@pytest.mark.parametrize("classes", [1, 2, 3, 10, 31, 33, 100])
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 31, 33, 65])
 def test_orthonormal_and_equal_to_the_definition(life, classes, centred):
     dim = classes - centred
     for rows in sorted({0, 1, 2, dim - 1, dim}):

@@ -8,8 +8,8 @@
 #include <math.h>
 
 #include <bit>
-#include <functional>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <type_traits>
 
