@@ -222,20 +222,34 @@ std::vector<unsigned> order(const uint64_t count) {
   return indices;
 }
 
+// Let every lane of a warp that can go on do so, then open its barriers; say whether any of it
+// went.
+bool run_warp(const unsigned first) {
+  bool progress = false;
+  for (const unsigned lane : order(std::min(32u, size - first))) {
+    if (fibers[first + lane]->state != State::ready) continue;
+    progress = true;
+    resume(first + lane);
+    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+  }
+  return open_warp_barriers(first) || progress;
+}
+
 void run_block(const size_t shared_bytes) {
   const int poison = std::array{0xCD, 0x4D, 0xFF}[seed % 3];  // very small, very large, NaN
   poison_static_shared(poison);
   shared = std::vector<std::byte>(shared_bytes + GUARD, std::byte(poison));
   for (unsigned t = 0; t < size; ++t) fibers[t]->state = State::ready;
-  for (bool progress = true; progress;) {
+  bool progress = true;
+  while (progress) {
     progress = false;
-    for (const unsigned thread : order(size)) {
-      if (fibers[thread]->state != State::ready) continue;
-      progress = true;
-      resume(thread);
-      if (error) std::rethrow_exception(std::exchange(error, nullptr));
+    for (const unsigned warp : order((size + 31) / 32)) {
+      // In a shuffled run a warp goes as far ahead of the others as barriers of the block let it.
+      while (run_warp(32 * warp)) {
+        progress = true;
+        if (seed == 0) break;
+      }
     }
-    for (unsigned first = 0; first < size; first += 32) progress |= open_warp_barriers(first);
     progress |= open_block_barrier();
   }
   for (unsigned t = 0; t < size; ++t)

@@ -1,9 +1,10 @@
 // CUDA blocks on the CPU: every CUDA thread is a fiber, and one fiber runs at a time until it waits
 // at a barrier or returns. include/cuda_runtime.h says what kernels see; this is what runs them.
 //
-//   Order.  Blocks run one after another. In each round every thread that can go on does so, in
-//           order (seed 0) or in an order drawn from the seed, blocks too. What depends on the
-//           order (a missing barrier, a race) gives another result under another seed.
+//   Order.  Blocks run one after another. In order (seed 0) every thread that can go on does so in
+//           turn. Shuffled (another seed), blocks, warps and lanes come in an order drawn from the
+//           seed, and a warp runs as far ahead of the others as the barriers let it. What depends
+//           on the order (a missing barrier, a race) gives another result under another seed.
 //   Memory. Shared memory is filled with a byte chosen by the seed before each block, so that a
 //   read
 //           of what nobody wrote shows.

@@ -144,8 +144,8 @@ FAULTS = [
     Fault(
         "deepfool_candidate: no barrier between comparing and changing",
         "deepfool_candidate.cuh",
-        "  team_sync();  // everyone has compared before thread 0 changes what they compared with\n",
-        "",
+        "  team_sync();  // everyone has compared",
+        "  //",
         "deepfool_candidate",
     ),
     Fault(
@@ -187,9 +187,8 @@ def killed_by(csrc: Path, tests: str, sanitize: bool) -> str:
     )
     if run.returncode == 0:
         return ""
-    failed = re.search(r"^(?:FAILED|ERROR) \S+?::(.*?)(?: - |$)", run.stdout, re.MULTILINE)
-    end = run.stderr.strip().splitlines()[-1:]
-    return failed.group(1) if failed else f"the end of the process {end}"
+    failed = re.search(r"^(?:FAILED|ERROR) \S+?::(.*?)(?: - .*)?$", run.stdout, re.MULTILINE)
+    return failed.group(1) if failed else f"the process ends with {run.returncode}"
 
 
 def plant(fault: Fault, folder: Path) -> Path:
