@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-CODE   := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench lint format mutants kernels check-kernels check-cuda clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -18,16 +19,30 @@ bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.deepfool
 	$(BIN)/python -m benchmarks.projections
 
+# Plant faults in the CUDA kernels and see the emulator's tests turn red.
+mutants: $(VENV)/built
+	$(BIN)/python -m tests.emulation.mutate
+
+# Registers, shared memory and spills of every CUDA kernel: write docs/kernels.md, or compare.
+kernels:
+	$(PYTHON) scripts/kernel_resources.py --write
+check-kernels:
+	$(PYTHON) scripts/kernel_resources.py
+
+# Build, import, test and look into the CUDA build, in an environment of its own, without a GPU.
+check-cuda:
+	scripts/check_cuda.sh
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(CODE) tests/cpp/*.cpp
+	$(BIN)/clang-format --dry-run -Werror $(CODE)
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CODE) tests/cpp/*.cpp
+	$(BIN)/clang-format -i $(CODE)
 
 $(VENV)/ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +50,7 @@ $(VENV)/ready: requirements.txt
 	touch $@
 
 # Editable: Python changes need no step, C++ changes rebuild here.
-$(VENV)/built: $(VENV)/ready setup.py pyproject.toml $(CODE)
+$(VENV)/built: $(VENV)/ready setup.py pyproject.toml $(SOURCE)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 

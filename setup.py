@@ -6,7 +6,9 @@ TORCH_CUDA_ARCH_LIST   the architectures to compile for (default 8.0;9.0+PTX), G
 
 import glob
 import os
+import re
 import shutil
+import subprocess
 import sys
 
 from setuptools import setup
@@ -19,6 +21,19 @@ NO_TORCH = (
 ARCHITECTURES = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
 
 
+def find_toolkit():
+    """Set CUDA_HOME from nvcc itself: what is on the PATH may be a wrapper in another folder."""
+    nvcc = shutil.which("nvcc")
+    if not nvcc or "CUDA_HOME" in os.environ:
+        return
+    plan = subprocess.run(
+        [nvcc, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True
+    )
+    top = re.search(r"^#\$ TOP=(.+)$", plan.stderr, re.MULTILINE)
+    if top:
+        os.environ["CUDA_HOME"] = os.path.realpath(top.group(1))
+
+
 def extension():
     """Return the keyword arguments of setup() that build jacfast._C, or {} for pure Python."""
     if os.environ.get("JACFAST_BUILD", "1") == "0":
@@ -26,6 +41,7 @@ def extension():
     if not any(shutil.which(cxx) for cxx in (os.environ.get("CXX") or "c++", "g++", "clang++")):
         print("jacfast: no C++ compiler found: installing pure Python", file=sys.stderr)
         return {}
+    find_toolkit()
     try:
         import pybind11
         import torch

@@ -33,20 +33,18 @@ SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 @cache
 def cuda_headers() -> tuple[Path, ...]:
-    """Return the folders of CUDA's own headers, from a toolkit or from pip; empty if none has all.
+    """Return the folders of CUDA's own headers, from pip or from a toolkit; empty if none has all.
 
     The types come from them: vectors, half, bfloat16, the launch configuration.
     """
-    toolkits = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
+    folders = [Path(p, "nvidia", "cu13", "include") for p in sys.path if p.endswith("-packages")]
     nvcc = shutil.which("nvcc")
     if nvcc:
-        toolkits.append(str(Path(nvcc).resolve().parents[1]))
-    folders = [Path(toolkit, "include") for toolkit in toolkits if toolkit]
-    folders += [Path(p, "nvidia", "cu13", "include") for p in sys.path if p.endswith("-packages")]
+        folders.append(Path(nvcc).resolve().parents[1] / "include")
     needed = ("cuda_runtime_api.h", "cuda_fp16.h", "cuda_bf16.h", "crt/host_defines.h")
     for folder in folders:
         if all((folder / name).exists() for name in needed):
-            return folder, folder / "cccl"
+            return folder, folder / "cccl"  # nv/target is in either
     return ()
 
 
@@ -55,7 +53,7 @@ def missing() -> str:
     if not shutil.which("g++"):
         return "the emulator needs g++"
     if not cuda_headers():
-        return "the emulator needs CUDA's headers (pip: nvidia-cuda-runtime, nvidia-cuda-crt)"
+        return "the emulator needs CUDA's headers (pip: nvidia-cuda-{runtime,crt,cccl})"
     return ""
 
 

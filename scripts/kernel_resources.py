@@ -1,0 +1,173 @@
+"""What ptxas says of every CUDA kernel, as the table docs/kernels.md.
+
+python scripts/kernel_resources.py            compile, compare with the table both ways
+python scripts/kernel_resources.py --write    compile and write the table
+
+Needs nvcc, no GPU. Warnings are errors, a spill is an error, and so is a kernel that the table lacks,
+has too many, or that needs other resources than it says (if this nvcc is the table's).
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+TABLE = ROOT / "docs" / "kernels.md"
+FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
+PTXAS = ["-Xptxas", "-v,--warn-on-spills,--warn-on-local-memory-usage,-Werror"]
+OCCUPANCY_ARCH = "sm_90"
+WARPS, BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 233472  # of a multiprocessor of sm_90
+HALVES = {"__half": "half", "__nv_bfloat16": "bfloat16"}
+KINDS = {"(jacfast::RowNormKind)0": "sumsq", "(jacfast::RowNormKind)1": "sumabs"}
+KINDS["(jacfast::RowNormKind)2"] = "maxabs"
+
+# Why a kernel below half of the warps that fit is fast enough all the same.
+LOW = {
+    "deepfool_step_whole": "a thread has 16 bytes of each of eleven rows in flight, so 12 warps "
+    "have 67 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 multiprocessors.",
+    "deepfool_step_measure": "the same eleven loads in flight, and at least 16 warps.",
+}
+
+HEAD = """# The CUDA kernels' resources
+
+Written by `make kernels` (nvcc {nvcc}); `make check-kernels` compares it with the sources both
+ways. One row per instantiation: registers per thread on {archs};
+shared memory (static), stack and spills in bytes, the largest over the architectures. Threads: of a
+block for rows of 3,072 entries, or for parts of 2,048, as `teams_for` in `csrc/kernels/launch.cuh`
+chooses them. Occupancy: the share of an {occupancy_arch} multiprocessor's {warps} warps that fit at
+that block size by registers, shared memory and blocks.
+
+"""
+
+
+class Resources(NamedTuple):
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+def architectures() -> list[str]:
+    """Return sm_80, sm_90 and the newest that nvcc knows."""
+    known = re.findall(r"compute_(\d+)", _run("nvcc", "--list-gpu-arch"))
+    return ["sm_80", "sm_90", f"sm_{max(map(int, known))}"]
+
+
+def compiled(source: Path, arch: str) -> dict[str, Resources]:
+    """Compile one file for one architecture and return the resources of its kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = ["-cubin", f"-arch={arch}", str(source), "-o", f"{folder}/kernel.cubin"]
+        log = _run("nvcc", *FLAGS, *PTXAS, *target)
+    found = {}
+    for entry in log.split("Compiling entry function ")[1:]:
+        mangled = entry.split("'")[1]
+        sizes = [int(n) for n in re.search(_STACK, entry).groups()]
+        shared = re.search(r"(\d+) bytes smem", entry)
+        found[readable(mangled)] = Resources(
+            registers=int(re.search(r"Used (\d+) registers", entry).group(1)),
+            shared=int(shared.group(1)) if shared else 0,
+            stack=sizes[0],
+            spills=sizes[1] + sizes[2],
+        )
+    return found
+
+
+_STACK = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+
+
+def readable(mangled: str) -> str:
+    """Return 'row_norm_whole<sumsq, float>' for a mangled name."""
+    name = _run("c++filt", mangled).strip().removeprefix("void ").split("(jacfast::RowNorm)")[0]
+    name = re.sub(r"\(jacfast::\w+\)$", "", name).removeprefix("jacfast::cuda::")
+    for old, new in {**HALVES, **KINDS}.items():
+        name = name.replace(old, new)
+    return name
+
+
+def threads(kernel: str) -> int:
+    """Return the threads of a block: four packs of 16 bytes each, whole warps, at least 128."""
+    if "join" in kernel or "decide" in kernel or "orthonormal" in kernel:
+        return 128
+    entries = 3072 if "whole" in kernel else 2048
+    size = 8 if "double" in kernel else 4 if "float" in kernel and "bfloat" not in kernel else 2
+    team = min(512, -(-entries * size // 64 // 32) * 32)
+    return 128 if team == 32 else team
+
+
+def occupancy(kernel: str, resources: Resources) -> float:
+    """Return the share of a multiprocessor's warps that fit, by NVIDIA's occupancy rules."""
+    warps = threads(kernel) // 32
+    per_warp = -(-resources.registers * 32 // 256) * 256
+    by_registers = REGISTERS // per_warp // 4 * 4 // warps
+    by_shared = SHARED // (1024 + -(-resources.shared // 128) * 128)
+    return min(WARPS // warps, by_registers, by_shared, BLOCKS) * warps / WARPS
+
+
+def rows(found: dict[str, dict[str, Resources]]) -> list[str]:
+    """Return the lines of the table, and below them the reasons of what is low."""
+    archs = list(found)
+    head = ["kernel", *archs, "shared", "stack", "spills", "threads", "occupancy"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    low = set()
+    for kernel in sorted(found[archs[0]]):
+        by_arch = [found[arch][kernel] for arch in archs]
+        share = occupancy(kernel, found[OCCUPANCY_ARCH][kernel])
+        if share < 0.5:
+            low.add(kernel.split("<")[0])
+        cells = [f"`{kernel}`", *(str(r.registers) for r in by_arch)]
+        cells += [str(max(r[i] for r in by_arch)) for i in (1, 2, 3)]
+        cells += [str(threads(kernel)), f"{100 * share:.0f}%"]
+        lines.append(f"| {' | '.join(cells)} |")
+    if low != set(LOW):
+        sys.exit(f"below half of the warps: {sorted(low)}; explained in LOW: {sorted(LOW)}")
+    return [*lines, "", *(f"- `{kernel}`: {why}" for kernel, why in LOW.items())]
+
+
+def main() -> None:
+    """Compile, then write the table or compare with it."""
+    if not shutil.which("nvcc"):
+        sys.exit("kernel_resources: nvcc is not on the PATH")
+    nvcc = re.search(r"V(\d\S+)", _run("nvcc", "--version")).group(1)
+    archs = architectures()
+    sources = sorted(ROOT.glob("csrc/kernels/*.cu"))
+    found: dict[str, dict[str, Resources]] = {arch: {} for arch in archs}
+    jobs = [(source, arch) for source in sources for arch in archs]
+    with ThreadPoolExecutor() as pool:
+        for (_, arch), result in zip(jobs, pool.map(lambda job: compiled(*job), jobs), strict=True):
+            found[arch].update(result)
+    names = {"archs": ", ".join(archs), "occupancy_arch": OCCUPANCY_ARCH, "warps": WARPS}
+    text = HEAD.format(nvcc=nvcc, **names) + "\n".join(rows(found)) + "\n"
+    if "--write" in sys.argv:
+        TABLE.write_text(text)
+        print(f"written: {TABLE.relative_to(ROOT)}")
+        return
+    compare(TABLE.read_text(), text, nvcc)
+
+
+def compare(old: str, new: str, nvcc: str) -> None:
+    """Exit with the differing lines, if the table was made by this nvcc."""
+    made_by = re.search(r"\(nvcc (\S+)\)", old)
+    if made_by and made_by.group(1) != nvcc:
+        print(f"no spill; resources not compared: the table is of nvcc {made_by.group(1)}")
+        return
+    gone = [f"- {line}" for line in old.splitlines() if line not in new.splitlines()]
+    come = [f"+ {line}" for line in new.splitlines() if line not in old.splitlines()]
+    if gone or come:
+        sys.exit("\n".join(["docs/kernels.md differs; `make kernels` writes it", *gone, *come]))
+    print(f"docs/kernels.md holds: {new.count('| `')} kernels, no spill (nvcc {nvcc})")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    main()
