@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -12,28 +13,51 @@ from pathlib import Path
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+# JACFAST_RESULTS: another folder for the figures than that of the committed ones.
+RESULTS = Path(os.environ.get("JACFAST_RESULTS") or Path(__file__).parent / "results")
 
 
-def take_turns(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict]:
+def take_turns(
+    contenders: dict[str, Callable[[], object]], repeats: int, kernels: bool = False
+) -> dict[str, dict]:
     """Time every contender `repeats` times, in turns, so that drift of the machine hits all alike.
+
+    Args:
+        kernels: on a GPU, time what the device does between two events, with the host far enough
+            ahead that launches cost nothing; else what passes until the device is done.
 
     Returns:
         By name: median, fastest and slowest seconds. One round before the first is not counted.
     """
+    seconds = _device_seconds if kernels and torch.cuda.is_available() else _seconds
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            spent = seconds(run)
             if repeat:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(spent)
     return {
         name: {"median": statistics.median(t), "fastest": min(t), "slowest": max(t)}
         for name, t in times.items()
     }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _device_seconds(run: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(5_000_000)  # some milliseconds, in which the host queues everything
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
 
 
 def environment(*packages: str) -> dict[str, str]:
@@ -47,6 +71,7 @@ def environment(*packages: str) -> dict[str, str]:
     }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
+        found |= _driver()
     for package in ("torch", *packages):
         try:
             found[package] = version(package)
@@ -78,6 +103,27 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((li.split(": ")[1] for li in lines if li.startswith("model name")), "unknown")
+
+
+def _driver() -> dict[str, str]:
+    """Return the driver's version and the clocks, in MHz."""
+    fields = {
+        "driver": "driver_version",
+        "clock": "clocks.sm",
+        "clock_max": "clocks.max.sm",
+        "clock_memory": "clocks.mem",
+    }
+    query = f"--query-gpu={','.join(fields.values())}"
+    try:
+        run = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        return {"driver": f"unknown ({error})"}
+    return dict(zip(fields, run.stdout.splitlines()[0].split(", "), strict=True))
 
 
 def _git(*arguments: str) -> str:

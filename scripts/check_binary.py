@@ -29,7 +29,9 @@ def main(extension: str, cuobjdump: str) -> None:
             lack, extra = sorted(wanted - inside), sorted(inside - wanted)
             sys.exit(f"{arch}: lacks {lack}, and has beyond docs/kernels.md {extra}")
         print(f"{arch}: all {len(inside)} kernels of docs/kernels.md are inside")
-    if PTX.removeprefix("compute_") not in "".join(re.findall(r"sm_\d+|compute_\d+", dump("-lptx"))):
+    if PTX.removeprefix("compute_") not in "".join(
+        re.findall(r"sm_\d+|compute_\d+", dump("-lptx"))
+    ):
         sys.exit(f"no PTX of {PTX} for later architectures")
     print(f"PTX of {PTX} for later architectures is inside")
 

@@ -3,8 +3,8 @@
 python scripts/kernel_resources.py            compile, compare with the table both ways
 python scripts/kernel_resources.py --write    compile and write the table
 
-Needs nvcc, no GPU. Warnings are errors, a spill is an error, and so is a kernel that the table lacks,
-has too many, or that needs other resources than it says (if this nvcc is the table's).
+Needs nvcc, no GPU. Warnings are errors, a spill is an error, and so is a kernel that the table
+lacks, has too many, or that needs other resources than it says (if this nvcc is the table's).
 """
 
 import re
@@ -29,7 +29,8 @@ KINDS["(jacfast::RowNormKind)2"] = "maxabs"
 # Why a kernel below half of the warps that fit is fast enough all the same.
 LOW = {
     "deepfool_step_whole": "a thread has 16 bytes of each of eleven rows in flight, so 12 warps "
-    "have 67 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 multiprocessors.",
+    "have 67 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of the 132 "
+    "multiprocessors.",
     "deepfool_step_measure": "the same eleven loads in flight, and at least 16 warps.",
 }
 

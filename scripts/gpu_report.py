@@ -1,0 +1,68 @@
+"""Gather what scripts/gpu_check.sh measured into one JSON, and say whether all of it went well.
+
+python scripts/gpu_report.py LOGS FOLDER DRY
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness import environment
+
+EXPECTED = ("build", "tests", "memcheck", "racecheck", "synccheck", "initcheck", "ops")
+ON_THE_CPU = ("build", "tests", "ops")
+# What compute-sanitizer says where the machine does not let it attach.
+REFUSED = "Device not supported"
+
+
+def steps(logs: Path) -> dict[str, dict]:
+    """Return status, seconds and the closing line of every step that ran."""
+    found = {}
+    for file in sorted(logs.glob("*.status")):
+        status, seconds = map(int, file.read_text().split())
+        log = file.with_suffix(".log").read_text(errors="replace")
+        closing = re.findall(r"^.*(?:passed|failed|ERROR SUMMARY).*$", log, re.MULTILINE)
+        found[file.stem] = {"status": status, "seconds": seconds, "closing": closing[-2:]}
+        if REFUSED in log:
+            found[file.stem]["refused"] = REFUSED
+    return found
+
+
+def failures(found: dict[str, dict], expected: tuple[str, ...]) -> list[str]:
+    """Return what went wrong, in words."""
+    wrong = [f"{name} did not run" for name in expected if name not in found]
+    for name, step in found.items():
+        if step["status"]:
+            why = step.get("refused", f"status {step['status']}")
+            wrong.append(f"{name}: {why}")
+    closing = " ".join(found.get("tests", {}).get("closing", []))
+    if not re.search(r"[1-9]\d* passed", closing):
+        wrong.append("tests: none passed")
+    tools = [step for name, step in found.items() if name.endswith("check")]
+    if any("ERROR SUMMARY" not in " ".join(step["closing"]) for step in tools):
+        wrong.append("a tool of compute-sanitizer did not reach its summary")
+    return wrong
+
+
+def main(logs: str, folder: str, dry: str) -> int:
+    device = "cpu" if dry == "1" else "cuda"
+    found = steps(Path(logs))
+    wrong = failures(found, ON_THE_CPU if dry == "1" else EXPECTED)
+    where = environment("foolbox", "mlxtend")
+    report = {"environment": where, "steps": found, "failures": wrong}
+    for name in ("ops", "deepfool"):
+        if found.get(name, {}).get("status") == 0:
+            report[name] = json.loads((Path(logs) / f"{name}-{device}.json").read_text())
+    name = where.get("gpu", "no GPU").replace(" ", "-").lower()
+    path = Path(folder) / f"{name}-{where['date']}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"written: {path} (torch {torch.__version__})")
+    print("\n".join(wrong) or "everything passed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""On a GPU: the library agrees with the CPU, never waits for the device, and can be captured."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import jacfast
+from jacfast.ops import (
+    Nearest,
+    deepfool_candidate,
+    deepfool_step,
+    orthonormal_cotangents,
+    row_norm,
+)
+from jacfast.ops.row_norm import KINDS
+from tests import nets
+from tests.testing import missing
+
+pytestmark = pytest.mark.skipif(bool(missing("cuda")), reason=missing("cuda") or "on a GPU")
+
+
+def captured(run):
+    """Capture run() as a CUDA graph, after warming up on a side stream; return graph and result."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+    return graph, result
+
+
+@pytest.fixture
+def no_waiting():
+    """Turn every wait of the host for the device into an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def problem(samples, classes, size):
+    logits = torch.randn(samples, classes, device="cuda")
+    rows = torch.randn(samples, classes, size, device="cuda")
+    return logits, rows, logits.argmax(dim=1)
+
+
+def stream_of_candidates(logits, rows, origin):
+    nearest = Nearest.empty(rows.shape[0], rows.shape[2], rows)
+    sample = torch.arange(len(rows), device="cuda")
+    for k in range(rows.shape[1]):
+        w, f = rows[:, k] - rows[sample, origin], logits[:, k] - logits[sample, origin]
+        deepfool_candidate(w, f, torch.full_like(origin, k), nearest)
+    return tuple(nearest)
+
+
+OPS = {
+    **{kind: (lambda z, rows, _, kind=kind: (row_norm(rows[:, 0], kind),)) for kind in KINDS},
+    "deepfool_step": deepfool_step,
+    "deepfool_candidate": stream_of_candidates,
+    "orthonormal_cotangents": lambda z, rows, _: (orthonormal_cotangents(rows[:, :2, :7]),),
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("size", [65, 9000])
+def test_a_captured_op_follows_its_inputs(name, size):
+    inputs, others = problem(3, 4, size), problem(3, 4, size)
+    graph, results = captured(lambda: OPS[name](*inputs))
+    for static, other in zip(inputs, others, strict=True):
+        static.copy_(other)
+    graph.replay()
+    for got, want in zip(results, OPS[name](*others), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.usefixtures("no_waiting")
+def test_an_op_never_waits_for_the_device(name):
+    OPS[name](*problem(3, 4, 9000))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_runs_on_the_current_stream(name):
+    """Work queued behind a sleep on another stream must not be overtaken."""
+    inputs, others = problem(3, 4, 9000), problem(3, 4, 9000)
+    want = OPS[name](*others)
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(20_000_000)
+        for static, other in zip(inputs, others, strict=True):
+            static.copy_(other)
+        results = OPS[name](*inputs)
+    stream.synchronize()
+    for got, expected in zip(results, want, strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("n", [1, 3, "exact"])
+def test_a_captured_training_step_draws_anew_at_each_replay(n):
+    torch.manual_seed(0)
+    model = nets.smooth_mlp().cuda()
+    x = torch.randn(8, 6, device="cuda", requires_grad=True)
+
+    def step():
+        penalty = jacfast.frobenius_penalty(model(x), x, n)
+        return penalty.detach(), torch.autograd.grad(penalty, list(model.parameters())[:-1])
+
+    graph, (penalty, grads) = captured(step)
+    draws = []
+    mean = [torch.zeros_like(g) for g in grads]
+    for _ in range(2000 if n != "exact" else 2):
+        graph.replay()
+        draws.append(penalty.clone())
+        for total, g in zip(mean, grads, strict=True):
+            total += g
+    exact = jacfast.frobenius_penalty(model(x), x, "exact")
+    want = torch.autograd.grad(exact, list(model.parameters())[:-1])
+    draws = torch.stack(draws)
+    assert (len(draws.unique()) > 1) == (n != "exact")
+    torch.testing.assert_close(draws.mean(), exact.detach(), rtol=0.05, atol=0)
+    for total, expected in zip(mean, want, strict=True):
+        error = (total / len(draws) - expected).norm() / expected.norm()
+        assert error < 0.1
+
+
+@pytest.mark.parametrize("network", [nets.mlp, nets.cnn])
+def test_the_library_agrees_with_the_cpu(network):
+    torch.manual_seed(0)
+    model = network().double()
+    x = torch.rand(6, *((2, 8, 8) if network is nets.cnn else (6,)), dtype=torch.float64)
+    grads, attacks = {}, {}
+    for device in ("cpu", "cuda"):
+        there = copy.deepcopy(model).to(device)
+        at = x.to(device).requires_grad_()
+        loss = F.cross_entropy(there(at), torch.zeros(6, dtype=torch.long, device=device))
+        loss = loss + 0.1 * jacfast.frobenius_penalty(there(at), at, "exact")
+        grads[device] = torch.autograd.grad(loss, list(there.parameters()))
+        attacks[device] = jacfast.deepfool(there, at.detach())
+        assert attacks[device].norm.device.type == device
+    for cpu, gpu in zip(grads["cpu"], grads["cuda"], strict=True):
+        torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-9, atol=1e-12)
+    fooled = attacks["cpu"].success
+    assert fooled.any()
+    assert torch.equal(attacks["cuda"].success.cpu(), fooled)
+    norms = (attacks[device].norm.cpu()[fooled] for device in ("cuda", "cpu"))
+    torch.testing.assert_close(*norms, rtol=1e-9, atol=0)
