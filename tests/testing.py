@@ -89,6 +89,14 @@ def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE[dtype] * scale, equal_nan=True)
 
 
+def starting_at(x: Tensor, offset: int) -> Tensor:
+    """Return `x` in rows 16 entries or a multiple apart, `offset` entries past the boundaries."""
+    pitch = (x.shape[-1] + offset + 15) // 16 * 16
+    wide = x.new_full((*x.shape[:-1], pitch), float("nan"))
+    wide[..., offset : offset + x.shape[-1]] = x
+    return wide[..., offset : offset + x.shape[-1]]
+
+
 def layouts(x: Tensor) -> dict[str, Tensor]:
     """Return the values of `x` [..., D] in other memory layouts."""
     wide = x.new_full((*x.shape[:-1], x.shape[-1] + 3), float("nan"))

@@ -38,9 +38,7 @@ def cuda_headers() -> tuple[Path, ...]:
     The types come from them: vectors, half, bfloat16, the launch configuration.
     """
     folders = [Path(p, "nvidia", "cu13", "include") for p in sys.path if p.endswith("-packages")]
-    nvcc = shutil.which("nvcc")
-    if nvcc:
-        folders.append(Path(nvcc).resolve().parents[1] / "include")
+    folders += [Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "include")]
     needed = ("cuda_runtime_api.h", "cuda_fp16.h", "cuda_bf16.h", "crt/host_defines.h")
     for folder in folders:
         if all((folder / name).exists() for name in needed):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jacfast.ops import Nearest, deepfool_candidate, deepfool_step, lives
 from tests.ops.test_deepfool_step import INF, NAN, oracle, problem
-from tests.testing import DTYPES, LONG, SIZES, TOLERANCE, layouts
+from tests.testing import DTYPES, LONG, SIZES, TOLERANCE, assert_close, layouts, starting_at
 
 
 def offer_all(logits, rows, origin, order) -> Nearest:
@@ -127,6 +127,19 @@ def test_layouts(life):
         nearest = Nearest.empty(4, 67, w)
         deepfool_candidate(view, f.repeat_interleave(2)[::2], label, nearest)
         assert all(torch.equal(a, b) for a, b in zip(nearest, want, strict=True)), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_may_start_between_boundaries(life, dtype):
+    """What is kept is aligned, what is offered may not be."""
+    for size in (1, 2, 5, 8, 41):
+        w, f = life.randn(3, size, dtype=dtype), life.randn(3, seed=1, dtype=dtype)
+        label = torch.arange(3, device=life.device)
+        for offset in range(9):
+            nearest = Nearest.empty(3, size, w)
+            deepfool_candidate(starting_at(w, offset), f, label, nearest)
+            assert torch.equal(nearest.w, w)
+            assert_close(nearest.norm, w.double().norm(dim=1), dtype)
 
 
 @settings(

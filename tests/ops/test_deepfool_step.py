@@ -8,7 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jacfast.ops import deepfool_step, lives
-from tests.testing import DTYPES, LONG, SIZES, TOLERANCE, Life, layouts
+from tests.testing import (
+    DTYPES,
+    LONG,
+    SIZES,
+    TOLERANCE,
+    Life,
+    assert_close,
+    layouts,
+    starting_at,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -163,6 +172,19 @@ def test_layouts(life):
     one = rows[:1].expand(4, -1, -1)
     same = deepfool_step(logits[:1].expand(4, -1), one, origin[:1].expand(4))
     assert torch.equal(same[0], want[0][:1].expand(4, -1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_may_start_between_boundaries(life, dtype):
+    for size in (1, 2, 5, 8, 41):
+        logits, rows, origin = problem(life, 3, 4, size)
+        logits, rows = logits.to(dtype), rows.to(dtype)
+        want = deepfool_step(logits, rows, origin)
+        for offset in range(9):
+            got = deepfool_step(logits, starting_at(rows, offset), origin)
+            assert torch.equal(got[1], want[1])
+            for a, b in ((got[0], want[0]), (got[2], want[2])):
+                assert_close(a, b, dtype)
 
 
 def test_derivatives(life):

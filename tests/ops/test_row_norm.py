@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jacfast.ops import lives, row_norm
 from jacfast.ops.row_norm import KINDS
-from tests.testing import DTYPES, LONG, SIZES, assert_close, layouts
+from tests.testing import DTYPES, LONG, SIZES, assert_close, layouts, starting_at
 
 NAN, INF = float("nan"), float("inf")
 
@@ -58,6 +58,17 @@ def test_layouts(life, kind):
         assert torch.equal(row_norm(other, kind), want), name
     expanded = g[:1].expand(4, 67)
     assert torch.equal(row_norm(expanded, kind), want[:1].expand(4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_may_start_between_boundaries(life, kind, dtype):
+    """Vector loads need an address that 16 bytes divide: the entries before it go one by one."""
+    for size in (1, 2, 5, 8, 41):
+        for offset in range(9):
+            g = starting_at(life.randn(3, size, dtype=dtype), offset)
+            acc = torch.float64 if dtype == torch.float64 else torch.float32
+            assert_close(row_norm(g, kind), oracle(g, kind), acc)
 
 
 @pytest.mark.parametrize("kind", KINDS)
