@@ -5,7 +5,6 @@ python -m benchmarks.ops
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -51,76 +50,99 @@ def replacements(logits: Tensor, rows: Tensor) -> int:
     return len(rows) + int((best[:, 1:] < best[:, :-1]).sum())
 
 
-def main() -> Path:
-    """Verify, time, print and write results/ops-cpu.json (or ops-cuda.json)."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    samples = SAMPLES[device.type]
-    generator = torch.Generator(device).manual_seed(0)
-    rows = torch.randn(samples, CLASSES, SIZE, device=device, generator=generator)
-    logits = torch.randn(samples, CLASSES, device=device, generator=generator)
-    draws = torch.randn(10 * samples, 1, 1000, device=device, generator=generator)
-    origin = logits.argmax(dim=1)
-    flat = rows.view(samples * CLASSES, SIZE)
-    labels = [torch.full_like(origin, k) for k in range(CLASSES)]
-    nearest = Nearest.empty(samples, SIZE, rows)
-    other = torch.empty_like(rows)
+class Problem:
+    """The arrays that every contender reads, on the CPU or the GPU."""
 
-    ours, eager = deepfool_step(logits, rows, origin), eager_step(logits, rows, origin)
-    for got, want in zip(ours, eager, strict=True):
+    def __init__(self, device: torch.device) -> None:
+        samples = SAMPLES[device.type]
+        generator = torch.Generator(device).manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, device=device, generator=generator)
+
+        self.rows, self.logits = draw(samples, CLASSES, SIZE), draw(samples, CLASSES)
+        self.draws = draw(10 * samples, 1, 1000)
+        self.origin = self.logits.argmax(dim=1)
+        self.flat = self.rows.view(samples * CLASSES, SIZE)
+        self.labels = [torch.full_like(self.origin, k) for k in range(CLASSES)]
+        self.nearest = Nearest.empty(samples, SIZE, self.rows)
+
+    def step(self):
+        return deepfool_step(self.logits, self.rows, self.origin)
+
+    def eager_step(self):
+        return eager_step(self.logits, self.rows, self.origin)
+
+    def candidates(self) -> Nearest:
+        return candidates(self.logits, self.rows, self.labels, self.nearest)
+
+    def cotangents(self) -> Tensor:
+        return orthonormal_cotangents(self.draws)
+
+
+def verify(p: Problem) -> None:
+    """Compare every op with eager PyTorch."""
+    for got, want in zip(p.step(), p.eager_step(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
     for kind in KINDS:
-        torch.testing.assert_close(row_norm(flat, kind), EAGER_NORM[kind](flat))
-    distance = logits.abs() / torch.linalg.vector_norm(rows, dim=2)
+        torch.testing.assert_close(row_norm(p.flat, kind), EAGER_NORM[kind](p.flat))
+    distance = p.logits.abs() / torch.linalg.vector_norm(p.rows, dim=2)
     best, winner = distance.min(dim=1)
-    kept = candidates(logits, rows, labels, nearest)
+    kept = p.candidates()
     torch.testing.assert_close(kept.distance, best)
     assert torch.equal(kept.winner, winner)
-    torch.testing.assert_close(
-        orthonormal_cotangents(draws), draws / draws.norm(dim=2, keepdim=True) * 1000**0.5
-    )
+    unit = p.draws / p.draws.norm(dim=2, keepdim=True)
+    torch.testing.assert_close(p.cotangents(), unit * 1000**0.5)
 
-    read, row = rows.numel() * 4, samples * SIZE * 4
-    step = read + row
-    streamed = read + replacements(logits, rows) * SIZE * 4
-    contenders: dict[str, tuple[Callable[[], object], int]] = {
-        "copy of rows": (lambda: other.copy_(rows), 2 * read),
-        "torch.sum of rows": (lambda: rows.sum(), read),
-        "deepfool_step": (lambda: deepfool_step(logits, rows, origin), step),
-        "deepfool_step, eager": (lambda: eager_step(logits, rows, origin), step),
-        "deepfool_candidate, all classes": (
-            lambda: candidates(logits, rows, labels, nearest),
-            streamed,
-        ),
-        "orthonormal_cotangents": (lambda: orthonormal_cotangents(draws), 2 * draws.numel() * 4),
-    }
-    for kind in KINDS:
-        contenders[f"row_norm {kind}"] = (partial(row_norm, flat, kind), read)
-    contenders["row_norm sumsq, eager"] = (lambda: EAGER_NORM["sumsq"](flat), read)
-    runs = {name: run for name, (run, _) in contenders.items()}
-    times = take_turns(runs, REPEATS, kernels=True)
-    for name, (_, moved) in contenders.items():
-        times[name]["bytes"] = moved
-        times[name]["GB/s"] = moved / times[name]["median"] / 1e9
 
-    ratios = {
-        "step: eager over fused": times["deepfool_step, eager"]["median"]
-        / times["deepfool_step"]["median"]
+def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
+    """Return by name what to time, and the bytes that it must move at least."""
+    read, row = p.rows.numel() * 4, SIZE * 4
+    step = read + len(p.rows) * row
+    streamed = read + replacements(p.logits, p.rows) * row
+    other = torch.empty_like(p.rows)
+    found: dict[str, tuple[Callable[[], object], int]] = {
+        "copy of rows": (lambda: other.copy_(p.rows), 2 * read),
+        "torch.sum of rows": (p.rows.sum, read),
+        "deepfool_step": (p.step, step),
+        "deepfool_step, eager": (p.eager_step, step),
+        "deepfool_candidate, all classes": (p.candidates, streamed),
+        "orthonormal_cotangents": (p.cotangents, 2 * p.draws.numel() * 4),
+        "row_norm sumsq, eager": (partial(EAGER_NORM["sumsq"], p.flat), read),
     }
-    for peak in ("torch.sum of rows", "copy of rows"):
-        for name in runs:
-            if "eager" not in name and name not in ("torch.sum of rows", "copy of rows"):
-                share = times[name]["GB/s"] / times[peak]["GB/s"]
-                ratios[f"{name}: share of the bandwidth of {peak}"] = share
+    return found | {f"row_norm {kind}": (partial(row_norm, p.flat, kind), read) for kind in KINDS}
+
+
+def ratios(times: dict[str, dict]) -> dict[str, float]:
+    """Return the gain over eager PyTorch, and the bandwidth over that of a sum and of a copy."""
+    step, eager = times["deepfool_step"]["median"], times["deepfool_step, eager"]["median"]
+    found = {"step: eager over fused": eager / step}
+    peaks = ("torch.sum of rows", "copy of rows")
+    for peak in peaks:
+        for name, t in times.items():
+            if "eager" not in name and name not in peaks:
+                found[f"{name}: share of the bandwidth of {peak}"] = t["GB/s"] / times[peak]["GB/s"]
+    return found
+
+
+def main() -> None:
+    """Verify, time, print and write results/ops-cpu.json (or ops-cuda.json)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    problem = Problem(device)
+    verify(problem)
+    runs = contenders(problem)
+    times = take_turns({name: run for name, (run, _) in runs.items()}, REPEATS, kernels=True)
     table = [("", "ms", "fastest", "slowest", "GB/s")]
-    for name, t in times.items():
-        milliseconds = (f"{1e3 * t[key]:.3f}" for key in ("median", "fastest", "slowest"))
-        table.append((name, *milliseconds, f"{t['GB/s']:.1f}"))
-    print_table(f"rows [{samples}, {CLASSES}, {SIZE}] float32; bytes counted once", table)
-    print_table("ratios", [("", "")] + [(name, f"{value:.2f}") for name, value in ratios.items()])
-    results = {"environment": environment(), "times": times, "ratios": ratios}
-    path = write(f"ops-{device.type}", results)
-    print("written:", path)
-    return path
+    for name, (_, moved) in runs.items():
+        times[name] |= {"bytes": moved, "GB/s": moved / times[name]["median"] / 1e9}
+        cells = [f"{1e3 * times[name][key]:.3f}" for key in ("median", "fastest", "slowest")]
+        table.append((name, *cells, f"{times[name]['GB/s']:.1f}"))
+    shape = list(problem.rows.shape)
+    print_table(f"rows {shape} float32; bytes counted once", table)
+    shares = ratios(times)
+    print_table("ratios", [("", "")] + [(name, f"{value:.2f}") for name, value in shares.items()])
+    results = {"environment": environment(), "times": times, "ratios": shares}
+    print("written:", write(f"ops-{device.type}", results))
 
 
 if __name__ == "__main__":
