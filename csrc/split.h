@@ -12,8 +12,8 @@
 
 namespace jacfast {
 
-// Into how many parts each of `rows` rows of `size` entries is cut: enough for two blocks on each of
-// 132 multiprocessors, of at least 2,048 entries (a pack of 16 bytes for each of 512 threads).
+// Into how many parts each of `rows` rows of `size` entries is cut: enough for two blocks on each
+// of 132 multiprocessors, of at least 2,048 entries (a pack of 16 bytes for each of 512 threads).
 inline int64_t row_parts(const int64_t rows, const int64_t size) {
   const int64_t wanted = rows > 0 ? (264 + rows - 1) / rows : 1;
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, size / 2048));
