@@ -22,7 +22,8 @@ namespace jacfast::cuda {
 #define JACFAST_MAX_THREADS 512
 #endif
 
-constexpr int64_t SHARED_BYTES = 48 * 1024;  // of dynamic shared memory, without asking for more
+// Dynamic shared memory that a launch gets without asking: 48 KiB, of which a reduction takes some.
+constexpr int64_t SHARED_BYTES = 47 * 1024;
 
 // Launch `kernel` with a team of `block` for each item, and throw if that was refused.
 template <typename Op>
