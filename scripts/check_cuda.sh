@@ -40,4 +40,5 @@ cd "$source"
 "$python" "$root/scripts/check_binary.py" "$("$python" -c 'import jacfast._C as c; print(c.__file__)')" \
   "$("$python" -c 'import nvidia, os; print(os.path.join(nvidia.__path__[0], "cu13/bin/cuobjdump"))')"
 "$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
-  --ignore=tests/emulation --ignore=tests/test_build.py --ignore=tests/training tests
+  --ignore=tests/emulation --ignore=tests/scripts --ignore=tests/test_build.py \
+  --ignore=tests/training tests
