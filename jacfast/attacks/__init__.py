@@ -2,6 +2,7 @@
 
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
+from jacfast.attacks.options import PRESETS
 from jacfast.attacks.result import DeepFoolResult
 
-__all__ = ["DeepFoolResult", "deepfool", "fgsm"]
+__all__ = ["PRESETS", "DeepFoolResult", "deepfool", "fgsm"]

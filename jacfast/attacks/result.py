@@ -1,9 +1,12 @@
 """What DeepFool found."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from jacfast.quiet import Model, logits_of, quiet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,18 +15,85 @@ class DeepFoolResult:
 
     adversarial: Tensor  # [N, ...], the perturbed inputs
     r: Tensor  # [N, ...], adversarial - x
-    norm: Tensor  # [N], ||r||_2
+    norm: Tensor  # [N], ||r||_p
     iterations: Tensor  # [N] int64, steps taken
-    success: Tensor  # [N] bool: the class of `adversarial`, evaluated anew, is not `before`
+    success: Tensor  # [N] bool: the class of `adversarial`, evaluated anew, is as was wanted
     before: Tensor  # [N] int64, the class to leave
     label: Tensor  # [N] int64, the class of `adversarial`
     stalled: Tensor  # [N] bool: no usable direction, or NaN or infinite logits
     vjps: Tensor  # [N] int64, vector-Jacobian products spent on the sample
+    p: float = 2.0  # the norm
 
     @staticmethod
     def cat(parts: list["DeepFoolResult"]) -> "DeepFoolResult":
         """Join the results of consecutive batches."""
-        names = [field.name for field in dataclasses.fields(DeepFoolResult)]
         return DeepFoolResult(
-            **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS},
+            p=parts[0].p,
         )
+
+    def summary(self) -> str:
+        """Return a table: how many were fooled, how far away, and what it cost.
+
+        The norms are those of all samples, of those not fooled the r that they had reached.
+        """
+        norm, iterations = self.norm.double(), self.iterations.double()
+        rows = {
+            "samples": f"{len(norm)}",
+            "fooled, %": f"{100 * float(self.success.double().mean()):.2f}",
+            "stalled": f"{int(self.stalled.sum())}",
+            f"||r||_{self.p:g}, mean": f"{float(norm.mean()):.4g}",
+            f"||r||_{self.p:g}, median": f"{float(norm.median()):.4g}",
+            f"||r||_{self.p:g}, largest": f"{float(norm.max()):.4g}",
+            "iterations, mean": f"{float(iterations.mean()):.2f}",
+            "iterations, most": f"{int(iterations.max())}",
+            "vector-Jacobian products per sample": f"{float(self.vjps.double().mean()):.1f}",
+        }
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows.items())
+
+    def save(self, path: str | Path) -> None:
+        """Write every tensor to a safetensors file; the folder must exist."""
+        from safetensors.torch import save_file
+
+        tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
+        save_file(tensors, path, metadata={"jacfast": "DeepFoolResult", "p": repr(self.p)})
+
+    @staticmethod
+    def load(path: str | Path, device: str | torch.device = "cpu") -> "DeepFoolResult":
+        """Read what `save` wrote; raises ValueError for a file of something else."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            about = file.metadata() or {}
+            if about.get("jacfast") != "DeepFoolResult" or set(file.keys()) != set(TENSORS):
+                raise ValueError(f"path must be a file that DeepFoolResult.save wrote; got {path}")
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        return DeepFoolResult(**tensors, p=float(about["p"]))
+
+    @torch.no_grad()
+    def survives_rounding(
+        self, model: Model, levels: int = 256, box: tuple[float, float] = (0.0, 1.0)
+    ) -> Tensor:
+        """Say per sample whether `adversarial` has the same class, and success, as saved pixels.
+
+        Saving an image rounds to `levels` values of the box, and an overshoot of 2% can be less
+        than that. Entries outside the box are clipped, as an image file would.
+
+        Returns:
+            [N] bool: success that is still there after rounding.
+        """
+        if levels < 2:
+            raise ValueError(f"levels must be >= 2; got {levels}")
+        low, high = box
+        if not low < high:
+            raise ValueError(f"box must be (low, high) with low < high; got {box}")
+        unit = (self.adversarial.clamp(low, high) - low) / (high - low)
+        rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
+        with quiet(model):
+            logits = logits_of(model, rounded)
+        sane = (logits < float("inf")).all(dim=1)
+        return self.success & sane & (logits.argmax(dim=1) == self.label)
+
+
+TENSORS = tuple(field.name for field in dataclasses.fields(DeepFoolResult) if field.name != "p")

@@ -16,7 +16,8 @@ def rho_adv(
 
     In the sense of the paper: predicted labels, no clipping, overshoot 0.02, the mean over all
     samples. The other two conventions in use: ``over="correct"`` averages over the samples that the
-    model classifies as `y`, ``over="success"`` over those that DeepFool fooled.
+    model classifies as `y`, ``over="success"`` over those that DeepFool fooled. With ``p=inf``,
+    say, both norms are p-norms.
 
     Args:
         model, x: as for `deepfool`.
@@ -43,7 +44,7 @@ def rho_of(
 ) -> float:
     """Return rho_adv of perturbations that `deepfool` found at `x`; arguments as for `rho_adv`."""
     check_over(over, x, y)
-    size = torch.linalg.vector_norm(x.detach().flatten(1).double(), dim=1)
+    size = torch.linalg.vector_norm(x.detach().flatten(1).double(), result.p, dim=1)
     if bool((size == 0).any()):
         first = int((size == 0).nonzero()[0])
         raise ValueError(f"x must have no all-zero sample (||x|| divides); got one at {first}")

@@ -28,10 +28,19 @@ class Nearest(NamedTuple):
             winner=like.new_full((samples,), -1, dtype=torch.int64),
         )
 
-    def step(self, floor: float = 0.0) -> Tensor:
-        """Return r = (distance + floor) w / ||w|| [N, D]; zero for a stalled sample."""
+    def step(self, floor: float = 0.0, q: float = 2.0) -> Tensor:
+        """Return the step of p-norm distance + floor [N, D]; zero for a stalled sample.
+
+        ``(distance + floor) sign(w) (|w| / ||w||_q)^(q - 1)`` with q = p/(p - 1): w / ||w|| for
+        q = 2, sign(w) for q = 1. `norm` must hold ||w||_q.
+        """
         length = torch.where(self.winner < 0, 0, self.distance + floor)
-        unit = self.w.to(self.norm.dtype) / self.norm[:, None]  # first: length / norm may overflow
+        w = self.w.to(self.norm.dtype)
+        if q == 1:
+            unit = w.sign()
+        else:
+            unit = w / self.norm[:, None]  # first: length / norm may overflow
+            unit = unit if q == 2 else unit.sign() * unit.abs().pow(q - 1)
         return (unit * length[:, None]).to(self.w.dtype)
 
 
@@ -77,7 +86,11 @@ def deepfool_candidate(w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) ->
 
 def reference(w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) -> None:
     """Compute `deepfool_candidate` in PyTorch: the definition."""
-    norm = torch.linalg.vector_norm(w, dim=1, dtype=torch.float64)
+    keep_nearer(w, f, label, torch.linalg.vector_norm(w, dim=1, dtype=torch.float64), nearest)
+
+
+def keep_nearer(w: Tensor, f: Tensor, label: Tensor, norm: Tensor, nearest: Nearest) -> None:
+    """Keep the candidate where |f|/norm is nearer than what is kept; `norm` [N] float64."""
     distance = usable_distance(f.to(nearest.distance.dtype), norm)
     closer = (distance < nearest.distance) | (
         (distance == nearest.distance) & (label < nearest.winner)

@@ -1,0 +1,160 @@
+"""The loop of DeepFool over one batch."""
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.options import Options
+from jacfast.attacks.result import DeepFoolResult
+from jacfast.ops import Nearest, deepfool_candidate, row_norm
+from jacfast.ops.deepfool_candidate import keep_nearer
+from jacfast.quiet import Model, check_labels, logits_of
+from jacfast.vjp import BATCH_UP_TO, pull_back
+
+
+class Loop:
+    """The state of every sample of a batch, and the loop over those not yet fooled."""
+
+    def __init__(
+        self, model: Model, x: Tensor, y: Tensor | None, target: Tensor | None, options: Options
+    ) -> None:
+        self.model, self.x, self.target, self.options = model, x, target, options
+        with torch.no_grad():
+            clean = logits_of(model, x.clone())  # a copy: the model may work in place
+        if clean.shape[1] < 2:
+            raise ValueError(
+                f"model must return at least 2 logits per sample; got {clean.shape[1]}"
+            )
+        for labels in (y, target):
+            if labels is not None:
+                check_labels(labels, *clean.shape)
+        self.origin = clean.argmax(dim=1) if y is None else y
+        self.labels = self._candidates(clean) if target is None else target[:, None]
+        self.r = torch.zeros_like(x)
+        shape = (len(x),)
+        self.iterations = torch.zeros(shape, dtype=torch.int64, device=x.device)
+        self.vjps = torch.zeros_like(self.iterations)
+        self.stalled = torch.zeros(shape, dtype=torch.bool, device=x.device)
+        size = self.norm_of(x)
+        eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
+        self.resolution = eps * torch.where(size > 0, size, 1)
+
+    def _candidates(self, clean: Tensor) -> Tensor:
+        wanted = self.options.candidates
+        count = clean.shape[1] if wanted is None else min(wanted, clean.shape[1])
+        floor = torch.finfo(clean.dtype).min  # above the origin, also for a class at -inf
+        others = clean.clamp(min=floor).scatter(1, self.origin[:, None], float("-inf"))
+        return others.topk(count - 1, dim=1).indices
+
+    def norm_of(self, x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(x.flatten(1), self.options.p, dim=1)
+
+    def attack(self) -> DeepFoolResult:
+        """Step until every sample is fooled, stalled or out of iterations."""
+        linearize, test = self.options.linearize, self.options.test
+        active = torch.arange(len(self.x), device=self.x.device)
+        for _ in range(self.options.max_iter):
+            leaf, logits = self._forward(active, test, graph=linearize == test)
+            running = self._running(active, logits)
+            left = active[running]  # the one look at the device of an iteration
+            if len(left) == 0:
+                break
+            finished = len(active) - len(left)
+            if linearize != test or finished * self.labels.shape[1] > len(left):
+                # finished samples would cost a backward pass per candidate: a fresh forward is less
+                active = left
+                leaf, logits = self._forward(active, linearize, graph=True)
+                running = torch.ones_like(running[: len(active)])
+            self._step(active, leaf, logits, running)
+            active = active[running & ~self.stalled[active]]
+        return self._result()
+
+    def _forward(self, active: Tensor, kind: str, graph: bool) -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(graph):
+            leaf = self.options.point(self.x[active], self.r[active], kind).requires_grad_(graph)
+            return leaf, logits_of(self.model, leaf)
+
+    def _running(self, active: Tensor, logits: Tensor) -> Tensor:
+        """Say which samples are not where they should be; with logits NaN or +inf they stall."""
+        sane = (logits < float("inf")).all(dim=1)
+        self.stalled[active] |= ~sane
+        return sane & ~self._fooled(active, logits.argmax(dim=1))
+
+    def _fooled(self, active: Tensor, label: Tensor) -> Tensor:
+        if self.target is None:
+            return label != self.origin[active]
+        return label == self.target[active]
+
+    def _step(self, active: Tensor, leaf: Tensor, logits: Tensor, running: Tensor) -> None:
+        """Add to r the step onto the nearest boundary, for the running samples of `active`."""
+        z, labels = logits.detach(), self.labels[active]
+        origin = self.origin[active] if self.target is None else z.argmax(dim=1)
+        nearest = Nearest.empty(len(active), leaf[0].numel(), leaf)
+        f = z.gather(1, labels) - z.gather(1, origin[:, None])
+        at_once = max(1, BATCH_UP_TO // len(active))
+        for start in range(0, labels.shape[1], at_once):
+            part = labels[:, start : start + at_once].T
+            vectors = torch.zeros(len(part), *z.shape, dtype=z.dtype, device=z.device)
+            vectors.scatter_(2, part[..., None], 1.0)
+            vectors.scatter_(2, origin.expand_as(part)[..., None], -1.0)
+            for j, w in enumerate(pull_back(logits, leaf, vectors, create_graph=False)):
+                self._offer(self.options.restrict(w), f[:, start + j].to(w.dtype), part[j], nearest)
+        self.vjps[active] += labels.shape[1]
+        self.stalled[active] |= running & (nearest.winner < 0)
+        self.iterations[active] += running & (nearest.winner >= 0)
+        self._move(active, self._length(active, nearest, running).view_as(leaf))
+
+    def _offer(self, w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) -> None:
+        """Offer a candidate to the running nearest boundary, w measured in the dual norm."""
+        q = self.options.q
+        if q == 2:
+            deepfool_candidate(w, f, label, nearest)
+        elif q == 1:
+            keep_nearer(w, f, label, row_norm(w, "sumabs").double(), nearest)
+        else:
+            norm = torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
+            keep_nearer(w, f, label, norm, nearest)
+
+    def _length(self, active: Tensor, nearest: Nearest, running: Tensor) -> Tensor:
+        """Return the step [n, D], lengthened where x could not resolve it, 0 where not running."""
+        short = self.resolution[active]
+        unresolved = nearest.distance + self.options.floor <= short
+        distance = torch.where(unresolved, 2 * short, nearest.distance)
+        step = nearest._replace(distance=distance).step(self.options.floor, self.options.q)
+        return torch.where(running[:, None], step, 0)
+
+    def _move(self, active: Tensor, step: Tensor) -> None:
+        """Add the step to r; keep r, where asked, inside the box and below the cap."""
+        r, x, options = self.r[active] + step, self.x[active], self.options
+        scale = 1 + options.overshoot
+        if options.clip_steps:
+            kind = options.linearize
+            r = (options.point(x, r, kind) - x) / (scale if kind == "overshot" else 1.0)
+        if options.max_norm is not None:
+            size = scale * self.norm_of(r)
+            factor = torch.where(size > options.max_norm, options.max_norm / size, 1.0)
+            r = r * factor.view(-1, *[1] * (r.dim() - 1))
+        self.r[active] = r
+
+    def _result(self) -> DeepFoolResult:
+        return self.result_at(self.options.point(self.x, self.r, "overshot"))
+
+    @torch.no_grad()
+    def result_at(self, adversarial: Tensor, **changes: Tensor) -> DeepFoolResult:
+        """Return the result for these inputs: the class there is evaluated anew."""
+        r = adversarial - self.x
+        logits = logits_of(self.model, adversarial.clone())
+        label = logits.argmax(dim=1)
+        sane = (logits < float("inf")).all(dim=1)
+        everyone = torch.arange(len(self.x), device=self.x.device)
+        fields = {
+            "adversarial": adversarial,
+            "r": r,
+            "norm": self.norm_of(r),
+            "iterations": self.iterations,
+            "success": sane & self._fooled(everyone, label),
+            "before": self.origin,
+            "label": label,
+            "stalled": self.stalled,
+            "vjps": self.vjps,
+        }
+        return DeepFoolResult(**{**fields, **changes}, p=self.options.p)

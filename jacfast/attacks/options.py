@@ -1,0 +1,124 @@
+"""The choices of DeepFool: their rules, and the presets that reproduce other implementations."""
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.fgsm import check_box
+from jacfast.ops import checks
+
+POINTS = ("overshot", "plain")
+VARIANTS = ("deepfool", "super")
+
+# Arguments of `deepfool` for the semantics of others: `deepfool(model, x, **PRESETS["lts4"])`.
+# foolbox, advlib and torchattacks start from given labels: pass y as well.
+PRESETS: dict[str, dict] = {
+    # Algorithm 2 of the paper: every class, no box, overshoot added at the end.
+    "paper": {"candidates": None, "linearize": "plain", "test": "plain", "max_iter": 100},
+    # The authors' Python code: ten classes, 1e-4 added to each step.
+    "lts4": {"candidates": 10, "floor": 1e-4, "max_iter": 50},
+    # foolbox 3.3: the same, and the iterate, not the sum of the steps, is clipped.
+    "foolbox": {"candidates": 10, "floor": 1e-4, "clip": (0.0, 1.0), "max_iter": 50},
+    # adv-lib 0.2: every class, each step clipped.
+    "advlib": {
+        "candidates": None,
+        "floor": 1e-4,
+        "clip": (0.0, 1.0),
+        "clip_steps": True,
+        "max_iter": 100,
+    },
+    # ART 1.20: ten classes, each step clipped, hardly any overshoot, and that at the end.
+    "art": {
+        "candidates": 10,
+        "overshoot": 1e-6,
+        "linearize": "plain",
+        "test": "plain",
+        "clip": (0.0, 1.0),
+        "clip_steps": True,
+        "max_iter": 100,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The choices of one call of `deepfool`; that docstring says what each means."""
+
+    candidates: int | None
+    overshoot: float
+    max_iter: int
+    floor: float
+    clip: tuple[float, float] | None
+    clip_steps: bool
+    linearize: str
+    test: str
+    p: float
+    max_norm: float | None
+    mask: Tensor | None
+    subspace: Tensor | None
+
+    @property
+    def q(self) -> float:
+        """The dual of p: gradients are measured in this norm."""
+        return 1.0 if math.isinf(self.p) else self.p / (self.p - 1)
+
+    def point(self, x: Tensor, r: Tensor, kind: str) -> Tensor:
+        """Return x + r, or x + (1 + overshoot) r, inside the box."""
+        moved = x + (1 + self.overshoot if kind == "overshot" else 1.0) * r
+        return moved if self.clip is None else moved.clamp(*self.clip)
+
+    def restrict(self, w: Tensor) -> Tensor:
+        """Return the gradient [N, D] as far as the mask or the subspace lets r follow it."""
+        if self.mask is not None:
+            return w * self.mask.to(w).flatten()
+        if self.subspace is not None:
+            basis = self.subspace.to(w)
+            return (w @ basis.T) @ basis
+        return w
+
+    def check(self, x: Tensor) -> None:
+        """Check every choice against x; the message names argument, rule and value."""
+        check_box(self.clip, x)
+        if self.candidates is not None and self.candidates < 2:
+            raise ValueError(
+                f"candidates must be >= 2 (it counts the class to leave); got {self.candidates}"
+            )
+        for name in ("overshoot", "floor"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be finite and >= 0; got {value}")
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter must be >= 1; got {self.max_iter}")
+        for name in ("linearize", "test"):
+            if getattr(self, name) not in POINTS:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(POINTS)}; got {getattr(self, name)!r}"
+                )
+        if not self.p > 1:
+            raise ValueError(f"p must be > 1 (inf for the maximum norm); got {self.p}")
+        if self.max_norm is not None and not self.max_norm > 0:
+            raise ValueError(f"max_norm must be > 0; got {self.max_norm}")
+        if self.clip_steps and self.clip is None:
+            raise ValueError("clip_steps needs clip, the box; got clip=None")
+        self._check_restriction(x)
+
+    def _check_restriction(self, x: Tensor) -> None:
+        if self.mask is not None and self.subspace is not None:
+            raise ValueError("give mask or subspace; got both")
+        if self.mask is not None and self.mask.shape != x.shape[1:]:
+            raise ValueError(
+                f"mask must have the shape of one sample, {list(x.shape[1:])}; "
+                f"got {list(self.mask.shape)}"
+            )
+        if self.subspace is None:
+            return
+        checks.floating("subspace", self.subspace)
+        checks.shape("subspace", self.subspace, "[m, D]", (None, x[0].numel()))
+        gram = self.subspace.double() @ self.subspace.double().T
+        off = float((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max())
+        if off > 1e-3:
+            raise ValueError(
+                f"subspace must have orthonormal rows; the products are off by {off:.3g}"
+            )
