@@ -1,4 +1,4 @@
-// How long rows are shared out: by shape alone, so that sums have the same bits on every machine.
+// How long rows are shared out: by shape alone, so that sums do not depend on threads or GPU model.
 #pragma once
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 # Everything that needs a GPU, in one call of at most 8 minutes: build, the test suite with the cuda
 # life, CUDA graphs, compute-sanitizer, benchmarks; all into one JSON named by GPU and date.
 #
-#   scripts/gpu_check.sh [FOLDER]            FOLDER for the JSON and the logs: benchmarks/results
+#   scripts/gpu_check.sh [FOLDER]            for the JSON and a folder of logs: benchmarks/results
 #   scripts/gpu_check.sh --dry-run FOLDER    the same steps without a GPU, as far as they go
 #
 # Installs nothing: uses python3 (or $PYTHON) with torch, numpy, tqdm, safetensors, matplotlib,
@@ -14,12 +14,14 @@ dry=0
 [ "${1:-}" = --dry-run ] && dry=1 && shift
 out=$(realpath -m "${1:-benchmarks/results}")
 python=${PYTHON:-python3}
-logs=$(mktemp -d)
-mkdir -p "$out"
+logs=$out/logs-$(date +%Y-%m-%d-%H%M%S)
+mkdir -p "$logs"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export JACFAST_RESULTS=$logs
 
-if [ $dry = 0 ]; then
+if [ $dry = 1 ]; then
+  export CUDA_VISIBLE_DEVICES=
+else
   "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' ||
     { echo "gpu_check: $python sees no GPU"; exit 1; }
   TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
@@ -30,13 +32,16 @@ fi
 step() {
   local name=$1 limit=$2 start=$SECONDS status=0
   shift 2
-  timeout "$limit" "$@" >"$logs/$name.log" 2>&1 || status=$?
+  timeout -k 10 "$limit" "$@" >"$logs/$name.log" 2>&1 || status=$?
   echo "$status $((SECONDS - start))" >"$logs/$name.status"
   echo "$name: status $status, $((SECONDS - start)) s"
   [ $status = 0 ] || tr '\r' '\n' <"$logs/$name.log" | tail -n 15
 }
 
 step build 120 "$python" setup.py build_ext --inplace
+if [ $dry = 0 ]; then  # a build without nvcc succeeds, and has no kernel to test
+  step lives 30 "$python" -c 'from jacfast.ops import lives; assert "cuda" in lives.BUILT, lives.BUILT'
+fi
 
 # The whole suite, less what runs the kernels on the CPU and what builds wheels.
 suite() {
@@ -51,7 +56,7 @@ sanitize() {
   local kernels=(--kernel-name kns=jacfast)
   [ "$1" = initcheck ] && kernels=()
   step "$1" 230 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" \
-    --error-exitcode 9 "${kernels[@]}" --target-processes application-only \
+    --error-exitcode 9 "${kernels[@]}" --target-processes application-only --report-api-errors no \
     "$python" -m pytest -q -x -p no:cacheprovider -k "cuda and not compiled and not any_shape" \
     tests/ops
 }

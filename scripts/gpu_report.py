@@ -12,20 +12,22 @@ import torch
 
 from benchmarks.harness import environment
 
-EXPECTED = ("build", "tests", "memcheck", "racecheck", "synccheck", "initcheck", "ops")
+EXPECTED = ("build", "lives", "tests", "memcheck", "racecheck", "synccheck", "initcheck", "ops")
 ON_THE_CPU = ("build", "tests", "ops")
 # What compute-sanitizer says where the machine does not let it attach.
 REFUSED = "Device not supported"
 
 
 def steps(logs: Path) -> dict[str, dict]:
-    """Return status, seconds and the closing line of every step that ran."""
+    """Return status, seconds and the closing lines of every step that ran."""
     found = {}
     for file in sorted(logs.glob("*.status")):
         status, seconds = map(int, file.read_text().split())
         log = file.with_suffix(".log").read_text(errors="replace")
-        closing = re.findall(r"^.*(?:passed|failed|ERROR SUMMARY).*$", log, re.MULTILINE)
-        found[file.stem] = {"status": status, "seconds": seconds, "closing": closing[-2:]}
+        closing = re.findall(
+            r"^.*(?:\d passed|\d failed|\d skipped| SUMMARY:).*$", log, re.MULTILINE
+        )
+        found[file.stem] = {"status": status, "seconds": seconds, "closing": closing[-4:]}
         if REFUSED in log:
             found[file.stem]["refused"] = REFUSED
     return found
@@ -35,15 +37,14 @@ def failures(found: dict[str, dict], expected: tuple[str, ...]) -> list[str]:
     """Return what went wrong, in words."""
     wrong = [f"{name} did not run" for name in expected if name not in found]
     for name, step in found.items():
+        closing = " ".join(step["closing"])
+        tool = name.endswith("check")
         if step["status"]:
-            why = step.get("refused", f"status {step['status']}")
-            wrong.append(f"{name}: {why}")
-    closing = " ".join(found.get("tests", {}).get("closing", []))
-    if not re.search(r"[1-9]\d* passed", closing):
-        wrong.append("tests: none passed")
-    tools = [step for name, step in found.items() if name.endswith("check")]
-    if any("ERROR SUMMARY" not in " ".join(step["closing"]) for step in tools):
-        wrong.append("a tool of compute-sanitizer did not reach its summary")
+            wrong.append(f"{name}: {step.get('refused', 'status ' + str(step['status']))}")
+        elif (tool or name == "tests") and not re.search(r"\b[1-9]\d* passed", closing):
+            wrong.append(f"{name}: no test passed")
+        elif tool and " SUMMARY: 0 " not in closing:
+            wrong.append(f"{name}: no summary of 0 errors")
     return wrong
 
 

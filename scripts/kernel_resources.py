@@ -28,10 +28,13 @@ KINDS["(jacfast::RowNormKind)2"] = "maxabs"
 
 # Why a kernel below half of the warps that fit is fast enough all the same.
 LOW = {
-    "deepfool_step_whole": "a thread has 16 bytes of each of eleven rows in flight, so 12 warps "
-    "have 67 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of the 132 "
+    "deepfool_candidate_whole": "a thread has four loads of 16 bytes in flight, so 30 warps have "
+    "61 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 "
     "multiprocessors.",
-    "deepfool_step_measure": "the same eleven loads in flight, and at least 16 warps.",
+    "deepfool_step_whole": "a thread has a load of each of eleven rows in flight: 67 KB in 12 "
+    "warps with 16-byte loads; 13 to 27 KB in the forms `<..., 1>`, for rows whose distance 16 "
+    "bytes do not divide, which are slower for it.",
+    "deepfool_step_measure": "the same eleven loads in flight, in at least 16 warps.",
 }
 
 HEAD = """# The CUDA kernels' resources
@@ -41,7 +44,7 @@ ways. One row per instantiation: registers per thread on {archs};
 shared memory (static), stack and spills in bytes, the largest over the architectures. Threads: of a
 block for rows of 3,072 entries, or for parts of 2,048, as `teams_for` in `csrc/kernels/launch.cuh`
 chooses them. Occupancy: the share of an {occupancy_arch} multiprocessor's {warps} warps that fit at
-that block size by registers, shared memory and blocks.
+that block size by registers, static shared memory and blocks.
 
 """
 

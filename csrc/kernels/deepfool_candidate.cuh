@@ -39,15 +39,16 @@ __device__ inline void copy(const DeepFoolCandidate& op, const int64_t i, const 
   const Span part = part_of(op.size, op.parts, p);
   const T* w = row_of<T>(op, i);
   T* nearest = static_cast<T*>(op.nearest_w) + i * op.size;
-  for_packs<16 / sizeof(T), 4>(w, part.begin, part.end, [&](const int64_t d, auto pack) {
-    store<pack.value>(nearest + d, load<pack.value>(w + d));
-  });
+  for_packs<16 / sizeof(T), 4>(
+      w, part.begin, part.end, [&](const int64_t d, auto size) { return load<size.value>(w + d); },
+      [&](const int64_t d, const auto& pack, auto size) { store<size.value>(nearest + d, pack); });
 }
 
 // Team i measures w of sample i and, if it is nearer, keeps it. Floor: the bytes of w, twice where
 // nearer (the second read is from the cache).
 template <typename T>
-__global__ __launch_bounds__(512, 2) void deepfool_candidate_whole(const DeepFoolCandidate op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             2) void deepfool_candidate_whole(const DeepFoolCandidate op) {
   const int64_t i = item();
   if (i >= op.samples) return;
   const double norm = sqrt(measure<T>(op, i, 0));
@@ -60,7 +61,8 @@ __global__ __launch_bounds__(512, 2) void deepfool_candidate_whole(const DeepFoo
 
 // Team b measures part b % parts of w of sample b / parts. Floor: the bytes of w.
 template <typename T>
-__global__ __launch_bounds__(512, 2) void deepfool_candidate_measure(const DeepFoolCandidate op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             2) void deepfool_candidate_measure(const DeepFoolCandidate op) {
   const int64_t i = item() / op.parts;
   if (i >= op.samples) return;
   const double sum = measure<T>(op, i, item() % op.parts);
@@ -69,7 +71,8 @@ __global__ __launch_bounds__(512, 2) void deepfool_candidate_measure(const DeepF
 
 // Team i decides for sample i. Floor: 8 bytes a part.
 template <typename T>
-__global__ __launch_bounds__(512, 2) void deepfool_candidate_decide(const DeepFoolCandidate op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             2) void deepfool_candidate_decide(const DeepFoolCandidate op) {
   const int64_t i = item();
   if (i >= op.samples) return;
   const double norm = sqrt(sum_of_parts(op.sumsq + i * op.parts, op.parts));
@@ -81,7 +84,8 @@ __global__ __launch_bounds__(512, 2) void deepfool_candidate_decide(const DeepFo
 // Team b copies part b % parts of w of sample b / parts, if that was nearer. Floor: twice the bytes
 // of the w copied.
 template <typename T>
-__global__ __launch_bounds__(512, 2) void deepfool_candidate_copy(const DeepFoolCandidate op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             2) void deepfool_candidate_copy(const DeepFoolCandidate op) {
   const int64_t i = item() / op.parts;
   if (i < op.samples && op.closer[i]) copy<T>(op, i, item() % op.parts);
 }

@@ -22,19 +22,21 @@ __device__ inline void measure_sweep(const DeepFoolStep& op, const int64_t i, co
   const int64_t last = op.classes - 1;
   const T* origin = row_of<T>(op, i, op.origin[i]);
   Sums<SWEEP> sums;
-  for_packs<VEC, 1>(origin, part.begin, part.end, [&](const int64_t d, auto pack) {
-    const auto from = load<pack.value>(origin + d);
+  for_packs<VEC, 1>(
+      origin, part.begin, part.end,
+      [&](const int64_t d, auto size) { return load<size.value>(origin + d); },
+      [&](const int64_t d, const auto& from, auto size) {
 #pragma unroll
-    for (int s = 0; s < SWEEP; ++s) {  // past the last class: that class again, to be ignored
-      const int64_t k = first + s < last ? first + s : last;
-      const auto to = load<pack.value>(row_of<T>(op, i, k) + d);
+        for (int s = 0; s < SWEEP; ++s) {  // past the last class: that class again, to be ignored
+          const int64_t k = first + s < last ? first + s : last;
+          const auto to = load<size.value>(row_of<T>(op, i, k) + d);
 #pragma unroll
-      for (int e = 0; e < pack.value; ++e) {
-        const double w = wide(to.at[e]) - wide(from.at[e]);
-        sums.at[s] += w * w;
-      }
-    }
-  });
+          for (int e = 0; e < size.value; ++e) {
+            const double w = wide(to.at[e]) - wide(from.at[e]);
+            sums.at[s] += w * w;
+          }
+        }
+      });
   sums = team_sum(sums);
   if (threadIdx.x > 0) return;
   double* sumsq = op.sumsq + (i * op.parts + p) * op.classes + first;
@@ -87,6 +89,11 @@ __device__ inline Choice choose(const DeepFoolStep& op, const int64_t i) {
   return best;
 }
 
+template <typename T, int VEC>
+struct Two {
+  Pack<T, VEC> to, from;
+};
+
 // Write part p of r of sample i; its first team also writes winner and distance.
 template <typename T, int VEC>
 __device__ inline void finish(const DeepFoolStep& op, const int64_t i, const int64_t p) {
@@ -103,22 +110,27 @@ __device__ inline void finish(const DeepFoolStep& op, const int64_t i, const int
   const Acc<T> length = static_cast<Acc<T>>(best.distance + op.floor);
   const Span part = part_of(op.size, op.parts, p);
   T* r = static_cast<T*>(op.r) + i * op.size;
-  for_packs<VEC, 2>(to, part.begin, part.end, [&](const int64_t d, auto pack) {
-    Pack<T, pack.value> step;
-    const auto a = load<pack.value>(to + d), b = load<pack.value>(from + d);
+  for_packs<VEC, 2>(
+      to, part.begin, part.end,
+      [&](const int64_t d, auto size) {
+        return Two<T, size.value>{load<size.value>(to + d), load<size.value>(from + d)};
+      },
+      [&](const int64_t d, const auto& rows, auto size) {
+        Pack<T, size.value> step;
 #pragma unroll
-    for (int e = 0; e < pack.value; ++e) {
-      const Acc<T> w = wide(a.at[e]) - wide(b.at[e]);
-      narrow(stalled ? Acc<T>(0) : w * inverse * length, step.at[e]);
-    }
-    store<pack.value>(r + d, step);
-  });
+        for (int e = 0; e < size.value; ++e) {
+          const Acc<T> w = wide(rows.to.at[e]) - wide(rows.from.at[e]);
+          narrow(stalled ? Acc<T>(0) : w * inverse * length, step.at[e]);
+        }
+        store<size.value>(r + d, step);
+      });
 }
 
 // Team i measures every class of sample i and writes its step, while its rows are in the cache.
 // Floor: the bytes of rows and r.
 template <typename T, int VEC>
-__global__ __launch_bounds__(512, 1) void deepfool_step_whole(const DeepFoolStep op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             1) void deepfool_step_whole(const DeepFoolStep op) {
   const int64_t i = item();
   if (i >= op.samples) return;
   measure<T, VEC>(op, i, 0);
@@ -128,14 +140,16 @@ __global__ __launch_bounds__(512, 1) void deepfool_step_whole(const DeepFoolStep
 
 // Team b measures every class on part b % parts of sample b / parts. Floor: the bytes of rows.
 template <typename T, int VEC>
-__global__ __launch_bounds__(512, 1) void deepfool_step_measure(const DeepFoolStep op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             1) void deepfool_step_measure(const DeepFoolStep op) {
   const int64_t i = item() / op.parts;
   if (i < op.samples) measure<T, VEC>(op, i, item() % op.parts);
 }
 
 // Team b writes part b % parts of the step of sample b / parts. Floor: three times the bytes of r.
 template <typename T, int VEC>
-__global__ __launch_bounds__(512, 1) void deepfool_step_finish(const DeepFoolStep op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
+                             1) void deepfool_step_finish(const DeepFoolStep op) {
   const int64_t i = item() / op.parts;
   if (i < op.samples) finish<T, VEC>(op, i, item() % op.parts);
 }

@@ -6,9 +6,15 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "../split.h"
+
+// Threads per block at most, for every kernel and launcher. The emulator tries others.
+#ifndef JACFAST_MAX_THREADS
+#define JACFAST_MAX_THREADS 512
+#endif
 
 namespace jacfast::cuda {
 
@@ -49,12 +55,16 @@ __device__ inline Pack<T, VEC> load(const T* from) {
 }
 template <int VEC, typename T>
 __device__ inline void store(T* to, const Pack<T, VEC>& pack) {
-  if (reinterpret_cast<uintptr_t>(to) % sizeof(pack) == 0) {
-    *reinterpret_cast<Pack<T, VEC>*>(to) = pack;
-  } else {  // read on 16-byte boundaries, written beside them
-#pragma unroll
-    for (int e = 0; e < VEC; ++e) to[e] = pack.at[e];
+  if constexpr (sizeof(pack) == 16) {
+    if (reinterpret_cast<uintptr_t>(to) % 16 == 0) {
+      uint4 word;
+      memcpy(&word, &pack, 16);
+      __stwb(reinterpret_cast<uint4*>(to), word);  // by name: the compiler splits an assignment
+      return;
+    }
   }
+#pragma unroll
+  for (int e = 0; e < VEC; ++e) to[e] = pack.at[e];  // read on boundaries, written beside them
 }
 
 // A team is the blockDim.x threads that share an item (a row, a part of a row, a sample). A block
@@ -64,21 +74,31 @@ __device__ inline bool one_warp() { return blockDim.x == 32; }
 __device__ inline void team_sync() { one_warp() ? __syncwarp() : __syncthreads(); }
 
 // Give this thread its share of row[begin .. end - 1]: entries up to the next 16-byte boundary one
-// by one, then whole packs by body(d, pack size), then the entries left over. Consecutive threads
-// take consecutive packs; UNROLL of a thread's packs are in flight together.
-template <int VEC, int UNROLL, typename T, typename F>
-__device__ inline void for_packs(const T* row, const int64_t begin, const int64_t end, F&& body) {
+// by one, then whole packs, then the entries left over. Consecutive threads take consecutive packs.
+// Each is use(d, read(d, size), size) with the pack's size; a thread reads UNROLL packs before it
+// uses the first, so that their loads are in flight together.
+template <int VEC, int UNROLL, typename T, typename Read, typename Use>
+__device__ inline void for_packs(const T* row, const int64_t begin, const int64_t end, Read&& read,
+                                 Use&& use) {
+  constexpr std::integral_constant<int, 1> one;
+  constexpr std::integral_constant<int, VEC> pack;
   const int64_t past = reinterpret_cast<uintptr_t>(row + begin) / sizeof(T) % VEC;
   const int64_t boundary = begin + (VEC - past) % VEC;
   const int64_t head = boundary < end ? boundary : end;
   const int64_t whole = head + (end - head) / VEC * VEC;
-  for (int64_t d = begin + threadIdx.x; d < head; d += blockDim.x)
-    body(d, std::integral_constant<int, 1>());
-#pragma unroll UNROLL
-  for (int64_t d = head + threadIdx.x * VEC; d < whole; d += blockDim.x * VEC)
-    body(d, std::integral_constant<int, VEC>());
-  for (int64_t d = whole + threadIdx.x; d < end; d += blockDim.x)
-    body(d, std::integral_constant<int, 1>());
+  for (int64_t d = begin + threadIdx.x; d < head; d += blockDim.x) use(d, read(d, one), one);
+  const int64_t stride = int64_t{blockDim.x} * VEC;
+  int64_t d = head + threadIdx.x * VEC;
+  for (; d + (UNROLL - 1) * stride < whole; d += UNROLL * stride) {
+    decltype(read(d, pack)) packs[UNROLL];
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) packs[u] = read(d + u * stride, pack);
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) use(d + u * stride, packs[u], pack);
+  }
+  for (; d < whole; d += stride) use(d, read(d, pack), pack);
+  for (int64_t last = whole + threadIdx.x; last < end; last += blockDim.x)
+    use(last, read(last, one), one);
 }
 
 // A reduction of one value per thread over the team; every thread gets the result. The order is
@@ -126,11 +146,13 @@ __device__ inline double team_sum(const double value) { return team_sum(Sums<1>{
 template <typename T, typename F>
 __device__ inline double sum_part(const T* row, const Span part, const F term) {
   double sum = 0;
-  for_packs<16 / sizeof(T), 4>(row, part.begin, part.end, [&](const int64_t d, auto pack) {
-    const auto entries = load<pack.value>(row + d);
+  for_packs<16 / sizeof(T), 4>(
+      row, part.begin, part.end,
+      [&](const int64_t d, auto size) { return load<size.value>(row + d); },
+      [&](int64_t, const auto& entries, auto size) {
 #pragma unroll
-    for (int e = 0; e < pack.value; ++e) sum += term(static_cast<double>(wide(entries.at[e])));
-  });
+        for (int e = 0; e < size.value; ++e) sum += term(static_cast<double>(wide(entries.at[e])));
+      });
   return team_sum(sum);
 }
 

@@ -13,14 +13,10 @@
 
 #include "../dtype.h"
 #include "../split.h"
+#include "device.cuh"
 #include "stream.h"
 
 namespace jacfast::cuda {
-
-// Threads per block at most: the number in every kernel's launch bounds. The emulator tries others.
-#ifndef JACFAST_MAX_THREADS
-#define JACFAST_MAX_THREADS 512
-#endif
 
 // Dynamic shared memory that a launch gets without asking: 48 KiB, of which a reduction takes some.
 constexpr int64_t SHARED_BYTES = 47 * 1024;
@@ -39,8 +35,9 @@ void launch(const char* name, void (*kernel)(Op), const int64_t items, const dim
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   config.stream = stream;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, op);
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // or the next launch of somebody else is blamed
+  throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
 }
 
 // The block of teams for items that `threads` threads share: whole warps, four teams of one warp.

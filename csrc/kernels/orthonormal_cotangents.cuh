@@ -58,7 +58,7 @@ struct CotangentRows {
 // Team i runs Gram-Schmidt on the rows of sample i, in shared memory where they fit; thread t has
 // columns t, t + blockDim.x, ... Floor: twice the bytes of gaussian.
 template <typename T, bool STAGED>
-__global__ __launch_bounds__(512,
+__global__ __launch_bounds__(JACFAST_MAX_THREADS,
                              2) void orthonormal_cotangents_rows(const OrthonormalCotangents op) {
   const int64_t i = item(), entries = op.rows * op.classes;
   if (i >= op.samples) return;

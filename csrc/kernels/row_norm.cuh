@@ -28,14 +28,21 @@ __device__ inline Peak measure(const T* g, const Span part) {
   if constexpr (KIND == RowNormKind::sumsq) return {sum_part(g, part, squared), 0};
   if constexpr (KIND == RowNormKind::sumabs)
     return {sum_part(g, part, [](const double v) { return fabs(v); }), 0};
-  Peak peak{-1, part.end};  // of no entries: lower than any other
-  for_packs<16 / sizeof(T), 4>(g, part.begin, part.end, [&](const int64_t d, auto pack) {
-    const auto entries = load<pack.value>(g + d);
+  // Within a thread places only rise, so the first of equal maxima is the one that stays.
+  Acc<T> highest = -1;
+  int64_t where = part.end;
+  for_packs<16 / sizeof(T), 4>(
+      g, part.begin, part.end, [&](const int64_t d, auto size) { return load<size.value>(g + d); },
+      [&](const int64_t d, const auto& entries, auto size) {
 #pragma unroll
-    for (int e = 0; e < pack.value; ++e)
-      peak = higher(peak, {fabs(static_cast<double>(wide(entries.at[e]))), d + e});
-  });
-  return team_reduce(peak, higher);
+        for (int e = 0; e < size.value; ++e) {
+          const Acc<T> value = fabs(wide(entries.at[e]));
+          if (value <= highest || isnan(highest)) continue;
+          highest = value;
+          where = d + e;
+        }
+      });
+  return team_reduce(Peak{highest, where}, higher);
 }
 
 template <RowNormKind KIND, typename A>
@@ -52,7 +59,7 @@ __device__ inline const T* row_of(const RowNorm& op, const int64_t row) {
 
 // Team i measures row i. Floor: the bytes of g.
 template <RowNormKind KIND, typename T>
-__global__ __launch_bounds__(512, 2) void row_norm_whole(const RowNorm op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS, 2) void row_norm_whole(const RowNorm op) {
   const int64_t row = item();
   if (row >= op.rows) return;
   write<KIND, Acc<T>>(op, row, measure<KIND>(row_of<T>(op, row), {0, op.size}));
@@ -60,7 +67,7 @@ __global__ __launch_bounds__(512, 2) void row_norm_whole(const RowNorm op) {
 
 // Team b measures part b % parts of row b / parts. Floor: the bytes of g.
 template <RowNormKind KIND, typename T>
-__global__ __launch_bounds__(512, 2) void row_norm_parts(const RowNorm op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS, 2) void row_norm_parts(const RowNorm op) {
   const int64_t row = item() / op.parts;
   if (row >= op.rows) return;
   const Span part = part_of(op.size, op.parts, item() % op.parts);
@@ -72,7 +79,7 @@ __global__ __launch_bounds__(512, 2) void row_norm_parts(const RowNorm op) {
 
 // Team i joins the parts of row i. Floor: 8 bytes a part, 16 for maxabs.
 template <RowNormKind KIND, typename A>
-__global__ __launch_bounds__(512, 2) void row_norm_join(const RowNorm op) {
+__global__ __launch_bounds__(JACFAST_MAX_THREADS, 2) void row_norm_join(const RowNorm op) {
   const int64_t row = item();
   if (row >= op.rows) return;
   const double* partial = op.partial + row * op.parts;

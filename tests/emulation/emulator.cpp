@@ -40,6 +40,7 @@ enum class State { ready, at_block_barrier, at_warp_barrier, done };
 struct Fiber {
   State state = State::ready;
   unsigned mask = 0;  // of the warp operation that it waits at
+  std::string kind;   // of that operation
   uint64_t sent = 0;
   Lanes received{};
   Place place;
@@ -133,7 +134,7 @@ std::string report() {
     if (fiber.state == State::done) text << "returned";
     if (fiber.state == State::at_block_barrier) text << "at __syncthreads, " << where(fiber.place);
     if (fiber.state == State::at_warp_barrier)
-      text << "at a warp operation with mask 0x" << std::hex << fiber.mask << ", "
+      text << "at " << fiber.kind << " with mask 0x" << std::hex << fiber.mask << ", "
            << where(fiber.place);
     return text.str();
   };
@@ -169,7 +170,8 @@ bool open_warp_barriers(const unsigned first) {
     for (unsigned other = 0; other < 32; ++other) {
       if (!(mask >> other & 1)) continue;
       complete &= other < lanes && fibers[first + other]->state == State::at_warp_barrier &&
-                  fibers[first + other]->mask == mask;
+                  fibers[first + other]->mask == mask &&
+                  fibers[first + other]->kind == fibers[first + l]->kind;
       if (complete) sent.values[other] = fibers[first + other]->sent;
     }
     if (!complete) continue;
@@ -283,9 +285,11 @@ void run(const dim3 grid, const dim3 block, const size_t shared_bytes,
 
 void block_barrier(const Place& place) { wait(State::at_block_barrier, place); }
 
-const Lanes& warp_exchange(const unsigned mask, const uint64_t value, const Place& place) {
+const Lanes& warp_exchange(const char* kind, const unsigned mask, const uint64_t value,
+                           const Place& place) {
   Fiber& fiber = *fibers[current];
   if (!(mask >> lane() & 1)) fail("a warp operation whose mask leaves out the lane that calls it");
+  fiber.kind = kind;
   fiber.mask = mask;
   fiber.sent = value;
   wait(State::at_warp_barrier, place);
@@ -303,6 +307,8 @@ void emulation_configure(const unsigned seed, const int max_threads) {
   emulation::seed = seed;
   emulation::threads_at_most = max_threads;
 }
+
+cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 const char* cudaGetErrorString(const cudaError_t error) {
   return error == cudaErrorInvalidConfiguration ? "invalid configuration argument" : "an error";

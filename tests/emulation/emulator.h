@@ -4,7 +4,9 @@
 //   Order.  Blocks run one after another. In order (seed 0) every thread that can go on does so in
 //           turn. Shuffled (another seed), blocks, warps and lanes come in an order drawn from the
 //           seed, and a warp runs as far ahead of the others as the barriers let it. What depends
-//           on the order (a missing barrier, a race) gives another result under another seed.
+//           on the order (a missing barrier, who writes last) gives another result under another
+//           seed. A thread is never stopped between two barriers: what two threads read, change and
+//           write back without an atomic comes out right here.
 //   Memory. Shared memory is filled with a byte chosen by the seed before each block, so that a
 //   read
 //           of what nobody wrote shows.
@@ -13,8 +15,9 @@
 //           past the dynamic shared memory throw, and say which threads wait where.
 //
 // The rules are stricter than CUDA's where CUDA leaves a case undefined or open: a thread that has
-// returned never counts as arrived, all threads of a block must wait at the same __syncthreads, and
-// all lanes of a warp operation must name the same mask.
+// returned never counts as arrived, all threads of a block must wait at the same __syncthreads (the
+// same line: two calls of a function that has one cannot be told apart), and all lanes of a warp
+// operation must name the same mask.
 #pragma once
 
 #include <cstddef>
@@ -41,8 +44,9 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
 // Wait until every thread of the block waits here.
 void block_barrier(const Place& place);
 
-// Hand in a value, wait until every lane of `mask` has, and see what they handed in.
-const Lanes& warp_exchange(unsigned mask, uint64_t value, const Place& place);
+// Hand in a value, wait until every lane of `mask` has, in an operation of the same kind, and see
+// what they handed in.
+const Lanes& warp_exchange(const char* kind, unsigned mask, uint64_t value, const Place& place);
 
 unsigned lane();
 void* dynamic_shared();

@@ -146,6 +146,13 @@ __global__ void masks_that_differ(double* out) {
   out[threadIdx.x] = __shfl_sync(threadIdx.x % 32 == 0 ? 1u : FULL, 1.0, 0);
 }
 
+__global__ void barrier_meets_shuffle(double* out) {
+  if (threadIdx.x % 32 < 16)
+    __syncwarp();
+  else
+    out[threadIdx.x] = __shfl_xor_sync(FULL, 1.0, 1);
+}
+
 template <typename... P, typename... A>
 void launch(const dim3 grid, const dim3 block, const size_t shared, void (*kernel)(P...),
             const A&... arguments) {
@@ -166,7 +173,9 @@ const std::map<std::string, std::function<void(double*)>> kernels = {
     {"halves", [](double* out) { launch(1, 1, 0, halves, out); }},
     {"dynamic memory", [](double* out) { launch(1, 64, 64 * 8, dynamic_memory, out, 0u); }},
     {"no thread", [](double* out) { launch(1, 0, 0, atomics, out); }},
-    {"too many threads", [](double* out) { launch(1, 1025, 0, atomics, out); }},
+    {"too many threads", [](double* out) { launch(1, 513, 0, atomics, out); }},
+    {"too deep a block", [](double* out) { launch(1, {1, 1, 65}, 0, atomics, out); }},
+    {"too much memory", [](double* out) { launch(1, 1, 48 * 1024, atomics, out); }},
     {"missing barrier", [](double* out) { launch(3, 128, 0, block_sum, out, false); }},
     {"race", [](double* out) { launch(1, 64, 0, race, out); }},
     {"unwritten", [](double* out) { launch(2, 64, 0, unwritten, out); }},
@@ -183,6 +192,7 @@ const std::map<std::string, std::function<void(double*)>> kernels = {
     {"mask without oneself", [](double* out) { launch(1, 64, 0, mask_without_oneself, out); }},
     {"lane outside the mask", [](double* out) { launch(1, 64, 0, lane_outside_the_mask, out); }},
     {"masks that differ", [](double* out) { launch(1, 64, 0, masks_that_differ, out); }},
+    {"barrier meets shuffle", [](double* out) { launch(1, 64, 0, barrier_meets_shuffle, out); }},
     {"lane that is not there", [](double* out) { launch(1, 48, 0, block_sum, out, true); }},
 };
 

@@ -67,7 +67,7 @@ def test_half_types_round_as_torch_does():
 
 
 def test_a_launch_that_cuda_refuses():
-    for name in ("no thread", "too many threads"):
+    for name in ("no thread", "too many threads", "too deep a block", "too much memory"):
         with pytest.raises(RuntimeError, match="invalid configuration"):
             run(name)
 
@@ -107,6 +107,7 @@ def test_unwritten_shared_memory_is_poisoned_in_each_block(seed):
         ("lane outside the mask", "from a lane that its mask leaves out"),
         ("masks that differ", "never open"),
         ("lane that is not there", "never open"),
+        ("barrier meets shuffle", "never open(.|\n)*at __syncwarp(.|\n)*at a shuffle"),
         ("past dynamic", "past the dynamic shared memory"),
     ],
 )

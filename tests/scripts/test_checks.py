@@ -57,35 +57,58 @@ def test_occupancy(kernel, registers, shared, share):
     assert resources.occupancy(kernel, found) == share
 
 
-def logs(folder: Path, **status: int) -> Path:
-    for name, code in status.items():
-        (folder / f"{name}.status").write_text(f"{code} 1\n")
-        closing = "12 passed in 3.1s" if name == "tests" else "========= ERROR SUMMARY: 0 errors"
-        (folder / f"{name}.log").write_text(f"{closing}\n")
+PASSED = "12 passed, 3 skipped in 3.1s"
+# What the tools of compute-sanitizer close with.
+SUMMARY = {
+    "racecheck": "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)",
+    **dict.fromkeys(("memcheck", "synccheck", "initcheck"), "========= ERROR SUMMARY: 0 errors"),
+}
+
+
+def logs(folder: Path, **changes: tuple[int, str]) -> Path:
+    """Write what gpu_check.sh leaves when all goes well, with some steps changed."""
+    for name in report.EXPECTED:
+        fine = (0, f"{PASSED}\n{SUMMARY.get(name, '')}\n")
+        status, text = changes.get(name, fine)
+        (folder / f"{name}.status").write_text(f"{status} 1\n")
+        (folder / f"{name}.log").write_text(text)
     (folder / "ops-cuda.json").write_text("{}")
     return folder
 
 
-def test_the_gpu_report_passes_only_if_everything_did(tmp_path, capsys):
-    fine = dict.fromkeys(report.EXPECTED, 0)
-    good = logs(tmp_path, **fine)
-    assert report.main(str(good), str(tmp_path), "0") == 0
+def test_the_gpu_report_passes_if_everything_did(tmp_path):
+    assert report.main(str(logs(tmp_path)), str(tmp_path), "0") == 0
     (written,) = tmp_path.glob("*-20*.json")
     assert json.loads(written.read_text())["failures"] == []
-    (good / "memcheck.status").write_text("9 1\n")
-    assert report.main(str(good), str(tmp_path), "0") == 1
-    assert "memcheck: status 9" in capsys.readouterr().out
-    (good / "memcheck.status").unlink()
-    assert report.main(str(good), str(tmp_path), "0") == 1
-    assert "memcheck did not run" in capsys.readouterr().out
-    logs(tmp_path, memcheck=0)
-    (good / "tests.log").write_text("3 skipped in 0.1s\n")
-    assert report.main(str(good), str(tmp_path), "0") == 1
-    assert "tests: none passed" in capsys.readouterr().out
 
 
-def test_a_tool_that_cannot_attach_is_named(tmp_path, capsys):
-    good = logs(tmp_path, **{**dict.fromkeys(report.EXPECTED, 0), "racecheck": 1})
-    (good / "racecheck.log").write_text("========= Error: Device not supported\n")
-    assert report.main(str(good), str(tmp_path), "0") == 1
-    assert "racecheck: Device not supported" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("step", "status", "log", "said"),
+    [
+        ("memcheck", 9, f"{PASSED}\n========= ERROR SUMMARY: 1 error", "memcheck: status 9"),
+        ("memcheck", 0, f"{PASSED}\n========= ERROR SUMMARY: 2 errors", "no summary of 0 errors"),
+        ("memcheck", 0, PASSED, "memcheck: no summary of 0 errors"),
+        ("synccheck", 0, "40 skipped in 1s\nERROR SUMMARY: 0 errors", "synccheck: no test passed"),
+        (
+            "racecheck",
+            1,
+            "========= Error: Device not supported",
+            "racecheck: Device not supported",
+        ),
+        ("tests", 0, "3 skipped in 0.1s", "tests: no test passed"),
+        ("tests", 1, "1 failed, 30 passed in 9s", "tests: status 1"),
+        ("lives", 1, "AssertionError", "lives: status 1"),
+        ("build", 124, "", "build: status 124"),
+    ],
+)
+def test_the_gpu_report_names_what_went_wrong(tmp_path, capsys, step, status, log, said):
+    folder = logs(tmp_path, **{step: (status, log)})
+    assert report.main(str(folder), str(tmp_path), "0") == 1
+    assert said in capsys.readouterr().out
+
+
+def test_a_step_that_did_not_run_is_missed(tmp_path, capsys):
+    folder = logs(tmp_path)
+    (folder / "initcheck.status").unlink()
+    assert report.main(str(folder), str(tmp_path), "0") == 1
+    assert "initcheck did not run" in capsys.readouterr().out

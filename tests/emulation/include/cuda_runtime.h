@@ -35,10 +35,12 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;
+  // What CUDA accepts of kernels that are bounded to 512 threads and have 1 KiB of static shared
+  // memory: neither is known here.
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   const bool fits = grid.x > 0 && grid.x < 1u << 31 && grid.y > 0 && grid.y < 1u << 16 &&
-                    grid.z > 0 && grid.z < 1u << 16 && threads > 0 && threads <= 1024 &&
-                    config->dynamicSmemBytes <= 48 * 1024;
+                    grid.z > 0 && grid.z < 1u << 16 && threads > 0 && threads <= 512 &&
+                    block.z <= 64 && config->dynamicSmemBytes <= 47 * 1024;
   if (!fits) return cudaErrorInvalidConfiguration;
   emulation::run(grid, block, config->dynamicSmemBytes,
                  [&] { kernel(static_cast<Parameters>(arguments)...); });
@@ -50,7 +52,7 @@ inline void __syncthreads(emulation::Place place = emulation::Place::current()) 
   emulation::block_barrier(place);
 }
 inline void __syncwarp(unsigned mask = ~0u, emulation::Place place = emulation::Place::current()) {
-  emulation::warp_exchange(mask, 0, place);
+  emulation::warp_exchange("__syncwarp", mask, 0, place);
 }
 inline void __threadfence() {}
 
@@ -76,7 +78,7 @@ T shuffle(const unsigned mask, const T value, const int source, const int width,
           const Place& place) {
   if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width)))
     fail("a shuffle whose width is no power of two up to 32");
-  const Lanes& lanes = warp_exchange(mask, to_bits(value), place);
+  const Lanes& lanes = warp_exchange("a shuffle", mask, to_bits(value), place);
   const int from = inside ? source : static_cast<int>(lane());
   if (!(mask >> from & 1)) fail("a shuffle from a lane that its mask leaves out");
   return from_bits<T>(lanes.values[from]);
@@ -85,7 +87,7 @@ T shuffle(const unsigned mask, const T value, const int source, const int width,
 // join over what the lanes of `mask` hand in.
 template <typename T, typename Join>
 T reduce(const unsigned mask, const T value, const Join join, const Place& place) {
-  const Lanes& lanes = warp_exchange(mask, to_bits(value), place);
+  const Lanes& lanes = warp_exchange("a vote or reduction", mask, to_bits(value), place);
   T result = value;
   for (unsigned l = 0; l < 32; ++l)
     if (mask >> l & 1 && l != lane()) result = join(result, from_bits<T>(lanes.values[l]));
@@ -180,7 +182,13 @@ inline long long __double_as_longlong(const double value) {
 }
 inline float __int_as_float(const int bits) { return std::bit_cast<float>(bits); }
 inline int __float_as_int(const float value) { return std::bit_cast<int>(value); }
+
+// Loads and stores by name.
 template <typename T>
 T __ldg(const T* address) {
   return *address;
+}
+template <typename T>
+void __stwb(T* address, const T value) {
+  *address = value;
 }
