@@ -1,7 +1,7 @@
 """Jacobian-regularised training and DeepFool evaluation, fast enough to leave in."""
 
 from jacfast.attacks import DeepFoolResult, deepfool, fgsm
-from jacfast.evaluation import rho_adv
+from jacfast.evaluation import distance_bounds, rho_adv
 from jacfast.jacobian import jacobian
 from jacfast.penalties import JacobianReg, frobenius_penalty
 from jacfast.version import __version__
@@ -11,6 +11,7 @@ __all__ = [
     "JacobianReg",
     "__version__",
     "deepfool",
+    "distance_bounds",
     "fgsm",
     "frobenius_penalty",
     "jacobian",

@@ -1,0 +1,83 @@
+"""First-order bounds on the distance to the decision boundary."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jacfast.quiet import Model, check_input, logits_of, quiet
+from jacfast.vjp import pull_back
+
+
+class Bounds(NamedTuple):
+    """First-order distances of N samples to the boundaries of their predicted class."""
+
+    boundary: Tensor  # [N, K], Lemma 1: to the boundary with class k; infinite for the class itself
+    nearest: Tensor  # [N], Corollary 2: the smallest of them
+    frobenius: Tensor  # [N], Proposition 3: what ||J||_F alone guarantees; at most `nearest`
+
+
+def distance_bounds(model: Model, x: Tensor, batch_size: int | None = None) -> Bounds:
+    """Measure how far the linearised decision boundaries are, and what ||J||_F says of them.
+
+    With k* the predicted class, ``f_k = z_k* - z_k`` and J the Jacobian of the logits at x::
+
+        boundary_k = |f_k| / ||grad z_k* - grad z_k||_2          (Lemma 1)
+        nearest    = min_k boundary_k                            (Corollary 2)
+        frobenius  = min_k |f_k| / (sqrt(2) ||J||_F)             (Proposition 3)
+
+    ``frobenius <= nearest``, always. All three are exact for a linear model; for others they hold
+    as far as the model is linear, and DeepFool's ||r|| says how far that is (its first step is
+    `nearest`). The boundary with a class whose gradient equals that of k* is infinitely far.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], each sample by itself; evaluated in eval mode and
+            left as it was.
+        x: [N, ...], floating point.
+        batch_size: samples at a time; default all. Memory: O(batch_size D), whatever K.
+
+    Returns:
+        `Bounds`, in the dtype of x (float32 for half types), in units of x. Cost: K
+        vector-Jacobian products.
+
+    Raises:
+        TypeError: x is not floating point. ValueError: a shape or batch_size is wrong.
+
+    Source: Jakubovitz & Giryes 2018, eq. 10 to 12.
+    """
+    check_input(x)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+    with quiet(model):
+        parts = [_bounds(model, part.detach()) for part in x.split(batch_size or len(x))]
+    return Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _bounds(model: Model, x: Tensor) -> Bounds:
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = logits_of(model, leaf)
+    z = logits.detach().double()
+    own = z.argmax(dim=1, keepdim=True)
+    f = (z.gather(1, own) - z).abs()
+    unit = torch.zeros_like(logits.detach())
+
+    def pulled(cotangents: Tensor) -> Tensor:
+        return pull_back(logits, leaf, cotangents[None], create_graph=False)[0].double()
+
+    # ||J||_F^2 from the differences w_k = J_k - J_k*: sum ||w_k||^2 + 2 g . sum w_k + K ||g||^2.
+    g = pulled(unit.scatter(1, own, 1.0))
+    total, squares = torch.zeros_like(g), []
+    for k in range(z.shape[1]):
+        label = torch.full_like(own, k)
+        w = pulled(unit.scatter(1, label, 1.0).scatter_add(1, own, -torch.ones_like(unit[:, :1])))
+        total += w
+        squares.append(w.square().sum(dim=1))
+    square = torch.stack(squares, dim=1)
+    whole = square.sum(dim=1) + 2 * (g * total).sum(dim=1) + z.shape[1] * g.square().sum(dim=1)
+    norm = torch.sqrt(whole.clamp(min=0))
+    f = f.scatter(1, own, float("inf"))
+    boundary = torch.where(square > 0, f / square.sqrt(), float("inf"))
+    frobenius = torch.where(norm > 0, f.amin(dim=1) / (2**0.5 * norm), float("inf"))
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    return Bounds(*(b.to(dtype) for b in (boundary, boundary.amin(dim=1), frobenius)))

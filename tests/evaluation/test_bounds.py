@@ -1,0 +1,87 @@
+"""The first-order bounds of the paper: exact where the model is linear, ordered everywhere."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import deepfool, jacobian
+from jacfast.evaluation import distance_bounds
+from tests.nets import NETS, build, draw
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_against_the_jacobian(name):
+    model, x = build(name, 5)
+    model.eval()
+    bounds = distance_bounds(model, x, batch_size=2)
+    rows, z = jacobian(model, x).detach().flatten(2), model(x).detach().flatten(1)
+    own = z.argmax(dim=1)
+    for i in range(len(x)):
+        w = (rows[i] - rows[i, own[i]]).norm(dim=1)
+        f = (z[i, own[i]] - z[i]).abs()
+        others = [k for k in range(z.shape[1]) if k != own[i]]
+        torch.testing.assert_close(bounds.boundary[i, others], (f / w)[others])
+        assert bounds.boundary[i, own[i]] == math.inf
+        torch.testing.assert_close(bounds.nearest[i], (f / w)[others].min())
+        want = f[others].min() / (math.sqrt(2) * rows[i].norm())
+        torch.testing.assert_close(bounds.frobenius[i], want)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_frobenius_bound_is_never_above_the_nearest_boundary(name):
+    model, x = build(name, 40)
+    bounds = distance_bounds(model.eval(), x)
+    assert bool((bounds.frobenius <= bounds.nearest * (1 + 1e-12)).all())
+    assert bool((bounds.frobenius > 0).all())
+
+
+def test_the_frobenius_bound_is_attained():
+    """Two classes of opposite gradients: ||w_1 - w_2|| = 2 ||w|| = sqrt(2) ||J||_F."""
+    model = nn.Linear(3, 2, bias=False).double()
+    model.weight.data = torch.tensor([[1.0, 2.0, 2.0], [-1.0, -2.0, -2.0]]).double()
+    x = draw(10, 3)
+    bounds = distance_bounds(model, x)
+    torch.testing.assert_close(bounds.frobenius, bounds.nearest)
+    torch.testing.assert_close(bounds.nearest, (x @ model.weight.data[0]).abs() / 3)
+
+
+def test_of_a_linear_model_deepfool_finds_the_nearest_boundary():
+    model, x = nn.Linear(6, 5).double(), draw(30, 6)
+    found = deepfool(model, x, overshoot=1e-6, candidates=None)
+    torch.testing.assert_close(found.norm, distance_bounds(model, x).nearest, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtypes_and_the_model_afterwards(dtype):
+    model, x = build("cnn", 3, dtype)
+    model.train()
+    bounds = distance_bounds(model, x)
+    assert {b.dtype for b in bounds} == {torch.float32}
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not x.requires_grad
+
+
+def test_a_class_of_equal_gradient_is_never_reached():
+    model = nn.Linear(2, 3).double()
+    model.weight.data = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]).double()
+    model.bias.data = torch.tensor([5.0, 4.0, 0.0]).double()
+    bounds = distance_bounds(model, torch.zeros(1, 2).double())
+    torch.testing.assert_close(
+        bounds.boundary, torch.tensor([[math.inf, math.inf, 5 / math.sqrt(2)]]).double()
+    )
+    assert bounds.nearest.item() == pytest.approx(5 / math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "error", "message"),
+    [
+        (torch.ones(2, 6).long(), {}, TypeError, "x must be floating point"),
+        (torch.ones(2, 6), {"batch_size": 0}, ValueError, "batch_size must be >= 1; got 0"),
+    ],
+)
+def test_errors(x, options, error, message):
+    with pytest.raises(error, match=message):
+        distance_bounds(nn.Linear(6, 3), x, **options)
