@@ -1,6 +1,6 @@
 """Jacobian-regularised training and DeepFool evaluation, fast enough to leave in."""
 
-from jacfast.attacks import DeepFoolResult, deepfool, fgsm
+from jacfast.attacks import DeepFoolResult, deepfool, deepfool_to_disk, fgsm
 from jacfast.evaluation import distance_bounds, rho_adv
 from jacfast.jacobian import jacobian
 from jacfast.penalties import JacobianReg, frobenius_penalty
@@ -11,6 +11,7 @@ __all__ = [
     "JacobianReg",
     "__version__",
     "deepfool",
+    "deepfool_to_disk",
     "distance_bounds",
     "fgsm",
     "frobenius_penalty",

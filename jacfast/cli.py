@@ -1,9 +1,11 @@
-"""The command line: jacfast harden, jacfast doctor."""
+"""The command line: jacfast harden, jacfast attack, jacfast doctor."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+from jacfast.attacks.options import PRESETS, VARIANTS
 from jacfast.training.options import Harden
 from jacfast.version import __version__
 
@@ -15,11 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return command(**options)
     except KeyboardInterrupt:
-        out = options.get("out")
-        print(
-            f"\njacfast: interrupted; the same command with --resume goes on from {out}",
-            file=sys.stderr,
-        )
+        again = "the same command with --resume" if "resume" in options else "the same command"
+        print(f"\njacfast: interrupted; {again} goes on from {options.get('out')}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"jacfast: {error}", file=sys.stderr)
@@ -63,7 +62,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--eval-samples", type=int, default=Harden.eval_samples, help="test images to measure on")
     add("--resume", action="store_true", help="continue an interrupted run in --out")
+    _attack_arguments(commands)
     return parser
+
+
+def _attack_arguments(commands: Any) -> None:
+    attack = commands.add_parser(
+        "attack",
+        help="attack the test images of a data set, and go on where a killed run stopped",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    attack.set_defaults(command=_attack)
+    add = attack.add_argument
+    add("name", choices=["deepfool"], help="the attack")
+    add("--model", required=True, help="package.module:factory, e.g. jacfast.models:seck_c")
+    add("--weights", type=Path, required=True, help="its state_dict (.pt or .safetensors)")
+    add("--data", type=Path, help="folder with MNIST IDX or CIFAR pickles; default: 5,000 digits")
+    add("--out", type=Path, required=True, help="folder for the results, a file per batch")
+    add("--preset", choices=sorted(PRESETS), help="the choices of another implementation")
+    add("--p", type=float, default=2.0, help="the norm: 2, inf, or any above 1")
+    add("--variant", choices=VARIANTS, default="deepfool", help="super: SuperDeepFool")
+    add("--labels", action="store_true", help="leave the true class, not the predicted one")
+    add("--samples", type=int, help="test images to attack; default: all")
+    add("--batch-size", type=int, default=500, help="images at a time")
+    add("--device", default="cpu", help="cpu or cuda")
 
 
 def _projections(text: str) -> int | str:
@@ -74,6 +96,38 @@ def _doctor() -> int:
     from jacfast.doctor import report
 
     print(report())
+    return 0
+
+
+def _attack(
+    name: str,
+    model: str,
+    weights: Path,
+    data: Path | None,
+    out: Path,
+    preset: str | None,
+    samples: int | None,
+    batch_size: int,
+    device: str,
+    labels: bool,
+    **options,
+) -> int:
+    from jacfast import data as datasets
+    from jacfast import models
+    from jacfast.attacks import deepfool_to_disk
+
+    for option, count in (("samples", samples), ("batch-size", batch_size)):
+        if count is not None and count < 1:
+            raise ValueError(f"--{option} must be >= 1; got {count}")
+    network = models.load_factory(model)
+    models.load_weights(network, weights)
+    split = datasets.load(data)
+    x, y = split.test_x[:samples], split.test_y[:samples]
+    batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
+    choices = {**(PRESETS[preset] if preset else {}), **options}
+    found = deepfool_to_disk(out, network.to(device).eval(), batches, labels=labels, **choices)
+    print(f"{name} on {split.name}, {model}\n\n{found.summary()}")
+    print(f"\nwritten: {len(batches)} files in {out}, read by DeepFoolResult.load")
     return 0
 
 

@@ -28,7 +28,7 @@ class DeepFoolResult:
     def cat(parts: list["DeepFoolResult"]) -> "DeepFoolResult":
         """Join the results of consecutive batches."""
         return DeepFoolResult(
-            **{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS},
+            **{name: torch.cat([part.tensors()[name] for part in parts]) for name in TENSORS},
             p=parts[0].p,
         )
 
@@ -52,12 +52,20 @@ class DeepFoolResult:
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows.items())
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor by its name."""
+        return {name: getattr(self, name) for name in TENSORS}
+
+    def about(self) -> dict[str, str]:
+        """Return what a file says of itself beside the tensors."""
+        return {"jacfast": "DeepFoolResult", "p": repr(self.p)}
+
     def save(self, path: str | Path) -> None:
         """Write every tensor to a safetensors file; the folder must exist."""
         from safetensors.torch import save_file
 
-        tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
-        save_file(tensors, path, metadata={"jacfast": "DeepFoolResult", "p": repr(self.p)})
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
+        save_file(tensors, path, metadata=self.about())
 
     @staticmethod
     def load(path: str | Path, device: str | torch.device = "cpu") -> "DeepFoolResult":

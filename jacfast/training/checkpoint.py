@@ -1,28 +1,15 @@
 """The state of a run in one file: written in one move, read without unpickling code."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from jacfast.files import write_atomically
+
 Config = dict[str, str | int | float]
-
-
-def write_atomically(content: bytes, path: Path) -> None:
-    """Write `content` so that at any moment `path` is whole, the old one or the new."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-        try:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-            os.replace(f.name, path)
-        except BaseException:
-            os.unlink(f.name)
-            raise
 
 
 def save_atomically(value: Any, path: Path) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import data, models
+from jacfast.files import write_atomically
 from jacfast.penalties import frobenius_penalty
 from jacfast.plots import hardening_figure
 from jacfast.training import checkpoint
@@ -75,9 +76,9 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
         "step": steps,
     }
     checkpoint.save_atomically(model.state_dict(), run.out / "hardened.pt")
-    checkpoint.write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
+    write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
     picture = hardening_figure(x, y, before.deepfool, after.deepfool)
-    checkpoint.write_atomically(picture, run.out / "harden.png")
+    write_atomically(picture, run.out / "harden.png")
     return figures
 
 
@@ -92,7 +93,7 @@ def _prepare(run: Harden, resume: bool) -> Path:
     if (run.model is None) != (run.weights is None):
         raise ValueError("model and weights go together: give both, or neither")
     run.out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_atomically(b"", run.out / ".writable")
+    write_atomically(b"", run.out / ".writable")
     (run.out / ".writable").unlink()
     save = run.out / "checkpoint.pt"
     if resume:

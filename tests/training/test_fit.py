@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from jacfast import models
+from jacfast.files import write_atomically
 from jacfast.training import checkpoint, fit
 
 
@@ -65,9 +66,9 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
-    checkpoint.write_atomically(b"old", path)
+    write_atomically(b"old", path)
     with pytest.raises(TypeError):
-        checkpoint.write_atomically("not bytes", path)  # type: ignore[arg-type]
+        write_atomically("not bytes", path)  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
