@@ -51,7 +51,9 @@ def deepfool(
     x or of the logits, whichever is coarser.
 
     Args:
-        model: maps [N, ...] to logits [N, K], each sample by itself. Logits, not probabilities.
+        model: maps [N, ...] to logits [N, K], each sample by itself. Outputs that look like
+            probabilities draw a warning: after a softmax the boundaries are the same, but far
+            from linear.
         x: [N, ...], floating point.
         y: [N] int64, the class to leave; default: the predicted one. A sample that the model does
             not classify as `y` is already fooled: r = 0.

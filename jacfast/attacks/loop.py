@@ -7,7 +7,7 @@ from jacfast.attacks.options import Options
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
-from jacfast.quiet import Model, check_labels, logits_of
+from jacfast.quiet import Model, check_labels, logits_of, warn
 from jacfast.vjp import BATCH_UP_TO, pull_back
 
 
@@ -23,6 +23,10 @@ class Loop:
         if clean.shape[1] < 2:
             raise ValueError(
                 f"model must return at least 2 logits per sample; got {clean.shape[1]}"
+            )
+        if _probabilities(clean):
+            warn(
+                "the model's outputs look like probabilities; DeepFool needs the logits before them"
             )
         for labels in (y, target):
             if labels is not None:
@@ -158,3 +162,9 @@ class Loop:
             "vjps": self.vjps,
         }
         return DeepFoolResult(**{**fields, **changes}, p=self.options.p)
+
+
+def _probabilities(outputs: Tensor) -> bool:
+    """Say whether every row is non-negative and sums to one, as after a softmax."""
+    off = (outputs.double().sum(dim=1) - 1).abs() > 1e-3
+    return not bool((off | (outputs < 0).any(dim=1)).any())

@@ -287,3 +287,34 @@ def test_bad_input_is_refused(kind, text, arguments):
     model, x = build("mlp")
     with pytest.raises(kind, match=re.escape(text)):
         deepfool(**{"model": model, "x": x, **arguments})
+
+
+def test_probabilities_draw_a_warning():
+    model, x = build("mlp", 6)
+    with pytest.warns(UserWarning, match="look like probabilities"):
+        deepfool(nn.Sequential(model, nn.Softmax(dim=1)), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        deepfool(model, x)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("exponent", [-20, -1, 1, 20])
+def test_a_power_of_two_in_front_of_the_logits_changes_nothing(name, exponent):
+    """All of f and w scale exactly, and so does no step."""
+    model, x = build(name, 12)
+    want = deepfool(model, x)
+    got = deepfool(lambda z: model(z) * 2.0**exponent, x)
+    for field in ("adversarial", "norm", "iterations", "success", "label", "vjps"):
+        assert torch.equal(getattr(got, field), getattr(want, field)), field
+
+
+@pytest.mark.parametrize("name", ["smooth_mlp", "cnn"])
+def test_threads_do_not_change_the_class(name, threads):
+    model, x = build(name, 40)
+    threads(1)
+    one = deepfool(model, x)
+    threads(4)
+    four = deepfool(model, x)
+    assert torch.equal(one.label, four.label)
+    assert torch.equal(one.iterations, four.iterations)
