@@ -121,6 +121,13 @@ FAULTS = [
         "row_norm",
     ),
     Fault(
+        "row_norm: of a thread's equal maxima the last one",
+        "row_norm.cuh",
+        "value <= highest",
+        "value < highest",
+        "row_norm",
+    ),
+    Fault(
         "deepfool_step: of equal distances the highest class",
         "deepfool_step.cuh",
         "a.winner < b.winner",

@@ -95,6 +95,17 @@ def test_the_place_of_the_maximum_in_a_long_row(life, at):
     assert grad[1, at] == -1
 
 
+@pytest.mark.parametrize("size", [9, 300, 9000])
+def test_the_first_of_equal_maxima_counts(life, size):
+    """Wherever the others are: in the same pack, with another thread, warp or part."""
+    for first, *others in ((0, 1), (2, size - 1), (3, 4, 5), (1, size // 2, size - 2), (7, 8)):
+        g = life.randn(1, size, seed=first).clamp(-4, 4)
+        g[0, [first, *others]] = -7.0
+        g.requires_grad_()
+        (grad,) = torch.autograd.grad(row_norm(g, "maxabs").sum(), g)
+        assert grad[0].nonzero().flatten().tolist() == [first]
+
+
 def test_squares_do_not_underflow(life):
     g = life.tensor([[1e-18] * 300])
     assert row_norm(g, "sumsq").item() == pytest.approx(3e-34, rel=1e-6)
