@@ -80,15 +80,15 @@ def check_input(x: Tensor) -> None:
         raise ValueError(f"x must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
 
 
-def check_labels(y: Tensor, samples: int, classes: int | None = None) -> None:
+def check_labels(y: Tensor, samples: int, classes: int | None = None, *, name: str = "y") -> None:
     """Check class labels: int64 [N], in 0 .. K - 1 once K is known."""
     if not isinstance(y, Tensor) or y.dtype != torch.int64:
         got = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"y must be an int64 tensor of labels; got {got}")
+        raise TypeError(f"{name} must be an int64 tensor of labels; got {got}")
     if y.shape != (samples,):
-        raise ValueError(f"y must have shape [N] = [{samples}]; got {list(y.shape)}")
+        raise ValueError(f"{name} must have shape [N] = [{samples}]; got {list(y.shape)}")
     if classes is None:
         return
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
-        raise ValueError(f"y must lie in 0 .. K - 1 = {classes - 1}; got {low} .. {high}")
+        raise ValueError(f"{name} must lie in 0 .. K - 1 = {classes - 1}; got {low} .. {high}")

@@ -45,7 +45,7 @@ fi
 
 # The whole suite, less what runs the kernels on the CPU and what builds wheels.
 suite() {
-  step tests 230 "$python" -m pytest -q -rs -p no:cacheprovider -k "not emulated" \
+  step tests 200 "$python" -m pytest -q -rs -p no:cacheprovider -k "not emulated" \
     --ignore=tests/emulation --ignore=tests/test_build.py tests
 }
 
@@ -55,7 +55,7 @@ suite() {
 sanitize() {
   local kernels=(--kernel-name kns=jacfast)
   [ "$1" = initcheck ] && kernels=()
-  step "$1" 230 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" \
+  step "$1" 200 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" \
     --error-exitcode 9 "${kernels[@]}" --target-processes application-only --report-api-errors no \
     "$python" -m pytest -q -x -p no:cacheprovider -k "cuda and not compiled and not any_shape" \
     tests/ops

@@ -1,10 +1,6 @@
 // Launching: one checked call, the element type, and how many threads a row deserves.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -12,7 +8,6 @@
 #include <string>
 
 #include "../dtype.h"
-#include "../split.h"
 #include "device.cuh"
 #include "stream.h"
 

@@ -72,27 +72,30 @@ inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
 
 inline int cpu_threads() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
-// Run an op's twin for the device of `tensor`, on its current stream; register it under its name.
-#if defined(JACFAST_EMULATED)  // the tests build the ops once more, over the emulated CUDA kernels
+// Run an op's twin for the device of `tensor`, on its current stream. The tests build the ops once
+// more, under another name, over the emulated CUDA kernels.
+#if defined(JACFAST_EMULATED)
 #define JACFAST_LIBRARY jacfast_emulated
 #define JACFAST_RUN(name, op, tensor) cuda::name(op, nullptr)
-#else
+#elif defined(JACFAST_CUDA)
 #define JACFAST_LIBRARY jacfast
-#endif
-#if defined(JACFAST_CUDA)
 #define JACFAST_RUN(name, op, tensor)                                       \
   if ((tensor).is_cuda()) {                                                 \
     const c10::cuda::CUDAGuard guard((tensor).device());                    \
     cuda::name(op, c10::cuda::getCurrentCUDAStream((tensor).get_device())); \
   } else                                                                    \
     cpu::name(op, cpu_threads())
+#else
+#define JACFAST_LIBRARY jacfast
+#define JACFAST_RUN(name, op, tensor) cpu::name(op, cpu_threads())
+#endif
+
+// Register an op for the devices that were built.
+#if defined(JACFAST_CUDA)
 #define JACFAST_IMPL(name)                                                       \
   TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CPU, m) { m.impl(#name, &jacfast::name); } \
   TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CUDA, m) { m.impl(#name, &jacfast::name); }
 #else
-#ifndef JACFAST_RUN
-#define JACFAST_RUN(name, op, tensor) cpu::name(op, cpu_threads())
-#endif
 #define JACFAST_IMPL(name) \
   TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CPU, m) { m.impl(#name, &jacfast::name); }
 #endif

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.options import PRESETS
+from jacfast.quiet import quiet
 
 
 def for_foolbox(**options) -> Any:
@@ -87,8 +88,8 @@ def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
                 box = float(box[0]), float(box[1])
             choices = {**PRESETS["art"], "clip": box, "clip_steps": box is not None, **options}
             at = torch.from_numpy(x).to(self.estimator.device)
-            network.eval()  # as ART's own attacks leave it
-            found = deepfool(lambda z: network(z)[-1], at, batch_size=batch_size, **choices)
+            with quiet(network):
+                found = deepfool(lambda z: network(z)[-1], at, batch_size=batch_size, **choices)
             return found.adversarial.cpu().numpy()
 
     return DeepFool(estimator=classifier)

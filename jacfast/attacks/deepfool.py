@@ -128,9 +128,9 @@ def _check(
     batch_size: int | None,
     samples: int,
 ) -> None:
-    for labels in (y, target):
+    for name, labels in (("y", y), ("target", target)):
         if labels is not None:
-            check_labels(labels, samples)
+            check_labels(labels, samples, name=name)
     if y is not None and target is not None:
         raise ValueError("give y, the classes to leave, or target, the classes to reach; got both")
     if variant not in VARIANTS:

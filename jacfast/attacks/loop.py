@@ -28,9 +28,9 @@ class Loop:
             warn(
                 "the model's outputs look like probabilities; DeepFool needs the logits before them"
             )
-        for labels in (y, target):
+        for name, labels in (("y", y), ("target", target)):
             if labels is not None:
-                check_labels(labels, *clean.shape)
+                check_labels(labels, *clean.shape, name=name)
         self.origin = clean.argmax(dim=1) if y is None else y
         self.labels = self._candidates(clean) if target is None else target[:, None]
         self.r = torch.zeros_like(x)
@@ -166,5 +166,5 @@ class Loop:
 
 def _probabilities(outputs: Tensor) -> bool:
     """Say whether every row is non-negative and sums to one, as after a softmax."""
-    off = (outputs.double().sum(dim=1) - 1).abs() > 1e-3
-    return not bool((off | (outputs < 0).any(dim=1)).any())
+    sums_to_one = (outputs.double().sum(dim=1) - 1).abs() <= 1e-3  # False for NaN
+    return bool((sums_to_one & (outputs >= 0).all(dim=1)).all())

@@ -13,7 +13,7 @@ POINTS = ("overshot", "plain")
 VARIANTS = ("deepfool", "super")
 
 # Arguments of `deepfool` for the semantics of others: `deepfool(model, x, **PRESETS["lts4"])`.
-# foolbox, advlib and torchattacks start from given labels: pass y as well.
+# foolbox and adv-lib start from given labels: pass y as well.
 PRESETS: dict[str, dict] = {
     # Algorithm 2 of the paper: every class, no box, overshoot added at the end.
     "paper": {"candidates": None, "linearize": "plain", "test": "plain", "max_iter": 100},
@@ -107,6 +107,8 @@ class Options:
     def _check_restriction(self, x: Tensor) -> None:
         if self.mask is not None and self.subspace is not None:
             raise ValueError("give mask or subspace; got both")
+        if self.mask is not None and not isinstance(self.mask, Tensor):
+            raise TypeError(f"mask must be a torch.Tensor; got {type(self.mask).__name__}")
         if self.mask is not None and self.mask.shape != x.shape[1:]:
             raise ValueError(
                 f"mask must have the shape of one sample, {list(x.shape[1:])}; "

@@ -1,4 +1,4 @@
-"""DeepFool over a data set of any size: results on disk as they come, resumable."""
+"""DeepFool over a data set: results on disk as they come, resumable."""
 
 import hashlib
 import json
@@ -38,7 +38,8 @@ def deepfool_to_disk(
         options: passed on to `deepfool`.
 
     Returns:
-        The joined result of all batches, on the CPU.
+        The joined result of all batches, on the CPU: it must fit in memory. The files of a run that
+        does not are all there, and `DeepFoolResult.load` reads them one by one.
 
     Raises:
         ValueError: `out` belongs to a run with other options, weights or batches (nothing in it is

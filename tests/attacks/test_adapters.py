@@ -54,6 +54,9 @@ def test_art(problem):
     classifier = PyTorchClassifier(
         model, torch.nn.CrossEntropyLoss(), (2, 8, 8), 5, clip_values=(0.0, 1.0), device_type="cpu"
     )
+    classifier.model.train()
+    for_art(classifier).generate(x.numpy())
+    assert all(module.training for module in classifier.model.modules())
     want = DeepFool(classifier, verbose=False, batch_size=12, nb_grads=5).generate(x.numpy())
     got = for_art(classifier).generate(x.numpy())
     assert got.dtype == want.dtype

@@ -296,6 +296,7 @@ def test_probabilities_draw_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         deepfool(model, x)
+        deepfool(lambda z: model(z) * float("nan"), x)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

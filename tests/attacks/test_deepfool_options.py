@@ -259,7 +259,8 @@ def test_super_is_never_longer(network, clip):
         ({"subspace": torch.ones(2, 3)}, r"subspace must have shape \[m, D\]"),
         ({"mask": torch.ones(7), "subspace": torch.eye(7)}, "give mask or subspace; got both"),
         ({"y": torch.zeros(4).long(), "target": torch.zeros(4).long()}, "got both"),
-        ({"target": torch.full((4,), 9)}, "9"),
+        ({"target": torch.full((4,), 9)}, r"target must lie in 0 .. K - 1 = 4; got 9 .. 9"),
+        ({"target": torch.zeros(3).long()}, r"target must have shape \[N\] = \[4\]; got \[3\]"),
         ({"variant": "fast"}, "variant must be one of deepfool, super; got 'fast'"),
         ({"variant": "super", "p": 3.0}, "variant='super' needs p=2; got 3.0"),
         ({"variant": "super", "max_norm": 1.0}, "variant='super' needs max_norm=None; got 1.0"),
@@ -269,3 +270,8 @@ def test_super_is_never_longer(network, clip):
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         deepfool(linear(), draw(4, 7), **options)
+
+
+def test_a_mask_must_be_a_tensor():
+    with pytest.raises(TypeError, match=r"mask must be a torch\.Tensor; got list"):
+        deepfool(linear(), draw(4, 7), mask=[1] * 7)
