@@ -28,13 +28,14 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
     shape = (len(cotangents), len(x), -1)
-    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs):
+    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs, create_graph):
         try:
             return _grad(outputs, x, cotangents, create_graph, batched=True).reshape(shape)
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
     rows = [_grad(outputs, x, v, create_graph, batched=False) for v in cotangents]
-    return torch.stack(rows).reshape(shape)
+    joined = torch.stack(rows) if len(rows) > 1 else rows[0]  # one row is not copied
+    return joined.reshape(shape)
 
 
 def _grad(
@@ -54,12 +55,12 @@ def _grad(
     return g
 
 
-def _batches(outputs: Tensor) -> bool:
+def _batches(outputs: Tensor, create_graph: bool) -> bool:
     """Say whether a batched backward keeps the derivative of the derivative.
 
     Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
     derivative without an error; looped, the same graph is right, or raises. So one such node
-    anywhere in the graph rules batching out.
+    anywhere in the graph rules batching out; lean layers do so only where a graph is asked for.
     """
     if torch.compiler.is_compiling():
         return False
@@ -68,7 +69,9 @@ def _batches(outputs: Tensor) -> bool:
         node = todo.pop()
         if node is None or node in seen:
             continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and (
+            create_graph or not getattr(node._forward_cls, "first_derivative_batches", False)
+        ):
             return False
         seen.add(node)
         todo += [following for following, _ in node.next_functions]

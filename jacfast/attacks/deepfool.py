@@ -7,6 +7,7 @@ from jacfast.attacks.loop import Loop
 from jacfast.attacks.options import VARIANTS, Options
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.superdeepfool import superdeepfool
+from jacfast.lean import lean
 from jacfast.quiet import Model, check_input, check_labels, quiet
 
 
@@ -110,7 +111,7 @@ def deepfool(
     _check(y, target, variant, options, batch_size, len(x))
     step = batch_size or len(x)
     starts = tqdm(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
-    with quiet(model):
+    with quiet(model), lean(model):
         parts = []
         for start in starts:
             part = slice(start, start + step)

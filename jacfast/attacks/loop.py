@@ -8,7 +8,14 @@ from jacfast.attacks.result import DeepFoolResult
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
 from jacfast.quiet import Model, check_labels, logits_of, warn
-from jacfast.vjp import BATCH_UP_TO, pull_back
+from jacfast.vjp import pull_back
+
+# On a CPU, samples per pass through the model, and gradient rows per backward pass: more of them
+# leave the caches, fewer do not fill the threads (benchmarks/README.md, 'Rows at once').
+AT_ONCE = 128
+# Entries of the rows computed at once, beyond which only one row of each sample is held: batching
+# saves the cost of the calls, and that is small beside such rows.
+ENTRIES = 2**19
 
 
 class Loop:
@@ -54,23 +61,30 @@ class Loop:
 
     def attack(self) -> DeepFoolResult:
         """Step until every sample is fooled, stalled or out of iterations."""
-        linearize, test = self.options.linearize, self.options.test
         active = torch.arange(len(self.x), device=self.x.device)
+        at_once = AT_ONCE if self.x.device.type == "cpu" else len(active)
         for _ in range(self.options.max_iter):
-            leaf, logits = self._forward(active, test, graph=linearize == test)
-            running = self._running(active, logits)
-            left = active[running]  # the one look at the device of an iteration
-            if len(left) == 0:
+            if len(active) == 0:
                 break
-            finished = len(active) - len(left)
-            if linearize != test or finished * self.labels.shape[1] > len(left):
-                # finished samples would cost a backward pass per candidate: a fresh forward is less
-                active = left
-                leaf, logits = self._forward(active, linearize, graph=True)
-                running = torch.ones_like(running[: len(active)])
-            self._step(active, leaf, logits, running)
-            active = active[running & ~self.stalled[active]]
+            active = torch.cat([self._iterate(part) for part in active.split(at_once)])
         return self._result()
+
+    def _iterate(self, active: Tensor) -> Tensor:
+        """Take a step with those of these samples that are not yet fooled; return these."""
+        linearize, test = self.options.linearize, self.options.test
+        leaf, logits = self._forward(active, test, graph=linearize == test)
+        running = self._running(active, logits)
+        left = active[running]  # the one look at the device of an iteration
+        if len(left) == 0:
+            return left
+        finished = len(active) - len(left)
+        if linearize != test or finished * self.labels.shape[1] > len(left):
+            # finished samples would cost a backward pass per candidate: a fresh forward is less
+            active = left
+            leaf, logits = self._forward(active, linearize, graph=True)
+            running = torch.ones_like(running[: len(active)])
+        self._step(active, leaf, logits, running)
+        return left
 
     def _forward(self, active: Tensor, kind: str, graph: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(graph):
@@ -81,7 +95,7 @@ class Loop:
         """Say which samples are not where they should be; with logits NaN or +inf they stall."""
         sane = (logits < float("inf")).all(dim=1)
         self.stalled[active] |= ~sane
-        return sane & ~self._fooled(active, logits.argmax(dim=1))
+        return ~self.stalled[active] & ~self._fooled(active, logits.argmax(dim=1))
 
     def _fooled(self, active: Tensor, label: Tensor) -> Tensor:
         if self.target is None:
@@ -94,7 +108,7 @@ class Loop:
         origin = self.origin[active] if self.target is None else z.argmax(dim=1)
         nearest = Nearest.empty(len(active), leaf[0].numel(), leaf)
         f = z.gather(1, labels) - z.gather(1, origin[:, None])
-        at_once = max(1, BATCH_UP_TO // len(active))
+        at_once = max(1, min(AT_ONCE // len(active), ENTRIES // leaf.numel()))
         for start in range(0, labels.shape[1], at_once):
             part = labels[:, start : start + at_once].T
             vectors = torch.zeros(len(part), *z.shape, dtype=z.dtype, device=z.device)

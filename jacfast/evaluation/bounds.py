@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.lean import lean
 from jacfast.quiet import Model, check_input, logits_of, quiet
 from jacfast.vjp import pull_back
 
@@ -48,7 +49,7 @@ def distance_bounds(model: Model, x: Tensor, batch_size: int | None = None) -> B
     check_input(x)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be >= 1; got {batch_size}")
-    with quiet(model):
+    with quiet(model), lean(model):
         parts = [_bounds(model, part.detach()) for part in x.split(batch_size or len(x))]
     return Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

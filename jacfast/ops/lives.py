@@ -40,11 +40,13 @@ def native(tensor: torch.Tensor) -> bool:
     torch.library ops carry no rule for torch.func transforms (an error) or forward-mode duals (a
     silent zero tangent), so under either the op steps aside for its reference, which has both.
     """
-    return (
-        life(tensor.device) != "reference"
-        and not torch._C._are_functorch_transforms_active()
-        and torch.autograd.forward_ad._current_level < 0
-    )
+    return life(tensor.device) != "reference" and not transformed()
+
+
+def transformed() -> bool:
+    """Say whether a torch.func transform or forward-mode AD is at work."""
+    functorch = torch._C._are_functorch_transforms_active()
+    return functorch or torch.autograd.forward_ad._current_level >= 0
 
 
 def reason(device: torch.device) -> str:

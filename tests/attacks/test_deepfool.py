@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jacfast import DeepFoolResult, deepfool
+from jacfast.attacks import loop
 from tests.nets import RTOL, build, draw, parameters, relative_error, rows_of
 
 FIELDS = ("adversarial", "r", "norm", "iterations", "success", "before", "label", "stalled")
@@ -150,6 +152,48 @@ def test_batching_order_and_layout_do_not_matter(linearize, test):
             # with "plain" whether there is a last step may hang on a rounding
             got, expected = getattr(run, field), getattr(want, field)
             assert relative_error(got, expected) < 1e-9, f"{name}: {field}"
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_more_samples_than_go_through_the_model_at_once(name, monkeypatch):
+    """Passes of 7 samples and 7 rows, or everything at once: the same result."""
+    model, x = build(name, samples=30)
+    want = deepfool(model, x, max_iter=6)
+    seen = []
+    watch = model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    monkeypatch.setattr(loop, "AT_ONCE", 7)
+    got = deepfool(model, x, max_iter=6)
+    watch.remove()
+    assert seen[1:6] == [7, 7, 7, 7, 2]  # after the clean logits
+    for field in FIELDS:
+        assert relative_error(getattr(got, field), getattr(want, field)) < 1e-9, field
+
+
+def test_one_look_at_the_device_an_iteration():
+    """A look is what waits for a GPU: an index by a mask, or a number that the host reads."""
+
+    class Looks(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            name = func.overloadpacket.__name__
+            masked = name.startswith("index") and any(
+                i is not None and i.dtype == torch.bool for i in args[1]
+            )
+            waits = name in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero")
+            self.count += masked or waits
+            return func(*args, **(kwargs or {}))
+
+    model, x = build("cnn", samples=6)
+    counts = []
+    for steps in (3, 8):
+        with Looks() as looks:
+            # as far as the last step: the target is out of reach
+            target = torch.zeros(6, dtype=torch.int64)
+            result = deepfool(model, x, target=target, max_norm=1e-3, max_iter=steps)
+        assert int(result.iterations.min()) == steps
+        counts.append(looks.count)
+    assert counts[1] - counts[0] == 5
 
 
 def test_images_in_channels_last():
