@@ -18,23 +18,27 @@ RESULTS = Path(os.environ.get("JACFAST_RESULTS") or Path(__file__).parent / "res
 
 
 def take_turns(
-    contenders: dict[str, Callable[[], object]], repeats: int, kernels: bool = False
+    contenders: dict[str, Callable[[], object]],
+    repeats: int,
+    kernels: bool = False,
+    warm: bool = True,
 ) -> dict[str, dict]:
     """Time every contender `repeats` times, in turns, so that drift of the machine hits all alike.
 
     Args:
         kernels: on a GPU, time what the device does between two events, with the host far enough
             ahead that launches cost nothing; else what passes until the device is done.
+        warm: run one round more before the first, which is not counted.
 
     Returns:
-        By name: median, fastest and slowest seconds. One round before the first is not counted.
+        By name: median, fastest and slowest seconds.
     """
     seconds = _device_seconds if kernels and torch.cuda.is_available() else _seconds
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for repeat in range(repeats + 1):
+    for repeat in range(-warm, repeats):
         for name, run in contenders.items():
             spent = seconds(run)
-            if repeat:
+            if repeat >= 0:
                 times[name].append(spent)
     return {
         name: {"median": statistics.median(t), "fastest": min(t), "slowest": max(t)}

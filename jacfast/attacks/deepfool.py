@@ -6,6 +6,7 @@ from tqdm import tqdm
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.options import VARIANTS, Options
 from jacfast.attacks.result import DeepFoolResult
+from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
 from jacfast.lean import lean
 from jacfast.quiet import Model, check_input, check_labels, quiet
@@ -111,12 +112,13 @@ def deepfool(
     _check(y, target, variant, options, batch_size, len(x))
     step = batch_size or len(x)
     starts = tqdm(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
+    search = Search(model, options)
     with quiet(model), lean(model):
         parts = []
         for start in starts:
             part = slice(start, start + step)
             leave, reach = (None if labels is None else labels[part] for labels in (y, target))
-            loop = Loop(model, x[part].detach(), leave, reach, options)
+            loop = Loop(search, x[part].detach(), leave, reach)
             parts.append(superdeepfool(loop) if variant == "super" else loop.attack())
     return DeepFoolResult.cat(parts)
 

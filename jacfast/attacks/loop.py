@@ -3,30 +3,24 @@
 import torch
 from torch import Tensor
 
-from jacfast.attacks.options import Options
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.ops import Nearest, deepfool_candidate, row_norm
-from jacfast.ops.deepfool_candidate import keep_nearer
-from jacfast.quiet import Model, check_labels, logits_of, warn
-from jacfast.vjp import pull_back
+from jacfast.attacks.search import Search
+from jacfast.ops import Nearest
+from jacfast.quiet import check_labels, logits_of, warn
 
-# On a CPU, samples per pass through the model, and gradient rows per backward pass: more of them
-# leave the caches, fewer do not fill the threads (benchmarks/README.md, 'Rows at once').
+# On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
+# threads (benchmarks/README.md, 'Rows at once').
 AT_ONCE = 128
-# Entries of the rows computed at once, beyond which only one row of each sample is held: batching
-# saves the cost of the calls, and that is small beside such rows.
-ENTRIES = 2**19
 
 
 class Loop:
     """The state of every sample of a batch, and the loop over those not yet fooled."""
 
-    def __init__(
-        self, model: Model, x: Tensor, y: Tensor | None, target: Tensor | None, options: Options
-    ) -> None:
-        self.model, self.x, self.target, self.options = model, x, target, options
+    def __init__(self, search: Search, x: Tensor, y: Tensor | None, target: Tensor | None) -> None:
+        self.search, self.model, self.options = search, search.model, search.options
+        self.x, self.target = x, target
         with torch.no_grad():
-            clean = logits_of(model, x.clone())  # a copy: the model may work in place
+            clean = logits_of(self.model, x.clone())  # a copy: the model may work in place
         if clean.shape[1] < 2:
             raise ValueError(
                 f"model must return at least 2 logits per sample; got {clean.shape[1]}"
@@ -63,9 +57,11 @@ class Loop:
         """Step until every sample is fooled, stalled or out of iterations."""
         active = torch.arange(len(self.x), device=self.x.device)
         at_once = AT_ONCE if self.x.device.type == "cpu" else len(active)
-        for _ in range(self.options.max_iter):
+        for number in range(self.options.max_iter):
             if len(active) == 0:
                 break
+            if number == 1:
+                self.search.learn(self.x, len(active) * self.labels.shape[1])
             active = torch.cat([self._iterate(part) for part in active.split(at_once)])
         return self._result()
 
@@ -104,33 +100,13 @@ class Loop:
 
     def _step(self, active: Tensor, leaf: Tensor, logits: Tensor, running: Tensor) -> None:
         """Add to r the step onto the nearest boundary, for the running samples of `active`."""
-        z, labels = logits.detach(), self.labels[active]
-        origin = self.origin[active] if self.target is None else z.argmax(dim=1)
-        nearest = Nearest.empty(len(active), leaf[0].numel(), leaf)
-        f = z.gather(1, labels) - z.gather(1, origin[:, None])
-        at_once = max(1, min(AT_ONCE // len(active), ENTRIES // leaf.numel()))
-        for start in range(0, labels.shape[1], at_once):
-            part = labels[:, start : start + at_once].T
-            vectors = torch.zeros(len(part), *z.shape, dtype=z.dtype, device=z.device)
-            vectors.scatter_(2, part[..., None], 1.0)
-            vectors.scatter_(2, origin.expand_as(part)[..., None], -1.0)
-            for j, w in enumerate(pull_back(logits, leaf, vectors, create_graph=False)):
-                self._offer(self.options.restrict(w), f[:, start + j].to(w.dtype), part[j], nearest)
-        self.vjps[active] += labels.shape[1]
+        labels = self.labels[active]
+        origin = self.origin[active] if self.target is None else logits.argmax(dim=1)
+        nearest, rows = self.search.nearest(leaf, logits, origin, labels, running)
+        self.vjps[active] += rows
         self.stalled[active] |= running & (nearest.winner < 0)
         self.iterations[active] += running & (nearest.winner >= 0)
         self._move(active, self._length(active, nearest, running).view_as(leaf))
-
-    def _offer(self, w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) -> None:
-        """Offer a candidate to the running nearest boundary, w measured in the dual norm."""
-        q = self.options.q
-        if q == 2:
-            deepfool_candidate(w, f, label, nearest)
-        elif q == 1:
-            keep_nearer(w, f, label, row_norm(w, "sumabs").double(), nearest)
-        else:
-            norm = torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
-            keep_nearer(w, f, label, norm, nearest)
 
     def _length(self, active: Tensor, nearest: Nearest, running: Tensor) -> Tensor:
         """Return the step [n, D], lengthened where x could not resolve it, 0 where not running."""

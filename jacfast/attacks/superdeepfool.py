@@ -19,7 +19,7 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
     boundary there, the gradient of ``z_new - z_origin``, and moves to ``x + ((p - x) . n) n``. A
     sample is done when that point is fooled. The shortest fooled point of all is kept.
     """
-    model, x, options = first.model, first.x, first.options
+    x, options = first.x, first.options
     best = first.attack()
     found, size = best.adversarial.clone(), torch.where(best.success, best.norm, float("inf"))
     vjps, iterations = best.vjps.clone(), best.iterations.clone()
@@ -35,7 +35,7 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
         active, moved, origin = active[~fooled], moved[~fooled], origin[~fooled]
         if len(active) == 0:
             break
-        again = Loop(model, moved, origin, None, options)
+        again = Loop(first.search, moved, origin, None)
         step = again.attack()
         vjps[active] += step.vjps
         iterations[active] += step.iterations

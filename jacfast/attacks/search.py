@@ -1,0 +1,132 @@
+"""The search for the nearest linearised boundary of each sample of a batch."""
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.options import Options
+from jacfast.lipschitz import chain, gradient_bound
+from jacfast.ops import Nearest, deepfool_candidate, row_norm
+from jacfast.ops.deepfool_candidate import keep_nearer
+from jacfast.quiet import Model, logits_of
+from jacfast.vjp import pull_back
+
+# Gradient rows per backward pass: batching saves calls until the caches are full, and nothing where
+# a row is long (benchmarks/README.md, 'Rows at once').
+ROWS, ENTRIES = 128, 2**19
+# Rows ahead, from which on a bound of the gradients costs less than the rows that it saves.
+WORTH = 1000
+
+
+class Search:
+    """Compares the candidates' distances, and skips those that cannot be the nearest.
+
+    The distance to the boundary with class k is |f_k| / ||w_k||, and f_k costs nothing. Where the
+    layers of the network are known, ||w_k|| is bounded (`gradient_bound`), so the distance is at
+    least ``|f_k| / bound_k``. A candidate for which that is more than the nearest distance found so
+    far is never the winner, and its row is not computed. Near a boundary, that is most of them.
+    """
+
+    def __init__(self, model: Model, options: Options) -> None:
+        self.model, self.options = model, options
+        # in the 2-norm, and where a count of what is left costs no wait for a device
+        self.layers = chain(model) if options.p == 2 else None
+        self.bound: tuple[float, Tensor] | None = None
+
+    def learn(self, x: Tensor, rows: int) -> None:
+        """Bound the gradients, once, if so many rows at most are worth it."""
+        wide = x.dtype in (torch.float32, torch.float64)
+        if self.bound or self.layers is None or rows < WORTH or not wide:
+            return
+        if x.device.type == "cpu":
+            bound = gradient_bound(self.layers, x)
+            self.bound = bound if bound[0] < float("inf") else None
+
+    def nearest(
+        self, leaf: Tensor, logits: Tensor, origin: Tensor, labels: Tensor, running: Tensor
+    ) -> tuple[Nearest, Tensor]:
+        """Find the nearest boundary of the n running samples.
+
+        Args:
+            leaf, logits: [n, ...] and [n, K], the graph.
+            origin: [n], the class to leave; labels: [n, C], the candidates.
+            running: [n] bool, whose result matters.
+
+        Returns:
+            The nearest, and [n] int64, how many rows each sample cost.
+        """
+        z = logits.detach()
+        f = z.gather(1, labels) - z.gather(1, origin[:, None])
+        least = self._least(f, origin, labels, running)
+        if least is not None:
+            least, order = least.sort(dim=1)
+            labels, f = labels.gather(1, order), f.gather(1, order)
+        nearest = Nearest.empty(len(leaf), leaf[0].numel(), leaf)
+        rows = torch.zeros_like(origin)
+        here, part, start = torch.arange(len(leaf), device=leaf.device), nearest, 0
+        while start < labels.shape[1]:
+            count = max(1, min(ROWS // len(here), ENTRIES // leaf.numel()))
+            if least is not None and start == 0:
+                count = 1  # the likely winner first
+            elif least is not None:
+                possible = least[here, start] < part.distance
+                left = int(possible.sum())
+                if left == 0:
+                    break
+                if 2 * left <= len(
+                    here
+                ):  # a forward pass of these costs less than the others' rows
+                    _put_back(part, nearest, here)
+                    here = here[possible]
+                    part = Nearest(*(field[here] for field in nearest))
+                    leaf = leaf.detach()[possible].requires_grad_()
+                    with torch.enable_grad():
+                        logits = logits_of(self.model, leaf)
+            now = slice(start, start + count)
+            self._offer(leaf, logits, origin[here], labels[here, now], f[here, now], part)
+            rows[here] += labels[here, now].shape[1]
+            start += count
+        _put_back(part, nearest, here)
+        return nearest, rows
+
+    def _least(self, f: Tensor, origin: Tensor, labels: Tensor, running: Tensor) -> Tensor | None:
+        """Return the least distance [n, C] that each candidate can have, if that is known."""
+        if self.bound is None:
+            return None
+        front, weight = self.bound
+        last = torch.cdist(weight[None], weight[None])[0]
+        least = f.abs() / (front * last[labels, origin[:, None]])
+        return least.masked_fill(~running[:, None], float("inf"))
+
+    def _offer(
+        self,
+        leaf: Tensor,
+        logits: Tensor,
+        origin: Tensor,
+        labels: Tensor,
+        f: Tensor,
+        nearest: Nearest,
+    ) -> None:
+        """Compute the rows of the candidates `labels` [n, c] and offer them, one by one."""
+        vectors = torch.zeros(labels.shape[1], *logits.shape, dtype=f.dtype, device=f.device)
+        vectors.scatter_(2, labels.T[..., None], 1.0)
+        vectors.scatter_(2, origin.expand_as(labels.T)[..., None], -1.0)
+        rows = pull_back(logits, leaf, vectors, create_graph=False)
+        for w, value, label in zip(rows, f.T, labels.T, strict=True):
+            self._keep(self.options.restrict(w), value.to(w.dtype), label, nearest)
+
+    def _keep(self, w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) -> None:
+        """Offer a candidate to the running nearest boundary, w measured in the dual norm."""
+        q = self.options.q
+        if q == 2:
+            deepfool_candidate(w, f, label, nearest)
+        elif q == 1:
+            keep_nearer(w, f, label, row_norm(w, "sumabs").double(), nearest)
+        else:
+            norm = torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
+            keep_nearer(w, f, label, norm, nearest)
+
+
+def _put_back(part: Nearest, nearest: Nearest, here: Tensor) -> None:
+    if part is not nearest:
+        for whole, field in zip(nearest, part, strict=True):
+            whole[here] = field

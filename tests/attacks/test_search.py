@@ -1,0 +1,95 @@
+"""Skipping candidates that cannot be the nearest changes the cost, not the result."""
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import data, deepfool, models
+from jacfast.attacks import search
+from tests.nets import build, draw
+
+FIELDS = ("adversarial", "norm", "iterations", "success", "label", "stalled")
+CASES = {
+    "default": {},
+    "box": {"clip": (-2.0, 2.0), "floor": 1e-4},
+    "clipped steps": {"clip": (-2.0, 2.0), "clip_steps": True},
+    "all, plain": {"candidates": None, "linearize": "plain", "test": "plain"},
+    "mixed points": {"linearize": "plain", "max_iter": 20},
+    "super": {"variant": "super"},
+    "batches": {"batch_size": 17},
+}
+
+
+def both(model, x, monkeypatch, **options):
+    """Attack without skipping and with it, also where it is not worth its cost."""
+    monkeypatch.setattr(search, "WORTH", float("inf"))
+    want = deepfool(model, x, **options)
+    monkeypatch.setattr(search, "WORTH", 0)
+    return want, deepfool(model, x, **options)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_result_is_the_same(name, case, monkeypatch):
+    model, x = build(name, 60)
+    want, got = both(model, x.clamp(-2, 2), monkeypatch, **CASES[case])
+    for field in FIELDS:
+        a, b = getattr(want, field), getattr(got, field)
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12, msg=field)
+    assert bool((got.vjps <= want.vjps).all())
+
+
+def test_a_mask_only_adds_to_the_distances(monkeypatch):
+    model, x = build("mlp", 40)
+    mask = torch.tensor([1, 1, 0, 1, 0, 1])
+    want, got = both(model, x, monkeypatch, mask=mask)
+    torch.testing.assert_close(got.r, want.r)
+
+
+def test_digits_in_a_box_cost_less_than_half(monkeypatch):
+    """Many steps end near the boundary, where one candidate is far nearer than the others."""
+    torch.manual_seed(0)
+    model, x = models.seck_c().eval(), data.load(None).test_x[:50]
+    torch.nn.init.normal_(model[-1].weight, std=0.3)
+    want, got = both(model, x, monkeypatch, clip=(0.0, 1.0), clip_steps=True)
+    torch.testing.assert_close(got.r, want.r)
+    assert torch.equal(got.label, want.label)
+    assert 2 * int(got.vjps.sum()) < int(want.vjps.sum())
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_a_bound_that_is_too_low_would_show(target, monkeypatch):
+    """The samples' nearest classes differ from those of the lowest bound: see them missed."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 8)).double(), draw(80, 6)
+    monkeypatch.setattr(
+        search, "gradient_bound", lambda layers, x: (1e-6, layers[-1].weight.detach())
+    )
+    options = {"clip": (-0.5, 0.5)} if not target else {"target": torch.zeros(80).long()}
+    want, got = both(model, x.clamp(-0.5, 0.5), monkeypatch, max_iter=6, **options)
+    same = torch.allclose(want.r, got.r)
+    assert same == target  # with one candidate there is nothing to skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_skips_nothing(dtype, monkeypatch):
+    model, x = build("mlp", 20)
+    want, got = both(model.to(dtype), x.to(dtype), monkeypatch)
+    assert torch.equal(got.vjps, want.vjps)
+    assert torch.equal(got.r, want.r)
+
+
+def test_without_a_finite_bound_nothing_is_skipped(monkeypatch):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(108, 6)).double()
+    model[-1].weight.data[1] = model[-1].weight.data[0]  # two classes that differ by a constant
+    want, got = both(model, draw(20, 2, 6, 6), monkeypatch, clip=(-5.0, 5.0))
+    assert torch.equal(got.vjps, want.vjps)
+    assert torch.equal(got.r, want.r)
+
+
+def test_other_norms_skip_nothing(monkeypatch):
+    model, x = build("mlp", 20)
+    want, got = both(model, x, monkeypatch, p=float("inf"))
+    assert torch.equal(got.vjps, want.vjps)

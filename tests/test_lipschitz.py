@@ -1,0 +1,124 @@
+"""Bounds of gradients, against the gradients and against singular values."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import jacobian
+from jacfast.lipschitz import _norm, chain, gradient_bound
+from tests.nets import draw
+
+LAYERS = {
+    "linear": (nn.Linear(6, 4), (6,)),
+    "wide linear": (nn.Linear(4, 40), (4,)),
+    "conv": (nn.Conv2d(2, 3, 3, padding=1), (2, 6, 5)),
+    "full padding": (nn.Conv2d(1, 3, 3, padding=2), (1, 4, 4)),
+    "same": (nn.Conv2d(2, 2, (3, 2), padding="same"), (2, 5, 5)),
+    "stride": (nn.Conv2d(2, 4, 3, stride=2), (2, 7, 7)),
+    "dilation": (nn.Conv2d(1, 2, 3, dilation=2, padding=2), (1, 6, 6)),
+    "groups": (nn.Conv2d(4, 6, 3, groups=2), (4, 5, 5)),
+    "average pool": (nn.AvgPool2d(2), (2, 4, 4)),
+    "overlapping average": (nn.AvgPool2d(3, stride=1), (1, 5, 5)),
+}
+
+
+def matrix_of(layer, shape):
+    """Return the derivative of a linear layer as a matrix."""
+    x = torch.zeros(1, *shape, dtype=torch.float64)
+    return torch.func.jacrev(layer)(x).reshape(-1, x.numel()).detach()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_norm_of_a_layer_is_bounded(name):
+    layer, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer = layer.double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    exact = float(torch.linalg.matrix_norm(matrix_of(layer, shape), 2))
+    bound = _norm(layer, torch.zeros(1, *shape, dtype=torch.float64))
+    slack = 1.2 if "linear" in name else 1.7  # the others: of an image larger by the kernel
+    assert exact * (1 - 1e-9) <= bound <= slack * exact
+
+
+def test_an_overlapping_maximum_sends_a_gradient_to_one_entry_from_every_window():
+    x = torch.zeros(1, 1, 5, 5)
+    x[..., 2, 2] = 1.0
+    matrix = torch.func.jacrev(nn.MaxPool2d(3, stride=1))(x).reshape(-1, 25)
+    exact = float(torch.linalg.matrix_norm(matrix, 2))
+    assert exact == pytest.approx(3.0)
+    assert _norm(nn.MaxPool2d(3, stride=1), x) == pytest.approx(3.0)
+
+
+def deep():
+    torch.manual_seed(0)
+    front = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.MaxPool2d(2, stride=1))
+    back = [nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Dropout(0.5), nn.Linear(12, 4)]
+    return nn.Sequential(front, *back).double().eval()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_no_gradient_of_a_network_exceeds_the_bound(scale):
+    model, x = deep(), scale * draw(50, 2, 8, 8)
+    layers = chain(model)
+    assert len(layers) == 8
+    front, weight = gradient_bound(layers, x)
+    rows = jacobian(model, x).flatten(2)
+    actual = torch.cdist(rows, rows)
+    bound = front * torch.cdist(weight[None], weight[None])
+    assert bool((actual <= bound).all())
+    assert float((actual / bound.clamp(min=1e-30)).max()) > 0.02  # far, but not without use
+
+
+def test_of_a_single_layer_the_bound_is_the_gradient():
+    model, x = nn.Sequential(nn.Linear(6, 3)).double(), draw(2, 6)
+    front, weight = gradient_bound(chain(model), x)
+    assert front == pytest.approx(1.0, abs=2e-3)
+    assert torch.equal(weight, model[0].weight)
+
+
+def hooked(attach):
+    model = deep()
+    attach(model[0][0])
+    return model
+
+
+UNKNOWN = {
+    "a function": lambda: lambda x: x,
+    "another container": lambda: nn.ModuleList([nn.Linear(2, 2)]),
+    "a subclass": lambda: type("Own", (nn.Sequential,), {})(nn.Linear(2, 2)),
+    "an unknown layer": lambda: nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 2)),
+    "nothing": lambda: nn.Sequential(),
+    "no linear end": lambda: nn.Sequential(nn.Linear(3, 2), nn.ReLU()),
+    "a hook": lambda: hooked(lambda layer: layer.register_forward_hook(lambda *_: None)),
+    "a pre-hook": lambda: hooked(lambda layer: layer.register_forward_pre_hook(lambda *_: None)),
+    "a backward hook": lambda: hooked(
+        lambda layer: layer.register_full_backward_hook(lambda *_: None)
+    ),
+    "a forward of its own": lambda: hooked(lambda layer: vars(layer).update(forward=abs)),
+    "a parametrisation": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_not_known_has_no_bound(name):
+    assert chain(UNKNOWN[name]()) is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"),
+        nn.MaxPool2d(2, dilation=2),
+        nn.AvgPool2d(3, ceil_mode=True),
+        nn.AvgPool2d(3, padding=1, count_include_pad=False),
+        nn.AvgPool2d(2, divisor_override=1),
+    ],
+    ids=str,
+)
+def test_unusual_options_have_no_bound(layer):
+    assert _norm(layer, torch.zeros(1, 1, 4, 4)) == math.inf
