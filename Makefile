@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench lint format mutants kernels check-kernels check-cuda clean
+.PHONY: demo test bench bench-peers lint format mutants kernels check-kernels check-cuda clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -16,8 +16,21 @@ test: $(VENV)/built
 
 bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.ops
-	$(BIN)/python -m benchmarks.deepfool
 	$(BIN)/python -m benchmarks.projections
+	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.bounds
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.deepfool classes
+	$(BIN)/python -m benchmarks.deepfool mnist
+
+# The same against every toolbox; CIFAR names a folder with CIFAR-10.
+bench-peers: $(VENV)/built
+	$(BIN)/python -m pip install --quiet adversarial-robustness-toolbox==1.20.1
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	$(BIN)/python -m benchmarks.scaling --peers foolbox art torchattacks
+	$(BIN)/python -m benchmarks.deepfool mnist --peers art torchattacks --images 200
+	$(BIN)/python -m benchmarks.deepfool cifar --data $(CIFAR)
 
 # Plant faults in the CUDA kernels and see the emulator's tests turn red.
 mutants: $(VENV)/built
@@ -47,6 +60,7 @@ format: $(VENV)/ready
 $(VENV)/ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8  # it asks for torchvision
 	touch $@
 
 # Editable: Python changes need no step, C++ changes rebuild here.

@@ -1,6 +1,6 @@
 """How long does DeepFool take, against other toolboxes at equal results?
 
-python -m benchmarks.deepfool mnist [--peers foolbox art torchattacks]
+python -m benchmarks.deepfool mnist [--peers foolbox art torchattacks] [--images 1000]
 python -m benchmarks.deepfool classes
 python -m benchmarks.deepfool cifar --data FOLDER
 """
@@ -55,7 +55,7 @@ def mnist(_: argparse.Namespace) -> Case:
     """1,000 of the digits that come with the library, and the TF tutorial's network."""
     torch.manual_seed(0)
     split = data.load(None)
-    return trained("1,000 MNIST digits, TF-tutorial CNN", models.tf_tutorial_cnn(), split, 1000, 6)
+    return trained("MNIST digits, TF-tutorial CNN", models.tf_tutorial_cnn(), split, 1000, 6)
 
 
 def cifar(options: argparse.Namespace) -> Case:
@@ -63,20 +63,28 @@ def cifar(options: argparse.Namespace) -> Case:
     torch.manual_seed(0)
     split = data.load(options.data)
     part = dataclasses.replace(split, train_x=split.train_x[:10000], train_y=split.train_y[:10000])
-    return trained("500 CIFAR-10 images, CIFAR CNN", models.cifar_cnn(), part, 500, 6)
+    return trained("CIFAR-10, CIFAR CNN", models.cifar_cnn(), part, 500, 6)
+
+
+def synthetic(
+    samples: int, classes: int, shape: tuple[int, ...], model: nn.Module, epochs: int
+) -> Case:
+    """Classes that are each a random image under noise, and a network trained to tell them."""
+    torch.manual_seed(0)
+    means, y = torch.rand(classes, *shape), torch.arange(5000 + samples) % classes
+    x = (means[y] + 0.3 * torch.randn(len(y), *shape)).clamp(0, 1)
+    split = data.Split(x[samples:], y[samples:], x[:samples], y[:samples], classes, "synthetic")
+    return trained(f"{classes} synthetic classes, all candidates", model, split, samples, epochs)
 
 
 def classes(_: argparse.Namespace) -> Case:
-    """100 classes, each a random image under noise, and a small network trained to tell them."""
+    """100 synthetic classes and a small convolutional network."""
     torch.manual_seed(0)
-    means, y = torch.rand(100, 3, 16, 16), torch.arange(5100) % 100
-    x = (means[y] + 0.3 * torch.randn(5100, 3, 16, 16)).clamp(0, 1)
-    split = data.Split(x[100:], y[100:], x[:100], y[:100], 100, "synthetic")
     layers: list[nn.Module] = []
     for channels, width in ((3, 16), (16, 32)):
         layers += [nn.Conv2d(channels, width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 100))
-    return trained("100 synthetic classes, CNN, all candidates", model, split, 100, 6)
+    return synthetic(100, 100, (3, 16, 16), model, epochs=6)
 
 
 CASES = {"mnist": mnist, "cifar": cifar, "classes": classes}
@@ -85,7 +93,10 @@ CASES = {"mnist": mnist, "cifar": cifar, "classes": classes}
 def against(case: Case, peer: Peer) -> dict:
     """Verify that the attacks agree with the peer's choices; time them, and ours without a box."""
     x, y = case.x, case.y
-    attack = peer.make(case.model, x, case.model(x[:1]).shape[1])
+    with torch.no_grad():
+        logits = case.model(x)
+    y = logits.argmax(dim=1) if peer.predicted else y
+    attack = peer.make(case.model, x, logits.shape[1])
     default = {"candidates": peer.choices["candidates"]}
     runs = {
         "same choices": lambda: deepfool(case.model, x, y, **peer.choices),
@@ -104,7 +115,8 @@ def against(case: Case, peer: Peer) -> dict:
         call(attack, x[:2], y[:2])
         times |= take_turns({peer.package: timed[peer.package]}, 1, warm=False)
     with torch.no_grad():
-        fooled = case.model(theirs[-1]).argmax(dim=1) != y
+        looks = theirs[-1].split(1 if peer.one_by_one else len(x))
+        fooled = torch.cat([case.model(look) for look in looks]).argmax(dim=1) != y
     norm = (theirs[-1] - x).flatten(1).norm(dim=1)
     rows = {peer.package: {"mean_norm": float(norm.mean()), "fooled": float(fooled.float().mean())}}
     for name, result in found.items():
@@ -119,9 +131,9 @@ def against(case: Case, peer: Peer) -> dict:
 
 
 def agree(ours: dict, theirs: dict) -> None:
-    """Raise where mean ||r|| is more than 1% apart, or another share of the samples is fooled."""
+    """Raise where mean ||r|| is more than 1% apart, or ours fools fewer samples."""
     apart = abs(ours["mean_norm"] / theirs["mean_norm"] - 1)
-    if apart > 0.01 or ours["fooled"] != theirs["fooled"]:
+    if apart > 0.01 or ours["fooled"] < theirs["fooled"]:
         raise RuntimeError(f"the attacks must agree; jacfast: {ours}, peer: {theirs}")
 
 
@@ -130,17 +142,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=["foolbox"])
+    parser.add_argument("--images", type=int, help="how many of the case's images; default all")
     parser.add_argument("--data", type=Path, help="the folder with CIFAR-10, for the case cifar")
     options = parser.parse_args()
     case = CASES[options.case](options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     case.model.to(device)
-    case.x, case.y = case.x.to(device), case.y.to(device)
+    case.x, case.y = (part[: options.images].to(device) for part in (case.x, case.y))
     peers = {"foolbox": FOOLBOX_ALL} if options.case == "classes" else PEERS
-    results = {"environment": environment(*(peers[name].package for name in options.peers))}
-    results |= {"case": case.title, **case.about, "peers": {}}
     for name in options.peers:
-        rows = results["peers"][name] = against(case, peers[name])
+        results = {"environment": environment(peers[name].package), "case": case.title}
+        results |= {"images": len(case.x), **case.about}
+        rows = results["rows"] = against(case, peers[name])
         table = [("", "seconds", "mean ||r||", "fooled", "vjps", "times as fast")]
         for label, row in rows.items():
             seconds, ratio = row["seconds"]["median"], row.get("ratio")
@@ -154,8 +167,8 @@ def main() -> None:
                     f"{ratio:.1f}" if ratio else "",
                 )
             )
-        print_table(f"{case.title}, {device.type}", table)
-    print("written:", write(f"deepfool-{options.case}-{device.type}", results))
+        print_table(f"{case.title}, {len(case.x)} images, {device.type}", table)
+        print("written:", write(f"deepfool-{options.case}-{name}-{device.type}", results))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ class Peer:
     make: Callable[[nn.Module, Tensor, int], Attack]  # model, example images, classes
     choices: dict
     repeats: int  # timings worth their time; 0: once, without warming up
+    one_by_one: bool = False  # how it looks at images, and so how its success is looked at
+    predicted: bool = False  # it leaves the predicted class, whatever y is
 
 
 def _foolbox(candidates: int | None) -> Callable[[nn.Module, Tensor, int], Attack]:
@@ -55,14 +57,17 @@ def _torchattacks(model: nn.Module, x: Tensor, classes: int) -> Attack:
     return torchattacks.DeepFool(model, steps=50, overshoot=0.02)
 
 
-FOOLBOX = Peer("foolbox", _foolbox(10), PRESETS["foolbox"], repeats=1)
-FOOLBOX_ALL = Peer("foolbox", _foolbox(None), {**PRESETS["foolbox"], "candidates": None}, repeats=1)
-ART = Peer("adversarial-robustness-toolbox", _art, PRESETS["art"], repeats=0)
+FOOLBOX = Peer("foolbox", _foolbox(10), PRESETS["foolbox"], 1)
+FOOLBOX_ALL = Peer("foolbox", _foolbox(None), {**PRESETS["foolbox"], "candidates": None}, 1)
+ART = Peer(
+    "adversarial-robustness-toolbox", _art, PRESETS["art"], 0, one_by_one=True, predicted=True
+)
 TORCHATTACKS = Peer(
     "torchattacks",
     _torchattacks,
     {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "max_iter": 50},
     repeats=0,
+    one_by_one=True,
 )
 
 

@@ -16,6 +16,7 @@ CONTRACTIONS = (
     nn.Dropout2d,
 )
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+SPECTRUM = 2**21  # numbers in a convolution's spectrum, at most
 ROUNDING = 1e-3  # by which the norms, and gradients in float32, may be off
 
 
@@ -52,8 +53,8 @@ def _hooked(layer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def gradient_bound(layers: list[nn.Module], x: Tensor) -> tuple[float, Tensor]:
-    """Bound the input gradient of differences of logits, wherever the input.
+def gradient_bound(layers: list[nn.Module], x: Tensor) -> Tensor:
+    """Bound the input gradient of every difference of two logits, wherever the input.
 
     ``||d(z_j - z_k)/dx||_2 <= c ||W_j - W_k||_2`` with W the weight of the last layer and c the
     product of the spectral norms of the others.
@@ -63,7 +64,7 @@ def gradient_bound(layers: list[nn.Module], x: Tensor) -> tuple[float, Tensor]:
         x: [N, ...], an input, for its shape.
 
     Returns:
-        c, and W [K, M].
+        [K, K], symmetric; infinite where an option of a layer is not known.
 
     Source: Szegedy et al. 2014, section 4.3.
     """
@@ -73,7 +74,10 @@ def gradient_bound(layers: list[nn.Module], x: Tensor) -> tuple[float, Tensor]:
         sample = layer(sample)
     weight = layers[-1].weight
     assert isinstance(weight, Tensor)
-    return bound, weight.detach()
+    # cdist works with products: of rows nearly the same, it gives no more than their roundings
+    size = torch.linalg.vector_norm(weight, dim=1).max()
+    rounding = 2 * (weight.shape[1] * torch.finfo(weight.dtype).eps) ** 0.5 * size
+    return torch.cdist(weight, weight).add_(rounding).mul_(bound)
 
 
 def _norm(layer: nn.Module, x: Tensor) -> float:
@@ -95,19 +99,26 @@ def _pool(layer: nn.MaxPool2d | nn.AvgPool2d) -> float:
 
 
 def _convolution(layer: nn.Conv2d, x: Tensor) -> float:
-    """Bound the norm by that of the circular convolution on an image larger by the kernel.
+    """Bound the norm of a convolution with zeros around the image.
 
-    The zero-padded one is a part of its rows and columns, and so is one with a stride. It is a
-    matrix for each frequency (Sedghi, Gupta & Long 2019) and group.
+    It is a part of the rows and columns of a circular convolution on an image larger by the kernel:
+    a matrix for each frequency (Sedghi, Gupta & Long 2019). Where that is large, or windows do not
+    overlap, it is taken as the matrix over the windows, in so many of which an entry lies.
     """
     if layer.padding_mode != "zeros":
         return math.inf
-    reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-    kernel = layer.weight.new_zeros(*layer.weight.shape[:2], *reach)
-    kernel[..., :: layer.dilation[0], :: layer.dilation[1]] = layer.weight
+    weight = layer.weight.unflatten(0, (layer.groups, -1))  # [G, O/G, C/G, kH, kW]
+    sizes = list(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True))
+    reach = [d * (k - 1) + 1 for k, _, d in sizes]
     size = [n + r - 1 for n, r in zip(x.shape[2:], reach, strict=True)]
-    grouped = kernel.unflatten(0, (layer.groups, -1))
-    return _largest(torch.fft.rfft2(grouped, s=size).permute(0, 3, 4, 1, 2))
+    if layer.weight[..., 0, 0].numel() * math.prod(size) > SPECTRUM or layer.kernel_size == (
+        layer.stride
+    ):
+        windows = math.prod(-(-k // (s if d == 1 else 1)) for k, s, d in sizes)
+        return math.sqrt(windows) * _largest(weight.flatten(2))
+    kernel = weight.new_zeros(*weight.shape[:3], *reach)
+    kernel[..., :: layer.dilation[0], :: layer.dilation[1]] = weight
+    return _largest(torch.fft.rfft2(kernel, s=size).permute(0, 3, 4, 1, 2))
 
 
 @torch.no_grad()

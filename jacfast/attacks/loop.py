@@ -106,7 +106,9 @@ class Loop:
         self.vjps[active] += rows
         self.stalled[active] |= running & (nearest.winner < 0)
         self.iterations[active] += running & (nearest.winner >= 0)
-        self._move(active, self._length(active, nearest, running).view_as(leaf))
+        step = self._length(active, nearest, running).view_as(leaf)
+        del nearest  # as long as a batch
+        self._move(active, step)
 
     def _length(self, active: Tensor, nearest: Nearest, running: Tensor) -> Tensor:
         """Return the step [n, D], lengthened where x could not resolve it, 0 where not running."""
@@ -118,10 +120,10 @@ class Loop:
 
     def _move(self, active: Tensor, step: Tensor) -> None:
         """Add the step to r; keep r, where asked, inside the box and below the cap."""
-        r, x, options = self.r[active] + step, self.x[active], self.options
+        r, options = step.add_(self.r[active]), self.options
         scale = 1 + options.overshoot
         if options.clip_steps:
-            kind = options.linearize
+            x, kind = self.x[active], options.linearize
             r = (options.point(x, r, kind) - x) / (scale if kind == "overshot" else 1.0)
         if options.max_norm is not None:
             size = scale * self.norm_of(r)

@@ -30,16 +30,16 @@ class Search:
         self.model, self.options = model, options
         # in the 2-norm, and where a count of what is left costs no wait for a device
         self.layers = chain(model) if options.p == 2 else None
-        self.bound: tuple[float, Tensor] | None = None
+        self.bound: Tensor | None = None  # [K, K], of the gradient of z_j - z_k
 
     def learn(self, x: Tensor, rows: int) -> None:
         """Bound the gradients, once, if so many rows at most are worth it."""
         wide = x.dtype in (torch.float32, torch.float64)
-        if self.bound or self.layers is None or rows < WORTH or not wide:
+        if self.bound is not None or self.layers is None or rows < WORTH or not wide:
             return
         if x.device.type == "cpu":
             bound = gradient_bound(self.layers, x)
-            self.bound = bound if bound[0] < float("inf") else None
+            self.bound = bound if bool(bound.isfinite().all()) else None
 
     def nearest(
         self, leaf: Tensor, logits: Tensor, origin: Tensor, labels: Tensor, running: Tensor
@@ -92,9 +92,7 @@ class Search:
         """Return the least distance [n, C] that each candidate can have, if that is known."""
         if self.bound is None:
             return None
-        front, weight = self.bound
-        last = torch.cdist(weight[None], weight[None])[0]
-        least = f.abs() / (front * last[labels, origin[:, None]])
+        least = f.abs() / self.bound[labels, origin[:, None]]
         return least.masked_fill(~running[:, None], float("inf"))
 
     def _offer(

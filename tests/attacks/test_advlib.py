@@ -1,0 +1,71 @@
+"""deepfool against adv-lib's own df and sdf."""
+
+import contextlib
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+
+from jacfast import deepfool
+from jacfast.attacks import PRESETS
+from tests.nets import build
+
+
+@pytest.fixture(scope="module")
+def advlib():
+    """Import adv-lib's attacks; what it imports for plots and perceptual losses is not needed.
+
+    torchvision and visdom are left empty where they are not installed: adv-lib takes one network
+    and one plotting window from them, which its DeepFool does not touch.
+    """
+    pytest.importorskip("adv_lib", reason="adv-lib is not installed")
+    empty = {}
+    for name in ("torchvision", "visdom"):
+        try:
+            __import__(name)
+        except ImportError:
+            empty[name] = types.ModuleType(name)
+    if "torchvision" in empty:
+        empty["torchvision"].models = types.ModuleType("torchvision.models")
+    sys.modules.update(empty)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import setuptools  # noqa: F401  # distutils, which newer Pythons lack
+            from adv_lib import attacks
+        yield attacks
+    finally:
+        for name in empty:
+            with contextlib.suppress(KeyError):
+                del sys.modules[name]
+
+
+def images(name: str, samples: int):
+    """Return a network, and inputs in [0, 1] that it classifies with their labels."""
+    model, x = build(name, samples)
+    x = x.sigmoid()
+    return model, x, model(x).argmax(dim=1)
+
+
+@pytest.mark.parametrize("norm", [2, float("inf")])
+@pytest.mark.parametrize("name", ["smooth_mlp", "cnn"])
+def test_preset_advlib_is_df(name, norm, advlib):
+    model, x, y = images(name, 30)
+    want = advlib.df(model, x, y, norm=norm, return_unsuccessful=True)
+    got = deepfool(model, x, y, p=norm, **PRESETS["advlib"])
+    assert int(got.success.sum()) >= 20
+    torch.testing.assert_close(got.adversarial[got.success], want[got.success], rtol=0, atol=1e-4)
+    assert torch.equal(model(want).argmax(dim=1)[got.success], got.label[got.success])
+
+
+def test_super_is_not_longer_than_sdf(advlib):
+    """The rounds are joined in another way (docstring), so only the lengths are compared."""
+    model, x, y = images("smooth_mlp", 30)
+    model, x = model.float(), x.float()  # sdf bisects in float32
+    theirs = (advlib.sdf(model, x, y) - x).flatten(1).norm(dim=1)
+    ours = deepfool(model, x, y, candidates=None, clip=(0.0, 1.0), variant="super")
+    fooled = ours.success & (model(x).argmax(dim=1) == y) & (theirs > 0)
+    assert int(fooled.sum()) >= 20
+    assert float((ours.norm / theirs)[fooled].median()) < 1.01
