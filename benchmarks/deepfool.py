@@ -34,7 +34,14 @@ class Case:
     about: dict
 
 
-def trained(title: str, model: nn.Module, split: data.Split, images: int, epochs: int) -> Case:
+def trained(
+    title: str,
+    model: nn.Module,
+    split: data.Split,
+    images: int,
+    epochs: int,
+    batch_size: int = 250,
+) -> Case:
     """Train the network on the training images, and take the first test images."""
     x, y = split.train_x, split.train_y
     fit(
@@ -42,7 +49,7 @@ def trained(title: str, model: nn.Module, split: data.Split, images: int, epochs
         x,
         y,
         epochs=epochs,
-        batch_size=250,
+        batch_size=batch_size,
         lr=1e-3,
         loss=lambda model, x, y: F.cross_entropy(model(x), y),
     )
@@ -63,7 +70,7 @@ def cifar(options: argparse.Namespace) -> Case:
     torch.manual_seed(0)
     split = data.load(options.data)
     part = dataclasses.replace(split, train_x=split.train_x[:10000], train_y=split.train_y[:10000])
-    return trained("CIFAR-10, CIFAR CNN", models.cifar_cnn(), part, 500, 6)
+    return trained("CIFAR-10, CIFAR CNN", models.cifar_cnn(), part, 500, 2, 50)
 
 
 def synthetic(

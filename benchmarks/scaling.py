@@ -105,7 +105,7 @@ def draw(results: dict) -> None:
         axis.set_xlabel(name)
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("seconds")
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     figure.savefig(RESULTS / "scaling-cpu.png", dpi=120)
     plt.close(figure)
 

@@ -60,7 +60,9 @@ def deepfool(
         y: [N] int64, the class to leave; default: the predicted one. A sample that the model does
             not classify as `y` is already fooled: r = 0.
         candidates: how many classes are considered, counting k0, largest clean logits first;
-            None: all. Each costs one vector-Jacobian product per iteration.
+            None: all. Each costs at most one vector-Jacobian product per iteration: for a
+            sequential network of known layers on the CPU (`jacfast.lipschitz`), candidates that
+            cannot be the nearest are skipped.
         overshoot: the relative length added to r, >= 0.
         max_iter: steps at most, >= 1.
         floor: a length added to every step (1e-4 in several implementations), in units of x.
@@ -79,7 +81,8 @@ def deepfool(
         variant: ``deepfool``, or ``super`` (SuperDeepFool): DeepFool's point is projected back
             along the boundary's normal there, so that r ends at a right angle to the boundary, then
             shortened by bisection; never longer than DeepFool's r. Not with p, target, max_norm.
-        batch_size: samples at a time; default all.
+        batch_size: samples at a time; default all. On a CPU the model sees at most 128 at once in
+            any case; memory beside the model's: about four times that of x, whatever K.
         progress: show a progress bar over the batches.
 
     Returns:
