@@ -64,16 +64,19 @@ def gradient_bound(layers: list[nn.Module], x: Tensor) -> Tensor:
         x: [N, ...], an input, for its shape.
 
     Returns:
-        [K, K], symmetric; infinite where an option of a layer is not known.
+        [K, K], symmetric; infinite where a layer has an option that is not known, or where the last
+        one does not give logits [N, K].
 
     Source: Szegedy et al. 2014, section 4.3.
     """
-    bound, sample = 1.0 + ROUNDING, x[:1]
+    bound, sample = 1.0 + ROUNDING, x[:1].clone()  # a copy: a layer may work in place
     for layer in layers[:-1]:
         bound *= _norm(layer, sample)
         sample = layer(sample)
     weight = layers[-1].weight
     assert isinstance(weight, Tensor)
+    if sample.dim() != 2:
+        bound = math.inf  # several rows of logits: not one for each class
     # cdist works with products: of rows nearly the same, it gives no more than their roundings
     size = torch.linalg.vector_norm(weight, dim=1).max()
     rounding = 2 * (weight.shape[1] * torch.finfo(weight.dtype).eps) ** 0.5 * size

@@ -79,6 +79,13 @@ def test_of_a_single_layer_the_bound_is_the_gradient():
     torch.testing.assert_close(bound, torch.cdist(weight, weight), rtol=2e-3, atol=1e-5)
 
 
+def test_the_input_is_kept():
+    model, x = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)).double(), draw(2, 6)
+    kept = x.clone()
+    gradient_bound(chain(model), x)
+    assert torch.equal(x, kept)
+
+
 def test_rows_that_are_nearly_the_same_are_not_taken_for_equal():
     weight = 1e3 + torch.rand(1, 500) + 1e-3 * torch.randn(40, 500)
     model = nn.Sequential(nn.Linear(500, 40))

@@ -61,7 +61,7 @@ class Loop:
             if len(active) == 0:
                 break
             if number == 1:
-                self.search.learn(self.x, len(active) * self.labels.shape[1])
+                self.search.learn(self.x, len(active) * (self.labels.shape[1] - 1))
             active = torch.cat([self._iterate(part) for part in active.split(at_once)])
         return self._result()
 

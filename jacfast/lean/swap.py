@@ -35,7 +35,13 @@ def _knows(model: nn.Module) -> Iterator[nn.Conv2d]:
     if any(_compiled(module) for module in modules):
         return  # a compiled part would be compiled again for the changed layers
     for module in modules:
-        if type(module) is nn.Conv2d and "forward" not in vars(module):
+        # on the CPU only: nn.DataParallel would copy the forward with the first GPU's weight
+        if (
+            isinstance(module, nn.Conv2d)
+            and type(module) is nn.Conv2d
+            and module.weight.device.type == "cpu"
+            and "forward" not in vars(module)
+        ):
             yield module
 
 

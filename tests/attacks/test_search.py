@@ -89,6 +89,24 @@ def test_without_a_finite_bound_nothing_is_skipped(monkeypatch):
     assert torch.equal(got.r, want.r)
 
 
+def test_rows_of_logits_are_not_taken_for_classes(monkeypatch):
+    """A last layer that works on each of two tokens: six outputs, three rows of weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    want, got = both(model, draw(40, 2, 4), monkeypatch, max_iter=5)
+    assert torch.equal(got.vjps, want.vjps)
+    assert torch.equal(got.r, want.r)
+
+
+def test_with_one_candidate_no_bound_is_computed(monkeypatch):
+    model, x = build("mlp", 30)
+    monkeypatch.setattr(search, "WORTH", 1)
+    monkeypatch.setattr(search, "gradient_bound", None)  # a call would raise
+    deepfool(model, x, target=torch.zeros(30).long(), max_iter=5)
+    with pytest.raises(TypeError, match="not callable"):
+        deepfool(model, x, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
+
+
 def test_other_norms_skip_nothing(monkeypatch):
     model, x = build("mlp", 20)
     want, got = both(model, x, monkeypatch, p=float("inf"))
