@@ -66,11 +66,11 @@ def mnist(_: argparse.Namespace) -> Case:
 
 
 def cifar(options: argparse.Namespace) -> Case:
-    """500 CIFAR-10 images from a folder of the user's, and a network trained on 10,000 of them."""
+    """500 CIFAR-10 images from a folder of the user's, and a network trained on 20,000 of them."""
     torch.manual_seed(0)
     split = data.load(options.data)
-    part = dataclasses.replace(split, train_x=split.train_x[:10000], train_y=split.train_y[:10000])
-    return trained("CIFAR-10, CIFAR CNN", models.cifar_cnn(), part, 500, 2, 50)
+    part = dataclasses.replace(split, train_x=split.train_x[:20000], train_y=split.train_y[:20000])
+    return trained("CIFAR-10, CIFAR CNN", models.cifar_cnn(), part, 500, 5, 50)
 
 
 def synthetic(
