@@ -68,7 +68,8 @@ class Search:
             if least is not None and start == 0:
                 count = 1  # the likely winner first
             elif least is not None:
-                possible = least[here, start] < part.distance
+                ahead = least[here, start]  # equal only where both are 0: then the class decides
+                possible = (ahead <= part.distance) & ahead.isfinite()
                 left = int(possible.sum())
                 if left == 0:
                     break

@@ -6,6 +6,8 @@ from torch import nn
 
 from jacfast import data, deepfool, models
 from jacfast.attacks import search
+from jacfast.attacks.options import Options
+from jacfast.lipschitz import gradient_bound
 from tests.nets import build, draw
 
 FIELDS = ("adversarial", "norm", "iterations", "success", "label", "stalled")
@@ -105,6 +107,24 @@ def test_with_one_candidate_no_bound_is_computed(monkeypatch):
     deepfool(model, x, target=torch.zeros(30).long(), max_iter=5)
     with pytest.raises(TypeError, match="not callable"):
         deepfool(model, x, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
+
+
+def test_of_classes_that_all_tie_the_lowest_still_wins():
+    """At x four logits are equal: every distance is zero, and so is the least of each."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4)).double()
+    model[0].bias.data.zero_()
+    choices = dict.fromkeys(("candidates", "clip", "max_norm", "mask", "subspace"))
+    choices |= {"overshoot": 0.02, "max_iter": 5, "floor": 0.0, "clip_steps": False, "p": 2.0}
+    searcher = search.Search(model, Options(**choices, linearize="plain", test="plain"))
+    searcher.bound = gradient_bound(searcher.layers, torch.zeros(1, 5, dtype=torch.float64))
+    leaf = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
+    for order in ([1, 2, 3], [3, 2, 1], [2, 3, 1]):
+        labels, running = torch.tensor([order]), torch.tensor([True])
+        origin = torch.zeros(1, dtype=torch.int64)
+        nearest, rows = searcher.nearest(leaf, model(leaf), origin, labels, running)
+        assert int(nearest.winner) == 1
+        assert int(rows) == 3
 
 
 def test_other_norms_skip_nothing(monkeypatch):
