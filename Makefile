@@ -57,7 +57,7 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CODE)
 
-$(VENV)/ready: requirements.txt
+$(VENV)/ready: requirements.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8  # it asks for torchvision
