@@ -79,6 +79,18 @@ def test_of_a_single_layer_the_bound_is_the_gradient():
     torch.testing.assert_close(bound, torch.cdist(weight, weight), rtol=2e-3, atol=1e-5)
 
 
+def test_tiny_weights_do_not_underflow():
+    layer = nn.Linear(6, 4)
+    layer.weight.data.mul_(1e-28)
+    exact = float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2))
+    assert exact * (1 - 1e-5) <= _norm(layer, torch.zeros(1, 6)) <= 1.2 * exact
+
+
+def test_a_large_layer_is_left_alone(monkeypatch):
+    monkeypatch.setattr("jacfast.lipschitz.LARGE", 23)
+    assert _norm(nn.Linear(6, 4), torch.zeros(1, 6)) == math.inf
+
+
 def test_the_input_is_kept():
     model, x = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)).double(), draw(2, 6)
     kept = x.clone()

@@ -82,7 +82,8 @@ def deepfool(
             along the boundary's normal there, so that r ends at a right angle to the boundary, then
             shortened by bisection; never longer than DeepFool's r. Not with p, target, max_norm.
         batch_size: samples at a time; default all. On a CPU the model sees at most 128 at once in
-            any case; memory beside the model's: about four times that of x, whatever K.
+            any case. Memory beside the model's, whatever K: about four times that of x where x
+            is large; short gradient rows are batched, up to 4 MB of them in float64.
         progress: show a progress bar over the batches.
 
     Returns:

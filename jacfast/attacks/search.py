@@ -15,6 +15,7 @@ from jacfast.vjp import pull_back
 ROWS, ENTRIES = 128, 2**19
 # Rows ahead, from which on a bound of the gradients costs less than the rows that it saves.
 WORTH = 1000
+CLASSES = 1024  # at most: the bound is a matrix of the classes
 
 
 class Search:
@@ -37,9 +38,15 @@ class Search:
         wide = x.dtype in (torch.float32, torch.float64)
         if self.bound is not None or self.layers is None or rows < WORTH or not wide:
             return
-        if x.device.type == "cpu":
-            bound = gradient_bound(self.layers, x)
-            self.bound = bound if bool(bound.isfinite().all()) else None
+        weight = self.layers[-1].weight
+        assert isinstance(weight, Tensor)
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or len(weight) > CLASSES:
+            return
+        bound = gradient_bound(self.layers, x)
+        if bool(bound.isfinite().all()):
+            self.bound = bound
+        else:
+            self.layers = None  # not again
 
     def nearest(
         self, leaf: Tensor, logits: Tensor, origin: Tensor, labels: Tensor, running: Tensor

@@ -39,6 +39,7 @@ def _knows(model: nn.Module) -> Iterator[nn.Conv2d]:
         if (
             isinstance(module, nn.Conv2d)
             and type(module) is nn.Conv2d
+            and isinstance(module.weight, Tensor)  # else it is applied in another way
             and module.weight.device.type == "cpu"
             and "forward" not in vars(module)
         ):

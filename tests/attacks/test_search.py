@@ -109,6 +109,16 @@ def test_with_one_candidate_no_bound_is_computed(monkeypatch):
         deepfool(model, x, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
 
 
+def test_autocast_and_many_classes_skip_nothing(monkeypatch):
+    model, x = build("mlp", 40)
+    monkeypatch.setattr(search, "gradient_bound", None)  # a call would raise
+    monkeypatch.setattr(search, "WORTH", 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        deepfool(model.float(), x.float(), max_iter=4)
+    monkeypatch.setattr(search, "CLASSES", 4)
+    deepfool(model, x.float(), max_iter=4, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
+
+
 def test_of_classes_that_all_tie_the_lowest_still_wins():
     """At x four logits are equal: every distance is zero, and so is the least of each."""
     torch.manual_seed(0)

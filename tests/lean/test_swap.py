@@ -89,6 +89,13 @@ def test_what_it_does_not_know_is_left_alone(name):
     assert before is None or vars(model[0]) == before
 
 
+def test_a_layer_without_a_weight_of_its_own():
+    model = net()
+    model[0].weight = None
+    with lean(model):
+        assert "forward" not in vars(model[0])
+
+
 def test_a_compiled_part_is_not_touched():
     model = nn.Sequential(net(), nn.Linear(3, 2).double())
     model[1].compile(backend="eager")
