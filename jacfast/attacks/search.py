@@ -80,9 +80,8 @@ class Search:
                 left = int(possible.sum())
                 if left == 0:
                     break
-                if 2 * left <= len(
-                    here
-                ):  # a forward pass of these costs less than the others' rows
+                # a forward pass of the few costs less than a row of the many
+                if 2 * left <= len(here):
                     _put_back(part, nearest, here)
                     here = here[possible]
                     part = Nearest(*(field[here] for field in nearest))

@@ -1,8 +1,8 @@
 """The input gradient of a convolution with few input channels.
 
 Every image network begins with a convolution from 1 or 3 channels. Its input gradient is a
-convolution *to* 1 or 3 channels, and those fill a small part of a vector register: it runs at a
-tenth of the processor's rate and takes as long as the rest of the network. Here a block of b x b
+convolution *to* 1 or 3 channels, and those fill a small part of a vector register: it runs far
+below the processor's rate and can take as long as the layers after it. Here a block of b x b
 neighbouring pixels takes the place of the channels: one strided convolution, with a kernel made
 from shifted copies of the weight, gives all C b^2 values of a block, and a pixel shuffle puts them
 where they belong. More multiplications, several times as fast (benchmarks/README.md).
