@@ -14,25 +14,42 @@ def basis(logits: Tensor) -> Tensor:
     return eye[:, None].expand(classes, samples, classes)
 
 
-def orthonormal(logits: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return n random orthonormal vectors per sample, times sqrt(K/n) [n, N, K].
+def normal(samples: int, n: int, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw [samples, n, K] from the standard normal, on the device of `logits`.
 
-    Drawn by torch.randn on the device of `logits` from `generator`, or from that device's default
-    generator, which advances: a captured CUDA graph draws afresh at each replay.
+    From `generator`, or from that device's default generator, which advances: a captured CUDA graph
+    draws afresh at each replay.
     """
-    draw = _normal(logits, n, generator)
-    return orthonormal_cotangents(draw).to(logits.dtype).movedim(1, 0)
-
-
-def unit_sphere(logits: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return n independent vectors per sample, uniform on the unit sphere, times sqrt(K/n)."""
-    draw = _normal(logits, n, generator)
-    scale = (logits.shape[1] / n) ** 0.5
-    unit = torch.nn.functional.normalize(draw, dim=2)
-    return (unit * scale).to(logits.dtype).movedim(1, 0)
-
-
-def _normal(logits: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    samples, classes = logits.shape
     dtype = checks.accumulator(logits.dtype)
-    return torch.randn(samples, n, classes, dtype=dtype, device=logits.device, generator=generator)
+    shape = (samples, n, logits.shape[1])
+    return torch.randn(shape, dtype=dtype, device=logits.device, generator=generator)
+
+
+def orthonormal(draw: Tensor, dtype: torch.dtype, centred: bool = False) -> Tensor:
+    """Return n orthonormal vectors per sample from a normal draw [N, n, K], times sqrt(dim/n).
+
+    dim is K, or K - 1 where they are drawn inside the space orthogonal to 1 (`centred`).
+    """
+    return orthonormal_cotangents(draw, centred).to(dtype).movedim(1, 0)
+
+
+def unit_sphere(draw: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return n independent vectors per sample, uniform on the unit sphere, times sqrt(K/n)."""
+    scale = (draw.shape[2] / draw.shape[1]) ** 0.5
+    unit = torch.nn.functional.normalize(draw, dim=2)
+    return (unit * scale).to(dtype).movedim(1, 0)
+
+
+def some_rows(draw: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+    """Return n different unit vectors e_k per sample, chosen by a uniform draw [N, K]."""
+    chosen = draw.argsort(dim=1)[:, :n, None]
+    rows = draw.new_zeros(len(draw), n, draw.shape[1], dtype=dtype)
+    return rows.scatter(2, chosen, 1.0).movedim(1, 0)
+
+
+def label_against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
+    """Return e_y - e_r, r the class of the largest logit but y (the lowest on ties) [1, N, K]."""
+    own = torch.zeros_like(logits, requires_grad=False).scatter(1, y[:, None], 1.0)
+    others = logits.detach().masked_fill(own > 0, float("-inf"))
+    runner_up = others.argmax(dim=1, keepdim=True)
+    return own.scatter(1, runner_up, -1.0)[None]

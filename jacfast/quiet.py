@@ -60,6 +60,12 @@ def warn(message: str) -> None:
 def logits_of(model: Model, x: Tensor) -> Tensor:
     """Return model(x) as [N, K], or say what is wrong with it."""
     logits = model(x)
+    check_logits(logits, x)
+    return logits.flatten(1)
+
+
+def check_logits(logits: object, x: Tensor) -> None:
+    """Check what a model returned for x."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"model must return a tensor of logits; got {type(logits).__name__}")
     if logits.dim() < 2 or len(logits) != len(x):
@@ -67,17 +73,16 @@ def logits_of(model: Model, x: Tensor) -> Tensor:
             f"model must return one row of logits per sample, [N, K] with N = {len(x)}; "
             f"got shape {list(logits.shape)}"
         )
-    return logits.flatten(1)
 
 
-def check_input(x: Tensor) -> None:
+def check_input(x: Tensor, *, name: str = "x") -> None:
     """Check a batch of inputs to an attack or a measure."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor; got {type(x).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not x.dtype.is_floating_point:
-        raise TypeError(f"x must be floating point (scale images to [0, 1]); got {x.dtype}")
+        raise TypeError(f"{name} must be floating point (scale images to [0, 1]); got {x.dtype}")
     if x.dim() < 2 or x.numel() == 0:
-        raise ValueError(f"x must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
+        raise ValueError(f"{name} must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
 
 
 def check_labels(y: Tensor, samples: int, classes: int | None = None, *, name: str = "y") -> None:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from jacfast.graph import nodes
+
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
 BATCH_UP_TO = 32
@@ -64,15 +66,8 @@ def _batches(outputs: Tensor, create_graph: bool) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    todo, seen = [outputs.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and (
-            create_graph or not getattr(node._forward_cls, "first_derivative_batches", False)
-        ):
-            return False
-        seen.add(node)
-        todo += [following for following, _ in node.next_functions]
-    return True
+    return not any(
+        isinstance(node, torch.autograd.function.BackwardCFunction)
+        and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))
+        for node in nodes(outputs)
+    )

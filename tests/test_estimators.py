@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import JacobianReg, cotangents, frobenius_penalty
-from jacfast.ops import orthonormal_cotangents
 from tests.nets import draw
 
 CLASSES = 6
@@ -25,11 +24,9 @@ SAMPLES = 40_000
 Z = 6.0
 
 KINDS = {
-    "orthonormal": lambda like, n, g: cotangents.orthonormal(like, n, g),
-    "unit_sphere": lambda like, n, g: cotangents.unit_sphere(like, n, g),
-    "centred": lambda like, n, g: orthonormal_cotangents(
-        torch.randn(len(like), n, like.shape[1], dtype=like.dtype, generator=g), centred=True
-    ).movedim(1, 0),
+    "orthonormal": lambda draw, dtype: cotangents.orthonormal(draw, dtype),
+    "unit_sphere": lambda draw, dtype: cotangents.unit_sphere(draw, dtype),
+    "centred": lambda draw, dtype: cotangents.orthonormal(draw, dtype, centred=True),
 }
 CASES = [(kind, n) for kind in KINDS for n in (1, 2, 5)]
 
@@ -52,8 +49,8 @@ def matrix(kind: str) -> tuple[Tensor, Tensor, int]:
 
 def vectors_of(kind: str, n: int, seed: int = 11) -> Tensor:
     """Return SAMPLES draws [n, N, K]."""
-    like = torch.zeros(SAMPLES, CLASSES, dtype=torch.float64)
-    return KINDS[kind](like, n, torch.Generator().manual_seed(seed))
+    like, generator = draw(1, CLASSES), torch.Generator().manual_seed(seed)
+    return KINDS[kind](cotangents.normal(SAMPLES, n, like, generator), torch.float64)
 
 
 def variance(a: Tensor, d: int, n: int, kind: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Jacobian penalties: a choice of cotangents and a norm."""
+"""The penalty most people come for, with explicit vectors if wanted; and the class people know."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from jacfast import cotangents
 from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
+from jacfast.penalties.base import check_graph
+from jacfast.penalties.squares import Frobenius
 from jacfast.vjp import pull_back
 
 
@@ -24,10 +26,6 @@ def frobenius_penalty(
     vectors v_j of R^K are drawn and ``K/n * sum_j ||J^T v_j||^2`` is averaged over the batch; at
     n = K that is exact. ``n="exact"`` uses the K unit vectors and draws nothing.
 
-    The model must treat samples apart (batch-norm in eval mode): with batch statistics the
-    derivative of one sample's logits reaches the other samples' inputs, and the value is that of
-    the coupled batch.
-
     Args:
         logits: [N, ...], what the model returned for `x`; flattened to [N, K].
         x: [N, ...], floating point, with requires_grad set before the model was called.
@@ -43,25 +41,19 @@ def frobenius_penalty(
         TypeError: x is not floating point, or a type is not as above.
         ValueError: x does not require grad or is not part of the graph of `logits`; the batch is
             empty or differs between `logits` and `x`; n < 1 or n > K; a shape is not as above.
+        RuntimeError: a batch-norm in training mode makes each sample's logits depend on the whole
+            batch; or the call is inside a torch.func transform.
 
     Source: Jakubovitz & Giryes 2018 eq. 3; projections: Hoffman, Roberts & Yaida 2019.
     """
+    if vectors is None:
+        return Frobenius(n)(logits, x, generator=generator)
     logits = check_graph(logits, x)
-    samples, classes = logits.shape
-    if vectors is not None:
-        checks.floating("vectors", vectors)
-        checks.shape("vectors", vectors, "[n, N, K]", (None, samples, classes))
-        if len(vectors) < 1:
-            raise ValueError(f"vectors must have n >= 1; got shape {list(vectors.shape)}")
-        checks.same("vectors", vectors, "logits", logits)
-    elif n == "exact":
-        vectors = cotangents.basis(logits)
-    else:
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"n must be an int or 'exact'; got {n!r}")
-        if not 1 <= n <= classes:
-            raise ValueError(f"n must be in 1 .. K = {classes}, or 'exact'; got {n}")
-        vectors = cotangents.orthonormal(logits, n, generator)
+    checks.floating("vectors", vectors)
+    checks.shape("vectors", vectors, "[n, N, K]", (None, *logits.shape))
+    if len(vectors) < 1:
+        raise ValueError(f"vectors must have n >= 1; got shape {list(vectors.shape)}")
+    checks.same("vectors", vectors, "logits", logits)
     return mean_square(logits, x, vectors)
 
 
@@ -69,41 +61,6 @@ def mean_square(logits: Tensor, x: Tensor, vectors: Tensor) -> Tensor:
     """Return ``mean_i sum_j ||J_i^T v_ij||^2`` for vectors [n, N, K]."""
     g = pull_back(logits, x, vectors, create_graph=True)
     return row_norm(g.flatten(0, 1), "sumsq").sum() / len(x)
-
-
-def check_graph(logits: Tensor, x: Tensor) -> Tensor:
-    """Check that `logits` were computed from `x`, sample by sample; return them as [N, K]."""
-    checks.floating("logits", logits)
-    checks.floating("x", x)
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "the penalty calls torch.autograd.grad, which torch.func transforms do not see; "
-            "call it outside torch.func.grad/vjp/vmap/jvp"
-        )
-    if logits.dim() < 2:
-        raise ValueError(
-            f"logits must have shape [N, ...] with K outputs; got {list(logits.shape)}"
-        )
-    if x.dim() < 1 or len(x) != len(logits):
-        raise ValueError(
-            f"x must have one entry per row of logits ({len(logits)}); got shape {list(x.shape)}"
-        )
-    logits = logits.flatten(1)
-    if logits.numel() == 0 or x.numel() == 0:
-        raise ValueError(
-            f"logits and x must not be empty; got {list(logits.shape)} and {list(x.shape)}"
-        )
-    if not x.requires_grad:
-        raise ValueError(
-            "x must require grad before the model is called (x.requires_grad_()); "
-            "got requires_grad=False"
-        )
-    if not logits.requires_grad:
-        raise ValueError(
-            "logits must be part of a graph (computed from x with gradients enabled); "
-            "got requires_grad=False"
-        )
-    return logits
 
 
 class JacobianReg(nn.Module):
@@ -126,6 +83,7 @@ class JacobianReg(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the penalty at inputs `x` [N, ...] for the outputs `y` [N, ...] of the model."""
         y = check_graph(y, x)
-        exact = self.n == -1
-        vectors = cotangents.basis(y) if exact else cotangents.unit_sphere(y, self.n)
-        return mean_square(y, x, vectors) / 2
+        if self.n == -1:
+            return mean_square(y, x, cotangents.basis(y)) / 2
+        draw = cotangents.normal(len(y), self.n, y, None)
+        return mean_square(y, x, cotangents.unit_sphere(draw, y.dtype)) / 2

@@ -1,0 +1,35 @@
+"""Walk an autograd graph."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+
+def nodes(*outputs: Tensor) -> Iterator[Node]:
+    """Yield every node of the graph that `outputs` hang from, each once."""
+    todo, seen = [output.grad_fn for output in outputs], set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            todo += [following for following, _ in node.next_functions]
+
+
+def leaf_of(node: Node) -> Tensor | None:
+    """Return the leaf whose gradient `node` accumulates; None for any other node."""
+    return getattr(node, "variable", None)
+
+
+def couples_samples(outputs: Tensor) -> bool:
+    """Say whether a batch-norm with batch statistics is in the graph of `outputs`.
+
+    Instance-norm is one, too, over a batch of size 1, in which samples are apart.
+    """
+    return any(
+        "BatchNormBackward" in node.name()
+        and getattr(node, "_saved_training", False)
+        and len(getattr(node, "_saved_input", ())) > 1
+        for node in nodes(outputs)
+    )

@@ -1,0 +1,183 @@
+"""Run a model with lean layers in place of stock ones, without changing it."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from jacfast.lean.blocks import pays
+from jacfast.lean.conv import Conv, Shape
+from jacfast.lean.elementwise import MaxPool2d, ReLU, ReLUInPlace
+from jacfast.lean.linear import Linear
+from jacfast.lean.sink import Layer, Sink
+from jacfast.ops.lives import transformed
+
+
+class Lean(TorchFunctionMode):
+    """While active, calls of the functions in `table` run as lean layers that report to `sink`.
+
+    Whatever a lean layer does not know (its function here returns None) runs as it is: unusual
+    arguments, parameters that are not the model's own, torch.func transforms, saved-tensor hooks
+    (gradient checkpointing), inputs that need no gradient.
+    """
+
+    def __init__(self, sink: Sink, table: dict[Callable, Callable]) -> None:
+        super().__init__()
+        self.sink, self.table = sink, table
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.table and _usual():
+            result = self.table[func](self.sink, *args, **kwargs)
+            if result is not None:
+                return result
+        return func(*args, **kwargs)
+
+
+def _usual() -> bool:
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not transformed()
+        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+    )
+
+
+def linear(sink: Sink, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    x = _operand(sink, input, weight, bias)
+    if x is None or x.dim() < 2:
+        return None
+    return Linear.apply(x, sink.anchor, Layer(sink, weight, bias, sink.skips(x)))
+
+
+def conv(
+    sink: Sink,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    x = _operand(sink, input, weight, bias)
+    if x is None or isinstance(padding, str) or x.dim() != weight.dim():
+        return None
+    each = x.dim() - 2
+    shape = Shape(_each(stride, each), _each(padding, each), _each(dilation, each), groups)
+    return Conv.apply(x, sink.anchor, Layer(sink, weight, bias, sink.skips(x), shape))
+
+
+def conv_of_few_channels(
+    sink: Sink,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """Run `conv` where its input gradient is known to be faster than the stock one."""
+    if input.device.type != "cpu" or isinstance(padding, str) or torch.is_autocast_enabled("cpu"):
+        return None
+    if not pays(weight, _each(stride, 2), _each(padding, 2), _each(dilation, 2), groups):
+        return None
+    return conv(sink, input, weight, bias, stride, padding, dilation, groups)
+
+
+def relu(sink: Sink, input: Tensor, inplace: bool = False) -> Tensor | None:
+    if not _needs_gradient(input):
+        return None
+    if not inplace:
+        return ReLU.apply(input)
+    return None if input._is_view() or input.is_leaf else ReLUInPlace.apply(input)
+
+
+def relu_(sink: Sink, input: Tensor) -> Tensor | None:
+    return relu(sink, input, inplace=True)
+
+
+def max_pool2d(
+    sink: Sink,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | None:
+    if not _needs_gradient(input) or input.dim() != 4 or return_indices:
+        return None
+    stride = stride or kernel_size
+    sizes = [list(_each(size, 2)) for size in (kernel_size, stride, padding, dilation)]
+    return MaxPool2d.apply(input, (*sizes, ceil_mode))
+
+
+# For training: gradients of parameters go to the sink.
+TRAINING: dict[Callable, Callable] = {
+    F.linear: linear,
+    torch.conv1d: conv,
+    torch.conv2d: conv,
+    torch.conv3d: conv,
+    F.relu: relu,
+    torch.relu: relu,
+    torch.relu_: relu_,
+    Tensor.relu: relu,
+    Tensor.relu_: relu_,
+    F.max_pool2d: max_pool2d,
+    torch.max_pool2d: max_pool2d,
+}
+# For rows of the Jacobian, without parameter gradients: what has a faster input gradient.
+ROWS: dict[Callable, Callable] = {torch.conv2d: conv_of_few_channels}
+
+
+@contextlib.contextmanager
+def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let the layers of `model` compute their input gradients in a faster way, inside the context.
+
+    The outputs are the same to the bit, gradients to rounding. So far: on the CPU, convolutions
+    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`), of
+    an ``nn.Module`` without compiled parts (these would be compiled again).
+    """
+    if not isinstance(model, nn.Module) or any(_compiled(module) for module in model.modules()):
+        yield
+        return
+    with Lean(Sink(), ROWS):
+        yield
+
+
+def _operand(sink: Sink, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """Return x in the dtype that the layer computes in; None if the layer must run as it is."""
+    if not _needs_gradient(x) or type(weight) not in (Tensor, nn.Parameter):
+        return None
+    if not (sink.knows(weight) and sink.knows(bias)):
+        return None
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(kind))
+    return x if x.dtype == weight.dtype else None
+
+
+def _needs_gradient(x: Tensor) -> bool:
+    plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided
+    return plain and x.requires_grad and x.dtype.is_floating_point and x.numel() > 0
+
+
+def _each(size: Any, dimensions: int) -> tuple[int, ...]:
+    """Return `size` once per dimension."""
+    if isinstance(size, int):
+        return (size,) * dimensions
+    return tuple(size) * dimensions if len(size) == 1 else tuple(size)
+
+
+def _compiled(module: nn.Module) -> bool:
+    """Say whether `module` came from torch.compile, or was compiled in place."""
+    return "_orig_mod" in module._modules or module._compiled_call_impl is not None

@@ -1,0 +1,101 @@
+"""Penalties with absolute values, and of the decision function."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from jacfast import cotangents
+from jacfast.penalties.base import Penalty, projections, safe_sqrt
+
+NORMS = {"l1": "sumabs", "l2": "sumsq", "linf": "maxabs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class EntrywiseL1(Penalty):
+    """``mean_i sum_{k,d} |J_kd(x_i)|``, of all rows, or estimated from n of them.
+
+    Args:
+        n: number of rows, 1 .. K, drawn per sample without replacement and weighted by K/n, which
+            is unbiased; ``"exact"`` takes all.
+
+    Source: Seck, Loosli & Canu eq. 3 (there the sum over i), on the logits: they do not say whether
+    their output is taken before or after the softmax.
+    """
+
+    n: int | str = "exact"
+    kind = "sumabs"
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        projections(self.n, logits.shape[1], "K")
+
+    def draw(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        if self.n == "exact":
+            return None
+        return torch.rand(samples, logits.shape[1], device=logits.device, generator=generator)
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        if draw is None:
+            return cotangents.basis(logits)
+        weight = logits.shape[1] / int(self.n)
+        return cotangents.some_rows(draw, int(self.n), logits.dtype) * weight
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnSumL1(Penalty):
+    """``mean_i sum_d |sum_k J_kd(x_i)|``: the cotangent is the all-ones vector, one product.
+
+    Source: Seck, Loosli & Canu, section 4.2 (there the sum over i).
+    """
+
+    kind = "sumabs"
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        return torch.ones_like(logits, requires_grad=False)[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionFunction(Penalty):
+    """``mean_i ||grad S(x_i)||``, ``S = z_y - max_{k != y} z_k``, in the 1-, 2- or infinity norm.
+
+    Not squared. The runner-up is taken as it is, without a derivative; the derivative of the
+    2-norm is 0 at 0.
+
+    Args:
+        norm: ``"l1"``, ``"l2"`` or ``"linf"``.
+
+    Source: Yu, Liu, Wang & Chen, eq. 11-12.
+    """
+
+    norm: str = "l1"
+    needs_labels = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {self.norm!r}")
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        return NORMS[self.norm]
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        super().check(logits, y)
+        if logits.shape[1] < 2:
+            raise ValueError(f"logits must have K >= 2 classes; got {logits.shape[1]}")
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        assert y is not None  # check() has seen to it
+        return cotangents.label_against_runner_up(logits, y)
+
+    def measure(self, g: Tensor) -> Tensor:
+        size = super().measure(g)
+        return safe_sqrt(size) if self.norm == "l2" else size

@@ -1,0 +1,164 @@
+"""What all penalties share: a choice of cotangents, a norm, and how samples are put together."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from jacfast.graph import couples_samples
+from jacfast.ops import checks
+from jacfast.ops.row_norm import row_norm
+from jacfast.vjp import pull_back
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """``mean_i sum_j rho(J(x_i)^T v_ij)``: each subclass chooses the cotangents v and the norm rho.
+
+    Called on the logits and the x that they were computed from it returns a scalar to add to the
+    loss; `jacfast.forward_with_penalty` takes the object itself, and is faster.
+
+    Args:
+        subsample: share of each batch that is penalised, in (0, 1]: a fresh random part every time.
+            The mean over it is an unbiased estimate. Only for `forward_with_penalty`.
+        every: penalise every m-th step only, m times as strongly. Only for `forward_with_penalty`.
+    """
+
+    subsample: float = dataclasses.field(default=1.0, kw_only=True)
+    every: int = dataclasses.field(default=1, kw_only=True)
+
+    needs_labels = False
+    kind = "sumsq"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.subsample <= 1:
+            raise ValueError(f"subsample must be in (0, 1]; got {self.subsample}")
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"every must be an int >= 1; got {self.every!r}")
+
+    def __call__(
+        self,
+        logits: Tensor,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the penalty of logits [N, ...] computed from x [N, ...] with requires_grad.
+
+        Args:
+            y: labels [N] int64, for the penalties that need them.
+            generator: source of random cotangents, on the device of `logits`.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above, or x is not in the graph of logits.
+            RuntimeError: a batch-norm in training mode couples the samples; or under torch.func.
+        """
+        if self.subsample < 1 or self.every > 1:
+            raise ValueError(
+                "subsample and every save nothing once the logits of the whole batch are there: "
+                f"use forward_with_penalty; got subsample={self.subsample}, every={self.every}"
+            )
+        logits = check_graph(logits, x)
+        self.check(logits, y)
+        draw = self.draw(len(x), logits, generator)
+        vectors = self.cotangents(logits, x, y, draw)
+        g = pull_back(logits, x, vectors, create_graph=True)
+        return self.reduce(self.measure(g.flatten(0, 1)).sum(), len(x))
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        """Check what depends on the logits [N, K]: labels, and options against K."""
+        if not self.needs_labels:
+            return
+        if y is None:
+            raise ValueError(f"y must be given: {type(self).__name__} depends on the labels")
+        checks.class_index("y", y, len(logits), logits)
+        if y.device.type == "cpu" and not (0 <= int(y.min()) <= int(y.max()) < logits.shape[1]):
+            raise ValueError(  # on a GPU the look would hold up the host; indexing fails there
+                f"y must lie in 0 .. K - 1 = {logits.shape[1] - 1}; got {int(y.min())} .. "
+                f"{int(y.max())}"
+            )
+
+    def draw(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        """Draw the randomness of `samples` samples [samples, ...]; None if there is none."""
+        return None
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        """Return the cotangents [n, N, K] of logits [N, K]."""
+        raise NotImplementedError
+
+    def measure(self, g: Tensor) -> Tensor:
+        """Return rho of each row of g [R, D], [R]."""
+        return row_norm(g, self.kind)
+
+    def reduce(self, total: Tensor, samples: int) -> Tensor:
+        """Turn the sum over samples and cotangents into the penalty."""
+        return total / samples
+
+
+def safe_sqrt(square: Tensor) -> Tensor:
+    """Return the square root, with derivative 0 at 0."""
+    positive = square > 0
+    root = torch.where(positive, square, 1.0).sqrt()
+    return torch.where(positive, root, 0.0)
+
+
+def projections(n: int | str, limit: int, most: str) -> None:
+    """Check a number of projections: 1 .. limit, or "exact"."""
+    if n == "exact":
+        return
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be an int or 'exact'; got {n!r}")
+    if not 1 <= n <= limit:
+        raise ValueError(f"n must be in 1 .. {most} = {limit}, or 'exact'; got {n}")
+
+
+def check_graph(logits: Tensor, x: Tensor) -> Tensor:
+    """Check that `logits` were computed from `x`, sample by sample; return them as [N, K]."""
+    checks.floating("logits", logits)
+    checks.floating("x", x)
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "the penalty calls torch.autograd.grad, which torch.func transforms do not see; "
+            "call it outside torch.func.grad/vjp/vmap/jvp"
+        )
+    if logits.dim() < 2:
+        raise ValueError(
+            f"logits must have shape [N, ...] with K outputs; got {list(logits.shape)}"
+        )
+    if x.dim() < 1 or len(x) != len(logits):
+        raise ValueError(
+            f"x must have one entry per row of logits ({len(logits)}); got shape {list(x.shape)}"
+        )
+    logits = logits.flatten(1)
+    if logits.numel() == 0 or x.numel() == 0:
+        raise ValueError(
+            f"logits and x must not be empty; got {list(logits.shape)} and {list(x.shape)}"
+        )
+    if not x.requires_grad:
+        raise ValueError(
+            "x must require grad before the model is called (x.requires_grad_()); "
+            "got requires_grad=False"
+        )
+    if not logits.requires_grad:
+        raise ValueError(
+            "logits must be part of a graph (computed from x with gradients enabled); "
+            "got requires_grad=False"
+        )
+    if not torch.compiler.is_compiling():
+        check_apart(logits)
+    return logits
+
+
+def check_apart(logits: Tensor) -> None:
+    """Refuse logits of a sample that depend on the other samples through batch statistics."""
+    if couples_samples(logits):
+        raise RuntimeError(
+            "the model has batch-norm in training mode, which makes each sample's logits depend on "
+            "the whole batch: its Jacobian is not a sample's. Put the batch-norm layers in eval "
+            "mode (module.eval()), or call forward_with_penalty(..., batch_norm='frozen')"
+        )

@@ -1,0 +1,170 @@
+"""Penalties that are sums of squares of J^T v."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from jacfast import cotangents
+from jacfast.ops import checks
+from jacfast.penalties.base import Penalty, projections, safe_sqrt
+
+
+@dataclasses.dataclass(frozen=True)
+class Frobenius(Penalty):
+    """``mean_i ||J(x_i)||_F^2``, estimated without bias from n random orthonormal projections.
+
+    With ``root=True`` ``sqrt(sum_i ||J(x_i)||_F^2)`` over the batch, the loss of Jakubovitz &
+    Giryes as they print it (of an estimate, the root is biased; its derivative is 0 at 0). With
+    ``weights`` ``mean_i sum_k w_k ||J_k(x_i)||^2``, J_k the rows.
+
+    Args:
+        n: number of projections, 1 .. K (n = K is exact), or ``"exact"`` for the K unit vectors.
+        root: the root of the batch's sum instead of the mean.
+        weights: [K] of weights >= 0 of the rows.
+
+    Source: Jakubovitz & Giryes 2018 eq. 3, eq. 4 (root) and future work (weights); projections:
+    Hoffman, Roberts & Yaida 2019.
+    """
+
+    n: int | str = 1
+    root: bool = dataclasses.field(default=False, kw_only=True)
+    weights: Tensor | None = dataclasses.field(default=None, kw_only=True, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.root and self.subsample < 1:
+            raise ValueError(
+                "subsample must be 1 with root=True: the root of a part's sum estimates nothing; "
+                f"got {self.subsample}"
+            )
+        if self.weights is not None:
+            checks.floating("weights", self.weights)
+            if self.weights.dim() != 1 or bool((self.weights < 0).any()):
+                raise ValueError(f"weights must be [K] numbers >= 0; got {self.weights}")
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        projections(self.n, logits.shape[1], "K")
+        if self.weights is not None:
+            checks.shape("weights", self.weights, "[K]", (logits.shape[1],))
+            checks.same_device("weights", self.weights, "logits", logits)
+
+    def draw(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        if self.n == "exact":
+            return None
+        return cotangents.normal(samples, int(self.n), logits, generator)
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        if draw is None:
+            v = cotangents.basis(logits)
+        else:
+            v = cotangents.orthonormal(draw, logits.dtype)
+        return v if self.weights is None else v * self.weights.to(v.dtype).sqrt()
+
+    def reduce(self, total: Tensor, samples: int) -> Tensor:
+        return safe_sqrt(total) if self.root else super().reduce(total, samples)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossLipschitz(Penalty):
+    """``mean_i sum_{j,k} ||J_j(x_i) - J_k(x_i)||^2`` over all ordered pairs of rows, estimated.
+
+    It equals ``2 K ||C J||_F^2`` with ``C = I - 1 1^T / K``, so the K^2 differences cost what
+    `Frobenius` costs: n orthonormal projections drawn inside the space orthogonal to 1.
+
+    Args:
+        n: number of projections, 1 .. K - 1 (n = K - 1 is exact), or ``"exact"`` for the K centred
+            unit vectors.
+
+    Source: Hein & Andriushchenko 2017; Jakubovitz & Giryes 2018 eq. 6 (there the sum over i).
+    """
+
+    n: int | str = 1
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        projections(self.n, logits.shape[1] - 1, "K - 1")
+
+    def draw(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        if self.n == "exact":
+            return None
+        return cotangents.normal(samples, int(self.n), logits, generator)
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        classes = logits.shape[1]
+        if draw is None:
+            v = cotangents.basis(logits) - 1 / classes
+        else:
+            v = cotangents.orthonormal(draw, logits.dtype, centred=True)
+        return v * (2 * classes) ** 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class InputGradient(Penalty):
+    """``mean_i ||d CE(z(x_i), y_i) / dx_i||^2``: the cotangent is ``softmax(z) - onehot(y)``.
+
+    The cotangent depends on the logits and is differentiated through.
+
+    Source: Ross & Doshi-Velez 2018; Jakubovitz & Giryes 2018 eq. 5 (there the sum over i).
+    """
+
+    needs_labels = True
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        assert y is not None  # check() has seen to it
+        onehot = torch.zeros_like(logits, requires_grad=False).scatter(1, y[:, None], 1.0)
+        return (logits.softmax(dim=1) - onehot)[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectral(Penalty):
+    """``mean_i ||J(x_i)||_2^2``, the squared largest singular value, by power iteration.
+
+    From a random start u, ``u <- J J^T u / ||J J^T u||`` is iterated; the value is ``||J^T u||^2``,
+    never more than ``||J||_2^2``. u is held constant in the derivative, which at the fixed point
+    is exact (u is a maximum there). An iteration costs two vector-Jacobian products; all rows are
+    independent, and no state is kept from one step to the next.
+
+    Args:
+        iterations: how often, >= 1.
+
+    Source: Jakubovitz & Giryes 2018, future work; Yoshida & Miyato 2017 for the iteration.
+    """
+
+    iterations: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int):
+            raise TypeError(f"iterations must be an int; got {self.iterations!r}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be >= 1; got {self.iterations}")
+
+    def draw(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        return cotangents.normal(samples, 1, logits, generator)
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        assert draw is not None
+        u = torch.nn.functional.normalize(draw[:, 0], dim=1).to(logits.dtype)
+        # g(v) = J^T v is linear in v, so its own backward pass at t is J t, whatever v
+        v = torch.zeros_like(u, requires_grad=True)
+        (pulled,) = torch.autograd.grad(logits, x, v, create_graph=True)
+        for _ in range(self.iterations):
+            (g,) = torch.autograd.grad(logits, x, u, retain_graph=True)
+            (pushed,) = torch.autograd.grad(pulled, v, g, retain_graph=True)
+            size = pushed.norm(dim=1, keepdim=True)
+            u = torch.where(size > 0, pushed / size, u)  # J = 0: any u will do
+        return u[None]

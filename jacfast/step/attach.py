@@ -1,0 +1,71 @@
+"""Add the penalty to code that calls the model by itself: see `penalised`."""
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.squares import Frobenius
+from jacfast.step.forward import forward_with_penalty
+
+
+class Held:
+    """What a penalised call leaves behind."""
+
+    def __init__(self) -> None:
+        self._penalty: Tensor | None = None
+
+    @property
+    def penalty(self) -> Tensor:
+        """The penalty of the call, a scalar to add to the loss."""
+        if self._penalty is None:
+            raise RuntimeError("the model was not called inside penalised(model): no penalty")
+        return self._penalty
+
+
+@contextlib.contextmanager
+def penalised(
+    model: nn.Module, y: Tensor | None = None, *, penalty: Penalty = Frobenius(), **options
+) -> Iterator[Held]:
+    """Let one call of `model`, wherever it happens inside the context, compute the penalty, too.
+
+    For training steps that one does not want to change::
+
+        with jacfast.penalised(model, penalty=jacfast.Frobenius()) as held:
+            loss = training_step(batch)  # calls model(x) once
+        (loss + lam * held.penalty).backward()
+
+    The call costs what `forward_with_penalty` costs, whose `options` these are. Afterwards, also
+    after an exception, the model is as it was.
+
+    Raises:
+        RuntimeError: the model is called a second time inside, or ``held.penalty`` is read without
+            a call. And what `forward_with_penalty` raises.
+    """
+    held, own = Held(), model.__dict__.get("forward")
+
+    def restore() -> None:
+        if own is None:
+            model.__dict__.pop("forward", None)
+        else:
+            model.forward = own  # type: ignore[method-assign]
+
+    def forward(x: Tensor) -> Tensor:
+        if held._penalty is not None:
+            raise RuntimeError(
+                "the model was called twice inside penalised(model): use forward_with_penalty for "
+                "the call that is to be penalised"
+            )
+        restore()
+        try:
+            logits, held._penalty = forward_with_penalty(model, x, y, penalty=penalty, **options)
+        finally:
+            model.forward = forward  # type: ignore[method-assign]
+        return logits
+
+    model.forward = forward  # type: ignore[method-assign]
+    try:
+        yield held
+    finally:
+        restore()

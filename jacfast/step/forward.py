@@ -1,0 +1,218 @@
+"""The fast way to a penalised step: logits and penalty from one node."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from jacfast.ops import checks
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.squares import Frobenius
+from jacfast.quiet import check_input
+from jacfast.step.run import Run
+
+# Samples at a time, on a CPU, for models with convolutions: their activations stay in the caches,
+# and below the 32 MB beyond which each tensor is new memory from the system.
+CHUNK = 128
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+BATCH_NORMS = ("refuse", "frozen", "coupled")
+WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+
+def forward_with_penalty(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    penalty: Penalty = Frobenius(),
+    at: Tensor | None = None,
+    layer: str | None = None,
+    step: int | None = None,
+    precision: torch.dtype | None = None,
+    batch_norm: str = "refuse",
+    chunk: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return ``(model(x), penalty)``, ready for ``(loss(logits) + lam * penalty).backward()``.
+
+    The same value and gradient as ``logits = model(x)`` and ``penalty(logits, x, y)``, for less:
+    the double backward happens inside, by lean layers, in chunks, so that outside there is one node
+    of first order. It works where double backward does not: in DistributedDataParallel (around
+    `WithPenalty`), for models given to torch.compile (they run as they were before), beside a
+    compiled loss. The model is called as it stands, train or eval; each sample must be mapped by
+    itself.
+
+    Args:
+        model: maps x [N, ...] to logits [N, ...].
+        x: [N, ...], floating point. If it requires grad, it receives the gradient of both outputs.
+        y: labels [N] int64, for the penalties that need them.
+        penalty: which, how many projections, on which share of the batch (``subsample=``) and in
+            how many steps (``every=``); see `jacfast.penalties`.
+        at: [N, ...], where to evaluate the penalty instead of at x (adversarial examples, say); it
+            costs a forward pass more.
+        layer: name of the submodule (as in ``model.named_modules()``) whose output takes the place
+            of the logits in the penalty, for Jacobians of inner layers.
+        step: number of the training step, for a penalty with ``every > 1``.
+        precision: torch.bfloat16 or torch.float16: sweeps of the penalty in it, by autocast, at the
+            cost of a forward pass more in it; the logits keep theirs.
+        batch_norm: what to do if there is batch-norm with batch statistics, in which samples have
+            no Jacobian of their own: ``"refuse"`` it; ``"frozen"``: running statistics for the
+            penalty, in a forward pass of its own; ``"coupled"``: differentiate the coupled batch.
+        chunk: samples at a time; default: 128 on a CPU for a model with convolutions, else all.
+            Dropout masks depend on it.
+        generator: source of all draws of the penalty, on the device of x.
+
+    Returns:
+        The logits, as the model returns them, and the penalty, a scalar (float32, or float64 for
+        such a model); it is 0 in a step that `every` leaves out.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above. RuntimeError: the model depends on a
+            tensor with requires_grad that is none of its parameters; a parameter has a gradient
+            hook; the model is a parallel wrapper; batch-norm couples the samples; the call is under
+            a torch.func transform.
+
+    Source: the penalties' own; for the sweeps Etmann 2019, A Closer Look at Double Backpropagation.
+    """
+    if torch.compiler.is_compiling():  # a graph break, and all of it in eager mode
+        plain = torch._dynamo.disable(_forward_with_penalty)
+    else:
+        plain = _forward_with_penalty
+    return plain(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk, generator)
+
+
+def _forward_with_penalty(
+    model, x, y, penalty, at, layer, step, precision, batch_norm, chunk, generator
+) -> tuple[Tensor, Tensor]:
+    _check(model, x, y, penalty, at, step, precision, batch_norm, chunk)
+    if step is not None and step % penalty.every:
+        return model(x), torch.zeros((), device=x.device)
+    apart = at is not None or precision is not None or _couples(model, batch_norm)
+    chunk = chunk or _chunk(model, x, batch_norm)
+    run = Run(model, penalty, layer, chunk, batch_norm == "coupled", generator)
+    if not apart:
+        with _eager():
+            logits, value = run(x, y, whole=True)
+    else:
+        logits = model(x)
+        with _eager(), _frozen(model, batch_norm), _in(precision, x.device.type):
+            _, value = run(x if at is None else at, y, whole=False)
+    return logits, value if penalty.every == 1 else penalty.every * value
+
+
+class WithPenalty(nn.Module):
+    """A model that returns ``(logits, penalty)``: `forward_with_penalty` as a module.
+
+    For wrappers that must see the whole forward pass, as DistributedDataParallel does. `options`
+    are those of `forward_with_penalty`; the parameters are those of ``model``, under that name.
+    """
+
+    def __init__(self, model: nn.Module, penalty: Penalty = Frobenius(), **options) -> None:
+        super().__init__()
+        self.model, self.penalty, self.options = model, penalty, options
+
+    def forward(self, x: Tensor, y: Tensor | None = None, **options) -> tuple[Tensor, Tensor]:
+        """Return the logits and the penalty; `options` of this call come before the module's."""
+        options = self.options | options
+        return forward_with_penalty(self.model, x, y, penalty=self.penalty, **options)
+
+
+def _chunk(model: nn.Module, x: Tensor, batch_norm: str) -> int:
+    convolves = any(isinstance(module, CONVS) for module in model.modules())
+    small = x.device.type == "cpu" and convolves and batch_norm != "coupled"
+    return CHUNK if small else len(x)
+
+
+@contextlib.contextmanager
+def _eager() -> Iterator[None]:
+    """Let compiled models run as they were before; without dynamo loaded there are none."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module, batch_norm: str) -> Iterator[None]:
+    """Let batch-norm layers use their running statistics, inside the context, if so asked."""
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    layers = layers if batch_norm == "frozen" else []
+    try:
+        for layer in layers:
+            layer.training = False
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+def _in(precision: torch.dtype | None, device: str) -> contextlib.AbstractContextManager:
+    """Return the context of a forward pass in `precision`."""
+    if precision is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device, dtype=precision)
+
+
+def _couples(model: nn.Module, batch_norm: str) -> bool:
+    """Say whether batch-norm asks for a pass of its own; refuse it where it must be."""
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    if layers and batch_norm == "refuse":
+        raise RuntimeError(
+            "batch_norm must be 'frozen' or 'coupled' for a model with batch-norm in training "
+            "mode, whose samples have no Jacobian of their own (or put those layers in eval "
+            f"mode); got 'refuse' and {len(layers)} such layers"
+        )
+    return bool(layers) and batch_norm == "frozen"
+
+
+def _check(model, x, y, penalty, at, step, precision, batch_norm, chunk) -> None:
+    """Check what can be checked before the model runs."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            "model must be a torch.nn.Module, whose parameters are known; got "
+            f"{type(model).__name__} (for functions add penalty(logits, x) to the loss)"
+        )
+    wrapper = {base.__name__ for base in type(model).__mro__} & WRAPPERS
+    if wrapper:
+        raise TypeError(
+            f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
+            "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
+            "add penalty(logits, x) to the loss"
+        )
+    hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
+    if hooked:
+        raise RuntimeError(
+            f"parameters must have no gradient hooks, which would run more than once; {hooked[0]} "
+            "has one: add penalty(logits, x) to the loss instead"
+        )
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "forward_with_penalty calls torch.autograd.grad, which torch.func transforms do not "
+            "see; call it outside torch.func.grad/vjp/vmap/jvp"
+        )
+    check_input(x)
+    if y is not None:
+        checks.class_index("y", y, len(x), x)
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
+    if at is not None:
+        check_input(at, name="at")
+        if len(at) != len(x):
+            raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
+    if step is None and penalty.every > 1:
+        raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
+    if precision not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"precision must be torch.bfloat16 or torch.float16; got {precision}")
+    if batch_norm not in BATCH_NORMS:
+        raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
+    if batch_norm == "coupled" and penalty.subsample < 1:
+        raise ValueError(
+            "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
+            f"statistics; got {penalty.subsample}"
+        )
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be >= 1; got {chunk}")

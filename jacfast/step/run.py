@@ -1,0 +1,90 @@
+"""One pass over a batch in chunks, each forward, penalty and all."""
+
+import contextlib
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from jacfast.lean import TRAINING, Lean
+from jacfast.penalties.base import Penalty, check_apart
+from jacfast.quiet import check_logits
+from jacfast.step.work import Node, Work
+
+
+@dataclasses.dataclass
+class Run:
+    """The options of a pass; see `jacfast.forward_with_penalty`."""
+
+    model: nn.Module
+    penalty: Penalty
+    layer: str | None
+    chunk: int
+    coupled: bool
+    generator: torch.Generator | None
+
+    def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Tensor, Tensor]:
+        """Return (logits, penalty) of the batch; of the penalised samples only, if not `whole`."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        work = Work(self.penalty, x, parameters)
+        count = max(1, round(len(x) * self.penalty.subsample))
+        samples = x.detach()
+        if count < len(x):
+            work.order = torch.randperm(len(x), device=x.device, generator=self.generator)
+            if not whole:
+                work.order = work.order[:count]
+            samples, y = samples[work.order], None if y is None else y[work.order]
+        with torch.enable_grad():
+            total = self._penalised(work, samples[:count], None if y is None else y[:count])
+            for start in range(count, len(samples), self.chunk):
+                part = samples[start : start + self.chunk]
+                self._forward(work, part, needs_gradient=work.sink.wants_root)
+        logits = torch.cat([chunk.logits.detach() for chunk in work.chunks])
+        if whole and work.order is not None:
+            logits = torch.empty_like(logits).index_copy(0, work.order, logits)
+        if work.keeps:
+            logits, total = Node.apply(work, logits, total, x, *parameters)
+        return logits, self.penalty.reduce(total, count)
+
+    def _penalised(self, work: Work, samples: Tensor, y: Tensor | None) -> Tensor:
+        """Pass samples through the model; return the sum of their penalties."""
+        draw, totals = None, []
+        for start in range(0, len(samples), self.chunk):
+            part = slice(start, start + self.chunk)
+            outputs = self._forward(work, samples[part], needs_gradient=True)
+            labels = None if y is None else y[part]
+            self.penalty.check(outputs, labels)
+            if not start:  # one draw for the batch, however it is cut
+                draw = self.penalty.draw(len(samples), outputs, self.generator)
+                if not self.coupled:
+                    check_apart(outputs)
+            noise = None if draw is None else draw[part]
+            leaf = work.chunks[-1].leaf
+            vectors = self.penalty.cotangents(outputs, leaf, labels, noise)
+            totals.append(work.penalise(outputs, vectors))
+        return torch.stack(totals).sum()
+
+    def _forward(self, work: Work, samples: Tensor, needs_gradient: bool) -> Tensor:
+        """Pass samples through the model with lean layers; return what is penalised, as [N, K]."""
+        leaf = samples.detach().requires_grad_(needs_gradient)
+        work.sink.root = leaf
+        seen: list[Tensor] = []
+        with contextlib.ExitStack() as stack:
+            if self.layer is not None:
+                module = self.model.get_submodule(self.layer)
+                stack.callback(
+                    module.register_forward_hook(lambda *call: seen.append(call[2])).remove
+                )
+            stack.enter_context(Lean(work.sink, TRAINING))
+            logits = self.model(leaf)
+        check_logits(logits, leaf)
+        work.take(leaf, logits)
+        if self.layer is None:
+            return logits.flatten(1)
+        if len(seen) != 1:
+            raise ValueError(
+                f"layer must be called once by the model; {self.layer!r} was called {len(seen)} "
+                "times"
+            )
+        check_logits(seen[0], leaf)
+        return seen[0].flatten(1)
