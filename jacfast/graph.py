@@ -6,9 +6,13 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 
-def nodes(*outputs: Tensor) -> Iterator[Node]:
-    """Yield every node of the graph that `outputs` hang from, each once."""
-    todo, seen = [output.grad_fn for output in outputs], set()
+def nodes(*outputs: Tensor, past: Node | None = None) -> Iterator[Node]:
+    """Yield every node of the graph that `outputs` hang from, each once.
+
+    Not `past`, nor what is reached through that node alone.
+    """
+    todo: list[Node | None] = [output.grad_fn for output in outputs]
+    seen = {past}
     while todo:
         node = todo.pop()
         if node is not None and node not in seen:

@@ -41,6 +41,7 @@ class Conv(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         layer = ctx.layer
+        layer.sink.check_open()
         if torch.is_grad_enabled():
             return _Pull.apply(g, layer.sink.anchor, layer, x.shape), None, None
         if layer.sink.collecting:

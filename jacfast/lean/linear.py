@@ -10,7 +10,7 @@ from jacfast.lean.sink import Layer
 
 
 class Linear(torch.autograd.Function):
-    """x W^T + b, for x [..., I] and W [O, I]."""
+    """x W^T + b, for x [R, I] and W [O, I]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: Layer) -> Tensor:
@@ -23,12 +23,12 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         layer = ctx.layer
+        layer.sink.check_open()
         if torch.is_grad_enabled():
             return _Pull.apply(g, layer.sink.anchor, layer), None, None
         if layer.sink.collecting:
-            flat = g.flatten(0, -2)
-            layer.sink.add_product(layer.weight, flat, x.flatten(0, -2))
-            layer.sink.add(layer.bias, flat.sum(0))
+            layer.sink.add_product(layer.weight, g, x)
+            layer.sink.add(layer.bias, g.sum(0))
             if layer.skip:
                 return None, None, None
         return g @ weight.to(g.dtype), None, None
@@ -48,5 +48,5 @@ class _Pull(torch.autograd.Function):
         g, weight = ctx.saved_tensors
         layer = ctx.layer
         if layer.sink.collecting:
-            layer.sink.add_product(layer.weight, g.flatten(0, -2), t.flatten(0, -2))
+            layer.sink.add_product(layer.weight, g, t)
         return F.linear(t, weight.to(t.dtype)), None, None

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from jacfast.lean.blocks import pays
 from jacfast.lean.conv import Conv, Shape
 from jacfast.lean.elementwise import MaxPool2d, ReLU, ReLUInPlace
+from jacfast.lean.gram import Gram
 from jacfast.lean.linear import Linear
 from jacfast.lean.sink import Layer, Sink
 from jacfast.ops.lives import transformed
@@ -51,9 +52,16 @@ def _usual() -> bool:
 
 def linear(sink: Sink, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
     x = _operand(sink, input, weight, bias)
-    if x is None or x.dim() < 2:
+    if x is None or x.dim() < 2 or weight.dim() != 2:
         return None
-    return Linear.apply(x, sink.anchor, Layer(sink, weight, bias, sink.skips(x)))
+    if x.dim() > 2:  # a Function may not return what the stock function does then: a view
+        rows = linear(sink, x.flatten(0, -2), weight, bias)
+        return None if rows is None else rows.unflatten(0, x.shape[:-1])
+    layer = Layer(sink, weight, bias, sink.skips(x))
+    output = Linear.apply(x, sink.anchor, layer)
+    if layer.skip and x.dtype == weight.dtype:
+        sink.gram = Gram(layer, output)
+    return output
 
 
 def conv(

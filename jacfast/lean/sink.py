@@ -21,6 +21,7 @@ class Sink:
         anchor: a scalar on which every lean layer depends. Asking autograd for its gradient runs
             the layers' backward passes; it receives none itself.
         root: the leaf that stands for the model's input.
+        gram: the `jacfast.lean.gram.Gram` of a linear layer on the root.
         wants_root: whether the gradient of the root is wanted from the sweeps that collect.
     """
 
@@ -29,17 +30,37 @@ class Sink:
         self.gradients: dict[Tensor, Tensor] = {}
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.root: Tensor | None = None
+        self.gram: Any = None
         self.wants_root = False
         self.collecting = False
+        self.depth, self.closed = 0, False
+
+    def begin(self, root: Tensor) -> None:
+        """Take `root` for the leaf of the graph that is made next."""
+        self.root, self.gram = root, None
 
     @contextlib.contextmanager
-    def collect(self) -> Iterator[None]:
-        """Let backward passes inside the context add to the gradients."""
-        self.collecting = True
+    def mine(self, collecting: bool = False) -> Iterator[None]:
+        """Let backward passes run, and add to the gradients if `collecting`, inside the context.
+
+        After the first such context others are errors: a backward pass that starts from something
+        else that the model computed would find no parameters.
+        """
+        before, self.collecting = self.collecting, collecting
+        self.depth, self.closed = self.depth + 1, False
         try:
             yield
         finally:
-            self.collecting = False
+            self.collecting, self.depth = before, self.depth - 1
+            self.closed = self.depth == 0
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError(
+                "a tensor that the model computed beside its logits (an auxiliary loss?) was "
+                "differentiated, and would give its layers no gradient: with forward_with_penalty "
+                "only logits and penalty can be; add penalty(logits, x) to the loss instead"
+            )
 
     def add(self, parameter: Tensor | None, value: Tensor, shared: bool = False) -> None:
         """Add `value` to the gradient of `parameter`; it becomes the buffer unless `shared`."""

@@ -29,6 +29,7 @@ class Penalty:
 
     needs_labels = False
     kind = "sumsq"
+    squared = False  # rho is the sum of squares, as it is
 
     def __post_init__(self) -> None:
         if not 0 < self.subsample <= 1:

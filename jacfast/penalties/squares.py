@@ -11,7 +11,35 @@ from jacfast.penalties.base import Penalty, projections, safe_sqrt
 
 
 @dataclasses.dataclass(frozen=True)
-class Frobenius(Penalty):
+class _Projected(Penalty):
+    """Sums of squares over all of a space, or over n random orthonormal directions of it."""
+
+    n: int | str = 1
+    squared = True
+    centred = False  # the space is that orthogonal to 1
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        classes = logits.shape[1]
+        projections(self.n, classes - self.centred, "K - 1" if self.centred else "K")
+
+    def draw(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        if self.n == "exact":
+            return None
+        return cotangents.normal(samples, int(self.n), logits, generator)
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        if draw is not None:
+            return cotangents.orthonormal(draw, logits.dtype, self.centred)
+        v = cotangents.basis(logits)
+        return v - 1 / logits.shape[1] if self.centred else v
+
+
+@dataclasses.dataclass(frozen=True)
+class Frobenius(_Projected):
     """``mean_i ||J(x_i)||_F^2``, estimated without bias from n random orthonormal projections.
 
     With ``root=True`` ``sqrt(sum_i ||J(x_i)||_F^2)`` over the batch, the loss of Jakubovitz &
@@ -27,7 +55,6 @@ class Frobenius(Penalty):
     Hoffman, Roberts & Yaida 2019.
     """
 
-    n: int | str = 1
     root: bool = dataclasses.field(default=False, kw_only=True)
     weights: Tensor | None = dataclasses.field(default=None, kw_only=True, compare=False)
 
@@ -44,25 +71,15 @@ class Frobenius(Penalty):
                 raise ValueError(f"weights must be [K] numbers >= 0; got {self.weights}")
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
-        projections(self.n, logits.shape[1], "K")
+        super().check(logits, y)
         if self.weights is not None:
             checks.shape("weights", self.weights, "[K]", (logits.shape[1],))
             checks.same_device("weights", self.weights, "logits", logits)
 
-    def draw(
-        self, samples: int, logits: Tensor, generator: torch.Generator | None
-    ) -> Tensor | None:
-        if self.n == "exact":
-            return None
-        return cotangents.normal(samples, int(self.n), logits, generator)
-
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
     ) -> Tensor:
-        if draw is None:
-            v = cotangents.basis(logits)
-        else:
-            v = cotangents.orthonormal(draw, logits.dtype)
+        v = super().cotangents(logits, x, y, draw)
         return v if self.weights is None else v * self.weights.to(v.dtype).sqrt()
 
     def reduce(self, total: Tensor, samples: int) -> Tensor:
@@ -70,7 +87,7 @@ class Frobenius(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class CrossLipschitz(Penalty):
+class CrossLipschitz(_Projected):
     """``mean_i sum_{j,k} ||J_j(x_i) - J_k(x_i)||^2`` over all ordered pairs of rows, estimated.
 
     It equals ``2 K ||C J||_F^2`` with ``C = I - 1 1^T / K``, so the K^2 differences cost what
@@ -83,27 +100,12 @@ class CrossLipschitz(Penalty):
     Source: Hein & Andriushchenko 2017; Jakubovitz & Giryes 2018 eq. 6 (there the sum over i).
     """
 
-    n: int | str = 1
-
-    def check(self, logits: Tensor, y: Tensor | None) -> None:
-        projections(self.n, logits.shape[1] - 1, "K - 1")
-
-    def draw(
-        self, samples: int, logits: Tensor, generator: torch.Generator | None
-    ) -> Tensor | None:
-        if self.n == "exact":
-            return None
-        return cotangents.normal(samples, int(self.n), logits, generator)
+    centred = True
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
     ) -> Tensor:
-        classes = logits.shape[1]
-        if draw is None:
-            v = cotangents.basis(logits) - 1 / classes
-        else:
-            v = cotangents.orthonormal(draw, logits.dtype, centred=True)
-        return v * (2 * classes) ** 0.5
+        return super().cotangents(logits, x, y, draw) * (2 * logits.shape[1]) ** 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,7 @@ class InputGradient(Penalty):
     """
 
     needs_labels = True
+    squared = True
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
@@ -141,6 +144,7 @@ class Spectral(Penalty):
     """
 
     iterations: int = 3
+    squared = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,9 @@ def penalised(
         else:
             model.forward = own  # type: ignore[method-assign]
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(*args: Tensor, **named: Tensor) -> Tensor:
+        if len(given := (*args, *named.values())) != 1:
+            raise TypeError(f"the model must be called with x alone; got {len(given)} arguments")
         if held._penalty is not None:
             raise RuntimeError(
                 "the model was called twice inside penalised(model): use forward_with_penalty for "
@@ -59,6 +61,7 @@ def penalised(
             )
         restore()
         try:
+            x = given[0]
             logits, held._penalty = forward_with_penalty(model, x, y, penalty=penalty, **options)
         finally:
             model.forward = forward  # type: ignore[method-assign]

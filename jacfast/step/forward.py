@@ -6,20 +6,17 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from jacfast.ops import checks
+from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.quiet import check_input
+from jacfast.step.checks import check, with_batch_statistics
 from jacfast.step.run import Run
 
 # Samples at a time, on a CPU, for models with convolutions: their activations stay in the caches,
 # and below the 32 MB beyond which each tensor is new memory from the system.
 CHUNK = 128
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-BATCH_NORMS = ("refuse", "frozen", "coupled")
-WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 
 def forward_with_penalty(
@@ -87,18 +84,19 @@ def forward_with_penalty(
 def _forward_with_penalty(
     model, x, y, penalty, at, layer, step, precision, batch_norm, chunk, generator
 ) -> tuple[Tensor, Tensor]:
-    _check(model, x, y, penalty, at, step, precision, batch_norm, chunk)
+    check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk)
     if step is not None and step % penalty.every:
-        return model(x), torch.zeros((), device=x.device)
-    apart = at is not None or precision is not None or _couples(model, batch_norm)
+        logits = model(x)
+        return logits, logits.new_zeros((), dtype=accumulator(logits.dtype))
+    frozen = with_batch_statistics(model) if batch_norm == "frozen" else []
     chunk = chunk or _chunk(model, x, batch_norm)
     run = Run(model, penalty, layer, chunk, batch_norm == "coupled", generator)
-    if not apart:
+    if at is None and precision is None and not frozen:
         with _eager():
             logits, value = run(x, y, whole=True)
     else:
         logits = model(x)
-        with _eager(), _frozen(model, batch_norm), _in(precision, x.device.type):
+        with _eager(), _eval(frozen), _in(precision, x.device.type):
             _, value = run(x if at is None else at, y, whole=False)
     return logits, value if penalty.every == 1 else penalty.every * value
 
@@ -137,10 +135,8 @@ def _eager() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _frozen(model: nn.Module, batch_norm: str) -> Iterator[None]:
-    """Let batch-norm layers use their running statistics, inside the context, if so asked."""
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
-    layers = layers if batch_norm == "frozen" else []
+def _eval(layers: list[nn.Module]) -> Iterator[None]:
+    """Keep layers that are in training mode in eval mode, inside the context."""
     try:
         for layer in layers:
             layer.training = False
@@ -155,64 +151,3 @@ def _in(precision: torch.dtype | None, device: str) -> contextlib.AbstractContex
     if precision is None:
         return contextlib.nullcontext()
     return torch.autocast(device, dtype=precision)
-
-
-def _couples(model: nn.Module, batch_norm: str) -> bool:
-    """Say whether batch-norm asks for a pass of its own; refuse it where it must be."""
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
-    if layers and batch_norm == "refuse":
-        raise RuntimeError(
-            "batch_norm must be 'frozen' or 'coupled' for a model with batch-norm in training "
-            "mode, whose samples have no Jacobian of their own (or put those layers in eval "
-            f"mode); got 'refuse' and {len(layers)} such layers"
-        )
-    return bool(layers) and batch_norm == "frozen"
-
-
-def _check(model, x, y, penalty, at, step, precision, batch_norm, chunk) -> None:
-    """Check what can be checked before the model runs."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            "model must be a torch.nn.Module, whose parameters are known; got "
-            f"{type(model).__name__} (for functions add penalty(logits, x) to the loss)"
-        )
-    wrapper = {base.__name__ for base in type(model).__mro__} & WRAPPERS
-    if wrapper:
-        raise TypeError(
-            f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
-            "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
-            "add penalty(logits, x) to the loss"
-        )
-    hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
-    if hooked:
-        raise RuntimeError(
-            f"parameters must have no gradient hooks, which would run more than once; {hooked[0]} "
-            "has one: add penalty(logits, x) to the loss instead"
-        )
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "forward_with_penalty calls torch.autograd.grad, which torch.func transforms do not "
-            "see; call it outside torch.func.grad/vjp/vmap/jvp"
-        )
-    check_input(x)
-    if y is not None:
-        checks.class_index("y", y, len(x), x)
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
-    if at is not None:
-        check_input(at, name="at")
-        if len(at) != len(x):
-            raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
-    if step is None and penalty.every > 1:
-        raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
-    if precision not in (None, torch.bfloat16, torch.float16):
-        raise ValueError(f"precision must be torch.bfloat16 or torch.float16; got {precision}")
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
-    if batch_norm == "coupled" and penalty.subsample < 1:
-        raise ValueError(
-            "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
-            f"statistics; got {penalty.subsample}"
-        )
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be >= 1; got {chunk}")

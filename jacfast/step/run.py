@@ -34,16 +34,17 @@ class Run:
             if not whole:
                 work.order = work.order[:count]
             samples, y = samples[work.order], None if y is None else y[work.order]
-        with torch.enable_grad():
-            total = self._penalised(work, samples[:count], None if y is None else y[:count])
+        with torch.enable_grad(), work.sink.mine():
+            work.total = self._penalised(work, samples[:count], None if y is None else y[:count])
             for start in range(count, len(samples), self.chunk):
                 part = samples[start : start + self.chunk]
                 self._forward(work, part, needs_gradient=work.sink.wants_root)
-        logits = torch.cat([chunk.logits.detach() for chunk in work.chunks])
+        work.logits = torch.cat([chunk.logits.detach() for chunk in work.chunks])
         if whole and work.order is not None:
-            logits = torch.empty_like(logits).index_copy(0, work.order, logits)
+            work.logits = torch.empty_like(work.logits).index_copy(0, work.order, work.logits)
+        logits, total = work.logits, work.total
         if work.keeps:
-            logits, total = Node.apply(work, logits, total, x, *parameters)
+            logits, total = Node.apply(work, x, *parameters)
         return logits, self.penalty.reduce(total, count)
 
     def _penalised(self, work: Work, samples: Tensor, y: Tensor | None) -> Tensor:
@@ -67,24 +68,36 @@ class Run:
     def _forward(self, work: Work, samples: Tensor, needs_gradient: bool) -> Tensor:
         """Pass samples through the model with lean layers; return what is penalised, as [N, K]."""
         leaf = samples.detach().requires_grad_(needs_gradient)
-        work.sink.root = leaf
-        seen: list[Tensor] = []
+        work.sink.begin(leaf)
+        seen: list[tuple[Tensor, int]] = []
         with contextlib.ExitStack() as stack:
             if self.layer is not None:
                 module = self.model.get_submodule(self.layer)
-                stack.callback(
-                    module.register_forward_hook(lambda *call: seen.append(call[2])).remove
-                )
+                hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
+                stack.callback(hook.remove)
             stack.enter_context(Lean(work.sink, TRAINING))
             logits = self.model(leaf)
         check_logits(logits, leaf)
-        work.take(leaf, logits)
-        if self.layer is None:
-            return logits.flatten(1)
+        outputs = logits if self.layer is None else self._inner(seen)
+        check_logits(outputs, leaf)
+        work.take(leaf, logits, outputs)
+        return outputs.flatten(1)
+
+    def _inner(self, seen: list[tuple[Tensor, int]]) -> Tensor:
+        """Return the output of the layer asked for."""
         if len(seen) != 1:
             raise ValueError(
                 f"layer must be called once by the model; {self.layer!r} was called {len(seen)} "
                 "times"
             )
-        check_logits(seen[0], leaf)
-        return seen[0].flatten(1)
+        output, version = seen[0]
+        if _version(output)[1] != version:
+            raise ValueError(
+                f"layer must keep its output; that of {self.layer!r} was changed in place by what "
+                "follows (inplace=True?)"
+            )
+        return output
+
+
+def _version(output: Tensor) -> tuple[Tensor, int]:
+    return output, getattr(output, "_version", 0)

@@ -1,0 +1,108 @@
+"""How does the cost of a penalised step grow with projections, classes, samples and depth?
+
+python -m benchmarks.growth
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import jacfast
+from benchmarks.harness import RESULTS, environment, print_table, take_turns, write
+from jacfast import models
+
+REPEATS, STEPS = 7, 3
+# What varies; the rest is 256 samples, 10 classes, n = 1 and three hidden layers of 256.
+AXES = {
+    "projections n": (1, 2, 3, 5, 10),
+    "classes K": (10, 100, 1000),
+    "samples N": (32, 128, 512, 2048),
+    "hidden layers": (1, 2, 4, 8, 16),
+}
+
+
+def by_hand(n: int) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
+    """Return what a careful user writes for n projections."""
+
+    def forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        q = torch.linalg.qr(torch.randn(len(x), logits.shape[1], n)).Q
+        total = logits.new_zeros(())
+        for v in q.movedim(2, 0):
+            (g,) = torch.autograd.grad(logits, x, v, create_graph=True)
+            total = total + g.square().sum()
+        return logits, total * (logits.shape[1] / n) / len(x)
+
+    return forward
+
+
+def of(penalty: jacfast.penalties.Penalty) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
+    return lambda model, x: jacfast.forward_with_penalty(model, x, penalty=penalty)
+
+
+def point(axis: str, value: int) -> dict[str, dict]:
+    """Time a step of every contender at one point of an axis."""
+    size = dict(zip(AXES, (1, 10, 256, 3), strict=True))
+    n, classes, samples, hidden = (size | {axis: value}).values()
+    torch.manual_seed(0)
+    model = models.mlp(784, *[256] * hidden, classes)
+    x, y = torch.rand(samples, 784), torch.randint(classes, (samples,))
+    forwards = {
+        "plain": lambda model, x: (model(x), 0.0),
+        "autograd by hand": by_hand(n),
+        "Frobenius": of(jacfast.Frobenius(n)),
+    }
+    if n < classes:
+        forwards["CrossLipschitz"] = of(jacfast.CrossLipschitz(n))
+
+    def run(forward: Callable) -> None:
+        for _ in range(STEPS):
+            model.zero_grad()
+            logits, penalty = forward(model, x)
+            (F.cross_entropy(logits, y) + 0.01 * penalty).backward()
+
+    runs = {name: functools.partial(run, forward) for name, forward in forwards.items()}
+    times = take_turns(runs, REPEATS)
+    return {name: {k: v / STEPS for k, v in spent.items()} for name, spent in times.items()}
+
+
+def draw(results: dict[str, dict]) -> None:
+    """Draw plain steps against each axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.8), dpi=120, layout="constrained")
+    axes = figure.subplots(1, len(AXES), sharey=True)
+    for axis, (name, points) in zip(axes, results.items(), strict=True):
+        for contender in ("autograd by hand", "Frobenius", "CrossLipschitz"):
+            shown = {int(v): p for v, p in points.items() if contender in p}
+            ratios = [p[contender]["median"] / p["plain"]["median"] for p in shown.values()]
+            axis.plot(list(shown), ratios, "o-", label=contender)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel(name)
+        axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("plain steps")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.savefig(RESULTS / "growth-cpu.png")
+
+
+def main() -> None:
+    """Measure, draw, print and write the results."""
+    results: dict[str, dict] = {}
+    for axis, values in AXES.items():
+        results[axis] = {str(value): point(axis, value) for value in values}
+        rows = [(axis, *map(str, values))]
+        for name in ("plain", "autograd by hand", "Frobenius", "CrossLipschitz"):
+            spent = [results[axis][str(v)].get(name, {}).get("median") for v in values]
+            rows.append((name, *("" if s is None else f"{1e3 * s:.1f}" for s in spent)))
+        print_table(f"milliseconds a step against {axis}", rows)
+    draw(results)
+    print("written:", write("growth-cpu", {"environment": environment()} | results))
+
+
+if __name__ == "__main__":
+    main()

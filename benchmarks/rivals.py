@@ -1,0 +1,112 @@
+"""The penalised training step as it is written today: each leaves ``CE + lam R`` in ``.grad``.
+
+R is mean ||J||_F^2: exact, or estimated with one vector per sample, uniform on the sphere and
+scaled by sqrt(K), which every contender draws by the same call of torch.randn.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vjp
+
+Step = Callable[[nn.Module, Tensor, Tensor, float], None]
+
+
+def drawn(logits: Tensor) -> Tensor:
+    """Return one vector per sample [N, K]."""
+    v = torch.randn(len(logits), 1, logits.shape[1])[:, 0]
+    return F.normalize(v, dim=1) * logits.shape[1] ** 0.5
+
+
+def plain(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+    """Cross-entropy alone."""
+    F.cross_entropy(model(x), y).backward()
+
+
+def one_vector(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+    """What a careful user writes."""
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    (g,) = torch.autograd.grad(logits, x, drawn(logits), create_graph=True)
+    (F.cross_entropy(logits, y) + lam * g.square().sum() / len(x)).backward()
+
+
+def jacobian_reg(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+    """The class of that name, from its formula: R/2 with n = 1, a norm that is squared."""
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    n, classes = logits.shape
+    v = torch.randn(n, 1, classes)[:, 0]
+    v = v / v.norm(2, dim=1, keepdim=True)
+    (g,) = torch.autograd.grad(
+        logits.reshape(-1), x, v.reshape(-1), create_graph=True, retain_graph=True
+    )
+    half = classes * torch.norm(g) ** 2 / n / 2
+    (F.cross_entropy(logits, y) + 2 * lam * half).backward()
+
+
+def loop(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+    """The exact penalty by the usual loop over the classes."""
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    total = logits.new_zeros(())
+    for k in range(logits.shape[1]):
+        (g,) = torch.autograd.grad(logits[:, k].sum(), x, create_graph=True)
+        total = total + g.square().sum()
+    (F.cross_entropy(logits, y) + lam * total / len(x)).backward()
+
+
+def batched(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+    """The exact penalty by one batched (vmap) backward pass."""
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    rows = torch.eye(logits.shape[1])[:, None].expand(-1, *logits.shape)
+    (g,) = torch.autograd.grad(logits, x, rows, create_graph=True, is_grads_batched=True)
+    (F.cross_entropy(logits, y) + lam * g.square().sum() / len(x)).backward()
+
+
+def compiled_plain() -> Step:
+    """Cross-entropy alone, the loss compiled."""
+    loss = torch.compile(lambda model, x, y: F.cross_entropy(model(x), y))
+    return lambda model, x, y, lam: loss(model, x, y).backward()
+
+
+def compiled_func() -> Step:
+    """The whole step compiled, its gradients through torch.func."""
+
+    def loss(params: dict, model: nn.Module, x: Tensor, y: Tensor, v: Tensor, lam: float) -> Tensor:
+        logits, pull = vjp(lambda z: functional_call(model, params, (z,)), x)
+        return F.cross_entropy(logits, y) + lam * pull(v)[0].square().sum() / len(x)
+
+    gradient = torch.compile(torch.func.grad(loss))
+
+    def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+        params = dict(model.named_parameters())
+        v = drawn(torch.empty(len(x), 10))
+        for name, g in gradient(params, model, x, y, v, lam).items():
+            params[name].grad = g
+
+    return step
+
+
+def compiled_traced() -> Step:
+    """The whole step compiled, torch.autograd.grad traced."""
+
+    def gradients(model: nn.Module, x: Tensor, y: Tensor, v: Tensor, lam: float) -> tuple:
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        (g,) = torch.autograd.grad(logits, x, v, create_graph=True)
+        loss = F.cross_entropy(logits, y) + lam * g.square().sum() / len(x)
+        return torch.autograd.grad(loss, list(model.parameters()))
+
+    compiled = torch.compile(gradients)
+
+    def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            found = compiled(model, x, y, drawn(torch.empty(len(x), 10)), lam)
+        for parameter, g in zip(model.parameters(), found, strict=True):
+            parameter.grad = g
+
+    return step

@@ -1,0 +1,150 @@
+"""How many seconds of post-processing does each way of penalising need to make a network robust?
+
+python -m benchmarks.robustness [--data FOLDER]
+"""
+
+import argparse
+import copy
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import jacfast
+from benchmarks import rivals
+from benchmarks.harness import RESULTS, environment, print_table, write
+from benchmarks.step import ours
+from jacfast import data, models
+from jacfast.data.split import Split
+
+LAM, LR, BATCH = 0.03, 1e-3, 500
+SEEDS = (0, 1, 2)
+LOOKS, RHO_IMAGES = 12, 500
+# name -> (step, how many times the steps of the others)
+METHODS: dict[str, tuple[rivals.Step, int]] = {
+    "loop, exact": (rivals.loop, 1),
+    "JacobianReg, n = 1": (rivals.jacobian_reg, 1),
+    "jacfast, exact": (ours(jacfast.Frobenius("exact")), 1),
+    "jacfast, n = 1": (ours(jacfast.Frobenius()), 1),
+    "jacfast, subsample 1/4": (ours(jacfast.Frobenius(subsample=0.25)), 2),
+    "plain": (rivals.plain, 1),
+}
+
+
+def trained(split: Split, epochs: int) -> nn.Module:
+    """Return the network of Seck et al., model C, trained without a penalty."""
+    torch.manual_seed(0)
+    model = models.seck_c()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(split.train_x)).split(100):
+            optimizer.zero_grad()
+            F.cross_entropy(model(split.train_x[batch]), split.train_y[batch]).backward()
+            optimizer.step()
+    return model
+
+
+def look(model: nn.Module, split: Split, seconds: float) -> dict[str, float]:
+    with torch.no_grad():
+        right = model(split.test_x).argmax(1) == split.test_y
+    rho = jacfast.rho_adv(model, split.test_x[:RHO_IMAGES])
+    return {"seconds": seconds, "accuracy": float(right.double().mean()), "rho": rho}
+
+
+def curve(model: nn.Module, split: Split, step: rivals.Step, steps: int, seed: int) -> list[dict]:
+    """Train on; return looks at accuracy and rho_adv, by seconds of training alone."""
+    model, order = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
+    looks, seconds, batches = [look(model, split, 0.0)], 0.0, iter(())
+    for done in range(1, steps + 1):
+        batch = next(batches, None)
+        if batch is None:
+            batches = iter(torch.randperm(len(split.train_x), generator=order).split(BATCH))
+            batch = next(batches)
+        x, y = split.train_x[batch], split.train_y[batch]
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        step(model, x, y, LAM)
+        optimizer.step()
+        seconds += time.perf_counter() - start
+        if done % max(1, steps // LOOKS) == 0:
+            looks.append(look(model, split, seconds))
+    return looks
+
+
+def time_to(looks: list[dict], rho: float, accuracy: float) -> float | None:
+    """Return the seconds until both are reached, interpolated between looks; None if never."""
+    for before, after in itertools.pairwise(looks):
+        if after["rho"] >= rho and after["accuracy"] >= accuracy:
+            share = (rho - before["rho"]) / (after["rho"] - before["rho"])
+            share = min(max(share, 0.0), 1.0) if before["accuracy"] >= accuracy else 1.0
+            return before["seconds"] + share * (after["seconds"] - before["seconds"])
+    return None
+
+
+def draw(curves: dict[str, list[list[dict]]], rho: float, path: Path) -> None:
+    """Draw rho_adv and accuracy against seconds, a line per seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 2)
+    for number, (name, runs) in enumerate(curves.items()):
+        for run, looks in enumerate(runs):
+            seconds = [max(p["seconds"], 0.05) for p in looks]
+            for axis, key, scale in zip(axes, ("rho", "accuracy"), (1, 100), strict=True):
+                label = name if run == 0 else None
+                values = [scale * p[key] for p in looks]
+                axis.plot(seconds, values, f"C{number}.-", alpha=0.7, label=label)
+    axes[0].axhline(rho, color="k", linestyle="--", label="95% of the exact loop's last")
+    axes[0].set_ylabel("rho_adv")
+    axes[1].set_ylabel("test accuracy, %")
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_xlabel("seconds of training (logarithmic)")
+        axis.grid(alpha=0.3, which="both")
+    axes[0].legend(fontsize=8)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Train, measure, draw and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with the MNIST files; default 5,000")
+    parser.add_argument("--epochs", type=int, default=3, help="of post-processing")
+    options = parser.parse_args()
+    split = data.load(options.data)
+    model = trained(split, epochs=max(3, 120_000 // len(split.train_x)))
+    steps = options.epochs * (len(split.train_x) // BATCH)
+    curves: dict[str, list[list[dict]]] = {name: [] for name in METHODS}
+    for seed in SEEDS:
+        for name, (step, times) in METHODS.items():
+            curves[name].append(curve(model, split, step, times * steps, seed))
+    exact = [run[-1] for run in curves["loop, exact"]]
+    rho = 0.95 * statistics.mean(last["rho"] for last in exact)
+    accuracy = statistics.mean(last["accuracy"] for last in exact) - 0.003
+    table = [("", "accuracy, %", "rho_adv", "seconds", "to the goal", "spread")]
+    reached = {}
+    for name, runs in curves.items():
+        times = [time_to(run, rho, accuracy) for run in runs]
+        found = sorted(t for t in times if t is not None)
+        reached[name] = statistics.median(found) if len(found) == len(runs) else None
+        last = [run[-1] for run in runs]
+        cells = [f"{100 * statistics.mean(p['accuracy'] for p in last):.2f}"]
+        cells += [f"{statistics.mean(p['rho'] for p in last):.4f}"]
+        cells += [f"{statistics.mean(p['seconds'] for p in last):.1f}"]
+        cells += [f"{reached[name]:.2f}" if reached[name] else "never"]
+        table.append((name, *cells, f"{found[0]:.2f} .. {found[-1]:.2f}" if found else ""))
+    print_table(f"goal: rho_adv {rho:.4f} at accuracy {100 * accuracy:.2f}%", table)
+    results = {"environment": environment(), "data": split.name, "lam": LAM, "steps": steps}
+    results |= {"goal": {"rho": rho, "accuracy": accuracy}, "seconds_to_goal": reached}
+    draw(curves, rho, RESULTS / "robustness-cpu.png")
+    print("written:", write("robustness-cpu", results | {"curves": curves}))
+
+
+if __name__ == "__main__":
+    main()

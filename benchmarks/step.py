@@ -1,0 +1,170 @@
+"""What does a penalised training step cost, and how much memory, against how it is written today?
+
+python -m benchmarks.step [mlp | tf_cnn | cifar_cnn ...]
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+import jacfast
+from benchmarks import rivals
+from benchmarks.harness import environment, print_table, take_turns, write
+from jacfast import models
+
+LAM = 0.1
+# network, inputs, samples, steps timed in a row
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
+    "mlp": (models.seck_c, (1, 28, 28), 500, 10),
+    "tf_cnn": (models.tf_tutorial_cnn, (1, 28, 28), 500, 2),
+    "cifar_cnn": (models.cifar_cnn, (3, 32, 32), 128, 2),
+}
+EXACT = ("loop", "batched", "jacfast, exact")
+REPEATS = 5
+
+
+def ours(penalty: jacfast.Frobenius, **options) -> rivals.Step:
+    """Return the step by forward_with_penalty."""
+
+    def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+        logits, value = jacfast.forward_with_penalty(model, x, penalty=penalty, **options)
+        (F.cross_entropy(logits, y) + lam * value).backward()
+
+    return step
+
+
+def one_line(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+    """The step by frobenius_penalty in an ordinary loop."""
+    x = x.detach().requires_grad_()
+    logits = model(x)
+    (F.cross_entropy(logits, y) + lam * jacfast.frobenius_penalty(logits, x)).backward()
+
+
+def contenders() -> dict[str, rivals.Step]:
+    return {
+        "plain": rivals.plain,
+        "plain, compiled": rivals.compiled_plain(),
+        "one vector, autograd": rivals.one_vector,
+        "JacobianReg, n = 1": rivals.jacobian_reg,
+        "compiled, torch.func": rivals.compiled_func(),
+        "compiled, autograd traced": rivals.compiled_traced(),
+        "frobenius_penalty": one_line,
+        "jacfast, n = 1": ours(jacfast.Frobenius()),
+        "jacfast, n = 1, bfloat16 sweeps": ours(jacfast.Frobenius(), precision=torch.bfloat16),
+        "jacfast, n = 1, subsample 1/4": ours(jacfast.Frobenius(subsample=0.25)),
+        "loop": rivals.loop,
+        "batched": rivals.batched,
+        "jacfast, exact": ours(jacfast.Frobenius("exact")),
+    }
+
+
+def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Raise unless all who are exact, and all who estimate from the same draw, agree."""
+    plain = ("plain", "plain, compiled")
+    sampled = [name for name in steps if "subsample" in name]
+    groups = [EXACT, plain, [n for n in steps if n not in (*EXACT, *plain, *sampled)]]
+    for group in groups:
+        want = gradient(steps[group[0]], model, x, y)
+        for name in group[1:]:
+            error = float((gradient(steps[name], model, x, y) - want).norm() / want.norm())
+            if error > (0.05 if "bfloat16" in name else 1e-3):
+                raise RuntimeError(f"{name} must agree with {group[0]}; relative error {error:.2e}")
+
+
+def gradient(step: rivals.Step, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    model.zero_grad()
+    step(model, x, y, LAM)
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Return the most bytes allocated at once beyond what was there before."""
+    run()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    live = peak = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak
+
+
+def floor(model: nn.Module, x: Tensor) -> float:
+    """Return the multiplications of a penalised step, n = 1, over those of a plain one.
+
+    Per layer: forward and weight gradient, and, but for the first, input gradient; the penalty adds
+    the input gradient of its cotangent, the tangent and a weight gradient, in every layer.
+    """
+    counts: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
+        counts.append(output[0].numel() * layer.weight[0].numel())
+
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    model(x[:1])
+    for handle in handles:
+        handle.remove()
+    plain = 3 * sum(counts) - counts[0]
+    return (plain + 3 * sum(counts)) / plain
+
+
+def measure(name: str) -> dict:
+    """Verify and time every contender on one network; measure the memory of each."""
+    make, shape, samples, count = CASES[name]
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.rand(samples, *shape)
+    y, steps = torch.randint(10, (samples,)), contenders()
+    verify(steps, model, x, y)
+
+    def run(step: rivals.Step, times: int) -> None:
+        for _ in range(times):
+            model.zero_grad()
+            step(model, x, y, LAM)
+
+    runs = {key: functools.partial(run, step, count) for key, step in steps.items()}
+    times = take_turns(runs, REPEATS)
+    adam = torch.optim.Adam(model.parameters(), lr=0.0)
+    times["Adam's own step"] = take_turns({"": lambda: [adam.step() for _ in range(count)]}, 9)[""]
+    result = {"samples": samples, "floor": floor(model, x), "contenders": {}}
+    base = times["plain"]["median"]
+    extra = times["Adam's own step"]["median"]
+    for key, spent in times.items():
+        row = {stat: value / count for stat, value in spent.items()}
+        if key in steps:
+            row["plain_steps"] = spent["median"] / base
+            row["plain_steps_with_adam"] = (spent["median"] + extra) / (base + extra)
+            row["peak_bytes"] = peak_bytes(functools.partial(run, steps[key], 1))
+        result["contenders"][key] = row
+    return result
+
+
+def main() -> None:
+    """Measure, print tables and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
+    results: dict = {"environment": environment()}
+    for name in parser.parse_args().cases:
+        found = results[name] = measure(name)
+        rows = [("", "ms", "plain steps", "with Adam", "peak MB")]
+        for key, row in found["contenders"].items():
+            cells = [f"{1e3 * row['median']:.1f}"]
+            if "plain_steps" in row:
+                cells += [f"{row['plain_steps']:.2f}", f"{row['plain_steps_with_adam']:.2f}"]
+                cells += [f"{row['peak_bytes'] / 1e6:.0f}"]
+            rows.append((key, *cells, *[""] * (4 - len(cells))))
+        print_table(f"{name}, {found['samples']} samples; floor {found['floor']:.2f}", rows)
+        torch._dynamo.reset()
+    print("written:", write("step-cpu", results))
+
+
+if __name__ == "__main__":
+    main()

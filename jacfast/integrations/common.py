@@ -1,0 +1,46 @@
+"""What the integrations share: how they check their arguments, and what they show."""
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.squares import Frobenius
+from jacfast.training.schedule import Schedule
+
+# Those of forward_with_penalty that are the same for every batch.
+OPTIONS = ("layer", "precision", "batch_norm", "chunk", "generator")
+
+
+def as_schedule(schedule: float | Schedule) -> Schedule:
+    """Return a schedule, constant for a number.
+
+    Raises:
+        TypeError: it is neither. ValueError: the number is negative or not finite.
+    """
+    if isinstance(schedule, Schedule):
+        return schedule
+    if isinstance(schedule, bool) or not isinstance(schedule, (int, float)):
+        raise TypeError(f"schedule must be a number or a Schedule; got {type(schedule).__name__}")
+    return Schedule(schedule)
+
+
+def check(penalty: Penalty, options: Iterable[str]) -> None:
+    """Check, before the first batch, what `forward_with_penalty` would check with it."""
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise TypeError(f"options must be among {', '.join(OPTIONS)}; got {', '.join(unknown)}")
+
+
+def is_due(penalty: Penalty, lam: float, step: int) -> bool:
+    """Say whether step `step` has a penalty: its weight is not 0 and `every` does not skip it."""
+    return lam > 0 and step % penalty.every == 0
+
+
+def jacobian_norm(penalty: Penalty, value: Tensor) -> Tensor | None:
+    """Return the root mean square of ||J(x_i)||_F if `value` of `penalty` tells it, else None."""
+    if type(penalty) is not Frobenius or penalty.root or penalty.weights is not None:
+        return None
+    return (value / penalty.every).sqrt()

@@ -1,0 +1,173 @@
+"""A Hugging Face Trainer whose loss has the penalty."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.squares import Frobenius
+from jacfast.step import forward_with_penalty
+from jacfast.training.schedule import Schedule
+
+try:
+    from transformers import Trainer
+except ImportError as error:
+    raise ImportError(
+        "jacfast.integrations.transformers needs transformers and accelerate: run "
+        "pip install jacfast[transformers]"
+    ) from error
+
+
+class Logits(nn.Module):
+    """A model as a function of one of its inputs, the others fixed."""
+
+    def __init__(self, model: nn.Module, name: str, others: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model, self.name, self.others = model, name, others
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        outputs = self.model(**self.others, **{self.name: x})
+        return outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+
+
+class JacobianTrainer(Trainer):
+    """A ``Trainer`` that descends its loss plus ``lam * penalty``; evaluation is left alone.
+
+    The penalty is of the logits in one floating-point input of the model. It takes a forward pass
+    of its own, without the labels, beside the one that the loss comes from (two draws of dropout
+    masks, if there are such), and attention by the ``MATH`` backend, which alone has a second
+    derivative. With gradient accumulation it is the mean over the micro-batches, and over the
+    processes, whichever way the Trainer normalises its loss.
+
+    At logging steps, besides ``loss`` (with the penalty): ``jacobian/lam``, the weight of the last
+    step; if there was a penalty since the last time ``jacobian/penalty``, its mean over batches (as
+    it is added, `every` times as large with ``every > 1``), and, of a `Frobenius` without root and
+    weights, ``jacobian/norm``, the root mean square of ``||J(x_i)||_F``.
+
+    Args:
+        args, kwargs: those of ``transformers.Trainer``.
+        jacobian_schedule: the weight lam: a number, or a `Schedule` of ``state.global_step``, which
+            counts optimiser steps from 0 (not micro-batches) and goes on from a checkpoint.
+        jacobian_penalty: see `jacfast.penalties`. If it needs labels, they are ``inputs["labels"]``
+            [N] int64.
+        jacobian_input: name of the input, [N, ...] floating point: ``"pixel_values"``,
+            ``"inputs_embeds"``.
+        jacobian_options: layer, precision, batch_norm, chunk, generator of `forward_with_penalty`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above; the run is under FSDP or DeepSpeed; the
+            batch has no such input, or has other tensors of one entry per sample (a mask, say), and
+            ``subsample`` or ``chunk`` would part it, which they could not follow. And what
+            `forward_with_penalty` raises.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        jacobian_schedule: float | Schedule,
+        jacobian_penalty: Penalty = Frobenius(),
+        jacobian_input: str = "pixel_values",
+        jacobian_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.jacobian_schedule = as_schedule(jacobian_schedule)
+        self.jacobian_penalty, self.jacobian_input = jacobian_penalty, jacobian_input
+        self.jacobian_options = dict(jacobian_options or {})
+        check(jacobian_penalty, self.jacobian_options)
+        if self.jacobian_options.get("layer") is not None:  # seen from Logits
+            self.jacobian_options["layer"] = f"model.{self.jacobian_options['layer']}"
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "JacobianTrainer must not run under FSDP or DeepSpeed, which keep the parameters in "
+                "pieces; use DistributedDataParallel (torchrun alone)"
+            )
+        self._lam: float | None = None  # of the last step, once there was one
+        self._total: Tensor | None = None  # of the penalties since the last log, and how many
+        self._count = 0
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the Trainer's loss, in training plus the penalty."""
+        given = dict(inputs)  # the Trainer may take the labels out of its own
+        found: Any = super().compute_loss(
+            model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+        )
+        if not model.training:
+            return found
+        step = self.state.global_step
+        self._lam = self.jacobian_schedule(step)
+        if not is_due(self.jacobian_penalty, self._lam, step):
+            return found
+        penalty = self._penalty(model, given, step)
+        value = penalty.detach()
+        self._total = value if self._total is None else self._total + value
+        self._count += 1
+        if self._is_scaled(num_items_in_batch):  # then nobody divides by the micro-batches later
+            penalty = penalty / getattr(self, "current_gradient_accumulation_steps", 1)
+        if not return_outputs:
+            return found + self._lam * penalty
+        loss, outputs = found
+        return loss + self._lam * penalty, outputs
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, in training with the means since the last time."""
+        if "loss" in logs and self._lam is not None:
+            logs["jacobian/lam"] = self._lam
+            if self._total is not None:  # on every process or on none: all are at the same step
+                mean = self.accelerator.gather(self._total / self._count).mean()
+                logs["jacobian/penalty"] = mean.item()
+                norm = jacobian_norm(self.jacobian_penalty, mean)
+                if norm is not None:
+                    logs["jacobian/norm"] = norm.item()
+        if "loss" in logs or "train_loss" in logs:  # the latter at the end of the training
+            self._total, self._count = None, 0
+        super().log(logs, start_time)
+
+    def _penalty(self, model: nn.Module, inputs: dict[str, Any], step: int) -> Tensor:
+        name, penalty, options = self.jacobian_input, self.jacobian_penalty, self.jacobian_options
+        x = inputs.get(name)
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            raise ValueError(
+                "jacobian_input must name a floating-point tensor among the inputs "
+                f"({', '.join(inputs)}); got {name!r}"
+            )
+        dropped = {name, "labels", *self.label_names}
+        others = {key: value for key, value in inputs.items() if key not in dropped}
+        batched = [key for key, value in others.items() if _has_samples(value, len(x))]
+        if batched:
+            parts = penalty.subsample < 1 or (options.get("chunk") or len(x)) < len(x)
+            if parts:
+                raise ValueError(
+                    f"subsample must be 1, and chunk None, with inputs that go along with "
+                    f"{name!r}; got {', '.join(batched)}"
+                )
+            options = {**options, "chunk": len(x)}
+        # The wrappers' hooks see the loss's forward pass; the gradients of both meet in the leaves,
+        # before the hooks that synchronise them.
+        adaptor = Logits(self.accelerator.unwrap_model(model), name, others)
+        y = inputs.get("labels") if penalty.needs_labels else None
+        with sdpa_kernel(SDPBackend.MATH):
+            found = forward_with_penalty(adaptor, x, y, penalty=penalty, step=step, **options)
+        return found[1]
+
+    def _is_scaled(self, num_items_in_batch: Any) -> bool:
+        """Say whether training_step takes the loss as it is, as it decides itself."""
+        told = getattr(self, "loss_is_scaled_for_ga", None)  # not there in every version
+        if told is not None:
+            return told
+        by_model = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        return bool(by_model or self.compute_loss_func is not None)
+
+
+def _has_samples(value: Any, samples: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == samples

@@ -1,0 +1,83 @@
+"""What can be checked before the model runs; see `jacfast.forward_with_penalty`."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from jacfast.ops import checks
+from jacfast.ops.lives import transformed
+from jacfast.penalties.base import Penalty
+from jacfast.quiet import check_input
+
+BATCH_NORMS = ("refuse", "frozen", "coupled")
+WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+
+def check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk) -> None:
+    """Raise a TypeError, ValueError or RuntimeError in words."""
+    if transformed() or torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "forward_with_penalty calls torch.autograd.grad, which neither torch.func transforms "
+            "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside"
+        )
+    if batch_norm not in BATCH_NORMS:
+        raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
+    _model(model, layer, batch_norm)
+    check_input(x)
+    if y is not None:
+        checks.class_index("y", y, len(x), x)
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
+    if at is not None:
+        check_input(at, name="at")
+        if len(at) != len(x):
+            raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
+    if step is None and penalty.every > 1:
+        raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
+    if precision not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"precision must be torch.bfloat16 or torch.float16; got {precision}")
+    if batch_norm == "coupled" and penalty.subsample < 1:
+        raise ValueError(
+            "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
+            f"statistics; got {penalty.subsample}"
+        )
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be >= 1; got {chunk}")
+    if batch_norm == "coupled" and chunk is not None and chunk < len(x):
+        raise ValueError(f"chunk must be the whole batch with batch_norm='coupled'; got {chunk}")
+
+
+def _model(model: object, layer: str | None, batch_norm: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            "model must be a torch.nn.Module, whose parameters are known; got "
+            f"{type(model).__name__} (for functions add penalty(logits, x) to the loss)"
+        )
+    wrapper = {base.__name__ for base in type(model).__mro__} & WRAPPERS
+    if wrapper:
+        raise TypeError(
+            f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
+            "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
+            "add penalty(logits, x) to the loss"
+        )
+    hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
+    if hooked:
+        raise RuntimeError(
+            f"parameters must have no gradient hooks, which would run more than once; {hooked[0]} "
+            "has one: add penalty(logits, x) to the loss instead"
+        )
+    if layer is not None and layer not in dict(model.named_modules()):
+        names = ", ".join(name for name, _ in model.named_modules() if name)
+        raise ValueError(f"layer must name a submodule, one of {names}; got {layer!r}")
+    layers = with_batch_statistics(model)
+    if layers and batch_norm == "refuse":
+        raise RuntimeError(
+            "batch_norm must be 'frozen' or 'coupled' for a model with batch-norm in training "
+            "mode, whose samples have no Jacobian of their own (or put those layers in eval "
+            f"mode); got 'refuse' and {len(layers)} such layers"
+        )
+
+
+def with_batch_statistics(model: nn.Module) -> list[nn.Module]:
+    """Return the batch-norm layers in training mode."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
