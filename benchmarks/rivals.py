@@ -16,7 +16,7 @@ Step = Callable[[nn.Module, Tensor, Tensor, float], None]
 
 def drawn(logits: Tensor) -> Tensor:
     """Return one vector per sample [N, K]."""
-    v = torch.randn(len(logits), 1, logits.shape[1])[:, 0]
+    v = torch.randn(len(logits), 1, logits.shape[1], device=logits.device)[:, 0]
     return F.normalize(v, dim=1) * logits.shape[1] ** 0.5
 
 
@@ -38,7 +38,7 @@ def jacobian_reg(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
     x = x.detach().requires_grad_()
     logits = model(x)
     n, classes = logits.shape
-    v = torch.randn(n, 1, classes)[:, 0]
+    v = torch.randn(n, 1, classes, device=x.device)[:, 0]
     v = v / v.norm(2, dim=1, keepdim=True)
     (g,) = torch.autograd.grad(
         logits.reshape(-1), x, v.reshape(-1), create_graph=True, retain_graph=True
@@ -62,7 +62,7 @@ def batched(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
     """The exact penalty by one batched (vmap) backward pass."""
     x = x.detach().requires_grad_()
     logits = model(x)
-    rows = torch.eye(logits.shape[1])[:, None].expand(-1, *logits.shape)
+    rows = torch.eye(logits.shape[1], device=x.device)[:, None].expand(-1, *logits.shape)
     (g,) = torch.autograd.grad(logits, x, rows, create_graph=True, is_grads_batched=True)
     (F.cross_entropy(logits, y) + lam * g.square().sum() / len(x)).backward()
 
@@ -84,7 +84,7 @@ def compiled_func() -> Step:
 
     def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
         params = dict(model.named_parameters())
-        v = drawn(torch.empty(len(x), 10))
+        v = drawn(x.new_empty(len(x), 10))
         for name, g in gradient(params, model, x, y, v, lam).items():
             params[name].grad = g
 
@@ -105,8 +105,33 @@ def compiled_traced() -> Step:
 
     def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            found = compiled(model, x, y, drawn(torch.empty(len(x), 10)), lam)
+            found = compiled(model, x, y, drawn(x.new_empty(len(x), 10)), lam)
         for parameter, g in zip(model.parameters(), found, strict=True):
             parameter.grad = g
 
     return step
+
+
+def captured(step: Step) -> Step:
+    """`step`, recorded once as a CUDA graph, for the inputs that it is first called with."""
+    graph = torch.cuda.CUDAGraph()
+    gradients: dict[Tensor, Tensor | None] = {}
+
+    def run(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
+        if not gradients:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    model.zero_grad()
+                    step(model, x, y, lam)
+            torch.cuda.current_stream().wait_stream(stream)
+            model.zero_grad()
+            with torch.cuda.graph(graph):
+                step(model, x, y, lam)
+            gradients.update({p: p.grad for p in model.parameters()})
+        graph.replay()
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+
+    return run

@@ -24,8 +24,16 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
     "tf_cnn": (models.tf_tutorial_cnn, (1, 28, 28), 500, 2),
     "cifar_cnn": (models.cifar_cnn, (3, 32, 32), 128, 2),
 }
-EXACT = ("loop", "batched", "jacfast, exact")
+PLAIN = ("plain", "plain, compiled", "plain, captured")
+EXACT = ("loop", "batched", "jacfast, exact", "jacfast, exact, captured")
+# No draw to compare with: another part of the batch; a graph has its own place in the sequence.
+ALONE = (
+    "jacfast, n = 1, subsample 1/4",
+    "one vector, autograd, captured",
+    "jacfast, n = 1, captured",
+)
 REPEATS = 5
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def ours(penalty: jacfast.Frobenius, **options) -> rivals.Step:
@@ -46,7 +54,7 @@ def one_line(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
 
 
 def contenders() -> dict[str, rivals.Step]:
-    return {
+    steps = {
         "plain": rivals.plain,
         "plain, compiled": rivals.compiled_plain(),
         "one vector, autograd": rivals.one_vector,
@@ -61,16 +69,18 @@ def contenders() -> dict[str, rivals.Step]:
         "batched": rivals.batched,
         "jacfast, exact": ours(jacfast.Frobenius("exact")),
     }
+    if DEVICE == "cuda":
+        for name in ("plain", "one vector, autograd", "jacfast, n = 1", "jacfast, exact"):
+            steps[f"{name}, captured"] = rivals.captured(steps[name])
+    return steps
 
 
 def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Raise unless all who are exact, and all who estimate from the same draw, agree."""
-    plain = ("plain", "plain, compiled")
-    sampled = [name for name in steps if "subsample" in name]
-    groups = [EXACT, plain, [n for n in steps if n not in (*EXACT, *plain, *sampled)]]
-    for group in groups:
+    drawn = [name for name in steps if name not in (*EXACT, *PLAIN, *ALONE)]
+    for group in (EXACT, PLAIN, drawn):
         want = gradient(steps[group[0]], model, x, y)
-        for name in group[1:]:
+        for name in (name for name in group[1:] if name in steps):
             error = float((gradient(steps[name], model, x, y) - want).norm() / want.norm())
             if error > (0.05 if "bfloat16" in name else 1e-3):
                 raise RuntimeError(f"{name} must agree with {group[0]}; relative error {error:.2e}")
@@ -86,6 +96,11 @@ def gradient(step: rivals.Step, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
 def peak_bytes(run: Callable[[], object]) -> int:
     """Return the most bytes allocated at once beyond what was there before."""
     run()
+    if DEVICE == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         run()
     live = peak = 0
@@ -121,8 +136,8 @@ def measure(name: str) -> dict:
     """Verify and time every contender on one network; measure the memory of each."""
     make, shape, samples, count = CASES[name]
     torch.manual_seed(0)
-    model, x = make().eval(), torch.rand(samples, *shape)
-    y, steps = torch.randint(10, (samples,)), contenders()
+    model, x = make().eval().to(DEVICE), torch.rand(samples, *shape, device=DEVICE)
+    y, steps = torch.randint(10, (samples,), device=DEVICE), contenders()
     verify(steps, model, x, y)
 
     def run(step: rivals.Step, times: int) -> None:
@@ -163,7 +178,7 @@ def main() -> None:
             rows.append((key, *cells, *[""] * (4 - len(cells))))
         print_table(f"{name}, {found['samples']} samples; floor {found['floor']:.2f}", rows)
         torch._dynamo.reset()
-    print("written:", write("step-cpu", results))
+    print("written:", write(f"step-{DEVICE}", results))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ fi
 wait
 
 step ops 40 "$python" -m benchmarks.ops
+step step 150 "$python" -m benchmarks.step
 if [ $dry = 1 ]; then
   echo "deepfool: left out of a dry run, it takes two minutes on a CPU"
 elif "$python" -c 'import mlxtend, foolbox' 2>"$logs/deepfool.log"; then

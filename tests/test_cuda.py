@@ -150,3 +150,40 @@ def test_the_library_agrees_with_the_cpu(network):
     assert torch.equal(attacks["cuda"].success.cpu(), fooled)
     norms = (attacks[device].norm.cpu()[fooled] for device in ("cuda", "cpu"))
     torch.testing.assert_close(*norms, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("network", [nets.mlp, nets.cnn, nets.layer_norm_gelu])
+@pytest.mark.parametrize("n", ["exact", 5])
+def test_forward_with_penalty_agrees_with_the_cpu(network, n):
+    torch.manual_seed(0)
+    model = network().double()
+    x = torch.rand(6, *((2, 8, 8) if network is nets.cnn else (6,)), dtype=torch.float64)
+    grads = {}
+    for device in ("cpu", "cuda"):
+        there = copy.deepcopy(model).to(device)
+        penalty = jacfast.Frobenius(n)  # n = K = 5 is exact, whatever the draw
+        logits, value = jacfast.forward_with_penalty(there, x.to(device), penalty=penalty)
+        grads[device] = torch.autograd.grad(logits.square().sum() + value, there.parameters())
+    for cpu, gpu in zip(grads["cpu"], grads["cuda"], strict=True):
+        torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"subsample": 0.5}], ids=str)
+def test_a_captured_forward_with_penalty_draws_anew(options):
+    torch.manual_seed(0)
+    model = nets.smooth_mlp().cuda()
+    x = torch.randn(8, 6, device="cuda")
+
+    def step():
+        logits, value = jacfast.forward_with_penalty(model, x, penalty=jacfast.Frobenius(**options))
+        return value.detach(), torch.autograd.grad(logits.sum() + value, list(model.parameters()))
+
+    graph, (value, _) = captured(step)
+    draws = []
+    for _ in range(2000):
+        graph.replay()
+        draws.append(value.clone())
+    exact = jacfast.forward_with_penalty(model, x, penalty=jacfast.Frobenius("exact"))[1]
+    draws = torch.stack(draws)
+    assert len(draws.unique()) > 1000
+    torch.testing.assert_close(draws.mean(), exact.detach(), rtol=0.05, atol=0)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from jacfast import data, models
 from jacfast.files import write_atomically
-from jacfast.penalties import frobenius_penalty
+from jacfast.penalties import Frobenius
 from jacfast.plots import hardening_figure
+from jacfast.step import forward_with_penalty
 from jacfast.training import checkpoint
 from jacfast.training.fit import fit
 from jacfast.training.measure import Measures, measure
@@ -26,7 +27,7 @@ from jacfast.version import __version__
 def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     """Train or load a classifier, harden it, measure before and after, and write it all down.
 
-    Hardening is Adam on ``CE + lam * frobenius_penalty`` from the trained weights (Jakubovitz &
+    Hardening is Adam on ``CE + lam * Frobenius(n)`` from the trained weights (Jakubovitz &
     Giryes 2018, section 4, with the squared norm). The model is in eval mode meanwhile: what is
     penalised is the Jacobian of the network as it will be used, without dropout, and with the batch
     statistics, which would couple the samples' Jacobians, left alone.
@@ -146,8 +147,8 @@ def _phase(
     def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
         if name == "train":
             return F.cross_entropy(model(xb), yb)
-        logits = model(xb.requires_grad_())
-        return F.cross_entropy(logits, yb) + run.lam * frobenius_penalty(logits, xb, run.n)
+        logits, penalty = forward_with_penalty(model, xb, penalty=Frobenius(run.n))
+        return F.cross_entropy(logits, yb) + run.lam * penalty
 
     try:
         fit(

@@ -31,7 +31,7 @@ def _step(figures: dict[str, Any]) -> str:
     return (
         f"one training step of {options['batch_size']} images, median of one run: "
         f"cross-entropy alone {1e3 * step['plain']:.0f} ms; "
-        f"with frobenius_penalty ({kind}) {1e3 * step['jacfast']:.0f} ms; "
+        f"with the penalty ({kind}) {1e3 * step['jacfast']:.0f} ms; "
         f"with the usual loop over the classes (exact) {1e3 * step['loop']:.0f} ms\n"
         f"the penalised step is {step['speedup']:.1f} times as fast as that loop, "
         f"and costs {step['jacfast'] / step['plain']:.2f} plain steps"
