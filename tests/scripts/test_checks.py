@@ -72,7 +72,8 @@ def logs(folder: Path, **changes: tuple[int, str]) -> Path:
         status, text = changes.get(name, fine)
         (folder / f"{name}.status").write_text(f"{status} 1\n")
         (folder / f"{name}.log").write_text(text)
-    (folder / "ops-cuda.json").write_text("{}")
+    for name in ("ops", "step"):
+        (folder / f"{name}-cuda.json").write_text("{}")
     return folder
 
 
