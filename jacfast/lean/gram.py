@@ -15,6 +15,15 @@ from torch.autograd.graph import get_gradient_edge
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.sink import Layer
 
+# What only puts entries in another order or shape, so that the norm of the gradient is the same.
+RESHAPES = {
+    f"{name}Backward0"
+    for name in (
+        *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Clone"),
+        *("Transpose", "Permute", "T"),
+    )
+}
+
 
 class Gram:
     """The first layer of a network, through which alone its outputs depend on the root."""
@@ -24,6 +33,13 @@ class Gram:
         self.edge = get_gradient_edge(output)
         self.matrix: Tensor | None = None  # G
         self.moment: Tensor | None = None  # the sum of 2 d^T d over what has been collected
+
+    @staticmethod
+    def takes(x: Tensor, root: Tensor | None) -> bool:
+        """Say whether x, the input of a layer, is `root` but for its shape."""
+        between = (node for node in nodes(x) if leaf_of(node) is not root)
+        same = root is not None and x.numel() == root.numel()
+        return same and all(node.name() in RESHAPES for node in between)
 
     def pays(self, rows: int) -> bool:
         """Say whether that many rows of cotangents cost fewer multiplications this way."""

@@ -59,7 +59,7 @@ def linear(sink: Sink, input: Tensor, weight: Tensor, bias: Tensor | None = None
         return None if rows is None else rows.unflatten(0, x.shape[:-1])
     layer = Layer(sink, weight, bias, sink.skips(x))
     output = Linear.apply(x, sink.anchor, layer)
-    if layer.skip and x.dtype == weight.dtype:
+    if layer.skip and x.dtype == weight.dtype and Gram.takes(x, sink.root):
         sink.gram = Gram(layer, output)
     return output
 

@@ -167,7 +167,9 @@ class Node(torch.autograd.Function):
     def forward(ctx: Any, work: Work, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         ctx.work = work
         ctx.set_materialize_grads(False)
-        return work.logits, work.total
+        logits, total = work.logits, work.total
+        del work.logits, work.total  # they will hold this node, which holds `work`
+        return logits, total
 
     @staticmethod
     @once_differentiable
