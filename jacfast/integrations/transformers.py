@@ -83,8 +83,8 @@ class JacobianTrainer(Trainer):
             self.jacobian_options["layer"] = f"model.{self.jacobian_options['layer']}"
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
-                "JacobianTrainer must not run under FSDP or DeepSpeed, which keep the parameters in "
-                "pieces; use DistributedDataParallel (torchrun alone)"
+                "JacobianTrainer must not run under FSDP or DeepSpeed, which keep the parameters "
+                "in pieces; use DistributedDataParallel (torchrun alone)"
             )
         self._lam: float | None = None  # of the last step, once there was one
         self._total: Tensor | None = None  # of the penalties since the last log, and how many

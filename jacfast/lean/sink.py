@@ -39,10 +39,6 @@ class Sink:
         """Take `root` for the leaf of the graph that is made next."""
         self.root, self.gram = root, None
 
-    def end(self) -> None:
-        """Let go of the last graph, which holds this sink: a cycle would never be freed."""
-        self.root, self.gram = None, None
-
     @contextlib.contextmanager
     def mine(self, collecting: bool = False) -> Iterator[None]:
         """Let backward passes run, and add to the gradients if `collecting`, inside the context.
@@ -57,6 +53,8 @@ class Sink:
         finally:
             self.collecting, self.depth = before, self.depth - 1
             self.closed = self.depth == 0
+            if self.closed:  # the graph holds this sink: a cycle would never be freed
+                self.root, self.gram = None, None
 
     def check_open(self) -> None:
         if self.closed:

@@ -39,7 +39,6 @@ class Run:
             for start in range(count, len(samples), self.chunk):
                 part = samples[start : start + self.chunk]
                 self._forward(work, part, needs_gradient=work.sink.wants_root)
-        work.sink.end()
         work.logits = torch.cat([chunk.logits.detach() for chunk in work.chunks])
         if whole and work.order is not None:
             work.logits = torch.empty_like(work.logits).index_copy(0, work.order, work.logits)

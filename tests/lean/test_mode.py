@@ -1,171 +1,85 @@
-"""A model runs with lean layers for a while and is then what it was."""
+"""A model runs with lean layers for a while, to train it, and is then what it was."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from jacfast import deepfool, jacobian
-from jacfast.lean import lean
-from jacfast.vjp import pull_back
-from tests.nets import build
+from jacfast.lean import TRAINING, Lean, Sink
+from tests.lean.sweeps import assert_step_is_stock
+from tests.nets import NETS, build, draw
 
 
-class Own(nn.Conv2d):
-    pass
-
-
-def net(conv=nn.Conv2d):
+def net():
     torch.manual_seed(0)
-    return nn.Sequential(conv(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).double()
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 3)]
+    return nn.Sequential(*layers).double()
 
 
-def leaf(samples=2):
-    torch.manual_seed(1)
-    return torch.randn(samples, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+def images(samples=2):
+    return draw(samples, 1, 8, 8).requires_grad_()
 
 
-def layers_of(y):
-    """Return the names of the nodes of a graph."""
-    todo, names = [y.grad_fn], []
-    while todo:
-        node = todo.pop()
-        if node is not None:
-            names.append(node.name())
-            todo += [following for following, _ in node.next_functions]
-    return names
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_of_whole_models_are_pytorchs(name):
+    model, x = build(name)
+    assert_step_is_stock(model, x, list(model.parameters()))
 
 
-def test_the_model_is_as_it_was_also_after_an_error():
+def test_shared_weights():
+    layer = nn.Linear(6, 6).double()
+
+    def f(x):
+        h = torch.tanh(layer(F.relu(layer(x))))
+        return F.linear(h, layer.weight.t()) + F.linear(h, layer.weight[:, :6])
+
+    assert_step_is_stock(f, draw(5, 6), list(layer.parameters()))
+
+
+def test_a_layer_on_a_parameter_and_a_parameter_for_both():
+    token, weight = draw(1, 6).requires_grad_(), draw(6, 6, seed=2).requires_grad_()
+
+    def f(x):
+        return torch.tanh(
+            F.linear(token, weight) * F.linear(x, weight) + F.linear(weight, weight)[:5]
+        )
+
+    assert_step_is_stock(f, draw(5, 6), [token, weight])
+
+
+@pytest.mark.xfail(reason="the weight is a constant in the derivative of _Pull", strict=True)
+@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 6), lambda: nn.Conv1d(1, 1, 3, padding=1)])
+def test_a_model_that_differentiates(make):
+    """An energy whose gradient the model returns: the penalty is a third derivative."""
+    layer, head = make().double(), nn.Linear(6, 2).double()
+
+    def f(x):
+        inner = layer(x if isinstance(layer, nn.Linear) else x[:, None])
+        (force,) = torch.autograd.grad(torch.tanh(inner).sum(), x, create_graph=True)
+        return head(force)
+
+    assert_step_is_stock(f, draw(5, 6), [*layer.parameters(), *head.parameters()])
+
+
+@pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "3.weight", "3.bias"])
+def test_frozen_parameters(frozen):
     model = net()
-    before = dict(vars(model[0]))
-    with lean(model):
-        assert "_ConvBackward" in layers_of(model(leaf()))
-    assert vars(model[0]) == before
-    with pytest.raises(RuntimeError, match="shapes"), lean(model):
-        model(torch.zeros(1, 1, 3, 99, dtype=torch.float64, requires_grad=True))
-    assert vars(model[0]) == before
-    assert "_ConvBackward" not in layers_of(model(leaf()))
+    model.get_parameter(frozen).requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    assert len(parameters) == 3
+    assert_step_is_stock(model, images(), parameters)
 
 
-def test_hooks_run_and_state_is_the_same():
+def test_the_model_is_as_it_was_and_hooks_run():
     model, seen = net(), []
-    model[0].register_forward_hook(lambda *_: seen.append("after"))
-    state = model.state_dict()
-    with lean(model):
-        model(leaf())
-        assert list(model.state_dict()) == list(state)
-    assert seen == ["after"]
-
-
-def own_forward():
-    model = net()
-    model[0].forward = lambda x: nn.Conv2d.forward(model[0], x)
-    return model
-
-
-def no_module():
-    layer = net()[0]
-    return lambda x: layer(x)
-
-
-UNKNOWN = {
-    "a subclass": lambda: net(Own),
-    "a forward of its own": own_forward,
-    "a parametrisation": lambda: nn.utils.parametrizations.weight_norm(net()[0]),
-    "not a module": no_module,
-    "many channels": lambda: nn.Sequential(nn.Conv2d(1, 5, 1), nn.Conv2d(5, 2, 1))[1:].double(),
-}
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_what_it_does_not_know_is_left_alone(name):
-    model = UNKNOWN[name]()
-    x = leaf() if name != "many channels" else leaf().expand(-1, 5, -1, -1)
-    before = dict(vars(model[0])) if isinstance(model, nn.Sequential) else None
-    with lean(model):
-        y = model(x)
-        assert "_ConvBackward" not in layers_of(y)
-    assert torch.equal(y, model(x))
-    assert before is None or vars(model[0]) == before
-
-
-def test_a_layer_without_a_weight_of_its_own():
-    model = net()
-    model[0].weight = None
-    with lean(model):
-        assert "forward" not in vars(model[0])
-
-
-def test_a_compiled_part_is_not_touched():
-    model = nn.Sequential(net(), nn.Linear(3, 2).double())
-    model[1].compile(backend="eager")
-    compiled = nn.Sequential(torch.compile(net(), backend="eager"))
-    for one in (model, compiled):
-        with lean(one):
-            assert not any(
-                "forward" in vars(module)
-                for module in one.modules()
-                if isinstance(module, nn.Conv2d)
-            )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"groups": 2},
-        {"dilation": 2},
-        {"stride": (1, 2)},
-        {"padding": "same"},
-        {"padding": 3},
-        {"padding": 1, "padding_mode": "circular"},
-    ],
-    ids=str,
-)
-def test_other_convolutions_go_the_stock_way(options):
-    torch.manual_seed(0)
-    layer = nn.Conv2d(2, 4, 3, **options).double()
-    x = torch.randn(2, 2, 9, 9, dtype=torch.float64, requires_grad=True)
-    with lean(layer):
-        y = layer(x)
-    assert y.grad_fn.name() == "ConvolutionBackward0"
-
-
-def test_transforms_autocast_and_no_grad_go_the_stock_way():
-    model, x = net().float(), leaf().detach().float()
-    with lean(model):
-        rows = torch.func.vmap(torch.func.jacrev(lambda z: model(z[None])[0]))(x)
-        _, tangent = torch.func.jvp(model, (x,), (torch.ones_like(x),))
-        with torch.autocast("cpu", torch.bfloat16):
-            half = model(x.requires_grad_())
-        with torch.no_grad():
-            plain = model(x)
-    assert half.dtype == torch.bfloat16
-    assert "_ConvBackward" not in layers_of(half)
-    assert plain.grad_fn is None
-    torch.testing.assert_close(rows, jacobian(model, x))
-    torch.testing.assert_close(tangent, rows.sum((2, 3, 4)))
-
-
-def test_batched_rows_are_the_looped_ones(monkeypatch):
-    model, x = net(), leaf(3)
-    vectors = torch.randn(4, 3, 3, dtype=torch.float64)
-    with lean(model):
-        y = model(x)
-    batched = pull_back(y, x, vectors, create_graph=False)
-    called = []
-    monkeypatch.setattr("jacfast.vjp._grad", lambda *a, **k: called.append(k["batched"]))
-    with pytest.raises(AttributeError):
-        pull_back(y, x, vectors, create_graph=False)
-    assert called == [True]
-    looped = [torch.autograd.grad(model(x), x, v)[0].flatten(1) for v in vectors]
-    torch.testing.assert_close(batched, torch.stack(looped))
-
-
-def test_deepfool_of_a_convolution_uses_them(monkeypatch):
-    """The result is that of the stock layers; that they were used shows in a broken one."""
-    model, x = build("cnn", 6)
-    got = deepfool(model, x)
-    stock = deepfool(lambda z: model(z), x)
-    torch.testing.assert_close(got.r, stock.r)
-    monkeypatch.setattr("jacfast.lean.conv.by_blocks", lambda g, w, shape, *_: g.new_zeros(shape))
-    assert bool(deepfool(model, x).stalled.any())
+    model[0].register_forward_hook(lambda *call: seen.append(call[2].grad_fn.name()))
+    before, state = dict(vars(model[0])), list(model.state_dict())
+    with Lean(Sink(model.parameters()), TRAINING):
+        model(images())
+        assert list(model.state_dict()) == state
+        assert vars(model[0]) == before
+    model(images())
+    with pytest.raises(RuntimeError, match="size"), Lean(Sink(model.parameters()), TRAINING):
+        model(torch.zeros(1, 1, 2, 9, dtype=torch.float64, requires_grad=True))
+    model(images())
+    assert seen == ["ConvBackward", "ConvolutionBackward0", "ConvolutionBackward0"]
