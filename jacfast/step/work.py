@@ -64,6 +64,7 @@ class Work:
             sums.append(total.detach())
             if not (self.keeps and total.requires_grad):
                 continue
+            self._check_derivative(chunk.leaf, total)
             if self._apart(total, forward):
                 self._collect([total], [None])
             else:
@@ -97,10 +98,18 @@ class Work:
     ) -> Tensor | None:
         """Put the parameters' gradients of the weighted outputs in the sink; return the leaf's."""
         inputs = [self.sink.anchor, *self.parameters, *([] if leaf is None else [leaf])]
-        with self.sink.mine(collecting=True):
-            found = torch.autograd.grad(
-                outputs, inputs, weights, allow_unused=True, retain_graph=keep
-            )
+        try:
+            with self.sink.mine(collecting=True):
+                found = torch.autograd.grad(
+                    outputs, inputs, weights, allow_unused=True, retain_graph=keep
+                )
+        except RuntimeError as error:
+            if "is not implemented" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{error}: the penalty needs second derivatives of every operation; for attention "
+                "run the model under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+            ) from error
         for parameter, gradient in zip(self.parameters, found[1:], strict=False):
             if gradient is not None:
                 self.sink.add(parameter, gradient, shared=True)
@@ -147,6 +156,17 @@ class Work:
         if self.order is None:
             return joined
         return torch.zeros_like(self.x).index_copy(0, self.order, joined)
+
+    def _check_derivative(self, own: Tensor, total: Tensor) -> None:
+        """Refuse a graph that ends in leaves of its own, as torch marks what has no derivative."""
+        known = {own, self.sink.anchor, *self.parameters}
+        for node in nodes(total):
+            leaf = leaf_of(node)
+            if leaf is not None and leaf not in known:
+                raise RuntimeError(
+                    "the model has an operation without a second derivative (an autograd.Function "
+                    "marked once_differentiable?): the penalty's gradient would lose its part"
+                )
 
     def _check_leaves(self, own: Tensor, logits: Tensor, outputs: Tensor) -> None:
         known = {own, self.sink.anchor, *self.parameters}
