@@ -169,7 +169,8 @@ def _operand(sink: Sink, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     if not (sink.knows(weight) and sink.knows(bias)):
         return None
     kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if rounds and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(kind))
     return x if x.dtype == weight.dtype else None
 
