@@ -41,8 +41,14 @@ def penalised(
 
     Raises:
         RuntimeError: the model is called a second time inside, or ``held.penalty`` is read without
-            a call. And what `forward_with_penalty` raises.
+            a call; the model itself (not a layer of it) has hooks. And what `forward_with_penalty` raises.
     """
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(model, name) for name in hooks):
+        raise RuntimeError(
+            "the model must have no hooks of its own inside penalised(model), where they would run "
+            "twice: use forward_with_penalty, or name the module inside that is to be penalised"
+        )
     held, own = Held(), model.__dict__.get("forward")
 
     def restore() -> None:

@@ -26,17 +26,17 @@ def check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk) -
     check_input(x)
     if y is not None:
         checks.class_index("y", y, len(x), x)
-    if not isinstance(penalty, Penalty):
+    if penalty is not None and not isinstance(penalty, Penalty):
         raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
     if at is not None:
         check_input(at, name="at")
         if len(at) != len(x):
             raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
-    if step is None and penalty.every > 1:
+    if penalty is not None and step is None and penalty.every > 1:
         raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
     if precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"precision must be torch.bfloat16 or torch.float16; got {precision}")
-    if batch_norm == "coupled" and penalty.subsample < 1:
+    if batch_norm == "coupled" and penalty is not None and penalty.subsample < 1:
         raise ValueError(
             "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
             f"statistics; got {penalty.subsample}"

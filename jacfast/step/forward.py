@@ -24,7 +24,7 @@ def forward_with_penalty(
     x: Tensor,
     y: Tensor | None = None,
     *,
-    penalty: Penalty = Frobenius(),
+    penalty: Penalty | None = Frobenius(),
     at: Tensor | None = None,
     layer: str | None = None,
     step: int | None = None,
@@ -47,7 +47,7 @@ def forward_with_penalty(
         x: [N, ...], floating point. If it requires grad, it receives the gradient of both outputs.
         y: labels [N] int64, for the penalties that need them.
         penalty: which, how many projections, on which share of the batch (``subsample=``) and in
-            how many steps (``every=``); see `jacfast.penalties`.
+            how many steps (``every=``); see `jacfast.penalties`. None: none this time, and 0.
         at: [N, ...], where to evaluate the penalty instead of at x (adversarial examples, say); it
             costs a forward pass more.
         layer: name of the submodule (as in ``model.named_modules()``) whose output takes the place
@@ -64,7 +64,7 @@ def forward_with_penalty(
 
     Returns:
         The logits, as the model returns them, and the penalty, a scalar (float32, or float64 for
-        such a model); it is 0 in a step that `every` leaves out.
+        such a model); it is 0 in a step without one.
 
     Raises:
         TypeError, ValueError: an argument is not as above. RuntimeError: the model depends on a
@@ -85,7 +85,7 @@ def _forward_with_penalty(
     model, x, y, penalty, at, layer, step, precision, batch_norm, chunk, generator
 ) -> tuple[Tensor, Tensor]:
     check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk)
-    if step is not None and step % penalty.every:
+    if penalty is None or (step is not None and step % penalty.every):
         logits = model(x)
         return logits, logits.new_zeros((), dtype=accumulator(logits.dtype))
     frozen = with_batch_statistics(model) if batch_norm == "frozen" else []
@@ -113,9 +113,13 @@ class WithPenalty(nn.Module):
         self.model, self.penalty, self.options = model, penalty, options
 
     def forward(self, x: Tensor, y: Tensor | None = None, **options) -> tuple[Tensor, Tensor]:
-        """Return the logits and the penalty; `options` of this call come before the module's."""
-        options = self.options | options
-        return forward_with_penalty(self.model, x, y, penalty=self.penalty, **options)
+        """Return the logits and the penalty.
+
+        The options of this call (``penalty=None``, say, while its weight is 0) come before the
+        module's.
+        """
+        options = {"penalty": self.penalty} | self.options | options
+        return forward_with_penalty(self.model, x, y, **options)
 
 
 def _chunk(model: nn.Module, x: Tensor, batch_norm: str) -> int:

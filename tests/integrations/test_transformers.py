@@ -1,0 +1,264 @@
+"""The Hugging Face Trainer with the penalty against a plain loop."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from jacfast.training.schedule import Schedule
+from tests.integrations import hand
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+from jacfast.integrations.transformers import JacobianTrainer, Logits  # noqa: E402
+
+SHAPE = (3, 8, 8)
+pytestmark = [
+    pytest.mark.usefixtures("accelerate_state"),
+    pytest.mark.filterwarnings("ignore"),  # of torch and of the package itself
+]
+
+
+def vit(attention="eager"):
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        image_size=8, patch_size=4, num_labels=5, attn_implementation=attention,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return transformers.ViTForImageClassification(config)
+
+
+def by_hand(model):
+    """Return the model as the hand loop calls it."""
+    return Logits(model, "pixel_values", {})
+
+
+def collate(samples):
+    x, y = zip(*samples, strict=True)
+    return {"pixel_values": torch.stack(x), "labels": torch.stack(y)}
+
+
+def trainer(model, data, folder, *, schedule=0.3, penalty=hand.EXACT, batch=4, **options):
+    """Return a Trainer over the samples of `data`, in their order, by SGD."""
+    given = {k: options.pop(k) for k in list(options) if k.startswith(("jacobian", "compute"))}
+    settings = {
+        "output_dir": str(folder), "report_to": [], "use_cpu": True, "disable_tqdm": True,
+        "save_strategy": "no", "logging_steps": 1, "max_grad_norm": 0.0, "num_train_epochs": 1,
+        "optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": batch, "train_sampling_strategy": "sequential",
+    }  # fmt: skip
+    samples = [pair for x, y in data for pair in zip(x, y, strict=True)]
+    return JacobianTrainer(
+        model=model,
+        args=transformers.TrainingArguments(**settings | options),
+        data_collator=collate,
+        train_dataset=samples,
+        eval_dataset=samples[:4],
+        jacobian_schedule=schedule,
+        jacobian_penalty=penalty,
+        **given,
+    )
+
+
+def test_equals_the_loop_by_hand(tmp_path):
+    data, schedule = hand.batches([4] * 4, SHAPE), Schedule(0.3, start=1, warmup=2)
+    model, twin = vit(), vit()
+    run = trainer(model, data, tmp_path, schedule=schedule, max_grad_norm=0.5)
+    run.train()
+    seen = hand.train(by_hand(twin), hand.groups(data, 1), schedule, clip=0.5)
+    hand.assert_same(model, twin)
+    history = run.state.log_history[:4]
+    assert "jacobian/penalty" not in history[0]
+    for logged, want in zip(history, seen, strict=True):
+        total = want["loss"] + want["lam"] * want["penalty"]
+        assert logged["loss"] == pytest.approx(total, rel=1e-3)
+        assert logged["jacobian/lam"] == pytest.approx(want["lam"])
+        if want["lam"]:
+            assert logged["jacobian/penalty"] == pytest.approx(want["penalty"], rel=1e-3)
+            assert logged["jacobian/norm"] == pytest.approx(want["penalty"] ** 0.5, rel=1e-3)
+
+
+def mean_loss(outputs, labels, num_items_in_batch=None):
+    return nn.functional.cross_entropy(outputs.logits, labels) / 3
+
+
+@pytest.mark.parametrize("way", ["by items", "by the Trainer", "by a function", "label smoother"])
+def test_accumulation(tmp_path, way):
+    """The penalty is the mean over micro-batches, whoever normalises the loss."""
+    data = hand.batches([4] * 5 + [2], SHAPE)
+    model, twin = vit(), vit()
+    options = {"by a function": {"compute_loss_func": mean_loss}}.get(way, {})
+    run = trainer(model, data, tmp_path, gradient_accumulation_steps=3, **options)
+    steps = hand.groups(data, 3)
+    if way == "by the Trainer":
+        run.model_accepts_loss_kwargs = False
+        weights = [[1 / 3] * 3] * 2
+    elif way == "by a function":  # the Trainer leaves its result as it is
+        weights = [[1 / 3] * 3] * 2
+    else:  # by the number of labels in the step
+        weights = [[1 / 3] * 3, [0.4, 0.4, 0.2]]
+    if way == "label smoother":
+        run.label_smoother = transformers.trainer_pt_utils.LabelSmoother(epsilon=0.0)
+    assert run.model_accepts_loss_kwargs == (way != "by the Trainer")
+    run.train()
+    hand.train(by_hand(twin), steps, Schedule(0.3), weights=weights)
+    hand.assert_same(model, twin)
+
+
+def test_logging_means(tmp_path):
+    data = hand.batches([4] * 5, SHAPE)
+    model, twin = vit(), vit()
+    penalty = jacfast.Frobenius("exact", every=2)
+    run = trainer(model, data, tmp_path, penalty=penalty, logging_steps=2)
+    run.train()
+    seen = hand.train(by_hand(twin), hand.groups(data, 1), lambda step: 0.6 * (step % 2 == 0))
+    hand.assert_same(model, twin)
+    first, second, last = run.state.log_history
+    for logged, index in ((first, 0), (second, 2)):  # the penalised one of each two
+        assert logged["jacobian/penalty"] == pytest.approx(2 * seen[index]["penalty"], rel=1e-3)
+        assert logged["jacobian/norm"] == pytest.approx(seen[index]["penalty"] ** 0.5, rel=1e-3)
+    assert "train_loss" in last
+    assert not [name for name in last if name.startswith("jacobian")]
+    assert run._total is None  # the fifth batch's is not for the next training
+
+
+def test_bf16(tmp_path):
+    data = hand.batches([4] * 4, SHAPE)
+    model, twin, exact = vit(), vit(), vit()
+    start = nn.utils.parameters_to_vector(twin.parameters()).detach().clone()
+    trainer(model, data, tmp_path, bf16=True, gradient_accumulation_steps=2).train()
+    hand.train(by_hand(twin), hand.groups(data, 2), Schedule(0.3), bf16=True)
+    hand.train(by_hand(exact), hand.groups(data, 2), Schedule(0.3))
+    want = nn.utils.parameters_to_vector(twin.parameters()).detach()
+    assert hand.moved(model, want) < 0.05 * hand.moved(exact, start)
+
+
+@pytest.mark.parametrize("penalty", [jacfast.InputGradient(), hand.EXACT])
+def test_labels_and_attention_that_has_no_second_derivative(tmp_path, penalty):
+    data = hand.batches([4] * 2, SHAPE)
+    model, twin = vit("sdpa"), vit()
+    trainer(model, data, tmp_path, penalty=penalty).train()
+    hand.train(by_hand(twin), hand.groups(data, 1), Schedule(0.3), penalty=penalty)
+    hand.assert_same(model, twin)
+
+
+def test_labels_that_the_trainer_takes_away(tmp_path):
+    data, penalty = hand.batches([4] * 2, SHAPE), jacfast.InputGradient()
+    model, twin = vit(), vit()
+    trainer(model, data, tmp_path, penalty=penalty, compute_loss_func=mean_loss).train()
+    steps, weights = hand.groups(data, 1), [[1 / 3]] * 2
+    hand.train(by_hand(twin), steps, Schedule(0.3), penalty=penalty, weights=weights)
+    hand.assert_same(model, twin)
+
+
+def test_evaluation_is_left_alone(tmp_path):
+    data = hand.batches([4], SHAPE)
+    plain = trainer(vit(), data, tmp_path, schedule=0).evaluate()["eval_loss"]
+    assert trainer(vit(), data, tmp_path, schedule=9.0).evaluate()["eval_loss"] == plain
+
+
+def test_outputs_come_along(tmp_path):
+    run, inputs = a_trainer_and_a_batch(tmp_path)
+    loss, outputs = run.compute_loss(run.model, dict(inputs), return_outputs=True)
+    value = hand.EXACT(*logits_and_leaf(run.model, inputs))
+    torch.testing.assert_close(loss, outputs.loss + 0.3 * value, rtol=1e-4, atol=0)
+
+
+def logits_and_leaf(model, inputs):
+    x = inputs["pixel_values"].clone().requires_grad_()
+    return by_hand(model)(x), x
+
+
+def a_trainer_and_a_batch(folder, **options):
+    data = hand.batches([4], SHAPE)
+    run = trainer(vit(), data, folder, **options)
+    run.model.train()
+    return run, {"pixel_values": data[0][0], "labels": data[0][1]}
+
+
+@pytest.mark.parametrize("unused", [False, True])
+def test_ddp_sends_the_gradient_of_both(tmp_path, unused):
+    run, inputs = a_trainer_and_a_batch(tmp_path)
+    run.compute_loss(run.model, dict(inputs)).backward()
+    want = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
+    run.model.zero_grad()
+    sent = []
+
+    def hook(_, bucket):
+        sent.extend(zip(bucket.parameters(), [g.clone() for g in bucket.gradients()], strict=True))
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        ddp = nn.parallel.DistributedDataParallel(run.model, find_unused_parameters=unused)
+        ddp.register_comm_hook(None, hook)
+        run.compute_loss(ddp, dict(inputs)).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    names = {p: name for name, p in run.model.named_parameters()}
+    got = {names[p]: gradient for p, gradient in sent}
+    assert len(sent) == len(got)  # each once
+    assert want.keys() <= got.keys()
+    for name, gradient in want.items():
+        torch.testing.assert_close(got[name].view_as(gradient), gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_inputs_that_go_along_stay_with_their_samples(tmp_path):
+    """A batch must not be parted if something else belongs to its samples."""
+    inputs = a_trainer_and_a_batch(tmp_path)[1] | {"attention_mask": torch.ones(4, 1, 5, 5)}
+    for options in (
+        {"penalty": jacfast.Frobenius(subsample=0.5)},
+        {"jacobian_options": {"chunk": 2}},
+    ):
+        run, _ = a_trainer_and_a_batch(tmp_path, **options)
+        with pytest.raises(ValueError, match=r"subsample must be 1.*; got attention_mask"):
+            run.compute_loss(run.model, dict(inputs))
+    run, plain = a_trainer_and_a_batch(tmp_path, jacobian_options={"chunk": 2})
+    run.compute_loss(run.model, plain)
+    run, _ = a_trainer_and_a_batch(tmp_path)
+    run.compute_loss(run.model, inputs)
+
+
+def test_options_and_refusals(tmp_path):
+    options = {"jacobian_options": {"layer": "vit.layers.0.mlp.fc1"}}
+    run, inputs = a_trainer_and_a_batch(tmp_path, **options)
+    plain, _ = a_trainer_and_a_batch(tmp_path)
+    assert run.compute_loss(run.model, inputs) != plain.compute_loss(plain.model, inputs)
+    for name in ("labels", "inputs_embeds"):
+        run, _ = a_trainer_and_a_batch(tmp_path, jacobian_input=name)
+        with pytest.raises(ValueError, match=f"jacobian_input must name .*; got '{name}'"):
+            run.compute_loss(run.model, dict(inputs))
+    with pytest.raises(TypeError, match="options must be among layer"):
+        a_trainer_and_a_batch(tmp_path, jacobian_options={"at": None})
+    with pytest.raises(TypeError, match="penalty must be a jacfast Penalty"):
+        a_trainer_and_a_batch(tmp_path, penalty=0.1)
+    with pytest.raises(TypeError, match="schedule must be a number"):
+        a_trainer_and_a_batch(tmp_path, schedule="0.1")
+
+
+@pytest.mark.parametrize("name", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_parameters_in_pieces_are_refused(tmp_path, monkeypatch, name):
+    make = transformers.Trainer.create_accelerator_and_postprocess
+
+    def pretend(self):
+        make(self)
+        setattr(self, name, True)
+
+    monkeypatch.setattr(transformers.Trainer, "create_accelerator_and_postprocess", pretend)
+    with pytest.raises(ValueError, match="must not run under FSDP or DeepSpeed"):
+        a_trainer_and_a_batch(tmp_path)
+
+
+def test_without_transformers_the_error_says_what_to_install(monkeypatch):
+    name = "jacfast.integrations.transformers"
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ImportError, match=r"run pip install jacfast\[transformers\]"):
+        importlib.import_module(name)
