@@ -80,6 +80,8 @@ class Run:
         check_logits(logits, leaf)
         outputs = logits if self.layer is None else self._inner(seen)
         check_logits(outputs, leaf)
+        if needs_gradient and not outputs.requires_grad:
+            raise ValueError("the model's output must depend on x; it has no graph (detached?)")
         work.take(leaf, logits, outputs)
         return outputs.flatten(1)
 
