@@ -31,9 +31,11 @@ def couples_samples(outputs: Tensor) -> bool:
 
     Instance-norm is one, too, over a batch of size 1, in which samples are apart.
     """
-    return any(
-        "BatchNormBackward" in node.name()
-        and getattr(node, "_saved_training", False)
-        and len(getattr(node, "_saved_input", ())) > 1
-        for node in nodes(outputs)
-    )
+    for node in nodes(outputs):
+        name = node.name()
+        if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
+            return True
+        training = "BatchNormBackward" in name and getattr(node, "_saved_training", False)
+        if training and len(getattr(node, "_saved_input", ())) > 1:
+            return True
+    return False

@@ -102,10 +102,10 @@ class Penalty:
 
 
 def safe_sqrt(square: Tensor) -> Tensor:
-    """Return the square root, with derivative 0 at 0."""
-    positive = square > 0
-    root = torch.where(positive, square, 1.0).sqrt()
-    return torch.where(positive, root, 0.0)
+    """Return the square root, with derivative 0 at 0; of NaN, NaN."""
+    zero = square <= 0
+    root = torch.where(zero, 1.0, square).sqrt()
+    return torch.where(zero, 0.0, root)
 
 
 def projections(n: int | str, limit: int, most: str) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from jacfast import cotangents
 from jacfast.ops import checks
 from jacfast.penalties.base import Penalty, projections, safe_sqrt
+from jacfast.vjp import pull_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,13 +163,25 @@ class Spectral(Penalty):
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
     ) -> Tensor:
         assert draw is not None
-        u = torch.nn.functional.normalize(draw[:, 0], dim=1).to(logits.dtype)
+        start = draw[:, 0].to(logits.dtype)
+        u = _unit(start, start)
         # g(v) = J^T v is linear in v, so its own backward pass at t is J t, whatever v
         v = torch.zeros_like(u, requires_grad=True)
-        (pulled,) = torch.autograd.grad(logits, x, v, create_graph=True)
-        for _ in range(self.iterations):
-            (g,) = torch.autograd.grad(logits, x, u, retain_graph=True)
-            (pushed,) = torch.autograd.grad(pulled, v, g, retain_graph=True)
-            size = pushed.norm(dim=1, keepdim=True)
-            u = torch.where(size > 0, pushed / size, u)  # J = 0: any u will do
+        pulled = pull_back(logits, x, v[None], create_graph=True)[0]
+        for _ in range(self.iterations if pulled.requires_grad else 0):
+            g = pull_back(logits, x, u[None], create_graph=False)[0]
+            (pushed,) = torch.autograd.grad(
+                pulled, v, _unit(g, g), retain_graph=True, materialize_grads=True
+            )
+            u = _unit(pushed, u)
         return u[None]
+
+
+def _unit(rows: Tensor, otherwise: Tensor) -> Tensor:
+    """Return `rows` [N, D] at length 1; where the length is 0 (J = 0) or not finite, `otherwise`.
+
+    The length is taken in float64, where squares neither overflow nor vanish.
+    """
+    size = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    fine = (size > 0) & size.isfinite()
+    return torch.where(fine, rows / torch.where(fine, size, 1.0), otherwise).to(rows.dtype)

@@ -1,0 +1,94 @@
+"""Batch statistics are refused where they couple samples, and only there."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jacfast import Frobenius
+from tests.nets import RTOL
+from tests.penalties.formulas import PENALTIES, by_hand, error_of
+
+IMAGES, TOKENS, VECTORS = (4, 5, 5), (4, 5), (4,)
+REFUSED = "the model has batch-norm in training mode"
+
+
+class Functional(nn.Module):
+    """F.batch_norm with batch statistics, in a module that is in eval mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, training=True)
+
+
+def no_statistics(norm: type[nn.Module]) -> nn.Module:
+    return norm(4, track_running_stats=False)
+
+
+COUPLED = {
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(4), VECTORS),
+    "BatchNorm1d of tokens": (lambda: nn.BatchNorm1d(4), TOKENS),
+    "BatchNorm1d without a weight": (lambda: nn.BatchNorm1d(4, affine=False), VECTORS),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(4), IMAGES),
+    "BatchNorm3d": (lambda: nn.BatchNorm3d(4), (4, 2, 3, 3)),
+    "SyncBatchNorm in one process": (lambda: nn.SyncBatchNorm(4), IMAGES),
+    "without running statistics": (lambda: no_statistics(nn.BatchNorm2d).eval(), IMAGES),
+    "functional": (lambda: Functional().eval(), IMAGES),
+}
+APART = {
+    "BatchNorm1d in eval mode": (lambda: nn.BatchNorm1d(4).eval(), VECTORS),
+    "BatchNorm2d in eval mode": (lambda: nn.BatchNorm2d(4).eval(), IMAGES),
+    "SyncBatchNorm in eval mode": (lambda: nn.SyncBatchNorm(4).eval(), IMAGES),
+    "InstanceNorm1d": (lambda: nn.InstanceNorm1d(4), TOKENS),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(4, affine=True), IMAGES),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), IMAGES),
+    "LayerNorm": (lambda: nn.LayerNorm(4), VECTORS),
+}
+
+
+def around(norm: nn.Module, samples: int, shape: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
+    """Return a network with that layer inside it, and a batch."""
+    torch.manual_seed(0)
+    x = torch.randn(samples, *shape, dtype=torch.float64)
+    head = nn.Linear(x[0].numel(), 5)
+    model = nn.Sequential(nn.Tanh(), norm, nn.Tanh(), nn.Flatten(), head).double()
+    return model, x.requires_grad_()
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_batch_statistics_are_refused(name):
+    make, shape = COUPLED[name]
+    model, x = around(make(), 3, shape)
+    for n in (1, "exact"):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            Frobenius(n)(model(x), x)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_every_penalty_refuses_them(name):
+    model, x = around(nn.BatchNorm2d(4), 3, IMAGES)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        PENALTIES[name](model(x), x, torch.arange(3))
+    model.eval()
+    assert PENALTIES[name](model(x), x, torch.arange(3)) > 0
+
+
+def assert_right(model: nn.Module, x: Tensor) -> None:
+    value = Frobenius("exact")(model(x), x)
+    want, gradients = by_hand("frobenius", model, x, torch.arange(len(x)))
+    assert error_of(value, want) < RTOL[x.dtype]
+    value.backward()
+    weight = model[-1].weight.grad
+    assert error_of(weight, gradients["4.weight"]) < RTOL[x.dtype]
+
+
+@pytest.mark.parametrize("name", APART)
+def test_layers_that_keep_samples_apart_are_right(name):
+    make, shape = APART[name]
+    assert_right(*around(make(), 3, shape))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d])
+def test_a_batch_of_one_has_none_to_be_coupled_with(norm):
+    assert_right(*around(no_statistics(norm), 1, IMAGES))
+    model, x = around(norm(4), 1, IMAGES)
+    assert Frobenius()(model(x), x) > 0

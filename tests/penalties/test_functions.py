@@ -1,0 +1,68 @@
+"""The function forms of the penalties are calls of the objects."""
+
+import pytest
+import torch
+
+import jacfast
+from jacfast import (
+    ColumnSumL1,
+    CrossLipschitz,
+    DecisionFunction,
+    EntrywiseL1,
+    Frobenius,
+    InputGradient,
+    Spectral,
+)
+from tests.penalties.formulas import labelled, seeded
+
+# Each function's arguments after logits and x, and the object that it stands for.
+FORMS = [
+    ("frobenius_penalty", (), Frobenius(1)),
+    ("frobenius_penalty", (3,), Frobenius(3)),
+    ("cross_lipschitz_penalty", (), CrossLipschitz(1)),
+    ("cross_lipschitz_penalty", (3,), CrossLipschitz(3)),
+    ("cross_lipschitz_penalty", ("exact",), CrossLipschitz("exact")),
+    ("spectral_penalty", (), Spectral(3)),
+    ("spectral_penalty", (1,), Spectral(1)),
+    ("entrywise_l1_penalty", (), EntrywiseL1("exact")),
+    ("entrywise_l1_penalty", (2,), EntrywiseL1(2)),
+    ("column_sum_l1_penalty", (), ColumnSumL1()),
+    ("input_gradient_penalty", ("y",), InputGradient()),
+    ("decision_function_penalty", ("y",), DecisionFunction("l1")),
+    ("decision_function_penalty", ("y", "l2"), DecisionFunction("l2")),
+    ("decision_function_penalty", ("y", "linf"), DecisionFunction("linf")),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "penalty"), FORMS)
+def test_functions_are_the_objects(function, arguments, penalty):
+    model, x, y, _ = labelled("mlp")
+    logits, call = model(x), getattr(jacfast, function)
+    arguments = [y if argument == "y" else argument for argument in arguments]
+    torch.manual_seed(2)
+    got = call(logits, x, *arguments)
+    torch.manual_seed(2)
+    want = penalty(logits, x, y)
+    assert torch.equal(got, want)
+    params = list(model.parameters())
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            torch.autograd.grad(got, params, retain_graph=True, materialize_grads=True),
+            torch.autograd.grad(want, params, materialize_grads=True),
+            strict=True,
+        )
+    )
+
+
+RANDOM = [form for form in FORMS if form[2].draw(1, torch.ones(1, 5), seeded()) is not None]
+
+
+@pytest.mark.parametrize(("function", "arguments", "penalty"), RANDOM)
+def test_functions_pass_their_generator_on(function, arguments, penalty):
+    model, x, _, _ = labelled("mlp")
+    logits, call = model(x), getattr(jacfast, function)
+    for seed in (7, 8):
+        got = call(logits, x, *arguments, generator=seeded(seed))
+        assert torch.equal(got, penalty(logits, x, generator=seeded(seed)))
+    assert got != call(logits, x, *arguments, generator=seeded(7))

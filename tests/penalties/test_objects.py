@@ -1,0 +1,98 @@
+"""The penalties as objects: options are checked when they are made; frozen and hashable."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from jacfast import (
+    CrossLipschitz,
+    DecisionFunction,
+    EntrywiseL1,
+    Frobenius,
+    InputGradient,
+    Spectral,
+)
+from jacfast.penalties import Penalty
+from tests.penalties.formulas import EVERY_CLASS, PENALTIES, labelled
+
+NAN = float("nan")
+
+
+def refuses(kind: type[Exception], text: str):
+    return pytest.raises(kind, match=re.escape(text))
+
+
+def test_weights_when_made():
+    for weights in (torch.tensor([1.0, -1e-9]), torch.ones(2, 2), torch.tensor(1.0)):
+        with refuses(ValueError, "weights must be [K] numbers >= 0; got"):
+            Frobenius(weights=weights)
+    with refuses(TypeError, "weights must be float32, float64, float16 or bfloat16; got torch.int"):
+        Frobenius(weights=torch.ones(5, dtype=torch.int64))
+    with refuses(TypeError, "weights must be a torch.Tensor; got list"):
+        Frobenius(weights=[1.0] * 5)
+
+
+@pytest.mark.parametrize("norm", ["L1", "l3", 1, None])
+def test_unknown_norm(norm):
+    with refuses(ValueError, f"norm must be one of l1, l2, linf; got {norm!r}"):
+        DecisionFunction(norm)
+
+
+def test_iterations():
+    for iterations in (0, -1):
+        with refuses(ValueError, f"iterations must be >= 1; got {iterations}"):
+            Spectral(iterations)
+    for iterations in (True, 1.0, "exact", None):
+        with refuses(TypeError, f"iterations must be an int; got {iterations!r}"):
+            Spectral(iterations)
+
+
+@pytest.mark.parametrize("kind", EVERY_CLASS)
+def test_subsample_and_every(kind):
+    for subsample in (0, -0.1, 1.0001, 2, NAN):
+        with refuses(ValueError, f"subsample must be in (0, 1]; got {subsample}"):
+            kind(subsample=subsample)
+    for every in (0, -1, True, 1.0, "2"):
+        with refuses(ValueError, f"every must be an int >= 1; got {every!r}"):
+            kind(every=every)
+
+
+@pytest.mark.parametrize("kind", EVERY_CLASS)
+def test_subsample_and_every_do_not_go_with_a_call(kind):
+    model, x, y, _ = labelled("mlp")
+    for options in ({"subsample": 0.5}, {"every": 2}):
+        with refuses(ValueError, "use forward_with_penalty; got"):
+            kind(**options)(model(x), x, y)
+    assert kind(subsample=1, every=1)(model(x), x, y) > 0
+
+
+def test_the_root_of_a_part():
+    with refuses(ValueError, "subsample must be 1 with root=True"):
+        Frobenius(root=True, subsample=0.5)
+    assert Frobenius(root=True, every=2).every == 2
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_are_frozen_and_hashable(name):
+    penalty: Penalty = PENALTIES[name]
+    for field in dataclasses.fields(penalty):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(penalty, field.name, None)
+    other = dataclasses.replace(penalty)
+    assert other == penalty
+    assert len({penalty, other, dataclasses.replace(penalty, every=7)}) == 2
+
+
+def test_options_tell_objects_apart():
+    objects = [Frobenius(), Frobenius(2), Frobenius("exact"), Frobenius(root=True)]
+    objects += [CrossLipschitz(), EntrywiseL1(1), Spectral(1), Spectral(2), InputGradient()]
+    objects += [DecisionFunction("l1"), DecisionFunction("l2")]
+    assert len(set(objects)) == len(objects)
+
+
+def test_objects_with_weights_can_be_compared():
+    weights = torch.ones(5)
+    assert Frobenius(weights=weights) == Frobenius(weights=weights.clone())
+    assert Frobenius(2, weights=weights) != Frobenius(weights=weights.clone())
