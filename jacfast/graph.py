@@ -23,7 +23,8 @@ def nodes(*outputs: Tensor, past: Node | None = None) -> Iterator[Node]:
 
 def leaf_of(node: Node) -> Tensor | None:
     """Return the leaf whose gradient `node` accumulates; None for any other node."""
-    return getattr(node, "variable", None)
+    own = node.name() == "torch::autograd::AccumulateGrad"  # a Function's ctx may have a variable
+    return getattr(node, "variable", None) if own else None
 
 
 def couples_samples(outputs: Tensor) -> bool:

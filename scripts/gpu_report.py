@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.harness import environment
 
-EXPECTED = ("build", "lives", "tests", "memcheck", "racecheck", "synccheck", "initcheck", "ops", "step")
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+EXPECTED = ("build", "lives", "tests", *TOOLS, "ops", "step")
 ON_THE_CPU = ("build", "tests", "ops")
 # What compute-sanitizer says where the machine does not let it attach.
 REFUSED = "Device not supported"

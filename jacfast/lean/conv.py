@@ -33,8 +33,8 @@ class Conv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: Layer) -> Tensor:
-        ctx.save_for_backward(x, layer.weight.detach())
-        ctx.layer = layer
+        ctx.save_for_backward(x if layer.trained else None, layer.weight.detach())
+        ctx.layer, ctx.size = layer, x.shape
         return _conv(x, layer.weight, layer.bias, layer.shape)
 
     @staticmethod
@@ -43,13 +43,15 @@ class Conv(torch.autograd.Function):
         layer = ctx.layer
         layer.sink.check_open()
         if torch.is_grad_enabled():
-            return _Pull.apply(g, layer.sink.anchor, layer, x.shape), None, None
+            return _Pull.apply(g, layer.sink.anchor, layer, ctx.size), None, None
         if layer.sink.collecting:
-            layer.sink.add(layer.weight, _weight_gradient(g, x, weight, layer.shape))
-            layer.sink.add(layer.bias, g.sum([d for d in range(g.dim()) if d != 1]))
+            if layer.trained:
+                layer.sink.add(layer.weight, _weight_gradient(g, x, weight, layer.shape))
+            if layer.bias in layer.sink.parameters:
+                layer.sink.add(layer.bias, g.sum([d for d in range(g.dim()) if d != 1]))
             if layer.skip:
                 return None, None, None
-        return _input_gradient(g, weight, layer.shape, x.shape), None, None
+        return _input_gradient(g, weight, layer.shape, ctx.size), None, None
 
 
 class _Pull(torch.autograd.Function):
@@ -65,7 +67,9 @@ class _Pull(torch.autograd.Function):
     def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
         g, weight = ctx.saved_tensors
         layer = ctx.layer
-        if layer.sink.collecting:
+        if torch.is_grad_enabled():  # the model itself differentiates
+            return Conv.apply(t, layer.sink.anchor, layer.of_tangent()), None, None, None
+        if layer.sink.collecting and layer.trained:
             layer.sink.add(layer.weight, _weight_gradient(g, t, weight, layer.shape))
         return _conv(t, weight, None, layer.shape), None, None, None
 

@@ -14,7 +14,7 @@ class Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: Layer) -> Tensor:
-        ctx.save_for_backward(x, layer.weight.detach())
+        ctx.save_for_backward(x if layer.trained else None, layer.weight.detach())
         ctx.layer = layer
         bias = None if layer.bias is None else layer.bias.to(x.dtype)
         return F.linear(x, layer.weight.to(x.dtype), bias)
@@ -27,8 +27,10 @@ class Linear(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _Pull.apply(g, layer.sink.anchor, layer), None, None
         if layer.sink.collecting:
-            layer.sink.add_product(layer.weight, g, x)
-            layer.sink.add(layer.bias, g.sum(0))
+            if layer.trained:
+                layer.sink.add_product(layer.weight, g, x)
+            if layer.bias in layer.sink.parameters:
+                layer.sink.add(layer.bias, g.sum(0))
             if layer.skip:
                 return None, None, None
         return g @ weight.to(g.dtype), None, None
@@ -47,6 +49,8 @@ class _Pull(torch.autograd.Function):
     def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
         g, weight = ctx.saved_tensors
         layer = ctx.layer
+        if torch.is_grad_enabled():  # the model itself differentiates
+            return Linear.apply(t, layer.sink.anchor, layer.of_tangent()), None, None
         if layer.sink.collecting:
             layer.sink.add_product(layer.weight, g, t)
         return F.linear(t, weight.to(t.dtype)), None, None

@@ -124,7 +124,7 @@ def max_pool2d(
 ) -> Tensor | None:
     if not _needs_gradient(input) or input.dim() != 4 or return_indices:
         return None
-    stride = stride or kernel_size
+    stride = kernel_size if stride is None or stride == () or stride == [] else stride
     sizes = [list(_each(size, 2)) for size in (kernel_size, stride, padding, dilation)]
     return MaxPool2d.apply(input, (*sizes, ceil_mode))
 
@@ -168,9 +168,11 @@ def _operand(sink: Sink, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         return None
     if not (sink.knows(weight) and sink.knows(bias)):
         return None
+    if bias is not None and (bias.dim() != 1 or bias.dtype != weight.dtype):
+        return None
     kind = x.device.type
     rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    if rounds and x.dtype != torch.float64:
+    if rounds and torch.float64 not in (x.dtype, weight.dtype):
         return x.to(torch.get_autocast_dtype(kind))
     return x if x.dtype == weight.dtype else None
 

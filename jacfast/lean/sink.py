@@ -107,3 +107,12 @@ class Layer(NamedTuple):
     bias: Tensor | None
     skip: bool  # no gradient of the input in sweeps that collect
     shape: Any = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weight wants a gradient, for which the input must be kept."""
+        return self.weight in self.sink.parameters
+
+    def of_tangent(self) -> "Layer":
+        """Return the layer without its bias, as it acts on a tangent."""
+        return self._replace(bias=None, skip=False)

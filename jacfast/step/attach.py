@@ -41,7 +41,8 @@ def penalised(
 
     Raises:
         RuntimeError: the model is called a second time inside, or ``held.penalty`` is read without
-            a call; the model itself (not a layer of it) has hooks. And what `forward_with_penalty` raises.
+            a call; the model itself (not a layer of it) has hooks. And what
+            `forward_with_penalty` raises.
     """
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(model, name) for name in hooks):

@@ -47,7 +47,6 @@ def test_a_layer_on_a_parameter_and_a_parameter_for_both():
     assert_step_is_stock(f, draw(5, 6), [token, weight])
 
 
-@pytest.mark.xfail(reason="the weight is a constant in the derivative of _Pull", strict=True)
 @pytest.mark.parametrize("make", [lambda: nn.Linear(6, 6), lambda: nn.Conv1d(1, 1, 3, padding=1)])
 def test_a_model_that_differentiates(make):
     """An energy whose gradient the model returns: the penalty is a third derivative."""

@@ -1,0 +1,160 @@
+"""ReLU and max-pooling of a penalised step, against PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jacfast.graph import nodes
+from jacfast.lean import TRAINING, Lean, Sink, mode
+from tests.lean.sweeps import assert_same, names, penalty, pull
+from tests.nets import draw
+
+NAN, INF = float("nan"), float("inf")
+RELUS = {
+    "F.relu": F.relu,
+    "torch.relu": torch.relu,
+    "Tensor.relu": lambda x: x.relu(),
+    "nn.ReLU": nn.ReLU(),
+}
+IN_PLACE = {
+    "F.relu": lambda x: F.relu(x, inplace=True),
+    "F.relu by position": lambda x: F.relu(x, True),
+    "torch.relu_": torch.relu_,
+    "Tensor.relu_": lambda x: x.relu_(),
+    "nn.ReLU": nn.ReLU(inplace=True),
+}
+POOLS = [
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 1, "padding": 1},
+    {"kernel_size": 2, "stride": (2, 1)},
+    {"kernel_size": 2, "dilation": 2},
+    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+    {"kernel_size": (2, 3), "padding": (1, 0)},
+    {"kernel_size": [2], "stride": []},
+]
+
+
+def train(f, x):
+    with Lean(Sink(), TRAINING):
+        return f(x)
+
+
+def values():
+    x = draw(2, 3, 7, 8)
+    x[0, 0, 0] = torch.tensor([0.0, -0.0, NAN, INF, -INF, 1e-300, -1e-300, 1.0])
+    return x
+
+
+def images(kind):
+    """Return a batch without anything special, with many ties, with NaN, or in another layout."""
+    x = draw(2, 3, 7, 8)
+    if kind == "ties":
+        return x.round()
+    if kind == "nan":
+        x[0, :, 2:4, 3] = NAN
+    return x.to(memory_format=torch.channels_last) if kind == "channels last" else x
+
+
+def assert_apart(f, x):
+    """Check that the penalty's graph does not touch that of f, as it does in the stock layer."""
+    x.requires_grad_()
+    y, stock = train(f, x), f(x)
+    for out, touches in ((y, False), (stock, True)):
+        _, g = pull(out, x)
+        inner = set(nodes(out)) - set(nodes(x + 0))  # without the leaf
+        assert any(node in inner for node in nodes(penalty(g))) == touches
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_relu(name):
+    f = RELUS[name]
+    assert "ReLUBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert_same(f, draw(2, 3, 7, 8), [])
+    assert_apart(f, draw(5, 4))
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_relu_in_place(name):
+    def f(x):
+        h = 2 * x
+        y = IN_PLACE[name](h)
+        assert y is h
+        return y * h
+
+    assert "ReLUInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert_same(f, draw(2, 3, 7, 8), [])
+    assert_apart(lambda x: IN_PLACE[name](2 * x), draw(5, 4))
+
+
+@pytest.mark.parametrize("f", [F.relu, IN_PLACE["F.relu"]])
+def test_relu_at_what_is_not_a_usual_number(f):
+    assert_same(lambda x: f(1 * x), values(), [])
+
+
+def test_views_of_what_is_changed_in_place():
+    def f(x):
+        h = 2 * x
+        part = h[:, 1:]
+        h.relu_()
+        return part * x[:, 1:]
+
+    assert_same(f, draw(5, 4), [])
+    assert "ReLUInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
+
+
+def test_a_view_in_place_goes_the_stock_way(monkeypatch):
+    def f(x):
+        h = 2 * x
+        h[:, 1:].relu_()
+        return h
+
+    monkeypatch.setattr(mode, "ReLUInPlace", None)
+    assert_same(f, draw(5, 4), [])
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_leaf_in_place_is_the_stock_error(name):
+    with pytest.raises(RuntimeError, match="leaf Variable"):
+        train(IN_PLACE[name], draw(5, 4).requires_grad_())
+    x = draw(5, 4)
+    assert train(IN_PLACE[name], x).grad_fn is None
+    assert bool((x >= 0).all())
+
+
+def test_what_relu_made_must_not_change():
+    x = draw(5, 4).requires_grad_()
+    y = train(F.relu, x)
+    y.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y.sum(), x)
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "nan", "channels last"])
+@pytest.mark.parametrize("options", POOLS, ids=str)
+def test_max_pool(options, kind):
+    def f(x):
+        return F.max_pool2d(x, **options)
+
+    x = images(kind)
+    assert train(f, x.requires_grad_()).grad_fn.name() == "MaxPool2dBackward"
+    assert_same(f, x, [])
+
+
+@pytest.mark.parametrize(
+    "f", [nn.MaxPool2d(2), lambda x: torch.max_pool2d(x, 2), lambda x: F.max_pool2d(x, 2, None)]
+)
+def test_max_pool_in_all_spellings(f):
+    assert train(f, draw(2, 3, 7, 8).requires_grad_()).grad_fn.name() == "MaxPool2dBackward"
+    assert_same(f, draw(2, 3, 7, 8), [])
+    assert_apart(lambda x: f(2 * x), draw(2, 3, 7, 8))
+
+
+def test_max_pools_that_go_the_stock_way():
+    x = draw(2, 3, 7, 8).requires_grad_()
+    for f in (F.max_pool2d, lambda z, *a, **k: nn.MaxPool2d(*a, **k)(z)):
+        y, indices = train(lambda z, f=f: f(z, 2, return_indices=True), x)
+        assert "MaxPool2dBackward" not in names(y)
+        assert torch.equal(indices, F.max_pool2d(x, 2, return_indices=True)[1])
+    assert "MaxPool2dBackward" not in names(train(nn.MaxPool2d(2), x[0]))
+    assert train(nn.MaxPool2d(2), x.detach()).grad_fn is None

@@ -1,0 +1,83 @@
+"""Walks of an autograd graph."""
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast.graph import couples_samples, leaf_of, nodes
+from tests.nets import draw
+
+
+def test_each_node_is_met_once():
+    x, w = draw(3).requires_grad_(), draw(3, seed=2).requires_grad_()
+    shared = x * w
+    y = shared.exp() + shared.sin()
+    found = list(nodes(y))
+    assert sorted(node.name().split("::")[-1] for node in found) == [
+        "AccumulateGrad",
+        "AccumulateGrad",
+        "AddBackward0",
+        "ExpBackward0",
+        "MulBackward0",
+        "SinBackward0",
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_nodes_of_several_outputs():
+    x = draw(3).requires_grad_()
+    first, second = x.exp(), x.sin()
+    assert set(nodes(first, second)) == set(nodes(first)) | set(nodes(second))
+    assert len(list(nodes(first, second, first))) == 3
+    assert list(nodes(x, draw(3))) == []
+
+
+def test_a_deep_graph():
+    y = x = draw(1).requires_grad_()
+    for _ in range(5000):
+        y = y + 1
+    assert len(list(nodes(y))) == 5001
+    assert leaf_of(list(nodes(y))[-1]) is x
+
+
+def test_past_a_node():
+    x = draw(3).requires_grad_()
+    h = x.exp()
+    around, through = h.sin() + x.cos(), h.sin()
+    assert {node.name() for node in nodes(through, past=h.grad_fn)} == {"SinBackward0"}
+    assert [leaf_of(node) for node in nodes(around, past=h.grad_fn)].count(x) == 1
+    assert h.grad_fn not in set(nodes(around, past=h.grad_fn))
+
+
+def test_leaves():
+    x, w, constant = draw(3).requires_grad_(), draw(3).requires_grad_(), draw(3)
+    found = [leaf_of(node) for node in nodes((x * w).sum() * constant.sum())]
+    assert {leaf for leaf in found if leaf is not None} == {x, w}
+    assert found.count(None) == len(found) - 2
+
+
+NORMS = {
+    "batch-norm": (nn.BatchNorm2d(3), 4, True),
+    "batch-norm without running statistics": (
+        nn.BatchNorm2d(3, track_running_stats=False).eval(),
+        4,
+        True,
+    ),
+    "batch-norm of one sample": (nn.BatchNorm2d(3), 1, False),
+    "batch-norm in eval mode": (nn.BatchNorm2d(3).eval(), 4, False),
+    "instance-norm": (nn.InstanceNorm2d(3), 4, False),
+    "group-norm": (nn.GroupNorm(3, 3), 4, False),
+    "layer-norm": (nn.LayerNorm(5), 4, False),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_coupled_samples(name):
+    """A sample's outputs depend on the others exactly where it is said so."""
+    layer, samples, coupled = NORMS[name]
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), layer, nn.Tanh()).double()
+    x = draw(samples, 2, 5, 5).requires_grad_()
+    y = model(x)
+    assert couples_samples(y) == coupled
+    (g,) = torch.autograd.grad(y[0].square().sum(), x)
+    assert bool(g[1:].any()) == coupled
