@@ -63,11 +63,16 @@ def _batches(outputs: Tensor, create_graph: bool) -> bool:
     Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
     derivative without an error; looped, the same graph is right, or raises. So one such node
     anywhere in the graph rules batching out; lean layers do so only where a graph is asked for.
+    Batch-norm does, too: its batching rule mistakes the layout of channels_last tensors where the
+    strides allow both (one sample, say), and gives a wrong first derivative.
     """
     if torch.compiler.is_compiling():
         return False
     return not any(
-        isinstance(node, torch.autograd.function.BackwardCFunction)
-        and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))
+        "BatchNorm" in node.name()
+        or (
+            isinstance(node, torch.autograd.function.BackwardCFunction)
+            and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))
+        )
         for node in nodes(outputs)
     )

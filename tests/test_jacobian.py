@@ -175,3 +175,15 @@ def test_logits_that_do_not_depend_on_x():
     weight = draw(3, 1).requires_grad_()  # a graph, but not through x
     with pytest.raises(ValueError, match="do not depend on x"):
         jacobian(lambda x: weight.T.expand(len(x), 3) * 1, draw(2, 6))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_batch_norm_before_a_channels_last_convolution(samples):
+    """PyTorch's batched backward pass of it is wrong for one sample: rows are looped over."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(5)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    layers = [norm, nn.Conv2d(5, 2, 2), nn.Flatten(), nn.Linear(98, 5)]
+    model = nn.Sequential(*layers).double().eval().to(memory_format=torch.channels_last)
+    x = draw(samples, 5, 8, 8)
+    torch.testing.assert_close(jacobian(model, x), jacobian(model, x, chunk=1))
