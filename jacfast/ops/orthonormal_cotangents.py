@@ -45,7 +45,10 @@ def orthonormal_cotangents(gaussian: Tensor, centred: bool = False) -> Tensor:
             "gaussian must not require grad (cotangents are constants); got requires_grad=True"
         )
     if not lives.native(gaussian):
-        with torch.autocast(gaussian.device.type, enabled=False):  # its products would round
+        kind = gaussian.device.type
+        if not torch.amp.is_autocast_available(kind):
+            return reference(gaussian, centred)
+        with torch.autocast(kind, enabled=False):  # its products would round
             return reference(gaussian, centred)
     draw = gaussian.to(checks.accumulator(gaussian.dtype))
     return torch.ops.jacfast.orthonormal_cotangents(draw, centred).to(gaussian.dtype)

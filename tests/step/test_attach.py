@@ -1,0 +1,138 @@
+"""WithPenalty and penalised: the step as a module, and for code that calls the model by itself."""
+
+import copy
+import types
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jacfast import Frobenius, InputGradient, WithPenalty, penalised
+from jacfast.penalties import Penalty
+from tests.nets import relative_error
+from tests.step.networks import SIX, build
+from tests.step.steps import LAM, ROUNDING, assert_same, fast, gradient, loss_of, plain, step
+
+
+def wrapped(model, x, y, penalty: Penalty, **options):
+    return WithPenalty(model, penalty, **options)(x, y)
+
+
+def attached(model, x, y, penalty: Penalty, **options):
+    with penalised(model, y, penalty=penalty, **options) as held:
+        logits = model(x)
+    return logits, held.penalty
+
+
+@pytest.mark.parametrize("way", [wrapped, attached])
+@pytest.mark.parametrize("penalty", [Frobenius(2), InputGradient()])
+@pytest.mark.parametrize("network", SIX)
+def test_both_are_forward_with_penalty(network, penalty, way):
+    model, x, y = build(network)
+    assert_same(step(way, model, x, y, penalty), step(plain, model, x, y, penalty))
+    got = step(way, model, x, y, penalty, chunk=3)
+    assert all(map(torch.equal, got, step(fast, model, x, y, penalty, chunk=3)))
+
+
+def test_the_module_has_the_models_parameters():
+    model, _, _ = build("resnet")
+    module = WithPenalty(model, Frobenius())
+    assert list(module.state_dict()) == [f"model.{key}" for key in model.state_dict()]
+    assert list(map(id, module.parameters())) == list(map(id, model.parameters()))
+    other = copy.deepcopy(module).load_state_dict(module.state_dict())
+    assert not other.missing_keys
+    assert not module.eval().model.training
+
+
+def test_options_of_a_call_come_before_those_of_the_module():
+    model, x, y = build("mlp")
+    module = WithPenalty(model, Frobenius("exact", every=2), layer="0", step=1)
+    assert module(x)[1] == 0
+    inner = fast(model, x, y, Frobenius("exact"), layer="0")[1]
+    assert relative_error(module(x, step=2)[1], 2 * inner) < ROUNDING
+    outer = fast(model, x, y, Frobenius("exact"))[1]
+    assert relative_error(module(x, step=2, layer=None)[1], 2 * outer) < ROUNDING
+
+
+def training_step(model: nn.Module, batch) -> torch.Tensor:
+    x, y = batch
+    return F.cross_entropy(model(x), y)
+
+
+def test_a_training_step_stays_as_it_is():
+    model, x, y = build("cifar")
+    with penalised(model, penalty=Frobenius("exact")) as held:
+        loss = training_step(model, (x, y))
+    got = gradient(loss + LAM * held.penalty, model)
+    logits, value = plain(model, x, y, Frobenius("exact"))
+    assert relative_error(got, gradient(loss_of(logits, value, y), model)) < ROUNDING
+    assert "forward" not in vars(model)
+    assert torch.equal(model(x), logits)
+
+
+def test_no_call():
+    model, x, _ = build("mlp")
+    with penalised(model) as held:
+        pass
+    model(x)
+    with pytest.raises(RuntimeError, match="the model was not called inside penalised"):
+        _ = held.penalty
+
+
+def test_two_calls():
+    model, x, _ = build("mlp")
+    with penalised(model) as held:
+        model(x)
+        with pytest.raises(RuntimeError, match="the model was called twice inside penalised"):
+            model(x)
+    assert held.penalty > 0
+    assert "forward" not in vars(model)
+
+
+def test_one_argument_by_any_name():
+    model, x, _ = build("mlp")
+    with penalised(model, penalty=Frobenius("exact")) as held:
+        model(input=x)
+    assert relative_error(held.penalty, fast(model, x, None, Frobenius("exact"))[1]) < ROUNDING
+    with penalised(model), pytest.raises(TypeError, match="called with x alone; got 2 arguments"):
+        model(x, x)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_model_is_put_back_also_after_an_exception(own):
+    model, x, y = build("mlp")
+    if own:
+        model.forward = types.MethodType(lambda self, x: 2 * nn.Sequential.forward(self, x), model)
+    before = dict(vars(model))
+    expected = plain(model, x, y, Frobenius("exact"))
+    assert_same(attached(model, x, y, Frobenius("exact")), expected)
+    assert vars(model) == before
+
+    def outside():
+        with penalised(model):
+            model(x)
+            raise KeyError
+
+    def inside():
+        with penalised(model) as held:
+            with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+                model(x[:, :2])
+            model(x)  # the call that failed does not count
+        return held.penalty
+
+    with pytest.raises(KeyError):
+        outside()
+    assert vars(model) == before
+    assert inside() > 0
+    with pytest.raises(ValueError, match="y must be given"):
+        attached(model, x, None, InputGradient())
+    assert vars(model) == before
+
+
+def test_two_models_at_once():
+    (one, x, y), (other, images, labels) = build("mlp"), build("cifar")
+    with penalised(one) as first, penalised(other, penalty=Frobenius(2)) as second:
+        loss = F.cross_entropy(other(images), labels) + F.cross_entropy(one(x), y)
+    assert gradient(loss + first.penalty + second.penalty, one).norm() > 0
+    assert first.penalty.item() != second.penalty.item()

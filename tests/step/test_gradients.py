@@ -1,0 +1,149 @@
+"""forward_with_penalty gives the logits, the penalty and the gradients of plain autograd."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from jacfast import (
+    ColumnSumL1,
+    CrossLipschitz,
+    DecisionFunction,
+    EntrywiseL1,
+    Frobenius,
+    InputGradient,
+    Spectral,
+)
+from tests.nets import brute_force, relative_error
+from tests.step.entries import ENTRIES
+from tests.step.networks import CLASSES, SIX, build
+from tests.step.others import OTHERS
+from tests.step.steps import (
+    ROUNDING,
+    assert_same,
+    fast,
+    gradient,
+    loss_of,
+    plain,
+    step,
+)
+
+WEIGHTS = torch.linspace(0, 1, CLASSES, dtype=torch.float64)
+PENALTIES = {
+    "one projection": Frobenius(1),
+    "exact": Frobenius("exact"),
+    "root": Frobenius(2, root=True),
+    "weights": Frobenius("exact", weights=WEIGHTS),
+    "cross-lipschitz": CrossLipschitz(2),
+    "input gradient": InputGradient(),
+    "l1": EntrywiseL1(2),
+    "column sum": ColumnSumL1(),
+    "decision": DecisionFunction("l2"),
+    "spectral": Spectral(),
+}
+UNUSUAL = OTHERS | ENTRIES
+CHUNKS = (None, 2)  # of 5 samples
+
+
+def both(model, x, y, penalty, chunk):
+    """Return the step in both ways; in chunks the penalty has a generator, dropout the seed."""
+    sources = (None, None)
+    if chunk is not None:
+        sources = [torch.Generator().manual_seed(1) for _ in range(2)]
+    return [
+        step(way, model, x, y, penalty, chunk=chunk, generator=source)
+        for way, source in zip((fast, plain), sources, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("name", SIX)
+def test_the_six(name, penalty, chunk):
+    model, x, y = build(name, 5)
+    assert_same(*both(model, x, y, PENALTIES[penalty], chunk))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("penalty", ["one projection", "exact", "l1", "spectral"])
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_unusual(name, penalty, chunk):
+    model, x, y = build(name, 5, nets=UNUSUAL)
+    assert_same(*both(model, x, y, PENALTIES[penalty], chunk))
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_brute_force(name):
+    model, x, y = build(name)
+    model.eval()
+    logits, value = fast(model, x, y, Frobenius("exact"), chunk=3)
+    assert torch.equal(logits, torch.cat([model(part) for part in x.split(3)]))
+    want, grads = brute_force(model, x)
+    assert relative_error(value, want) < ROUNDING
+    joined = torch.cat([g.flatten() for g in grads.values()])
+    assert relative_error(gradient(value, model), joined) < ROUNDING
+
+
+@pytest.mark.parametrize("entering", ["logits", "penalty"])
+@pytest.mark.parametrize("penalty", ["one projection", "input gradient", "root"])
+@pytest.mark.parametrize("name", SIX)
+def test_only_one_of_the_two_enters_the_loss(name, penalty, entering):
+    model, x, y = build(name)
+    grads = []
+    for way in (fast, plain):
+        torch.manual_seed(0)
+        logits, value = way(model, x, y, PENALTIES[penalty])
+        loss = F.cross_entropy(logits, y) if entering == "logits" else value
+        grads.append(gradient(loss, model))
+    assert relative_error(*grads) < ROUNDING
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("name", SIX)
+def test_x_receives_its_gradient(name, penalty, chunk):
+    model, x, y = build(name, 5)
+    model.eval()
+    grads = []
+    for way in (fast, plain):
+        torch.manual_seed(0)
+        leaf = x.clone().requires_grad_()
+        logits, value = way(model, 2 * leaf, y, PENALTIES[penalty], chunk=chunk)
+        grads.append(gradient(loss_of(logits, value, y), model, leaf))
+    assert relative_error(*grads) < ROUNDING
+    assert relative_error(*(g[-x.numel() :] for g in grads)) < ROUNDING
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("name", SIX)
+def test_without_gradients_the_values_are_the_same(name, requires_grad):
+    model, x, y = build(name)
+    torch.manual_seed(0)
+    want = plain(model, x, y, Spectral())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        got = fast(model, x.requires_grad_(requires_grad), y, Spectral())
+    assert not any(one.requires_grad for one in got)
+    assert_same(got, want)
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("name", SIX)
+def test_numbers_of_samples(name, samples):
+    model, x, y = build(name, samples)
+    model.eval()
+    for chunk in (1, 2, samples, 100):
+        torch.manual_seed(0)
+        got = step(fast, model, x, y, CrossLipschitz(1), chunk=chunk)
+        assert_same(got, step(plain, model, x, y, CrossLipschitz(1)))
+
+
+def test_convolutions_come_in_chunks_by_themselves(monkeypatch):
+    sizes = []
+    for name, expected in (("cifar", [2, 2, 1]), ("mlp", [5])):
+        model, x, y = build(name, 5)
+        model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        monkeypatch.setattr("jacfast.step.forward.CHUNK", 2)
+        fast(model, x, y, Frobenius())
+        assert sizes == expected
+        sizes.clear()

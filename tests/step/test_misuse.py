@@ -1,0 +1,134 @@
+"""What would give a wrong gradient is an error."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jacfast import Frobenius, InputGradient
+from tests.nets import relative_error
+from tests.step.networks import SIX, build
+from tests.step.steps import ROUNDING, fast, gradient, loss_of, plain
+
+MODIFIED = "modified by an inplace operation"
+
+
+@pytest.mark.parametrize("network", SIX)
+def test_backward_twice(network):
+    model, x, y = build(network)
+    loss = loss_of(*fast(model, x, y, Frobenius()), y)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="a second time: its graphs are freed by the first"):
+        loss.backward()
+
+
+def test_both_outputs_one_after_the_other():
+    model, x, y = build("mlp")
+    logits, value = fast(model, x, y, Frobenius())
+    F.cross_entropy(logits, y).backward()
+    with pytest.raises(RuntimeError, match="add the losses up and call backward once"):
+        value.backward()
+
+
+@pytest.mark.parametrize("penalty", [Frobenius(), InputGradient()])
+@pytest.mark.parametrize("network", SIX)
+def test_second_order(network, penalty):
+    model, x, y = build(network)
+    loss = loss_of(*fast(model, x, y, penalty), y)
+    grads = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        sum(g.square().sum() for g in grads).backward()
+
+
+def unless_modified(loss: Tensor, model: nn.Module) -> Tensor | None:
+    """Return the gradient; None if torch says that something was modified in place."""
+    try:
+        return gradient(loss, model)
+    except RuntimeError as error:
+        if MODIFIED not in str(error):
+            raise
+        return None
+
+
+@pytest.mark.parametrize("entering", ["both", "logits", "penalty"])
+@pytest.mark.parametrize("penalty", [Frobenius("exact"), InputGradient()])
+@pytest.mark.parametrize("network", ["mlp", "cifar", "resnet", "vit"])
+def test_a_weight_that_changes_in_between(network, penalty, entering):
+    """An error, or the gradient at the weights of the forward pass, where it is already there."""
+
+    def loss(way) -> Tensor:
+        logits, value = way(model, x, y, penalty)
+        parts = {"both": loss_of(logits, value, y), "logits": F.cross_entropy(logits, y)}
+        return parts.get(entering, value)
+
+    model, x, y = build(network)
+    names = [name for name, p in model.named_parameters() if p.dim() > 1]
+    refused = 0
+    for name in names:
+        model, x, y = build(network)
+        want, after = gradient(loss(plain), model), loss(fast)
+        with torch.no_grad():
+            model.get_parameter(name).mul_(2)
+        got = unless_modified(after, model)
+        refused += got is None
+        assert got is None or relative_error(got, want) < ROUNDING
+    assert refused > 0 or entering == "penalty"
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("network", ["mlp", "cifar"])
+def test_an_input_that_changes_in_between(network, chunk):
+    model, x, y = build(network)
+    loss = loss_of(*fast(model, x, y, Frobenius(), chunk=chunk), y)
+    x += 1
+    with pytest.raises(RuntimeError, match=MODIFIED):
+        loss.backward()
+
+
+def test_outputs_can_be_changed_in_place():
+    model, x, y = build("cifar")
+    for chunk in (None, 3):
+        grads = []
+        for way in (fast, plain):
+            logits, value = way(model, x, y, Frobenius("exact"), chunk=chunk)
+            logits /= 3
+            value *= 2
+            value += F.cross_entropy(logits, y)
+            grads.append(gradient(value, model))
+        assert relative_error(*grads) < ROUNDING
+
+
+class Side(nn.Module):
+    """A model that leaves more behind than its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(12, 6), nn.Linear(6, 5)
+        self.of_x, self.of_h = nn.Linear(12, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.body(x))
+        self.sides = {"x": self.of_x(x), "h": self.of_h(h), "hidden": h}
+        return self.head(h)
+
+
+@pytest.mark.parametrize("when", ["before", "together", "after", "alone"])
+@pytest.mark.parametrize("side", ["x", "h", "hidden"])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_a_side_output_has_no_gradient(side, when, chunk):
+    model, x, y = Side(), torch.randn(4, 12), torch.arange(4)
+    loss = loss_of(*fast(model, x, y, Frobenius("exact"), chunk=chunk), y)
+    aside = model.sides[side].square().mean()
+    losses = {
+        "before": [aside, loss],
+        "together": [loss + aside],
+        "after": [loss, aside],
+        "alone": [aside],
+    }
+
+    def backward():
+        for one in losses[when]:
+            one.backward(retain_graph=one is not losses[when][-1])
+
+    with pytest.raises(RuntimeError, match=r"computed beside its logits|a second time"):
+        backward()

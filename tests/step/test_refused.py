@@ -1,0 +1,133 @@
+"""Models and surroundings that forward_with_penalty cannot serve are refused in words."""
+
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jacfast import Frobenius, forward_with_penalty
+from tests.step.networks import build
+
+
+def refuses(kind: type[Exception], text: str):
+    return pytest.raises(kind, match=re.escape(text))
+
+
+@pytest.fixture
+def mlp():
+    """Return the network, its batch and labels."""
+    return build("mlp")
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, "FullyShardedDataParallel", "FSDPModule"])
+def test_models(mlp, wrapper):
+    model, x, _ = mlp
+    with refuses(
+        TypeError, "model must be a torch.nn.Module, whose parameters are known; got func"
+    ):
+        forward_with_penalty(lambda x: model(x), x)
+    if isinstance(wrapper, str):
+        model.__class__ = type("Sharded", (type(model), type(wrapper, (), {})), {})
+    else:
+        model = wrapper(model)
+    name = wrapper if isinstance(wrapper, str) else wrapper.__name__
+    with refuses(TypeError, f"model must not be a {name}, which would not see the gradients"):
+        forward_with_penalty(model, x)
+
+
+class Returning(nn.Module):
+    """A linear layer, and what becomes of its output."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(6, 5), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.linear(x))
+
+
+OUTPUTS = {
+    "tuple": (TypeError, lambda z: (z, z), "model must return a tensor of logits; got tuple"),
+    "flat": (ValueError, lambda z: z.sum(1), "[N, K] with N = 4; got shape [4]"),
+    "other rows": (ValueError, lambda z: z[:3], "[N, K] with N = 4; got shape [3, 5]"),
+    "detached": (ValueError, Tensor.detach, "the model's output must depend on x"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs(name):
+    kind, change, text = OUTPUTS[name]
+    with refuses(kind, text):
+        forward_with_penalty(Returning(change), torch.randn(4, 6))
+
+
+def test_an_output_of_parameters_alone():
+    model = Returning(lambda z: 0)
+    model.change = lambda z: model.linear.bias.expand(len(z), 5)
+    with refuses(ValueError, "the model's output must depend on x"):
+        forward_with_penalty(model, torch.randn(4, 6))
+
+
+def test_a_tensor_that_is_no_parameter():
+    factor, x = torch.ones(5, requires_grad=True), torch.randn(4, 6)
+    model = Returning(lambda z: z * factor)
+    text = "depends on a tensor of shape [5] that is not one of model.parameters()"
+    with refuses(RuntimeError, text):
+        forward_with_penalty(model, x)
+    with torch.no_grad():  # no gradient, none to lose
+        forward_with_penalty(model, x)
+    factor.requires_grad_(False)
+    forward_with_penalty(model, x)
+
+
+def test_a_tensor_that_is_no_parameter_behind_a_layer_alone():
+    factor = torch.ones(5, requires_grad=True)
+    model = nn.Sequential(Returning(lambda z: z * factor), Returning(lambda z: z))
+    model.forward = lambda x: (model[0](x), model[1](x))[1]
+    with refuses(RuntimeError, "depends on a tensor of shape [5]"):
+        forward_with_penalty(model, torch.randn(4, 6), layer="0")
+
+
+def test_parameters_with_hooks(mlp):
+    model, x, _ = mlp
+    hook = model[2].weight.register_hook(lambda g: g)
+    with refuses(
+        RuntimeError, "must have no gradient hooks, which would run more than once; 2.wei"
+    ):
+        forward_with_penalty(model, x)
+    hook.remove()
+    forward_with_penalty(model, x)
+
+
+def test_hooks_after_the_gradient_is_there_run_once(mlp):
+    model, x, _ = mlp
+    seen = []
+    model[2].weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
+    logits, value = forward_with_penalty(model, x, penalty=Frobenius("exact"))
+    (logits.sum() + value).backward()
+    assert len(seen) == 1
+    assert torch.equal(seen[0], model[2].weight.grad)
+
+
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jvp", "vmap", "dual", "inference"])
+def test_transforms(mlp, transform):
+    model, x, _ = mlp
+
+    def penalty(x: Tensor) -> Tensor:
+        return forward_with_penalty(model, x)[1]
+
+    def dual() -> Tensor:
+        with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+            return penalty(torch.autograd.forward_ad.make_dual(x, x))
+
+    calls = {
+        "grad": lambda: torch.func.grad(penalty)(x),
+        "vjp": lambda: torch.func.vjp(penalty, x),
+        "jvp": lambda: torch.func.jvp(penalty, (x,), (x,)),
+        "vmap": lambda: torch.func.vmap(penalty)(x[None]),
+        "dual": dual,
+        "inference": lambda: torch.inference_mode()(penalty)(x),
+    }
+    with refuses(RuntimeError, "forward_with_penalty calls torch.autograd.grad, which"):
+        calls[transform]()

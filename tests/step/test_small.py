@@ -1,0 +1,70 @@
+"""Steps without a penalty, hooks, and models that cannot be differentiated twice."""
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import Frobenius, WithPenalty, forward_with_penalty, penalised
+from tests.nets import build
+from tests.step.networks import build as build_six
+
+
+def test_no_penalty_is_the_model_and_zero():
+    model, x = build("mlp")
+    logits, penalty = WithPenalty(model, Frobenius())(x, penalty=None)
+    assert torch.equal(logits, model(x))
+    assert logits.grad_fn.name() == "AddmmBackward0"  # no node: the plain graph
+    assert penalty == 0
+    assert penalty.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda model: model.register_forward_hook(lambda _model, _args, output: 2 * output),
+        lambda model: model.register_forward_pre_hook(lambda _model, args: (2 * args[0],)),
+        lambda model: model.register_full_backward_hook(lambda *_: None),
+    ],
+)
+def test_hooks_of_the_penalised_module_are_refused_and_those_of_layers_run_once(register):
+    model, x = build("mlp")
+    handle = register(model)
+    with pytest.raises(RuntimeError, match="no hooks of its own"), penalised(model):
+        pass
+    handle.remove()
+    seen = []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    with penalised(model):
+        model(x)
+    assert seen == [1]
+
+
+def test_logits_without_a_graph_are_refused():
+    class Detached(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    with pytest.raises(ValueError, match="output must depend on x"):
+        forward_with_penalty(Detached(6, 5), torch.rand(4, 6))
+
+
+def test_attention_without_a_second_derivative_says_what_to_do():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.head = nn.Linear(4, 12), nn.Linear(4, 5)
+
+        def forward(self, x):
+            q, k, v = (t[:, None] for t in self.qkv(x).chunk(3, dim=-1))
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.head(mixed[:, 0].mean(1))
+
+    logits, penalty = forward_with_penalty(Attention(), torch.rand(4, 3, 4))
+    with pytest.raises(RuntimeError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
+        (logits.sum() + penalty).backward()
+
+
+def test_devices_without_autocast():
+    model, x, _ = build_six("mlp")
+    logits, penalty = forward_with_penalty(model.to("meta"), x.to("meta"), penalty=Frobenius())
+    assert logits.device.type == penalty.device.type == "meta"
