@@ -27,12 +27,12 @@ def leaf_of(node: Node) -> Tensor | None:
     return getattr(node, "variable", None) if own else None
 
 
-def couples_samples(outputs: Tensor) -> bool:
-    """Say whether a batch-norm with batch statistics is in the graph of `outputs`.
+def couples_samples(outputs: Tensor, x: Tensor) -> bool:
+    """Say whether a batch-norm with batch statistics is between x and `outputs`.
 
     Instance-norm is one, too, over a batch of size 1, in which samples are apart.
     """
-    for node in nodes(outputs):
+    for node in nodes(outputs, past=x.grad_fn):
         name = node.name()
         if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
             return True

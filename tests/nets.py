@@ -132,4 +132,4 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     """Return ||got - want|| / ||want||, computed in float64; of two zero tensors, 0."""
     got, want = got.detach().double(), want.detach().double()
     error = (got - want).norm()
-    return float(error / want.norm()) if error > 0 else 0.0
+    return 0.0 if error == 0 else float(error / want.norm())

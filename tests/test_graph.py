@@ -78,6 +78,7 @@ def test_coupled_samples(name):
     model = nn.Sequential(nn.Conv2d(2, 3, 1), layer, nn.Tanh()).double()
     x = draw(samples, 2, 5, 5).requires_grad_()
     y = model(x)
-    assert couples_samples(y) == coupled
+    assert couples_samples(y, x) == coupled
+    assert not couples_samples(y, y)  # what lies before the input does not count
     (g,) = torch.autograd.grad(y[0].square().sum(), x)
     assert bool(g[1:].any()) == coupled

@@ -74,7 +74,8 @@ class Penalty:
         if y is None:
             raise ValueError(f"y must be given: {type(self).__name__} depends on the labels")
         checks.class_index("y", y, len(logits), logits)
-        if y.device.type == "cpu" and not (0 <= int(y.min()) <= int(y.max()) < logits.shape[1]):
+        look = y.device.type == "cpu" and not torch.compiler.is_compiling()
+        if look and not (0 <= int(y.min()) <= int(y.max()) < logits.shape[1]):
             raise ValueError(  # on a GPU the look would hold up the host; indexing fails there
                 f"y must lie in 0 .. K - 1 = {logits.shape[1] - 1}; got {int(y.min())} .. "
                 f"{int(y.max())}"
@@ -151,13 +152,13 @@ def check_graph(logits: Tensor, x: Tensor) -> Tensor:
             "got requires_grad=False"
         )
     if not torch.compiler.is_compiling():
-        check_apart(logits)
+        check_apart(logits, x)
     return logits
 
 
-def check_apart(logits: Tensor) -> None:
+def check_apart(logits: Tensor, x: Tensor) -> None:
     """Refuse logits of a sample that depend on the other samples through batch statistics."""
-    if couples_samples(logits):
+    if couples_samples(logits, x):
         raise RuntimeError(
             "the model has batch-norm in training mode, which makes each sample's logits depend on "
             "the whole batch: its Jacobian is not a sample's. Put the batch-norm layers in eval "

@@ -68,8 +68,9 @@ class Frobenius(_Projected):
             )
         if self.weights is not None:
             checks.floating("weights", self.weights)
-            if self.weights.dim() != 1 or bool((self.weights < 0).any()):
-                raise ValueError(f"weights must be [K] numbers >= 0; got {self.weights}")
+            fine = (self.weights >= 0) & self.weights.isfinite()
+            if self.weights.dim() != 1 or not bool(fine.all()):
+                raise ValueError(f"weights must be [K] finite numbers >= 0; got {self.weights}")
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         super().check(logits, y)

@@ -54,13 +54,13 @@ class Run:
             part = slice(start, start + self.chunk)
             outputs = self._forward(work, samples[part], needs_gradient=True)
             labels = None if y is None else y[part]
+            leaf = work.chunks[-1].leaf
             self.penalty.check(outputs, labels)
             if not start:  # one draw for the batch, however it is cut
                 draw = self.penalty.draw(len(samples), outputs, self.generator)
                 if not self.coupled:
-                    check_apart(outputs)
+                    check_apart(outputs, leaf)
             noise = None if draw is None else draw[part]
-            leaf = work.chunks[-1].leaf
             vectors = self.penalty.cotangents(outputs, leaf, labels, noise)
             totals.append(work.penalise(outputs, vectors))
         return torch.stack(totals).sum()

@@ -83,7 +83,7 @@ def test_one_class_has_no_decision_function(batch):
         DecisionFunction()(logits, x, torch.zeros(3, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("name", [name for name in PENALTIES if name != "spectral"])
+@pytest.mark.parametrize("name", PENALTIES)
 def test_x_outside_the_graph(batch, name):
     logits, x, y = batch
     with refuses(ValueError, "x must be part of the graph of the outputs"):

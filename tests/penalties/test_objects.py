@@ -25,8 +25,14 @@ def refuses(kind: type[Exception], text: str):
 
 
 def test_weights_when_made():
-    for weights in (torch.tensor([1.0, -1e-9]), torch.ones(2, 2), torch.tensor(1.0)):
-        with refuses(ValueError, "weights must be [K] numbers >= 0; got"):
+    for weights in (
+        torch.tensor([1.0, -1e-9]),
+        torch.tensor([1.0, float("nan")]),
+        torch.tensor([1.0, float("inf")]),
+        torch.ones(2, 2),
+        torch.tensor(1.0),
+    ):
+        with refuses(ValueError, "weights must be [K] finite numbers >= 0; got"):
             Frobenius(weights=weights)
     with refuses(TypeError, "weights must be float32, float64, float16 or bfloat16; got torch.int"):
         Frobenius(weights=torch.ones(5, dtype=torch.int64))
