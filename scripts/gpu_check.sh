@@ -74,7 +74,7 @@ step ops 40 "$python" -m benchmarks.ops
 if [ $dry = 1 ]; then
   echo "step: left out of a dry run, it takes minutes on a CPU"
 else
-  step step 90 "$python" -m benchmarks.step tf_cnn
+  step step-tf_cnn 90 "$python" -m benchmarks.step tf_cnn
 fi
 if [ $dry = 1 ]; then
   echo "deepfool: left out of a dry run, it takes two minutes on a CPU"

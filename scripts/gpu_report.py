@@ -13,7 +13,7 @@ import torch
 from benchmarks.harness import environment
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-EXPECTED = ("build", "lives", "tests", *TOOLS, "ops", "step")
+EXPECTED = ("build", "lives", "tests", *TOOLS, "ops", "step-tf_cnn")
 ON_THE_CPU = ("build", "tests", "ops")
 # What compute-sanitizer says where the machine does not let it attach.
 REFUSED = "Device not supported"
@@ -55,7 +55,7 @@ def main(logs: str, folder: str, dry: str) -> int:
     wrong = failures(found, ON_THE_CPU if dry == "1" else EXPECTED)
     where = environment("foolbox", "mlxtend")
     report = {"environment": where, "steps": found, "failures": wrong}
-    for name in ("ops", "step", "deepfool"):
+    for name in ("ops", "step-tf_cnn", "deepfool"):
         if found.get(name, {}).get("status") == 0:
             report[name] = json.loads((Path(logs) / f"{name}-{device}.json").read_text())
     name = where.get("gpu", "no GPU").replace(" ", "-").lower()

@@ -72,7 +72,7 @@ def logs(folder: Path, **changes: tuple[int, str]) -> Path:
         status, text = changes.get(name, fine)
         (folder / f"{name}.status").write_text(f"{status} 1\n")
         (folder / f"{name}.log").write_text(text)
-    for name in ("ops", "step"):
+    for name in ("ops", "step-tf_cnn"):
         (folder / f"{name}-cuda.json").write_text("{}")
     return folder
 
