@@ -68,6 +68,7 @@ def before(change, shape: tuple[int, ...] = (6,), inputs: int = 6) -> nn.Module:
 ENTRIES = {
     "tokens": (Tokens, (3, 2)),
     "normalised": (lambda: before(lambda x: (x - 0.3) / 0.5), (6,)),
+    "squared": (lambda: before(torch.square), (6,)),
     "tanh": (lambda: before(torch.tanh), (6,)),
     "expanded": (lambda: before(lambda x: x[:, None].expand(-1, 2, -1)), (6,)),
     "reshaped": (lambda: before(lambda x: x.transpose(1, 2), (6, 2)), (6, 2)),

@@ -114,6 +114,16 @@ def test_x_receives_its_gradient(name, penalty, chunk):
     assert relative_error(*(g[-x.numel() :] for g in grads)) < ROUNDING
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_x_receives_its_gradient_through_what_is_unusual(name):
+    model, x, y = build(name, nets=ENTRIES)
+    grads = []
+    for way in (fast, plain):
+        leaf = x.clone().requires_grad_()
+        grads.append(gradient(loss_of(*way(model, leaf, y, Frobenius("exact")), y), model, leaf))
+    assert relative_error(*(g[-x.numel() :] for g in grads)) < ROUNDING
+
+
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("name", SIX)
 def test_without_gradients_the_values_are_the_same(name, requires_grad):
