@@ -64,12 +64,15 @@ def _batches(outputs: Tensor, create_graph: bool) -> bool:
     derivative without an error; looped, the same graph is right, or raises. So one such node
     anywhere in the graph rules batching out; lean layers do so only where a graph is asked for.
     Batch-norm does, too: its batching rule mistakes the layout of channels_last tensors where the
-    strides allow both (one sample, say), and gives a wrong first derivative.
+    strides allow both (one sample, say), and gives a wrong first derivative; and group-norm where
+    a graph is asked for: its second derivative has no batching rule, which is an error for most
+    shapes and wrong for a few.
     """
     if torch.compiler.is_compiling():
         return False
     return not any(
         "BatchNorm" in node.name()
+        or (create_graph and "GroupNorm" in node.name())
         or (
             isinstance(node, torch.autograd.function.BackwardCFunction)
             and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))

@@ -212,3 +212,12 @@ def test_three_training_steps_equal_plain_autograd():
     for name, want in train(by_hand).state_dict().items():
         assert not torch.equal(want, start.state_dict()[name])
         torch.testing.assert_close(got[name], want, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_group_norm_whose_shapes_happen_to_fit(samples):
+    """PyTorch's batched second derivative of it broadcasts where H W = C, and is wrong."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.GroupNorm(1, 4), nn.Tanh(), nn.Flatten(), nn.Linear(16, 5)).double()
+    nn.init.uniform_(model[0].weight, 0.5, 2.0)
+    assert_exact(model, draw(samples, 4, 2, 2), "exact")
