@@ -24,7 +24,7 @@ class Shared(nn.Module):
 
 
 class Functional(nn.Module):
-    """Every way to write a ReLU and a max-pooling."""
+    """Every way to write a ReLU and a max-pooling, in place with and without its result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,9 @@ class Functional(nn.Module):
         h = F.max_pool2d(F.relu(a(x)), 3, stride=2, padding=1)
         h = F.max_pool2d(torch.relu(b(h)), 2, 1, dilation=2, ceil_mode=True)
         h = F.max_pool2d(c(h).relu(), (2, 1), ceil_mode=True)
-        h = torch.max_pool2d(d(h).relu_(), 2, 1)
+        h = d(h)
+        h.relu_()
+        h = torch.max_pool2d(h, 2, 1)
         h, _ = F.max_pool2d(F.relu(e(h), inplace=True), 2, stride=1, padding=1, return_indices=True)
         return self.head(torch.relu_(f(h)).mean(3).flatten(1))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from jacfast import (
     ColumnSumL1,
@@ -70,6 +71,15 @@ def test_the_six(name, penalty, chunk):
 def test_what_is_unusual(name, penalty, chunk):
     model, x, y = build(name, 5, nets=UNUSUAL)
     assert_same(*both(model, x, y, PENALTIES[penalty], chunk))
+
+
+@pytest.mark.parametrize("penalty", ["exact", "input gradient"])
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_weights_that_are_computed_once_for_all_chunks(penalty, chunk):
+    model, x, y = build("weight_norm", 5, nets=OTHERS)
+    want = step(plain, model, x, y, PENALTIES[penalty])
+    with nn.utils.parametrize.cached():
+        assert_same(step(fast, model, x, y, PENALTIES[penalty], chunk=chunk), want)
 
 
 @pytest.mark.parametrize("name", SIX)
