@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench bench-peers lint format mutants kernels check-kernels check-cuda clean
+.PHONY: demo test bench bench-step bench-peers lint format mutants kernels check-kernels check-cuda clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -17,6 +17,8 @@ test: $(VENV)/built
 bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.ops
 	$(BIN)/python -m benchmarks.projections
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.bounds
 	$(BIN)/python -m benchmarks.memory
@@ -24,7 +26,13 @@ bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.deepfool classes
 	$(BIN)/python -m benchmarks.deepfool mnist
 
-# The same against every toolbox; CIFAR names a folder with CIFAR-10.
+# The training step alone, and the time to robustness; DATA names a folder with MNIST.
+bench-step: $(VENV)/built
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.robustness $(if $(DATA),--data $(DATA))
+
+# DeepFool against every toolbox; CIFAR names a folder with CIFAR-10.
 bench-peers: $(VENV)/built
 	$(BIN)/python -m pip install --quiet adversarial-robustness-toolbox==1.20.1
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
