@@ -11,11 +11,11 @@ import torch._dynamo
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from jacfast import cotangents, frobenius_penalty
+from tests.functions import Cube, CubeNested, CubeOnce
 from tests.nets import RTOL, build, draw, relative_error
 
 TARGET = torch.tensor([0, 1, 2, 3])
@@ -83,51 +83,6 @@ def test_draw_is_the_same_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         got = cotangents.orthonormal(normal, torch.float32)
     torch.testing.assert_close(got, want)
-
-
-class Cube(torch.autograd.Function):
-    """x^3, its derivative written in differentiable ops."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * g
-
-
-class CubeOnce(Cube):
-    """The same, marked as not differentiable twice."""
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * g
-
-
-class CubeBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, g):
-        ctx.save_for_backward(x, g)
-        return 3 * x**2 * g
-
-    @staticmethod
-    def backward(ctx, h):
-        x, g = ctx.saved_tensors
-        return 6 * x * g * h, 3 * x**2 * h
-
-
-class CubeNested(Cube):
-    """The same, its backward a Function with a derivative of its own."""
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return CubeBackward.apply(x, g)
 
 
 class Custom(nn.Module):

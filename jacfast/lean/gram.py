@@ -74,6 +74,7 @@ class _Square(torch.autograd.Function):
     def forward(ctx: Any, d: Tensor, anchor: Tensor, gram: Gram) -> Tensor:
         assert gram.matrix is not None
         tangent = d @ gram.matrix
+        # the weight is saved for one thing: that a change of it in place is an error
         ctx.save_for_backward(d, tangent, gram.layer.weight.detach())
         ctx.gram = gram
         return (tangent * d).sum()

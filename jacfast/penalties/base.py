@@ -1,5 +1,6 @@
 """What all penalties share: a choice of cotangents, a norm, and how samples are put together."""
 
+import abc
 import dataclasses
 
 import torch
@@ -12,7 +13,7 @@ from jacfast.vjp import pull_back
 
 
 @dataclasses.dataclass(frozen=True)
-class Penalty:
+class Penalty(abc.ABC):
     """``mean_i sum_j rho(J(x_i)^T v_ij)``: each subclass chooses the cotangents v and the norm rho.
 
     Called on the logits and the x that they were computed from it returns a scalar to add to the
@@ -87,11 +88,11 @@ class Penalty:
         """Draw the randomness of `samples` samples [samples, ...]; None if there is none."""
         return None
 
+    @abc.abstractmethod
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
     ) -> Tensor:
         """Return the cotangents [n, N, K] of logits [N, K]."""
-        raise NotImplementedError
 
     def measure(self, g: Tensor) -> Tensor:
         """Return rho of each row of g [R, D], [R]."""

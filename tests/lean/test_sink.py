@@ -93,9 +93,9 @@ def test_contexts():
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(6, 4), lambda: nn.Conv1d(2, 3, 2)])
 def test_sweeps_of_others_are_errors_once_closed(make):
-    layer, sink = make().double(), Sink()
+    layer = make().double()
+    sink = Sink(layer.parameters())
     x = draw(5, 6) if isinstance(layer, nn.Linear) else draw(5, 2, 6)
-    layer.requires_grad_(False)
     with Lean(sink, TRAINING), sink.mine():
         y = layer(x.requires_grad_())
     for create_graph in (False, True):

@@ -1,37 +1,12 @@
 """Operations of the user's own in the model, as torch.autograd.Function."""
 
 import pytest
-import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from jacfast import Frobenius, InputGradient, Spectral
+from tests.functions import Cube, CubeOnce
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, loss_of, plain, step
-
-
-class Cube(torch.autograd.Function):
-    """x^3, its derivative written in differentiable ops."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * g
-
-
-class CubeOnce(Cube):
-    """The same, marked as not differentiable twice."""
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * g
 
 
 class Applied(nn.Module):
