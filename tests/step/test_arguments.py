@@ -24,7 +24,7 @@ ARGUMENTS = {
     "penalty's class": (
         TypeError,
         {"penalty": Frobenius},
-        "penalty must be a jacfast Penalty; got type",
+        "penalty must be a jacfast Penalty; got ABCMeta",
     ),
     "at's type": (TypeError, {"at": [1.0]}, "at must be a torch.Tensor; got list"),
     "at's dtype": (
