@@ -94,7 +94,12 @@ def readable(mangled: str) -> str:
 
 
 def threads(kernel: str) -> int:
-    """Return the threads of a block: four packs of 16 bytes each, whole warps, at least 128."""
+    """Return the threads of a block: four packs of 16 bytes each, whole warps, at least 128.
+
+    Kernels in which each thread has a result to itself have 256.
+    """
+    if "max_pool" in kernel:
+        return 256
     if "join" in kernel or "decide" in kernel or "orthonormal" in kernel:
         return 128
     entries = 3072 if "whole" in kernel else 2048

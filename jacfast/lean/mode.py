@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jacfast.lean.batch_norm import EvalNorm, Norm
 from jacfast.lean.blocks import pays
 from jacfast.lean.conv import Conv, Shape
-from jacfast.lean.elementwise import MaxPool2d, ReLU, ReLUInPlace
+from jacfast.lean.elementwise import ReLU, ReLUInPlace
 from jacfast.lean.gram import Gram
 from jacfast.lean.linear import Linear
+from jacfast.lean.pool import MaxPool2d, StockMaxPool2d, plain
 from jacfast.lean.sink import Layer, Sink
 from jacfast.ops.lives import transformed
 
@@ -34,6 +36,8 @@ class Lean(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func not in POOLS:
+            self.sink.rectified = None
         if func in self.table and _usual():
             result = self.table[func](self.sink, *args, **kwargs)
             if result is not None:
@@ -90,7 +94,9 @@ def relu(sink: Sink, input: Tensor, inplace: bool = False) -> Tensor | None:
     if not _needs_gradient(input):
         return None
     if not inplace:
-        return ReLU.apply(input)
+        output = ReLU.apply(input)
+        sink.rectified = (input, output)
+        return output
     return None if input._is_view() or input.is_leaf else ReLUInPlace.apply(input)
 
 
@@ -111,26 +117,55 @@ def max_pool2d(
     if not _needs_gradient(input) or input.dim() != 4 or return_indices:
         return None
     stride = kernel_size if stride is None or stride == () or stride == [] else stride
-    sizes = [list(_each(size, 2)) for size in (kernel_size, stride, padding, dilation)]
-    return MaxPool2d.apply(input, (*sizes, ceil_mode))
+    kernel, step, pad, apart = (_pair(size) for size in (kernel_size, stride, padding, dilation))
+    if not plain(input, kernel, step, pad, apart, ceil_mode):
+        return StockMaxPool2d.apply(input, (kernel, step, pad, apart, ceil_mode))
+    before, output = sink.rectified or (None, None)
+    if before is not None and output is input:
+        return MaxPool2d.apply(before, input.detach(), kernel, step)
+    return MaxPool2d.apply(input, None, kernel, step)
 
 
+def batch_norm(
+    sink: Sink,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if training or running_mean is None or running_var is None:
+        return None
+    each = [t for t in (running_mean, running_var, weight, bias) if t is not None]
+    alike = all(type(t) in (Tensor, nn.Parameter) and t.dtype == running_var.dtype for t in each)
+    if not alike or running_mean.requires_grad or running_var.requires_grad:
+        return None
+    if not (_needs_gradient(input) and sink.knows(weight) and sink.knows(bias)):
+        return None
+    norm = Norm(sink, weight, bias, running_mean, running_var, eps, sink.skips(input))
+    return EvalNorm.apply(input, sink.anchor, norm)
+
+
+POOLS = (F.max_pool2d, torch.max_pool2d)
 # For training: gradients of parameters go to the sink.
 TRAINING: dict[Callable, Callable] = {
     F.linear: linear,
     torch.conv1d: conv,
     torch.conv2d: conv,
     torch.conv3d: conv,
+    F.batch_norm: batch_norm,
     F.relu: relu,
     torch.relu: relu,
     torch.relu_: relu_,
     Tensor.relu: relu,
     Tensor.relu_: relu_,
-    F.max_pool2d: max_pool2d,
-    torch.max_pool2d: max_pool2d,
+    **dict.fromkeys(POOLS, max_pool2d),
 }
-# For rows of the Jacobian, without parameter gradients: what has a faster input gradient.
-ROWS: dict[Callable, Callable] = {torch.conv2d: conv}
+# For rows of the Jacobian, without parameter gradients: what has a faster or safer input gradient.
+ROWS: dict[Callable, Callable] = {torch.conv2d: conv, F.batch_norm: batch_norm}
 
 
 @contextlib.contextmanager
@@ -138,8 +173,9 @@ def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let the layers of `model` compute their input gradients in a faster way, inside the context.
 
     The outputs are the same to the bit, gradients to rounding. So far: on the CPU, convolutions
-    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`), of
-    an ``nn.Module`` without compiled parts (these would be compiled again).
+    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`), and
+    batch-norm in eval mode, whose own gradient can be wrong for one sample; of an ``nn.Module``
+    without compiled parts (these would be compiled again).
     """
     if not isinstance(model, nn.Module) or any(_compiled(module) for module in model.modules()):
         yield
@@ -173,6 +209,11 @@ def _each(size: Any, dimensions: int) -> tuple[int, ...]:
     if isinstance(size, int):
         return (size,) * dimensions
     return tuple(size) * dimensions if len(size) == 1 else tuple(size)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    first, second = _each(size, 2)
+    return first, second
 
 
 def _compiled(module: nn.Module) -> bool:

@@ -22,6 +22,7 @@ class Sink:
             the layers' backward passes; it receives none itself.
         root: the leaf that stands for the model's input.
         gram: the `jacfast.lean.gram.Gram` of a linear layer on the root.
+        rectified: a ReLU's input and output, if it was the last call, for a pooling to come.
         wants_root: whether the gradient of the root is wanted from the sweeps that collect.
     """
 
@@ -31,13 +32,14 @@ class Sink:
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         self.root: Tensor | None = None
         self.gram: Any = None
+        self.rectified: tuple[Tensor, Tensor] | None = None
         self.wants_root = False
         self.collecting = False
         self.depth, self.closed = 0, False
 
     def begin(self, root: Tensor) -> None:
         """Take `root` for the leaf of the graph that is made next."""
-        self.root, self.gram = root, None
+        self.root, self.gram, self.rectified = root, None, None
 
     @contextlib.contextmanager
     def mine(self, collecting: bool = False) -> Iterator[None]:
@@ -54,7 +56,7 @@ class Sink:
             self.collecting, self.depth = before, self.depth - 1
             self.closed = self.depth == 0
             if self.closed:  # the graph holds this sink: a cycle would never be freed
-                self.root, self.gram = None, None
+                self.root, self.gram, self.rectified = None, None, None
 
     def check_open(self) -> None:
         if self.closed:

@@ -2,7 +2,17 @@
 
 from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
 from jacfast.ops.deepfool_step import deepfool_step
+from jacfast.ops.max_pool import max_pool, max_pool_gather, max_pool_scatter
 from jacfast.ops.orthonormal_cotangents import orthonormal_cotangents
 from jacfast.ops.row_norm import row_norm
 
-__all__ = ["Nearest", "deepfool_candidate", "deepfool_step", "orthonormal_cotangents", "row_norm"]
+__all__ = [
+    "Nearest",
+    "deepfool_candidate",
+    "deepfool_step",
+    "max_pool",
+    "max_pool_gather",
+    "max_pool_scatter",
+    "orthonormal_cotangents",
+    "row_norm",
+]

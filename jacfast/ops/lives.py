@@ -9,7 +9,15 @@ import os
 
 import torch
 
-NAMES = ("orthonormal_cotangents", "row_norm", "deepfool_step", "deepfool_candidate")
+NAMES = (
+    "orthonormal_cotangents",
+    "row_norm",
+    "deepfool_step",
+    "deepfool_candidate",
+    "max_pool",
+    "max_pool_scatter",
+    "max_pool_gather",
+)
 CHOICES = ("auto", "reference")
 
 IMPL = os.environ.get("JACFAST_IMPL", "auto")

@@ -5,10 +5,12 @@
 #include <cstdlib>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "ops/deepfool_candidate.h"
 #include "ops/deepfool_step.h"
+#include "ops/max_pool.h"
 #include "ops/orthonormal_cotangents.h"
 #include "ops/row_norm.h"
 #include "split.h"
@@ -110,6 +112,42 @@ void test_cotangents(const int64_t samples, const int64_t n, const int64_t class
       }
 }
 
+void test_max_pool(const int64_t planes, const int64_t height, const int64_t width,
+                   const int64_t kernel, const int64_t stride, const int threads) {
+  const Pooling pool{.dtype = Dtype::f32,
+                     .planes = planes,
+                     .height = height,
+                     .width = width,
+                     .kernel_height = kernel,
+                     .kernel_width = kernel,
+                     .stride_height = stride,
+                     .stride_width = stride,
+                     .out_height = windows_in(height, kernel, stride),
+                     .out_width = windows_in(width, kernel, stride)};
+  const int64_t windows = pool.out_height * pool.out_width;
+  const auto x = normal(planes * height * width, 5);
+  std::vector<float> y(planes * windows), taken(y.size()), sums(x.size()), want(x.size());
+  std::vector<uint8_t> choice(y.size());
+  cpu::max_pool({pool, true, x.data(), y.data(), choice.data()}, threads);
+  cpu::max_pool_gather({pool, x.data(), choice.data(), taken.data()}, threads);
+  cpu::max_pool_scatter({pool, y.data(), choice.data(), sums.data()}, threads);
+  for (int64_t i = 0; i < planes * windows; ++i) {
+    const int64_t row = i % windows / pool.out_width * stride, column = i % pool.out_width * stride;
+    const int64_t first = (i / windows * height + row) * width + column;
+    float best = 0;
+    int64_t place = DEAD;
+    for (int64_t k = 0; k < kernel * kernel; ++k) {
+      const float entry = x[first + k / kernel * width + k % kernel];
+      if (entry > best) best = entry, place = k;
+    }
+    expect_near(y[i], best, 0, "max_pool");
+    expect_near(choice[i], static_cast<double>(place), 0, "max_pool choice");
+    expect_near(taken[i], best, 0, "max_pool_gather");
+    if (place < DEAD) want[first + place / kernel * width + place % kernel] += best;
+  }
+  for (size_t d = 0; d < want.size(); ++d) expect_near(sums[d], want[d], 0, "max_pool_scatter");
+}
+
 }  // namespace
 
 int main() {
@@ -117,6 +155,9 @@ int main() {
     for (const int64_t size : {1, 31, 32, 33, 100, 4097, 20000}) test_row_norm(3, size, threads);
     for (const int64_t samples : {1, 2, 13})
       for (const int64_t size : {1, 7, 32, 65, 9000}) test_deepfool(samples, 5, size, threads);
+    for (const int64_t width : {3, 7, 28, 31, 32, 65, 300})
+      for (const auto& [kernel, stride] : {std::pair(2, 2), {3, 2}, {3, 1}, {1, 2}})
+        test_max_pool(5, width / 2 + 2, width, kernel, stride, threads);
   }
   test_deepfool(2, 1, 5, 1);  // one class: everything stalls
   test_cotangents(5, 1, 1, false);

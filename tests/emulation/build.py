@@ -6,6 +6,7 @@ library that is loaded: the plain one, the sanitized one, or one with a planted 
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
@@ -98,14 +99,17 @@ def load() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(library))  # the ops find it by its soname
     folder = BUILD / "ops"
     folder.mkdir(parents=True, exist_ok=True)
-    cpp_extension.load(
-        name="jacfast_emulated",
-        sources=[str(source) for source in sorted(ROOT.glob("csrc/ops/*.cpp"))],
-        extra_cflags=["-O1", "-std=c++20", "-DJACFAST_EMULATED"],
-        extra_ldflags=[str(library)],
-        build_directory=str(folder),
-        is_python_module=False,
-    )
+    with (folder / "turn").open("w") as turn:  # released with the process, however it ends
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        (folder / "lock").unlink(missing_ok=True)  # of a build that was killed: waited for, forever
+        cpp_extension.load(
+            name="jacfast_emulated",
+            sources=[str(source) for source in sorted(ROOT.glob("csrc/ops/*.cpp"))],
+            extra_cflags=["-O1", "-std=c++20", "-DJACFAST_EMULATED"],
+            extra_ldflags=[str(library)],
+            build_directory=str(folder),
+            is_python_module=False,
+        )
     return loaded
 
 

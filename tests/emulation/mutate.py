@@ -183,6 +183,34 @@ FAULTS = [
         "+ 0 * entries",
         "orthonormal_cotangents",
     ),
+    Fault(
+        "max_pool: of equal entries the last one",
+        "max_pool.cuh",
+        "wide(entry) > wide(chosen)",
+        "wide(entry) >= wide(chosen)",
+        "max_pool",
+    ),
+    Fault(
+        "max_pool: NaN is passed over",
+        "max_pool.cuh",
+        " && !isnan(wide(entry))",
+        "",
+        "max_pool",
+    ),
+    Fault(
+        "max_pool_scatter: the first of the windows that overlap is left out",
+        "max_pool.cuh",
+        "above / pool.stride_height + 1",
+        "above / pool.stride_height + 2",
+        "max_pool",
+    ),
+    Fault(
+        "max_pool_gather: dead windows take an entry",
+        "max_pool.cuh",
+        "place < pool.kernel_height * width",
+        "place <= DEAD",
+        "max_pool",
+    ),
 ]
 
 

@@ -1,0 +1,86 @@
+"""Max-pooling in two dimensions: which entries it chooses is a constant to autograd.
+
+As with ReLU, no zeros go through the layers before it. Plain windows run in our own ops, whose
+choices take a byte each, and a ReLU just before them is folded in: a window that it cuts off is a
+choice, too, so that neither sweep reads a mask and nothing of the ReLU is kept.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacfast.ops import lives, max_pool, max_pool_gather, max_pool_scatter
+
+Pair = tuple[int, int]
+
+
+def plain(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool) -> bool:
+    """Say whether our ops can pool x [N, C, H, W], and are faster."""
+    fits = 0 < kernel[0] <= x.shape[2] and 0 < kernel[1] <= x.shape[3] and min(stride) > 0
+    usual = padding == (0, 0) and dilation == (1, 1) and not ceil
+    # another layout would have to be copied, and the result would lose it
+    same = x.is_contiguous() and (x.is_cuda or x.dtype != torch.float16)
+    return fits and usual and same and kernel[0] * kernel[1] < 256 and lives.native(x)
+
+
+class MaxPool2d(torch.autograd.Function):
+    """The largest entry of each plain window; of x, or of y if that is max(x, 0)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor | None, kernel: Pair, stride: Pair) -> Tensor:
+        output, choice = max_pool(x if y is None else y, kernel, stride, relu=y is not None)
+        ctx.save_for_backward(choice)
+        ctx.window = ((x.shape[2], x.shape[3]), kernel, stride)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+        (choice,) = ctx.saved_tensors
+        return _Scatter.apply(g, choice, ctx.window), None, None, None
+
+
+class _Scatter(torch.autograd.Function):
+    """Each entry of g to where its window's largest entry was; its derivative gathers them."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, choice: Tensor, window: tuple[Pair, Pair, Pair]) -> Tensor:
+        ctx.save_for_backward(choice)
+        ctx.window = window
+        return max_pool_scatter(g, choice, *window)
+
+    @staticmethod
+    def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
+        (choice,) = ctx.saved_tensors
+        _, kernel, stride = ctx.window
+        return max_pool_gather(t, choice, kernel, stride), None, None
+
+
+class StockMaxPool2d(torch.autograd.Function):
+    """The same by PyTorch's routines: padded and dilated windows, and whatever is not plain."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: tuple) -> Tensor:
+        y, chosen = torch.ops.aten.max_pool2d_with_indices(x, *window)
+        ctx.save_for_backward(x, chosen)
+        ctx.window = window
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+        x, chosen = ctx.saved_tensors
+        return _StockScatter.apply(g, x.detach(), chosen, ctx.window), None
+
+
+class _StockScatter(torch.autograd.Function):
+    """Each entry of g to where its window's largest entry was; its derivative gathers them."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, chosen: Tensor, window: tuple) -> Tensor:
+        ctx.save_for_backward(chosen)
+        return torch.ops.aten.max_pool2d_with_indices_backward(g, x, *window, chosen)
+
+    @staticmethod
+    def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
+        (chosen,) = ctx.saved_tensors
+        return t.flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape), None, None, None
