@@ -1,6 +1,7 @@
-"""Training: one resumable loop, and hardening as post-processing."""
+"""Training: one resumable loop, the losses of the defences, and hardening as post-processing."""
 
+from jacfast.training.defence import Defence
 from jacfast.training.fit import fit
 from jacfast.training.schedule import Schedule
 
-__all__ = ["Schedule", "fit"]
+__all__ = ["Defence", "Schedule", "fit"]

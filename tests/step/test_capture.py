@@ -4,8 +4,6 @@ The host never looks at a number, no shape depends on one, and every call runs t
 CPU the penalties that need labels look at their range; on any other device they must not.
 """
 
-import contextlib
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -84,13 +82,6 @@ def test_no_looks_no_shapes_from_data_the_same_ops(network, penalty):
     assert one != other
 
 
-@pytest.fixture
-def _no_autocast(monkeypatch):
-    """There is no such thing as autocast on the meta device: asking for it is an error."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-
-
-@pytest.mark.usefixtures("_no_autocast")
 @pytest.mark.parametrize("options", [{}, {"at": None, "chunk": 3}], ids=["", "at"])
 @pytest.mark.parametrize("penalty", [*WITHOUT_LABELS, *WITH_LABELS])
 @pytest.mark.parametrize("network", SIX)

@@ -1,0 +1,106 @@
+"""The loss of a defence, against the same written by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import jacfast
+from jacfast.training import Defence, fit
+from tests.nets import RTOL, cnn, draw, relative_error
+
+LAM = 0.3
+
+
+def batch():
+    return draw(6, 2, 8, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def shift(model, x, y):
+    """An attack that depends on model and labels, so that both must be the right ones."""
+    with torch.no_grad():
+        return x + 0.1 * y.view(-1, 1, 1, 1) + model(x).std()
+
+
+def by_hand(model, x, y, points, classes, samples, labels, smoothing=0.0):
+    """CE of the samples, and exactly the mean squared norm at the points."""
+    loss = F.cross_entropy(model(samples), labels, label_smoothing=smoothing)
+    leaf = points.clone().requires_grad_()
+    penalty = jacfast.input_gradient_penalty(model(leaf), leaf, classes)
+    return loss + LAM * penalty
+
+
+def compare(got, want, model):
+    parameters = list(model.parameters())
+    ours, theirs = (torch.autograd.grad(loss, parameters) for loss in (got, want))
+    assert relative_error(got, want) < RTOL[torch.float64]
+    for a, b in zip(ours, theirs, strict=True):
+        assert relative_error(a, b) < RTOL[torch.float64]
+
+
+@pytest.mark.parametrize("penalise", ["clean", "attacked", "both"])
+@pytest.mark.parametrize("twins", [True, False])
+@pytest.mark.parametrize(("share", "count"), [(1.0, 6), (0.5, 3), (0.01, 1)])
+def test_every_choice(penalise, twins, share, count):
+    model, (x, y) = cnn().double(), batch()
+    moved, first = shift(model, x[:count], y[:count]), 0 if twins else count
+    samples, labels = torch.cat([x[first:], moved]), torch.cat([y[first:], y[:count]])
+    points = {"clean": x, "attacked": moved, "both": torch.cat([x, moved])}[penalise]
+    classes = {"clean": y, "attacked": y[:count], "both": torch.cat([y, y[:count]])}[penalise]
+    want = by_hand(model, x, y, points, classes, samples, labels, smoothing=0.1)
+    defence = Defence(jacfast.InputGradient(), LAM, shift, share, twins, penalise, smoothing=0.1)
+    compare(defence(model, x, y), want, model)
+
+
+def test_without_an_attack_and_without_a_penalty():
+    model, (x, y) = cnn().double(), batch()
+    want = by_hand(model, x, y, x, y, x, y)
+    compare(Defence(jacfast.InputGradient(), LAM)(model, x, y), want, model)
+    compare(Defence()(model, x, y), F.cross_entropy(model(x), y), model)
+    moved = shift(model, x, y)
+    compare(Defence(attack=shift)(model, x, y), F.cross_entropy(model(moved), y), model)
+
+
+def test_a_weight_of_zero_costs_no_penalty():
+    class Dear(jacfast.InputGradient):
+        def cotangents(self, *args):
+            raise AssertionError("the penalty was computed")
+
+    model, (x, y) = cnn().double(), batch()
+    compare(Defence(Dear(), 0.0)(model, x, y), F.cross_entropy(model(x), y), model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lam": -1.0}, "lam must be finite and >= 0; got -1.0"),
+        ({"lam": float("nan")}, "lam must be finite and >= 0; got nan"),
+        ({"lam": 1.0}, "lam needs a penalty to weigh; got 1.0 and penalty=None"),
+        ({"share": 0.0}, r"share must be in \(0, 1\]; got 0.0"),
+        ({"penalise": "there"}, "penalise must be one of clean, attacked, both; got 'there'"),
+        ({"penalise": "both"}, "penalise='both' needs an attack; got attack=None"),
+        ({"smoothing": 1.0}, r"smoothing must be in \[0, 1\); got 1.0"),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Defence(**arguments)
+
+
+def test_fit_takes_it_and_it_defends():
+    """On two classes that are far apart, FGSM succeeds less after adversarial training."""
+    torch.manual_seed(0)
+    y = torch.arange(200) % 2
+    x = torch.rand(200, 20) * 0.6 + 0.2 * y[:, None]
+    x[:, 10:] = 0.5 + 0.05 * (2 * y[:, None] - 1)  # exact, and gone with a small change
+
+    def attack(model, x, y):
+        return jacfast.fgsm(model, x, y, eps=0.08)
+
+    accuracies = []
+    for defence in (Defence(), Defence(attack=attack, twins=True)):
+        torch.manual_seed(1)
+        model = torch.nn.Linear(20, 2)
+        fit(model, x, y, epochs=30, batch_size=50, lr=0.03, loss=defence)
+        labels = model(attack(model, x, y)).argmax(1)
+        accuracies.append(float((labels == y).double().mean()))
+    assert accuracies[1] > accuracies[0] + 0.1
