@@ -1,4 +1,4 @@
-"""The command line: jacfast harden, jacfast attack, jacfast doctor."""
+"""The command line: jacfast harden, attack, reproduce, doctor."""
 
 import argparse
 import sys
@@ -63,7 +63,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--eval-samples", type=int, default=Harden.eval_samples, help="test images to measure on")
     add("--resume", action="store_true", help="continue an interrupted run in --out")
     _attack_arguments(commands)
+    _reproduce_arguments(commands)
     return parser
+
+
+def _reproduce_arguments(commands: Any) -> None:
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="train and measure what a table of a paper shows, and compare",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    reproduce.set_defaults(command=_reproduce)
+    add = reproduce.add_argument
+    add("name", nargs="?", help="the table; without it they are listed")
+    add("--out", type=Path, help="folder of the run, to go on in after an interruption")
+    add("--data", type=Path, help="folder with the data set; with --quick 5,000 digits will do")
+    add("--quick", action="store_true", help="less training, fewer images: about two minutes")
+    add("--device", default="cpu", help="cpu or cuda")
 
 
 def _attack_arguments(commands: Any) -> None:
@@ -140,4 +156,20 @@ def _harden(resume: bool, **options) -> int:
     print("\n" + table(figures))
     names = ["hardened.pt", "figures.json", "harden.png"]
     print("\nwritten: " + ", ".join(str(run.out / name) for name in names))
+    return 0
+
+
+def _reproduce(name: str | None, out: Path | None, data: Path | None, **options) -> int:
+    from jacfast import reproduce
+
+    if name is None:
+        for known in reproduce.names():
+            table = reproduce.load(known)
+            print(f"{known:<16} {table.source}: {table.title}")
+        return 0
+    if out is None:
+        raise ValueError("--out must be a folder for the run; got none")
+    result = reproduce.reproduce(name, out, data, **options)
+    print("\n" + reproduce.text(result))
+    print("\nwritten: " + ", ".join(str(out / file) for file in reproduce.write(result, out)))
     return 0

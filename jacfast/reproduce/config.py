@@ -1,0 +1,99 @@
+"""What a table needs to be reproduced, as its file in tables/ says it."""
+
+import dataclasses
+import tomllib
+from importlib import resources
+from typing import Any
+
+FOLDER = resources.files("jacfast.reproduce") / "tables"
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One phase of training by Adam; what the loss is made of beside it see `parts.loss`."""
+
+    epochs: int = 1
+    batch_size: int = 500
+    lr: float = 1e-3
+    lam: float = 0.0
+    penalty: dict[str, Any] = dataclasses.field(default_factory=dict)
+    attack: dict[str, Any] = dataclasses.field(default_factory=dict)
+    share: float = 1.0
+    twins: bool = False
+    penalise: str = "clean"
+    smoothing: float = 0.0
+    mode: str = "eval"  # of dropout, while training: "train" or "eval"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method: its name, the paper's figures, and how it is trained."""
+
+    name: str
+    paper: list[float | None]
+    training: Training | None  # None: the base is measured as it is
+    fresh: bool  # from the initial weights, not from the base
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One table of a paper."""
+
+    key: str
+    title: str
+    source: str
+    data: str  # the data set of the paper
+    model: str
+    columns: list[str]  # what is measured: see `measures.MEASURES`
+    rank: str  # the column in which the order of the rows counts
+    samples: int  # test images that are attacked
+    train_samples: int | None
+    seeds: list[int]
+    base: Training | None
+    rows: list[Row]
+    remark: str
+
+
+def names() -> list[str]:
+    """Return the tables that can be reproduced."""
+    files = (file.name for file in FOLDER.iterdir())
+    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+
+
+def load(name: str, quick: bool = False) -> Table:
+    """Read a table; `quick` applies its [quick] section: less of everything, the same rows.
+
+    Raises:
+        ValueError: there is no such table.
+    """
+    if name not in names():
+        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
+    return parse(name, tomllib.loads((FOLDER / f"{name}.toml").read_text()), quick)
+
+
+def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
+    """Make a table of what its file says.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a row has not a figure per column.
+    """
+    smaller = read.pop("quick", {}) if quick else {}
+    read.pop("quick", None)
+    base, rows = read.pop("base", None), read.pop("rows")
+    every = read.pop("every_row", {})  # what the rows have in common
+    less = {name: smaller.pop(name, {}) for name in ("base", "every_row")}
+    try:
+        return Table(
+            key=key,
+            base=None if base is None else Training(**base | less["base"]),
+            rows=[_row(dict(row), every, less["every_row"]) for row in rows],
+            **{"remark": "", "seeds": [0], "train_samples": None} | read | smaller,
+        )
+    except TypeError as error:
+        raise ValueError(f"table {key}: {error}") from error
+
+
+def _row(row: dict[str, Any], every: dict[str, Any], less: dict[str, Any]) -> Row:
+    name, paper, fresh = row.pop("name"), row.pop("paper"), row.pop("fresh", False)
+    training = Training(**every | row | less) if row or fresh else None
+    return Row(name, [None if x == "" else x for x in paper], training, fresh)

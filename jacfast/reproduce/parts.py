@@ -1,0 +1,64 @@
+"""Penalties, attacks and losses by the names they have in a table's file."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from jacfast import attacks, penalties
+from jacfast.attacks.result import DeepFoolResult
+from jacfast.penalties.base import Penalty
+from jacfast.reproduce.config import Training
+from jacfast.training.defence import Attack, Defence
+
+ATTACKS: dict[str, Callable] = {"fgsm": attacks.fgsm, "deepfool": attacks.deepfool}
+PENALTIES = {name: getattr(penalties, name) for name in penalties.__all__ if name[0].isupper()}
+del PENALTIES["Penalty"], PENALTIES["JacobianReg"]  # what all are; a module
+
+
+def loss(training: Training) -> Defence:
+    """Return the loss of a phase, a function of (model, x, y)."""
+    return Defence(
+        penalty=penalty(training.penalty),
+        lam=training.lam,
+        attack=attack(training.attack),
+        share=training.share,
+        twins=training.twins,
+        penalise=training.penalise,
+        smoothing=training.smoothing,
+    )
+
+
+def penalty(spec: dict[str, Any]) -> Penalty | None:
+    """Return the penalty of ``{name = "Frobenius", n = 1}``; None of an empty one."""
+    kind, options = _named("penalty", PENALTIES, spec)
+    return None if kind is None else kind(**options)
+
+
+def attack(spec: dict[str, Any]) -> Attack | None:
+    """Return the attack of ``{name = "fgsm", eps = 0.1}``; None of an empty one."""
+    function, options = _named("attack", ATTACKS, spec)
+    if function is None:
+        return None
+    if function is not attacks.deepfool:
+        return functools.partial(function, **options)
+
+    def moved(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        found: DeepFoolResult = attacks.deepfool(model, x, **options)
+        return found.adversarial
+
+    return moved
+
+
+def _named(
+    what: str, known: dict[str, Callable], spec: dict[str, Any]
+) -> tuple[Callable | None, dict[str, Any]]:
+    """Return what a spec names, and the options beside the name."""
+    if not spec:
+        return None, {}
+    options = dict(spec)
+    name = options.pop("name", None)
+    if name not in known:
+        raise ValueError(f"{what} must be one of {', '.join(sorted(known))}; got {name!r}")
+    return known[name], options

@@ -1,0 +1,126 @@
+"""A reproduced table to look at: the paper's figures, ours, and the order of the methods."""
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jacfast import report as parts
+from jacfast.files import write_atomically
+
+PAPER, OURS = "#777777", "#0072b2"
+KINDS = ("paper", "ours", "deviation")
+TITLES = {
+    "accuracy": "accuracy, %",
+    "rho_adv": "rho_adv x 100",
+    "norm_clean": "mean ||J||_F at images",
+    "norm_perturbed": "mean ||J||_F at DeepFool images",
+}
+
+
+def lines(result: dict[str, Any]) -> list[list[str]]:
+    """Return the cells of the table, the first row being the heading."""
+    columns = result["table"]["columns"]
+    heading = ["", *(f"{TITLES.get(c, c)}: {kind}" for c in columns for kind in KINDS)]
+    several = len(result["table"]["seeds"]) > 1
+    found = [heading]
+    for row in result["rows"]:
+        cells = [row["name"]]
+        for paper, ours, sd in zip(row["paper"], row["ours"], row["sd"], strict=True):
+            spread = f" ± {sd:.2f}" if several else ""
+            deviation = "" if paper is None else f"{ours - paper:+.2f}"
+            cells += ["" if paper is None else f"{paper:g}", f"{ours:.2f}{spread}", deviation]
+        found.append(cells)
+    return found
+
+
+def order(result: dict[str, Any]) -> str:
+    """Say whether the methods come in the paper's order in the column that counts."""
+    column = result["table"]["columns"].index(result["table"]["rank"])
+    ranked = [row for row in result["rows"] if row["paper"][column] is not None]
+    swapped = [
+        f"{high['name']} before {low['name']}"
+        for low, high in itertools.permutations(ranked, 2)
+        if low["paper"][column] > high["paper"][column]
+        and low["ours"][column] < high["ours"][column]
+    ]
+    rank = result["table"]["rank"]
+    if not swapped:
+        return f"order of the methods by {rank}: as in the paper"
+    pairs = len(ranked) * (len(ranked) - 1) // 2
+    return (
+        f"order of the methods by {rank}: {len(swapped)} of {pairs} pairs are the other way round: "
+        + "; ".join(swapped)
+    )
+
+
+def text(result: dict[str, Any]) -> str:
+    """Return the table, the order and the remark for a terminal."""
+    about, cells = result["table"], lines(result)
+    titles = [TITLES.get(column, column) for column in about["columns"]]
+    cells[0] = ["", *KINDS * len(titles)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    top = " " * widths[0]
+    for i, title in enumerate(titles):
+        first = 1 + len(KINDS) * i
+        under = sum(widths[first : first + len(KINDS)]) + 2 * (len(KINDS) - 1)
+        widths[first] += max(0, len(title) - under)
+        top += "  " + title.rjust(under)
+    rows = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
+    ]
+    kind = ", quick" if result["quick"] else ""
+    head = f"{about['source']}: {about['title']}; {result['data']}{kind}"
+    body = [top, rows[0], "-" * len(rows[0]), *rows[1:]]
+    return "\n".join([head, "", *body, "", order(result), about["remark"]]).rstrip()
+
+
+def figure(result: dict[str, Any]) -> bytes:
+    """Return a PNG: per column and method the paper's figure and ours."""
+    columns, rows = result["table"]["columns"], result["rows"]
+    figure = Figure(figsize=(12, 1.6 + 0.42 * len(rows)), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    places = range(len(rows))
+    for i, (axis, column) in enumerate(zip(axes, columns, strict=True)):
+        paper = [(p, row["paper"][i]) for p, row in zip(places, rows, strict=True)]
+        there = [(p, value) for p, value in paper if value is not None]
+        axis.plot([v for _, v in there], [p for p, _ in there], "o", color=PAPER, label="paper")
+        ours, sd = [row["ours"][i] for row in rows], [row["sd"][i] for row in rows]
+        axis.errorbar(ours, list(places), xerr=sd, fmt="D", color=OURS, label="ours", capsize=3)
+        axis.set_title(TITLES.get(column, column))
+        axis.grid(alpha=0.3)
+    axes[0].set_yticks(list(places), [row["name"] for row in rows])
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def report(result: dict[str, Any]) -> bytes:
+    """Return the HTML report of a run."""
+    about = result["table"]
+    sections = [
+        (
+            "Figures",
+            parts.table(lines(result)) + parts.words(f"{order(result)}. {about['remark']}"),
+        ),
+        ("Picture", parts.picture(figure(result), "the paper's figures and ours, by method")),
+        (
+            "Configuration",
+            parts.values(about | {"read from": result["data"], "quick": result["quick"]}),
+        ),
+        ("Environment", parts.values(parts.environment())),
+    ]
+    return parts.page(f"{about['source']}: {about['title']}", sections)
+
+
+def write(result: dict[str, Any], out: Path) -> list[str]:
+    """Write text, picture and report into `out`; return the files' names."""
+    files = {"table.txt": text(result).encode(), "table.png": figure(result)}
+    files["report.html"] = report(result)
+    for name, content in files.items():
+        write_atomically(content, out / name)
+    return ["result.json", *files]

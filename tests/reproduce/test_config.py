@@ -1,0 +1,80 @@
+"""The tables' files, and what is wrong with others."""
+
+import pytest
+
+from jacfast import models
+from jacfast.reproduce import config, load, names, parts
+from jacfast.reproduce.measures import find
+
+MINIMAL = {
+    "title": "t",
+    "source": "s",
+    "data": "MNIST",
+    "model": "jacfast.models:seck_c",
+    "columns": ["accuracy"],
+    "rank": "accuracy",
+    "samples": 10,
+}
+
+
+def table(*rows, quick=False, **other):
+    return config.parse("mine", MINIMAL | {"rows": list(rows)} | other, quick)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", names())
+def test_every_table_can_be_run(name, quick):
+    found = load(name, quick)
+    models.load_factory(found.model)
+    for column in found.columns:
+        find(column)
+    assert found.rank in found.columns
+    assert len({row.name for row in found.rows}) == len(found.rows) > 1
+    for row in found.rows:
+        assert len(row.paper) == len(found.columns)
+        assert row.training or found.base
+        assert not row.fresh or row.training
+        if row.training:
+            parts.loss(row.training)
+
+
+def test_rows_take_what_they_share_and_their_own_comes_first():
+    plain = {"name": "plain", "paper": [1.0]}
+    own = {"name": "own", "paper": [2.0], "lr": 0.5}
+    found = table(
+        plain,
+        own,
+        {"name": "fresh", "paper": [""], "fresh": True},
+        every_row={"lr": 0.1, "epochs": 7},
+    )
+    assert found.rows[0].training is None
+    assert (found.rows[1].training.lr, found.rows[1].training.epochs) == (0.5, 7)
+    assert (found.rows[2].training.lr, found.rows[2].paper) == (0.1, [None])
+
+
+def test_quick_comes_last_and_only_if_asked_for():
+    quick = {"samples": 3, "base": {"epochs": 1}, "every_row": {"epochs": 2}}
+    row = {"name": "a", "paper": [1.0], "epochs": 9}
+    for asked, samples, base, epochs in ((False, 10, 5, 9), (True, 3, 1, 2)):
+        found = config.parse(
+            "mine", MINIMAL | {"rows": [row], "base": {"epochs": 5}, "quick": quick}, asked
+        )
+        assert (found.samples, found.base.epochs) == (samples, base)
+        assert found.rows[0].training.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: load("nope"), f"name must be one of {names()[0]}.*; got 'nope'"),
+        (lambda: table(colour=1), "table mine: .*colour"),
+        (lambda: table({"name": "a", "paper": [1.0], "epoch": 1}), "table mine: .*epoch"),
+        (lambda: parts.penalty({"name": "Nope"}), "penalty must be one of ColumnSumL1, .*; got 'N"),
+        (lambda: parts.attack({"eps": 1}), "attack must be one of deepfool, fgsm.*; got None"),
+        (lambda: find("speed"), "column must be one of accuracy, .*; got 'speed'"),
+        (lambda: find("fgsm"), "column must be one of accuracy, .*; got 'fgsm'"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

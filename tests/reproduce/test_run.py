@@ -1,0 +1,152 @@
+"""A table of a small network from beginning to end, interrupted, and refused."""
+
+import functools
+import json
+import re
+
+import pytest
+import torch
+
+from jacfast import cli, models
+from jacfast.data import load_digits
+from jacfast.reproduce import config, parts, reproduce, show
+from jacfast.training.measure import accuracy
+
+TABLE = """
+title = "a table"
+source = "nobody"
+data = "MNIST"
+model = "jacfast.models:fc500"
+columns = ["accuracy", "rho_adv", "fgsm 0.05"]
+rank = "rho_adv"
+samples = 20
+train_samples = 400
+seeds = [0, 1]
+[base]
+epochs = 2
+batch_size = 50
+[every_row]
+batch_size = 50
+[[rows]]
+name = "no defence"
+paper = [90.0, 5.0, 50.0]
+[[rows]]
+name = "penalty"
+paper = [80.0, 10.0, 60.0]
+penalty = { name = "Frobenius" }
+lam = 0.1
+[[rows]]
+name = "from the start"
+paper = ["", 7.0, 60.0]
+fresh = true
+attack = { name = "fgsm", eps = 0.1 }
+[quick]
+"""
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "mine.toml").write_text(TABLE)
+    monkeypatch.setattr(config, "FOLDER", folder)
+    return folder
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_run_and_what_it_leaves(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main(["reproduce", "mine", "--quick", "--out", str(out)]) == 0
+    result = json.loads((out / "result.json").read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert rows["penalty"]["ours"][1] > rows["no defence"]["ours"][1]
+    assert rows["penalty"]["sd"][1] > 0  # two seeds
+    printed = capsys.readouterr().out
+    assert show.text(result) in printed
+    assert "from the start" in printed
+    page = (out / "report.html").read_text()
+    assert "rho_adv x 100" in page
+    assert not re.search(r"(src|href)=.http", page)
+    assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("tables")
+def test_figures_are_those_of_the_weights(tmp_path):
+    out = tmp_path / "run"
+    result = reproduce("mine", out, quick=True)
+    found = []
+    for seed in (0, 1):
+        model = models.fc500()
+        model.load_state_dict(torch.load(out / f"seed{seed}" / "row1.pt")["model"])
+        digits = load_digits()
+        found.append(100 * accuracy(model, digits.test_x, digits.test_y))
+    assert result["rows"][1]["ours"][0] == pytest.approx(sum(found) / 2)
+
+
+@pytest.mark.usefixtures("tables")
+def test_the_same_call_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    want = reproduce("mine", whole, quick=True)
+    loss, steps = parts.loss, []
+
+    def counted(training, stop_at=None):
+        def step(*batch):
+            steps.append(training)
+            if len(steps) == stop_at:
+                raise KeyboardInterrupt
+            return loss(training)(*batch)
+
+        return step
+
+    monkeypatch.setattr(parts, "loss", functools.partial(counted, stop_at=20))
+    with pytest.raises(KeyboardInterrupt):  # 16 steps of the base are done, 3 of the first row
+        reproduce("mine", parted, quick=True)
+    monkeypatch.setattr(parts, "loss", counted)
+    got = reproduce("mine", parted, quick=True)
+    assert len(steps) == 20 + 8 + 8 + 16 + 8 + 8  # what was done is not trained again
+    for row in (*got["rows"], *want["rows"]):
+        del row["seconds"]
+    assert got == want
+
+
+def test_refused(tables, tmp_path, capsys):
+    out = tmp_path / "run"
+    reproduce("mine", out, quick=True)
+    (tables / "mine.toml").write_text(TABLE.replace("lam = 0.1", "lam = 0.2"))
+    before = (out / "result.json").read_bytes()
+    for call, message in [
+        (["mine", "--quick", "--out", str(out)], "out must be a folder of the same run, or a new"),
+        (["mine", "--out", str(out)], "data must be a folder with MNIST, as in the paper; got no"),
+        (["mine"], "--out must be a folder for the run; got none"),
+        (["yours", "--out", str(out)], "name must be one of mine; got 'yours'"),
+    ]:
+        assert cli.main(["reproduce", *call]) == 2
+        assert message in capsys.readouterr().err
+    assert (out / "result.json").read_bytes() == before
+    (tables / "mine.toml").write_text(TABLE.replace('data = "MNIST"', 'data = "CIFAR-10"'))
+    assert cli.main(["reproduce", "mine", "--quick", "--out", str(tmp_path / "other")]) == 2
+    assert "data must be CIFAR-10, as in the paper; got MNIST digits" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tables")
+def test_the_tables_are_listed(capsys):
+    assert cli.main(["reproduce"]) == 0
+    assert capsys.readouterr().out.split() == ["mine", "nobody:", "a", "table"]
+
+
+def result_of(**ours):
+    rows = [
+        {"name": name, "paper": [paper], "ours": [found], "sd": [0.0]}
+        for name, (paper, found) in ours.items()
+    ]
+    about = {"columns": ["rho_adv"], "rank": "rho_adv", "seeds": [0], "remark": ""}
+    return {"table": about | {"source": "s", "title": "t"}, "rows": rows, "data": "d", "quick": 1}
+
+
+def test_the_order_of_the_methods():
+    assert show.order(result_of(a=(1, 5), b=(2, 6), c=(None, 0))).endswith("as in the paper")
+    assert show.order(result_of(a=(1, 5), b=(1, 4), c=(2, 6))).endswith("as in the paper")
+    said = show.order(result_of(a=(1, 5), b=(2, 4), c=(3, 6)))
+    assert said.endswith("1 of 3 pairs are the other way round: a before b")
+    line = show.text(result_of(a=(1, 5), b=(None, 4))).splitlines()[5]
+    assert line.split() == ["a", "1", "5.00", "+4.00"]
