@@ -4,6 +4,7 @@ from jacfast.data.cifar import load_cifar10, load_cifar100
 from jacfast.data.digits import load_digits
 from jacfast.data.folder import load
 from jacfast.data.idx import load_mnist, read_idx
+from jacfast.data.images import load_images
 from jacfast.data.split import Split
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "load_cifar10",
     "load_cifar100",
     "load_digits",
+    "load_images",
     "load_mnist",
     "read_idx",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from jacfast.data import cifar, idx
+from jacfast.data import cifar, idx, images
 from jacfast.data.digits import load_digits
 from jacfast.data.split import Split
 
@@ -13,6 +13,7 @@ FORMATS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Split]]] 
     "MNIST": (idx.missing, idx.load_mnist),
     "CIFAR-10": (partial(cifar.missing, layout=cifar.CIFAR10), cifar.load_cifar10),
     "CIFAR-100": (partial(cifar.missing, layout=cifar.CIFAR100), cifar.load_cifar100),
+    "images": (images.missing, images.load_images),
 }
 
 
@@ -20,8 +21,8 @@ def load(folder: Path | str | None) -> Split:
     """Read whichever data set `folder` holds, known by its file names; None: `load_digits`.
 
     Raises:
-        FileNotFoundError: it holds none of MNIST, CIFAR-10 and CIFAR-100 whole; the message lists
-            the missing files of each. ValueError: it holds several, or a file is damaged.
+        FileNotFoundError: it holds none of MNIST, CIFAR-10, CIFAR-100 and images whole; the message
+            lists the missing files of each. ValueError: it holds several, or a file is damaged.
     """
     if folder is None:
         return load_digits()

@@ -29,7 +29,8 @@ def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):
         "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, "
         "t10k-labels-idx1-ubyte; CIFAR-10: missing "
         "data_batch_1, data_batch_2, data_batch_3, data_batch_4, data_batch_5, test_batch; "
-        "CIFAR-100: missing train, test"
+        "CIFAR-100: missing train, test; "
+        "images: missing train/CLASS/*.png or .jpg, test/CLASS/*.png or .jpg"
     )
 
 
