@@ -54,6 +54,22 @@ def test_layers_come_in_the_order_of_the_papers():
     assert kinds(models.seck_c()) == "F" + "LR" * 3 + "L"
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"), [("tf_tutorial_cnn_orthonormal", 1), ("tf_tutorial_cnn_orthonormal_2", 2)]
+)
+def test_fixed_layers_are_orthonormal(name, layers):
+    """With W's rows orthonormal, ||W J|| <= ||J|| (Jakubovitz & Giryes, proposition 4)."""
+    model = getattr(models, name)()
+    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+    for layer in linear[-layers:]:
+        rows = layer.weight.double()
+        assert not layer.weight.requires_grad
+        assert layer.bias.requires_grad
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)).double(), atol=1e-5, rtol=0)
+    others = [p for layer in model[:-1] for p in layer.parameters()][: -2 * layers + 2 or None]
+    assert all(parameter.requires_grad for parameter in others)
+
+
 def test_dropout_keeps_what_the_papers_keep():
     def rates(model: nn.Sequential) -> set[float]:
         return {layer.p for layer in model if isinstance(layer, nn.Dropout)}

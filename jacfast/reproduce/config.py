@@ -22,6 +22,7 @@ class Training:
     twins: bool = False
     penalise: str = "clean"
     smoothing: float = 0.0
+    layer: str | None = None
     mode: str = "eval"  # of dropout, while training: "train" or "eval"
 
 

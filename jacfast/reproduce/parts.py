@@ -27,6 +27,7 @@ def loss(training: Training) -> Defence:
         twins=training.twins,
         penalise=training.penalise,
         smoothing=training.smoothing,
+        layer=training.layer,
     )
 
 

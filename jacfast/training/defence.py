@@ -1,6 +1,7 @@
 """The loss of a defence: cross-entropy of clean and attacked inputs, and a penalty."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -32,12 +33,13 @@ class Defence:
         penalise: the penalty at the ``"clean"`` batch, at the ``"attacked"`` samples, or at
             ``"both"`` (the mean over all of them).
         smoothing: label smoothing of the cross-entropy, in [0, 1).
+        layer: the submodule whose output takes the place of the logits in the penalty.
 
     Raises:
         ValueError: an argument is not as above.
 
-    Source: Jakubovitz & Giryes 2018, section 4 and appendix D (shares; penalty at the clean batch);
-    Seck, Loosli & Canu, section 4 (twins; penalty at both); Madry et al. 2018 (min-max).
+    Source: Jakubovitz & Giryes 2018, section 4 and appendix (shares; inner layers; the clean
+    batch); Seck, Loosli & Canu, section 4 (twins; penalty at both); Madry et al. 2018 (min-max).
     """
 
     penalty: Penalty | None = None
@@ -47,6 +49,7 @@ class Defence:
     twins: bool = False
     penalise: str = "clean"
     smoothing: float = 0.0
+    layer: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam < float("inf"):
@@ -69,16 +72,21 @@ class Defence:
             count = max(1, round(self.share * len(x)))
             labels = y[:count]
             moved = self.attack(model, x[:count], labels)
-        penalty = self.penalty if self.lam > 0 else None
+        with_penalty = functools.partial(
+            forward_with_penalty,
+            model,
+            penalty=self.penalty if self.lam > 0 else None,
+            layer=self.layer,
+        )
         if self.penalise == "both":
             points, classes = torch.cat([x, moved]), torch.cat([y, labels])
-            logits, value = forward_with_penalty(model, points, classes, penalty=penalty)
+            logits, value = with_penalty(points, classes)
             logits, of_moved = logits.split([len(x), len(moved)])
         elif self.penalise == "attacked":
-            of_moved, value = forward_with_penalty(model, moved, labels, penalty=penalty)
+            of_moved, value = with_penalty(moved, labels)
             logits = model(x)
         else:
-            logits, value = forward_with_penalty(model, x, y, penalty=penalty)
+            logits, value = with_penalty(x, y)
             of_moved = model(moved) if len(moved) else logits[:0]
         first = 0 if self.twins else len(moved)
         logits, classes = torch.cat([logits[first:], of_moved]), torch.cat([y[first:], labels])

@@ -60,6 +60,19 @@ def test_without_an_attack_and_without_a_penalty():
     compare(Defence(attack=shift)(model, x, y), F.cross_entropy(model(moved), y), model)
 
 
+def test_an_inner_layer():
+    model, (x, y) = cnn().double(), batch()
+    leaf = x.clone().requires_grad_()
+    inner = model[:3](leaf).flatten(1)
+    norm = sum(
+        torch.autograd.grad(inner[:, k].sum(), leaf, create_graph=True)[0].square().sum()
+        for k in range(inner.shape[1])
+    )
+    want = F.cross_entropy(model(x), y) + LAM * norm / len(x)
+    defence = Defence(jacfast.Frobenius("exact"), LAM, layer="2")
+    compare(defence(model, x, y), want, model)
+
+
 def test_a_weight_of_zero_costs_no_penalty():
     class Dear(jacfast.InputGradient):
         def cotangents(self, *args):

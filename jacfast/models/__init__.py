@@ -1,0 +1,30 @@
+"""The networks of the papers, and how a user's own model comes in."""
+
+from jacfast.models.loading import load_factory, load_weights
+from jacfast.models.networks import (
+    cifar_cnn,
+    deep_defense_mlp,
+    fc500,
+    mlp,
+    seck_a,
+    seck_b,
+    seck_c,
+    tf_tutorial_cnn,
+    tf_tutorial_cnn_orthonormal,
+    tf_tutorial_cnn_orthonormal_2,
+)
+
+__all__ = [
+    "cifar_cnn",
+    "deep_defense_mlp",
+    "fc500",
+    "load_factory",
+    "load_weights",
+    "mlp",
+    "seck_a",
+    "seck_b",
+    "seck_c",
+    "tf_tutorial_cnn",
+    "tf_tutorial_cnn_orthonormal",
+    "tf_tutorial_cnn_orthonormal_2",
+]
