@@ -95,6 +95,8 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
 
 
 def _row(row: dict[str, Any], every: dict[str, Any], less: dict[str, Any]) -> Row:
-    name, paper, fresh = row.pop("name"), row.pop("paper"), row.pop("fresh", False)
-    training = Training(**every | row | less) if row or fresh else None
+    name, paper = row.pop("name"), row.pop("paper")
+    options = every | row | less
+    fresh = options.pop("fresh", False)
+    training = Training(**options) if row or fresh else None
     return Row(name, [None if x == "" else x for x in paper], training, fresh)
