@@ -80,6 +80,30 @@ def test_a_scaled_loss(network, penalty, way):
     assert relative_error(got, want) < ROUNDING
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("network", ["mlp", "tutorial", "convnext"])
+def test_float16_autocast_and_a_gradient_scaler(network, way):
+    """Steps that overflow are left out; the first that does not is that of float32."""
+    model, x, y = build(network, dtype=torch.float32)
+    before = {name: p.detach().clone() for name, p in model.eval().named_parameters()}
+    want = step(plain, model, x, y, Frobenius("exact"))[2]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    moved, scales = torch.zeros(1), []
+    while not moved.any():
+        scales.append(scaler.get_scale())
+        assert scales[-1] > 1
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = loss_of(*way(model, x, y, Frobenius("exact")), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        moved = torch.cat([(before[name] - p).flatten() for name, p in model.named_parameters()])
+    assert len(scales) > 1
+    assert relative_error(moved, want) < 0.02
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("penalty", [Frobenius("exact"), EntrywiseL1("exact")])
 @pytest.mark.parametrize("network", ["mlp", "tutorial", "vit"])

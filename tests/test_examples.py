@@ -1,0 +1,34 @@
+"""The examples, as they stand, in a process of their own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEEDS = {"plain_loop": [], "lightning_loop": ["lightning"], "accelerate_loop": ["accelerate"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_example_makes_the_network_more_robust(name, tmp_path):
+    for package in ("mlxtend", *NEEDS[name]):
+        pytest.importorskip(package, reason=f"the example needs {package}")
+    run = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
+    done = subprocess.run(
+        run, capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"lam ([0-9.]+): accuracy ([0-9.]+)%, rho_adv ([0-9.]+)", done.stdout)
+    (_, accuracy, rho), (_, hardened_accuracy, hardened_rho) = lines
+    assert float(hardened_rho) > 1.4 * float(rho)
+    assert float(hardened_accuracy) > float(accuracy) - 1
+
+
+def test_the_readme_shows_the_plain_one():
+    example = (ROOT / "examples" / "plain_loop.py").read_text()
+    code = example.split('"""', 2)[2].strip()
+    assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
