@@ -1,0 +1,67 @@
+"""Runs of `jacfast reproduce` in the documents."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("taken", ROOT / "scripts" / "reproduction.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(module, "PAGE", tmp_path / "page.md")
+    return module
+
+
+def write(run, found):
+    run.mkdir(exist_ok=True)
+    about = {"key": "mine", "source": "s", "title": "t", "remark": "Smaller.", "seeds": [0]}
+    about |= {"columns": ["rho_adv"], "rank": "rho_adv"}
+    rows = [
+        {"name": name, "paper": [paper], "ours": [ours], "sd": [0.0], "seconds": 90}
+        for name, paper, ours in (("a", 1.0, found), ("b", 2.0, 3.0))
+    ]
+    result = {"table": about, "rows": rows, "data": "MNIST", "quick": False}
+    (run / "result.json").write_text(json.dumps(result))
+    (run / "table.png").write_bytes(b"png")
+
+
+def test_a_table_takes_the_place_of_the_one_before(script, tmp_path):
+    script.PAGE.write_text("first\n\n<!-- mine -->\n<!-- end -->\n\nlast\n")
+    for found in (2.0, 4.0):
+        write(tmp_path / "run", found)
+        script.main([str(tmp_path / "run")])
+        page = script.PAGE.read_text()
+        assert page.startswith(
+            "first\n\n<!-- mine -->\n**s: t** (`jacfast reproduce mine`, MNIST, 3 m"
+        )
+        assert page.endswith("<!-- end -->\n\nlast\n")
+        assert f"| a | 1 | {found:.2f} | {found - 1:+.2f} |\n| b | 2 | 3.00 | +1.00 |" in page
+    assert "| a | 1 | 2.00" not in page
+    assert "1 of 1 pairs are the other way round: a before b. Smaller." in page
+    assert (script.RESULTS / "mine.png").read_bytes() == b"png"
+    assert json.loads((script.RESULTS / "mine.json").read_text())["data"] == "MNIST"
+
+
+def test_a_new_table_comes_last(script, tmp_path):
+    script.PAGE.write_text("first\n")
+    write(tmp_path / "run", 2.0)
+    script.main([str(tmp_path / "run")])
+    assert script.PAGE.read_text().startswith("first\n\n<!-- mine -->\n**s: t**")
+
+
+def test_the_page_of_the_repository_shows_what_was_measured():
+    """Every committed result is on the page, with its figures."""
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    for file in (ROOT / "benchmarks" / "results" / "reproduction").glob("*.json"):
+        result = json.loads(file.read_text())
+        assert f"<!-- {file.stem} -->" in page
+        for row in result["rows"]:
+            assert f"| {row['name']} |" in page
+            assert f"{row['ours'][0]:.2f}" in page
