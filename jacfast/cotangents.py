@@ -53,3 +53,9 @@ def label_against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
     others = logits.detach().masked_fill(own > 0, float("-inf"))
     runner_up = others.argmax(dim=1, keepdim=True)
     return own.scatter(1, runner_up, -1.0)[None]
+
+
+def difference(logits: Tensor, label: Tensor, origin: Tensor) -> Tensor:
+    """Return e_label - e_origin, for different classes label [N] and origin [N], [1, N, K]."""
+    vectors = torch.zeros_like(logits, requires_grad=False).scatter(1, label[:, None], 1.0)
+    return vectors.scatter(1, origin[:, None], -1.0)[None]

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 import torch
@@ -28,24 +28,33 @@ def quiet(model: Model) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         yield
         return
-    modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    if any(training and isinstance(module, MODAL) for module, training in modes):
+    if any(module.training and isinstance(module, MODAL) for module in model.modules()):
         warn(
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"
         )
+    with in_eval_mode(model.modules()):
+        try:
+            for parameter, _ in flags:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, requires_grad in flags:
+                parameter.requires_grad_(requires_grad)
+
+
+@contextlib.contextmanager
+def in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Keep these modules, and not their children, in eval mode inside the context."""
+    modes = [(module, module.training) for module in modules]
     try:
         for module, _ in modes:
             module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
         yield
     finally:
         for module, training in modes:
             module.training = training
-        for parameter, requires_grad in flags:
-            parameter.requires_grad_(requires_grad)
 
 
 def warn(message: str) -> None:
@@ -83,6 +92,12 @@ def check_input(x: Tensor, *, name: str = "x") -> None:
         raise TypeError(f"{name} must be floating point (scale images to [0, 1]); got {x.dtype}")
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"{name} must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
+
+
+def check_classes(logits: Tensor) -> None:
+    """Check that logits [N, K] have a boundary between classes."""
+    if logits.shape[1] < 2:
+        raise ValueError(f"model must return at least 2 logits per sample; got {logits.shape[1]}")
 
 
 def check_labels(y: Tensor, samples: int, classes: int | None = None, *, name: str = "y") -> None:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.attacks.search import Search
+from jacfast.attacks.search import Search, largest_others
 from jacfast.ops import Nearest
-from jacfast.quiet import check_labels, logits_of, warn
+from jacfast.quiet import check_classes, check_labels, logits_of, warn
 
 # On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
 # threads (benchmarks/README.md, 'Rows at once').
@@ -21,10 +21,7 @@ class Loop:
         self.x, self.target = x, target
         with torch.no_grad():
             clean = logits_of(self.model, x.clone())  # a copy: the model may work in place
-        if clean.shape[1] < 2:
-            raise ValueError(
-                f"model must return at least 2 logits per sample; got {clean.shape[1]}"
-            )
+        check_classes(clean)
         if _probabilities(clean):
             warn(
                 "the model's outputs look like probabilities; DeepFool needs the logits before them"
@@ -33,7 +30,10 @@ class Loop:
             if labels is not None:
                 check_labels(labels, *clean.shape, name=name)
         self.origin = clean.argmax(dim=1) if y is None else y
-        self.labels = self._candidates(clean) if target is None else target[:, None]
+        if target is None:
+            self.labels = largest_others(clean, self.origin, self.options.candidates)
+        else:
+            self.labels = target[:, None]
         self.r = torch.zeros_like(x)
         shape = (len(x),)
         self.iterations = torch.zeros(shape, dtype=torch.int64, device=x.device)
@@ -42,13 +42,6 @@ class Loop:
         size = self.norm_of(x)
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
         self.resolution = eps * torch.where(size > 0, size, 1)
-
-    def _candidates(self, clean: Tensor) -> Tensor:
-        wanted = self.options.candidates
-        count = clean.shape[1] if wanted is None else min(wanted, clean.shape[1])
-        floor = torch.finfo(clean.dtype).min  # above the origin, also for a class at -inf
-        others = clean.clamp(min=floor).scatter(1, self.origin[:, None], float("-inf"))
-        return others.topk(count - 1, dim=1).indices
 
     def norm_of(self, x: Tensor) -> Tensor:
         return torch.linalg.vector_norm(x.flatten(1), self.options.p, dim=1)

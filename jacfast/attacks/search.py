@@ -135,3 +135,11 @@ def _put_back(part: Nearest, nearest: Nearest, here: Tensor) -> None:
     if part is not nearest:
         for whole, field in zip(nearest, part, strict=True):
             whole[here] = field
+
+
+def largest_others(logits: Tensor, origin: Tensor, candidates: int | None) -> Tensor:
+    """Return the classes [N, C - 1] of the largest logits but `origin` [N], C = candidates or K."""
+    count = logits.shape[1] if candidates is None else min(candidates, logits.shape[1])
+    floor = torch.finfo(logits.dtype).min  # above the origin, also for a class at -inf
+    others = logits.clamp(min=floor).scatter(1, origin[:, None], float("-inf"))
+    return others.topk(count - 1, dim=1).indices

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jacfast import cotangents
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.quiet import logits_of
@@ -51,9 +52,8 @@ def _projection(first: Loop, active: Tensor, point: Tensor) -> Tensor:
     with torch.enable_grad():
         logits = logits_of(first.model, leaf)
     z, origin = logits.detach(), first.origin[active]
-    vectors = torch.zeros_like(z).scatter_(1, z.argmax(dim=1)[:, None], 1.0)
-    vectors.scatter_(1, origin[:, None], -1.0)
-    w = first.options.restrict(pull_back(logits, leaf, vectors[None], create_graph=False)[0])
+    vectors = cotangents.difference(z, z.argmax(dim=1), origin)
+    w = first.options.restrict(pull_back(logits, leaf, vectors, create_graph=False)[0])
     norm = torch.linalg.vector_norm(w, dim=1, keepdim=True)
     normal = torch.where(norm > 0, w / norm, 0)
     r = (point - first.x[active]).flatten(1)

@@ -44,10 +44,7 @@ def rho_of(
 ) -> float:
     """Return rho_adv of perturbations that `deepfool` found at `x`; arguments as for `rho_adv`."""
     check_over(over, x, y)
-    size = torch.linalg.vector_norm(x.detach().flatten(1).double(), result.p, dim=1)
-    if bool((size == 0).any()):
-        first = int((size == 0).nonzero()[0])
-        raise ValueError(f"x must have no all-zero sample (||x|| divides); got one at {first}")
+    size = sizes(x, result.p)
     keep = torch.ones_like(result.success)
     if over == "success":
         keep = result.success
@@ -62,6 +59,15 @@ def rho_of(
     if not bool(keep.any()):
         raise ValueError(f"over={over!r} must leave at least one sample; got none of {len(x)}")
     return float((result.norm.double() / size)[keep].mean())
+
+
+def sizes(x: Tensor, p: float = 2.0) -> Tensor:
+    """Return ``||x_i||_p`` [N] in float64, to divide by: a sample that is all zero is an error."""
+    size = torch.linalg.vector_norm(x.detach().flatten(1).double(), p, dim=1)
+    if bool((size == 0).any()):
+        first = int((size == 0).nonzero()[0])
+        raise ValueError(f"x must have no all-zero sample (||x|| divides); got one at {first}")
+    return size
 
 
 def check_over(over: str, x: Tensor, y: Tensor | None) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.quiet import in_eval_mode
 from jacfast.step.checks import check, with_batch_statistics
 from jacfast.step.run import Run
 
@@ -96,7 +97,7 @@ def _forward_with_penalty(
             logits, value = run(x, y, whole=True)
     else:
         logits = model(x)
-        with _eager(), _eval(frozen), _in(precision, x.device.type):
+        with _eager(), in_eval_mode(frozen), _in(precision, x.device.type):
             _, value = run(x if at is None else at, y, whole=False)
     return logits, value if penalty.every == 1 else penalty.every * value
 
@@ -136,18 +137,6 @@ def _eager() -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
-
-
-@contextlib.contextmanager
-def _eval(layers: list[nn.Module]) -> Iterator[None]:
-    """Keep layers that are in training mode in eval mode, inside the context."""
-    try:
-        for layer in layers:
-            layer.training = False
-        yield
-    finally:
-        for layer in layers:
-            layer.training = True
 
 
 def _in(precision: torch.dtype | None, device: str) -> contextlib.AbstractContextManager:
