@@ -1,6 +1,10 @@
-"""The native ops: typed wrapper, PyTorch reference, fake kernel and derivative, one file each."""
+"""The native ops: typed wrapper, PyTorch reference, fake kernel and derivative, one file each.
+
+`deepfool_distance` has no kernel: it is made of `row_norm`.
+"""
 
 from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
+from jacfast.ops.deepfool_distance import deepfool_distance
 from jacfast.ops.deepfool_step import deepfool_step
 from jacfast.ops.max_pool import max_pool, max_pool_gather, max_pool_scatter
 from jacfast.ops.orthonormal_cotangents import orthonormal_cotangents
@@ -9,6 +13,7 @@ from jacfast.ops.row_norm import row_norm
 __all__ = [
     "Nearest",
     "deepfool_candidate",
+    "deepfool_distance",
     "deepfool_step",
     "max_pool",
     "max_pool_gather",
