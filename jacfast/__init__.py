@@ -21,6 +21,7 @@ from jacfast.penalties import (
     spectral_penalty,
 )
 from jacfast.step import WithPenalty, forward_with_penalty, penalised
+from jacfast.training.deep_defense import deep_defense_penalty
 from jacfast.version import __version__
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "column_sum_l1_penalty",
     "cross_lipschitz_penalty",
     "decision_function_penalty",
+    "deep_defense_penalty",
     "deepfool",
     "deepfool_to_disk",
     "distance_bounds",

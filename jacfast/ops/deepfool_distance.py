@@ -43,6 +43,5 @@ def deepfool_distance(f: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     usable = (square >= torch.finfo(square.dtype).tiny) & square.isfinite() & f.isfinite()
     # in float64, where no quotient of float32 numbers overflows
     norm = torch.where(usable, square, 1.0).double().sqrt()
-    distance = torch.where(usable, f, 0.0).double().abs() / norm
-    distance = torch.where(usable, distance, float("inf"))
+    distance = torch.where(usable, f.abs() / norm, float("inf"))
     return distance.to(square.dtype), norm.to(square.dtype)

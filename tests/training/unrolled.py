@@ -1,0 +1,53 @@
+"""Deep Defense the long way: one sample at a time, every row, all of it in one graph."""
+
+import torch
+from torch import Tensor, nn
+
+
+def unrolled_penalty(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    c: float = 25.0,
+    d: float = 5.0,
+    max_iter: int = 5,
+    overshoot: float = 0.02,
+    candidates: int | None = None,
+    linked: bool = True,
+) -> tuple[Tensor, list[int]]:
+    """Return the penalty with its graph, and how many steps each sample took."""
+    terms, steps = [], []
+    for sample, label in zip(x, y.tolist(), strict=True):
+        order = model(sample[None])[0].argsort(descending=True).tolist()
+        correct = order[0] == label
+        others = [k for k in order if k != label][: candidates - 1 if candidates else None]
+        r, count = torch.zeros_like(sample), 0
+        while count < max_iter:
+            now = int(model((sample + (1 + overshoot) * r)[None])[0].argmax())
+            if (now != label) == correct:
+                break
+            origin, goals = (label, others) if correct else (now, [label])
+            step = nearest_step(model, sample + r, origin, goals, linked)
+            if step is None:  # all gradients are zero: it stays where it is
+                break
+            r = r + step
+            count += 1
+        rho = (1 + overshoot) * r.flatten().norm() / sample.flatten().norm()
+        terms.append(torch.exp(-c * rho if correct else d * rho).clamp(max=50))
+        steps.append(count)
+    return torch.stack(terms).mean(), steps
+
+
+def nearest_step(
+    model: nn.Module, at: Tensor, origin: int, goals: list[int], linked: bool
+) -> Tensor | None:
+    at = at if linked and at.requires_grad else at.detach().requires_grad_()
+    z = model(at[None])[0]
+    rows = [torch.autograd.grad(z_k, at, create_graph=True)[0] for z_k in z]
+    best, step = float("inf"), None
+    for k in goals:
+        f, w = z[k] - z[origin], rows[k] - rows[origin]
+        distance = float(f.detach().abs() / w.detach().flatten().norm())
+        if distance < best:
+            best, step = distance, f.abs() * w / w.square().sum()
+    return step
