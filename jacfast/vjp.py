@@ -30,7 +30,7 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
     shape = (len(cotangents), len(x), -1)
-    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs, create_graph):
+    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs, x, create_graph):
         try:
             return _grad(outputs, x, cotangents, create_graph, batched=True).reshape(shape)
         except RuntimeError:
@@ -57,16 +57,16 @@ def _grad(
     return g
 
 
-def _batches(outputs: Tensor, create_graph: bool) -> bool:
+def _batches(outputs: Tensor, x: Tensor, create_graph: bool) -> bool:
     """Say whether a batched backward keeps the derivative of the derivative.
 
     Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
     derivative without an error; looped, the same graph is right, or raises. So one such node
-    anywhere in the graph rules batching out; lean layers do so only where a graph is asked for.
-    Batch-norm does, too: its batching rule mistakes the layout of channels_last tensors where the
-    strides allow both (one sample, say), and gives a wrong first derivative; and group-norm where
-    a graph is asked for: its second derivative has no batching rule, which is an error for most
-    shapes and wrong for a few.
+    anywhere between x and the outputs rules batching out; lean layers do so only where a graph is
+    asked for. Batch-norm does, too: its batching rule mistakes the layout of channels_last tensors
+    where the strides allow both (one sample, say), and gives a wrong first derivative; and
+    group-norm where a graph is asked for: its second derivative has no batching rule, which is an
+    error for most shapes and wrong for a few. What is before x does not matter.
     """
     if torch.compiler.is_compiling():
         return False
@@ -77,5 +77,5 @@ def _batches(outputs: Tensor, create_graph: bool) -> bool:
             isinstance(node, torch.autograd.function.BackwardCFunction)
             and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))
         )
-        for node in nodes(outputs)
+        for node in nodes(outputs, past=x.grad_fn)
     )

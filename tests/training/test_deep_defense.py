@@ -162,7 +162,7 @@ def products(monkeypatch) -> list[tuple[bool, int]]:
     calls, grad = [], jacfast.vjp._grad
 
     def counting(outputs, x, cotangent, create_graph, batched) -> Tensor:
-        calls.append((create_graph, len(x)))
+        calls.extend([(create_graph, len(x))] * (len(cotangent) if batched else 1))
         return grad(outputs, x, cotangent, create_graph, batched)
 
     monkeypatch.setattr(jacfast.vjp, "_grad", counting)
