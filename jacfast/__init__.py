@@ -1,6 +1,15 @@
 """Jacobian-regularised training and DeepFool evaluation, fast enough to leave in."""
 
-from jacfast.attacks import DeepFoolResult, deepfool, deepfool_to_disk, fgsm
+from jacfast.attacks import (
+    DeepFoolResult,
+    bim,
+    carlini_wagner,
+    deepfool,
+    deepfool_to_disk,
+    fgsm,
+    jsma,
+    pgd,
+)
 from jacfast.evaluation import distance_bounds, rho_adv
 from jacfast.jacobian import jacobian
 from jacfast.penalties import (
@@ -36,6 +45,8 @@ __all__ = [
     "Spectral",
     "WithPenalty",
     "__version__",
+    "bim",
+    "carlini_wagner",
     "column_sum_l1_penalty",
     "cross_lipschitz_penalty",
     "decision_function_penalty",
@@ -49,7 +60,9 @@ __all__ = [
     "frobenius_penalty",
     "input_gradient_penalty",
     "jacobian",
+    "jsma",
     "penalised",
+    "pgd",
     "rho_adv",
     "spectral_penalty",
 ]

@@ -59,3 +59,13 @@ def difference(logits: Tensor, label: Tensor, origin: Tensor) -> Tensor:
     """Return e_label - e_origin, for different classes label [N] and origin [N], [1, N, K]."""
     vectors = torch.zeros_like(logits, requires_grad=False).scatter(1, label[:, None], 1.0)
     return vectors.scatter(1, origin[:, None], -1.0)[None]
+
+
+def unit(rows: Tensor, otherwise: Tensor) -> Tensor:
+    """Return `rows` [N, D] at length 1; where the length is 0 (J = 0) or not finite, `otherwise`.
+
+    The length is taken in float64, where squares neither overflow nor vanish.
+    """
+    size = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    fine = (size > 0) & size.isfinite()
+    return torch.where(fine, rows / torch.where(fine, size, 1.0), otherwise).to(rows.dtype)

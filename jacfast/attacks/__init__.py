@@ -1,9 +1,22 @@
 """Attacks: each leaves the model as it was and returns tensors without a graph."""
 
+from jacfast.attacks.carlini_wagner import carlini_wagner
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
+from jacfast.attacks.jsma import jsma
 from jacfast.attacks.options import PRESETS
+from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.stream import deepfool_to_disk
 
-__all__ = ["PRESETS", "DeepFoolResult", "deepfool", "deepfool_to_disk", "fgsm"]
+__all__ = [
+    "PRESETS",
+    "DeepFoolResult",
+    "bim",
+    "carlini_wagner",
+    "deepfool",
+    "deepfool_to_disk",
+    "fgsm",
+    "jsma",
+    "pgd",
+]

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from jacfast.attacks.fgsm import check_box
+from jacfast.attacks.checks import check_box
 from jacfast.ops import checks
 
 POINTS = ("overshot", "plain")

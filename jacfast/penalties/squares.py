@@ -165,24 +165,14 @@ class Spectral(Penalty):
     ) -> Tensor:
         assert draw is not None
         start = draw[:, 0].to(logits.dtype)
-        u = _unit(start, start)
+        u = cotangents.unit(start, start)
         # g(v) = J^T v is linear in v, so its own backward pass at t is J t, whatever v
         v = torch.zeros_like(u, requires_grad=True)
         pulled = pull_back(logits, x, v[None], create_graph=True)[0]
         for _ in range(self.iterations if pulled.requires_grad else 0):
             g = pull_back(logits, x, u[None], create_graph=False)[0]
             (pushed,) = torch.autograd.grad(
-                pulled, v, _unit(g, g), retain_graph=True, materialize_grads=True
+                pulled, v, cotangents.unit(g, g), retain_graph=True, materialize_grads=True
             )
-            u = _unit(pushed, u)
+            u = cotangents.unit(pushed, u)
         return u[None]
-
-
-def _unit(rows: Tensor, otherwise: Tensor) -> Tensor:
-    """Return `rows` [N, D] at length 1; where the length is 0 (J = 0) or not finite, `otherwise`.
-
-    The length is taken in float64, where squares neither overflow nor vanish.
-    """
-    size = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    fine = (size > 0) & size.isfinite()
-    return torch.where(fine, rows / torch.where(fine, size, 1.0), otherwise).to(rows.dtype)

@@ -1,0 +1,50 @@
+"""The set in which a norm-limited attack moves."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from jacfast.cotangents import unit
+from jacfast.ops.checks import accumulator
+
+
+class Ball:
+    """The points at most eps from x [N, ...] in the p-norm, p = 2 or inf, and inside the box."""
+
+    def __init__(self, x: Tensor, eps: float, p: float, clip: tuple[float, float] | None) -> None:
+        self.x, self.eps, self.p = x, eps, p
+        low, high = clip or (-math.inf, math.inf)
+        # with p = inf, ball and box together are a box
+        reach = eps if p == math.inf else math.inf
+        self.low, self.high = (x - reach).clamp(min=low), (x + reach).clamp(max=high)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """Return the step of p-norm 1 along which ``g . step`` is largest; 0 where g is 0."""
+        if self.p == math.inf:
+            return g.sign()
+        return unit(g.flatten(1), torch.zeros_like(g).flatten(1)).view_as(g)
+
+    def project(self, point: Tensor) -> Tensor:
+        """Return points of the set: shortened to eps, then clipped, which lengthens nothing.
+
+        With p = 2 at a face of the box, that is not the nearest point of the set.
+        """
+        if self.p == 2:
+            r = point - self.x
+            size = torch.linalg.vector_norm(r.flatten(1), dim=1, dtype=torch.float64)
+            factor = torch.where(size > self.eps, self.eps / size, 1.0).to(r.dtype)
+            point = self.x + r * factor.view(-1, *[1] * (r.dim() - 1))
+        return point.clamp(self.low, self.high)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Draw points uniformly from the ball, then clip them."""
+        rows = self.x.flatten(1)
+        noise = torch.empty(rows.shape, dtype=accumulator(rows.dtype), device=rows.device)
+        if self.p == math.inf:
+            r = noise.uniform_(-1, 1, generator=generator)
+        else:
+            direction = unit(noise.normal_(generator=generator), noise)
+            radius = torch.rand(len(rows), 1, device=rows.device, generator=generator)
+            r = direction * radius ** (1 / rows.shape[1])
+        return self.project(self.x + (self.eps * r).to(self.x.dtype).view_as(self.x))

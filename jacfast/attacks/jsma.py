@@ -1,0 +1,128 @@
+"""The attack by Jacobian saliency maps: few pixels, changed much."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks import checks
+from jacfast.attacks.gradient import finite_rows, forward, labels_of
+from jacfast.attacks.losses import cotangent
+from jacfast.attacks.saliency import best_pair, best_pixel
+from jacfast.lean import lean
+from jacfast.quiet import Model, check_input, quiet
+
+OUTPUTS = ("logits", "probabilities")
+
+
+def jsma(
+    model: Model,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    target: Tensor | None = None,
+    eps: float = 1.0,
+    steps: int,
+    pixels: int = 1,
+    outputs: str = "logits",
+    stop: bool = True,
+    clip: tuple[float, float] | None = (0.0, 1.0),
+) -> Tensor:
+    """Add eps to the pixel, or the two, of greatest saliency, step by step, and clip.
+
+    A pixel here is an entry of x. With ``a = d z_t / dx``, t the target, and ``b = d sum_{k != t}
+    z_k / dx``, the saliency of pixel i is ``a_i |b_i|`` where ``a_i > 0`` and ``b_i < 0``, that of
+    a pair ``(a_i + a_j) |b_i + b_j|`` where the sums have these signs; others do not qualify, nor
+    does a pixel at the upper face of the box. Ties go to the lowest index. A sample in which
+    nothing qualifies stays as it is.
+
+    Untargeted, the class y is to be left: then a and b are the derivatives of ``-z_y`` and of
+    ``-sum_{k != y} z_k`` (Wiyatno & Xu, NT-JSMA).
+
+    The attack "1 pixel, 80 epochs" of Jakubovitz & Giryes is, as far as their paper says,
+    ``pixels=1, steps=80, outputs="probabilities", stop=False``. The model is evaluated in eval mode
+    and left as it was.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], each sample by itself.
+        x: [N, ...], floating point.
+        y: [N] int64, the class to leave; default: the predicted one. Excludes `target`.
+        target: [N] int64, the class to reach; needed for pairs.
+        eps: the change of a pixel, > 0, in the units of x.
+        steps: at most, >= 1; each costs two vector-Jacobian products, of probabilities one.
+        pixels: 1; a pixel may be chosen again until it is clipped. Or 2: pairs, as in the paper;
+            each pixel once. A fraction gamma of the pixels is ``steps = D gamma / 2``.
+        outputs: whose derivatives: those of the ``logits`` z, or of the softmax, the
+            ``probabilities`` (there b = -a, and the saliency is ``a^2``).
+        stop: a sample that is classified as wanted is finished; else all steps run.
+        clip: the box of valid inputs, in which x must lie, or None.
+
+    Returns:
+        The perturbed batch, without a graph. Memory beside the model's: O(N D); pairs are searched
+        in blocks, among the pixels that can be part of the best one, never in a D x D matrix.
+
+    Raises:
+        TypeError: x or a label has the wrong type. ValueError: a shape or value is wrong.
+
+    Source: Papernot et al. 2016 (arXiv 1511.07528), eq. 8 and algorithm 3, increasing features;
+    Wiyatno & Xu 2018 (arXiv 1808.07945).
+    """
+    check_input(x)
+    checks.check_box(clip, x)
+    checks.above_zero("eps", eps)
+    checks.count("steps", steps)
+    checks.one_of("pixels", pixels, (1, 2))
+    checks.one_of("outputs", outputs, OUTPUTS)
+    if y is not None and target is not None:
+        raise ValueError("give y, the classes to leave, or target, the classes to reach; got both")
+    if pixels == 2 and target is None:
+        raise ValueError("pixels=2 needs target, the classes to reach; got None")
+    with quiet(model), lean(model):
+        labels = labels_of(model, x, y if target is None else target)
+        aim = _Aim(model, target is not None, pixels, outputs, stop)
+        high = float("inf") if clip is None else clip[1]
+        return _run(aim, x.detach(), labels, eps, steps, high)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Aim:
+    model: Model
+    targeted: bool
+    pixels: int
+    outputs: str
+    stop: bool
+
+    def rows(self, logits: Tensor, leaf: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a and b, [n, D] in float64 (products of small ones must not vanish)."""
+        z = logits.detach()
+        if self.outputs == "probabilities":
+            # d p_t / dz but for the factor p_t (1 - p_t), which changes no arg-max
+            vectors = -cotangent("cross-entropy", z, labels)[None]
+        else:
+            own = torch.zeros_like(z).scatter(1, labels[:, None], 1.0)
+            vectors = torch.stack([own, 1 - own])
+        rows = finite_rows(logits, leaf, vectors if self.targeted else -vectors).double()
+        return rows[0], rows[1] if len(rows) == 2 else -rows[0]
+
+
+def _run(aim: _Aim, x: Tensor, labels: Tensor, eps: float, steps: int, high: float) -> Tensor:
+    flat = x.flatten(1).clone()
+    free = torch.ones_like(flat, dtype=torch.bool)  # pixels of a pair are taken once
+    active = torch.arange(len(x), device=x.device)
+    for number in range(steps):
+        if len(active) == 0:
+            break
+        leaf, logits = forward(aim.model, flat[active].view(-1, *x.shape[1:]))
+        if number == 0:
+            checks.check_classes(logits, labels, name="target" if aim.targeted else "y")
+        a, b = aim.rows(logits, leaf, labels[active])
+        allowed = free[active] & (flat[active] < high)
+        found, there = (best_pixel if aim.pixels == 1 else best_pair)(a, b, allowed)
+        if aim.stop:
+            there &= (logits.argmax(dim=1) == labels[active]) != aim.targeted
+        active, found = active[there], found[there]
+        for pixel in found.T:
+            flat[active, pixel] = (flat[active, pixel] + eps).clamp(max=high)
+            if aim.pixels == 2:
+                free[active, pixel] = False
+    return flat.view_as(x)

@@ -1,0 +1,45 @@
+"""The losses that attacks raise: their values, and their derivatives in the logits."""
+
+from torch import Tensor
+
+from jacfast.cotangents import label_against_runner_up
+
+LOSSES = ("cross-entropy", "margin")
+
+
+def cotangent(loss: str, logits: Tensor, y: Tensor) -> Tensor:
+    """Return the direction [N, K] in the logits [N, K] that raises the loss at labels y [N].
+
+    ``margin``, ``max_{i != y} z_i - z_y``: ``e_r - e_y`` with r the runner-up (the lowest class on
+    ties). ``cross-entropy``: ``s - e_y``, s the softmax over the other classes. It is d CE / dz
+    (the softmax minus e_y) divided by ``1 - p_y``, and stays what it is where p_y rounds to 1:
+    there d CE / dz loses its entry y, then vanishes. No attack uses its length.
+    """
+    if loss == "margin":
+        return -label_against_runner_up(logits, y)[0]
+    return _others(logits, y).softmax(dim=1).scatter(1, y[:, None], -1.0)
+
+
+def value(loss: str, logits: Tensor, y: Tensor) -> Tensor:
+    """Return the loss of each sample [N], float64: the one whose derivative `cotangent` is.
+
+    For ``cross-entropy`` that is ``log((1 - p_y) / p_y)``, which grows with CE = ``-log p_y``.
+    """
+    logits = logits.detach().double()
+    others = _others(logits, y)
+    rival = others.amax(dim=1) if loss == "margin" else others.logsumexp(dim=1)
+    return rival - logits.gather(1, y[:, None])[:, 0]
+
+
+def misclassified(logits: Tensor, y: Tensor, confidence: float = 0.0) -> Tensor:
+    """Say whether each label [N] is not y, even with `confidence` added to its logit.
+
+    A sample with a logit that is NaN or +inf is not.
+    """
+    sane = (logits < float("inf")).all(dim=1)
+    own = logits.gather(1, y[:, None])
+    return sane & (logits.scatter(1, y[:, None], own + confidence).argmax(dim=1) != y)
+
+
+def _others(logits: Tensor, y: Tensor) -> Tensor:
+    return logits.detach().scatter(1, y[:, None], float("-inf"))
