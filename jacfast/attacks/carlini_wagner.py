@@ -50,6 +50,8 @@ def carlini_wagner(
         initial_const: the first of them, > 0.
         lr: Adam's step size, in w; > 0.
         abort_early: look every tenth of the steps whether the sum above fell by 1e-4 of itself.
+            Entries on a face of the box hardly move at first, since tanh is flat there: where all
+            are, a tenth of the steps times `lr` must be some units, or this be False.
         clip: the box of valid inputs, in which x must lie. It is part of the method.
 
     Returns:

@@ -1,0 +1,142 @@
+"""carlini_wagner: the distance to the boundary of linear models, and who is left alone."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import carlini_wagner
+from tests.nets import build, draw
+
+
+def linear(classes: int = 4, entries: int = 6) -> tuple[nn.Linear, torch.Tensor]:
+    """Return a linear model, and inputs near the middle of the box (0, 1).
+
+    Its rows are orthogonal and equally long, so that the runner-up's boundary is the nearest.
+    """
+    model = nn.Linear(entries, classes).double()
+    model.weight.data = 2 * torch.linalg.qr(draw(entries, entries)).Q[:classes]
+    model.bias.data = -model.weight.data.sum(1) / 2
+    return model, 0.5 + 0.15 * draw(40, entries, seed=3).clamp(-2, 2)
+
+
+def distance(model: nn.Linear, x: torch.Tensor, confidence: float = 0.0) -> torch.Tensor:
+    z = model(x).detach()
+    own = z.argmax(1)
+    gap = z.gather(1, own[:, None]) - z + confidence
+    between = torch.cdist(model.weight.data[own], model.weight.data)
+    return (gap / between).scatter(1, own[:, None], float("inf")).min(1).values
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.2])
+def test_distance_to_the_nearest_boundary_of_a_linear_model(confidence):
+    model, x = linear()
+    x = x[distance(model, x) > 0.05]  # a step of Adam is 0.005 an entry
+    want = distance(model, x, confidence)
+    assert len(x) > 10
+    got = carlini_wagner(model, x, confidence=confidence, steps=400)
+    norm = (got - x).norm(dim=1)
+    assert float((norm / want).min()) > 1 - 1e-9
+    assert float((norm / want).max()) < 1.02
+    z = model(got).detach()
+    own = z.gather(1, model(x).argmax(1, keepdim=True))
+    assert bool((z.max(1, keepdim=True).values - own > confidence).all())
+
+
+def test_two_classes_and_one_sample():
+    model, x = linear(2)
+    x = x[distance(model, x).argmax()][None]
+    norm = (carlini_wagner(model, x, steps=300) - x).norm()
+    assert 1 <= float(norm / distance(model, x)) < 1.02
+
+
+def test_other_boxes():
+    """The same problem in another box: the same path, scaled."""
+    model, x = linear()
+    want = carlini_wagner(model, x, steps=60)
+    wide = lambda x: model((x + 3) / 4)  # noqa: E731
+    # the constant weighs a squared length
+    got = carlini_wagner(wide, 4 * x - 3, steps=60, clip=(-3, 1), initial_const=16e-3)
+    torch.testing.assert_close((got + 3) / 4, want, rtol=0, atol=5e-3)
+
+
+def test_samples_do_not_depend_on_each_other():
+    model, x = build("smooth_mlp", samples=6)
+    x = x.sigmoid()
+    together = carlini_wagner(model, x, steps=60)
+    alone = torch.cat([carlini_wagner(model, part, steps=60) for part in x.split(1)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_misclassified_samples_and_hopeless_ones_are_unchanged():
+    model, x = linear()
+    y = model(x).argmax(1)
+    y[::2] = (y[::2] + 1) % 4
+    got = carlini_wagner(model, x, y, steps=100)
+    assert torch.equal(got[::2], x[::2])
+    assert bool((got[1::2] != x[1::2]).any(dim=1).all())
+    model.bias.data[0] += 100
+    assert torch.equal(carlini_wagner(model, x, steps=20), x)
+
+
+def test_nearest_point_of_the_whole_search_is_kept():
+    """Later constants can end farther away, or nowhere; what was found stays."""
+    model, x = linear()
+    norms = [
+        (carlini_wagner(model, x, steps=50, binary_steps=n) - x).norm(dim=1) for n in (5, 6, 9)
+    ]
+    found = [torch.where(norm > 0, norm, float("inf")) for norm in norms]
+    assert bool((found[1] <= found[0]).all())
+    assert bool((found[2] <= found[1]).all())
+    assert bool((found[2] < found[0]).any())
+
+
+def test_no_sample_is_computed_after_it_stops_to_fall():
+    """Without a gradient nothing falls: two looks for each of the constants."""
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return torch.stack([x.sum(1) * 0 + 1, x.sum(1) * 0], 1)
+
+    x = draw(3, 6).sigmoid()
+    assert torch.equal(carlini_wagner(model, x, steps=100, binary_steps=4), x)
+    labels_and_clean = 2
+    assert len(seen) == labels_and_clean + 4 * (1 + 100 // 10)
+    seen.clear()
+    carlini_wagner(model, x, steps=100, binary_steps=4, abort_early=False)
+    assert len(seen) == labels_and_clean + 4 * 100
+
+
+def test_faces_of_the_box_and_half_precision():
+    model, x = build("cnn", samples=6, dtype=torch.float16)
+    x = x.sigmoid().round()
+    got = carlini_wagner(model, x, steps=100, lr=0.1, binary_steps=6, abort_early=False)
+    assert got.dtype == torch.float16
+    assert float(got.min()) >= 0
+    assert float(got.max()) <= 1
+    before, after = model(x).argmax(1), model(got).argmax(1)
+    moved = (got != x).flatten(1).any(dim=1)
+    assert torch.equal(moved, before != after)
+    assert int(moved.sum()) >= 5
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("clip must be (low, high): the tangent maps onto that box; got None", {"clip": None}),
+        ("x must lie in the box", {"clip": (0.6, 1)}),
+        ("steps must be >= 1; got 0", {"steps": 0}),
+        ("binary_steps must be >= 1; got 0", {"binary_steps": 0}),
+        ("initial_const must be finite and > 0; got 0", {"initial_const": 0}),
+        ("lr must be finite and > 0; got -1", {"lr": -1}),
+        ("confidence must be finite and >= 0; got -1", {"confidence": -1}),
+        ("at least 2 logits per sample; got 1", {"model": lambda x: x[:, :1]}),
+        ("y must lie in 0 .. K - 1 = 3; got 4 .. 4", {"y": torch.full((40,), 4)}),
+    ],
+)
+def test_bad_input_is_refused(text, arguments):
+    model, x = linear()
+    with pytest.raises(ValueError, match=re.escape(text)):
+        carlini_wagner(**{"model": model, "x": x, **arguments})
