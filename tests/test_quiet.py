@@ -94,6 +94,12 @@ CALLS = {
     "deepfool": lambda model, x: jacfast.deepfool(model, x),
     "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1, clip=None),
     "rho_adv": lambda model, x: jacfast.rho_adv(model, x),
+    "pgd": lambda model, x: jacfast.pgd(model, x, eps=0.1, clip=None, restarts=2),
+    "bim": lambda model, x: jacfast.bim(model, x, eps=0.1, clip=None),
+    "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
+        model, x, steps=5, binary_steps=2, clip=(-9.0, 9.0)
+    ),
+    "jsma": lambda model, x: jacfast.jsma(model, x, steps=2, clip=None),
 }
 
 

@@ -1,4 +1,4 @@
-"""deepfool against adv-lib's own df and sdf."""
+"""deepfool and carlini_wagner against adv-lib's own."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from jacfast import deepfool
+from jacfast import carlini_wagner, deepfool
 from jacfast.attacks import PRESETS
 from tests.nets import build
 
@@ -69,3 +69,16 @@ def test_super_is_not_longer_than_sdf(advlib):
     fooled = ours.success & (model(x).argmax(dim=1) == y) & (theirs > 0)
     assert int(fooled.sum()) >= 20
     assert float((ours.norm / theirs)[fooled].median()) < 1.01
+
+
+def test_carlini_wagner(advlib):
+    """adv-lib leaves a descent when no sample of the batch falls any more; here each leaves."""
+    model, x, y = images("cnn", 24)
+    model, x = model.float(), x.float()
+    want = advlib.carlini_wagner_l2(model, x, y, binary_search_steps=7, max_iterations=150)
+    got = carlini_wagner(model, x, y, binary_steps=7, steps=150)
+    fooled = model(want).argmax(dim=1) != y
+    assert torch.equal(model(got).argmax(dim=1) != y, fooled)
+    assert int(fooled.sum()) >= 20
+    mine, theirs = ((a - x).flatten(1).norm(dim=1)[fooled].mean() for a in (got, want))
+    assert float(mine / theirs) == pytest.approx(1, rel=0.03)

@@ -199,5 +199,5 @@ def test_restarts_are_checked():
     model, x = build("mlp", samples=2)
     with pytest.raises(ValueError, match="restarts must be >= 1; got 0"):
         pgd(model, x, eps=0.1, clip=None, restarts=0)
-    with pytest.raises(ValueError, match="restarts must be 1 without random_start.*; got 2"):
+    with pytest.raises(ValueError, match=r"restarts must be 1 without random_start.*; got 2"):
         pgd(model, x, eps=0.1, clip=None, restarts=2, random_start=False)
