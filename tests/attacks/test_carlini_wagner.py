@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from jacfast import carlini_wagner
+from jacfast.attacks.carlini_wagner import _Descent, _Nearest, _search
 from tests.nets import build, draw
 
 
@@ -90,6 +91,47 @@ def test_nearest_point_of_the_whole_search_is_kept():
     assert bool((found[1] <= found[0]).all())
     assert bool((found[2] <= found[1]).all())
     assert bool((found[2] < found[0]).any())
+
+
+def test_sum_and_gradient_of_a_step():
+    """Against autograd through tanh and the model, in a box that is not (0, 1)."""
+    model, x = build("smooth_mlp", samples=9)
+    x, y, const = 2 * x.tanh(), torch.arange(9) % 5, torch.linspace(0.1, 3, 9).double()
+    w = draw(9, 6).requires_grad_()
+    moved = -2 + 5 * (w.tanh() + 1) / 2
+    z = model(moved)
+    others = z.scatter(1, y[:, None], -torch.inf).max(1).values
+    short = (z.gather(1, y[:, None])[:, 0] - others + 0.3).clamp(min=0)
+    want = (moved - x).square().sum(1) + const * short
+    (gradient,) = torch.autograd.grad(want.sum(), w)
+    descent = _Descent(model, 0.3, 1, 0.1, False, (-2.0, 3.0))
+    nearest = _Nearest(x, y)
+    total, g, hit = descent._look(nearest, torch.arange(9), w.detach(), const)
+    torch.testing.assert_close(total, want.detach())
+    torch.testing.assert_close(g, gradient)
+    assert torch.equal(hit, short == 0)
+    assert 0 < int(hit.sum()) < 9
+    torch.testing.assert_close(nearest.point[hit], moved.detach()[hit])
+    assert torch.equal(nearest.point[~hit], x[~hit])
+
+
+def test_constants_grow_tenfold_then_are_bisected():
+    """A descent that succeeds from 0.05 on, one that never does, one that does at once."""
+    least, tried = torch.tensor([0.05, 1e9, 0.0]).double(), []
+
+    class Descent:
+        def run(self, nearest, const):
+            tried.append(const)
+            return const >= least
+
+    x = torch.zeros(3, 2)
+    _search(Descent(), _Nearest(x, torch.zeros(3, dtype=torch.int64)), 1e-3, 7)
+    want = [
+        [1e-3, 1e-2, 0.1, 0.055, 0.0325, 0.04375, 0.049375],
+        [10.0**n for n in range(-3, 4)],
+        [1e-3 / 2**n for n in range(7)],
+    ]
+    torch.testing.assert_close(torch.stack(tried, 1), torch.tensor(want).double())
 
 
 def test_no_sample_is_computed_after_it_stops_to_fall():

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from jacfast import bim, fgsm, pgd
@@ -142,8 +143,19 @@ def test_restarts_go_on_until_a_sample_is_misclassified():
     model = two_hills(left=2.0, right=0.5)  # class 1 at the left end alone
     once = pgd(model, x, y, eps=0.5, generator=seeded())
     assert 5 < int((once == 1).sum()) < 35
-    many = pgd(model, x, y, eps=0.5, restarts=20, generator=seeded())
+    seen = []
+
+    def counted(x):
+        seen.append(len(x))
+        return model(x)
+
+    many = pgd(counted, x, y, eps=0.5, restarts=50, generator=seeded())
     assert bool((many == 0).all())
+    sizes = seen[::11]  # ten steps and a look; those misclassified are not run again
+    assert sizes[0] == 40
+    assert sizes[1] == int((once == 1).sum())
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) < 20  # and not 50: all are done
 
 
 def test_restarts_keep_the_first_misclassified_result():
@@ -156,11 +168,33 @@ def test_restarts_keep_the_first_misclassified_result():
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "margin"])
 def test_restarts_keep_the_largest_loss(loss):
-    x = torch.full((40, 1), 0.5)
-    y = torch.zeros(40, dtype=torch.int64)
-    model = two_hills(left=0.5, right=0.9)  # class 1 nowhere
-    many = pgd(model, x, y, eps=0.5, restarts=20, loss=loss, generator=seeded())
-    assert bool((many == 1).all())
+    """Four corners of four heights, none of them high enough: the best of twenty is kept."""
+
+    def model(x):
+        rise = (x - 0.5) * 2
+        quadrant = (rise > 0).long() @ torch.tensor([1, 2])
+        height = torch.tensor([0.3, 0.1, 0.4, 0.2])[quadrant] * rise.abs().sum(1)
+        return torch.stack([torch.zeros_like(height), height - 1], dim=1)
+
+    x, y = torch.full((60, 2), 0.5), torch.zeros(60, dtype=torch.int64)
+    many = pgd(model, x, y, eps=0.5, restarts=40, loss=loss, generator=seeded())
+    assert torch.equal(many, torch.tensor([0.0, 1.0]).expand(60, 2))
+
+
+def test_restarts_prefer_misclassified_results_to_a_larger_loss():
+    """On the right class 0 stays ahead of two others, but has less probability than on the left."""
+
+    def model(x):
+        rise = (x[:, 0] - 0.5) * 2
+        left, right = (-rise).clamp(min=0), rise.clamp(min=0)
+        zero = torch.zeros_like(rise)
+        return torch.stack([zero, -1 + 1.1 * left + 0.99 * right, -1 - left + 0.99 * right], 1)
+
+    x, y = torch.full((40, 1), 0.5), torch.zeros(40, dtype=torch.int64)
+    ends = F.cross_entropy(model(torch.tensor([[0.0], [1.0]])), y[:2], reduction="none")
+    assert ends[0] < ends[1]
+    assert model(torch.tensor([[0.0], [1.0]])).argmax(1).tolist() == [1, 0]
+    assert bool((pgd(model, x, y, eps=0.5, restarts=40, generator=seeded()) == 0).all())
 
 
 @pytest.mark.parametrize("p", [2, math.inf])
