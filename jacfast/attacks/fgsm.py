@@ -19,7 +19,9 @@ def fgsm(
 ) -> Tensor:
     """Return ``x + eps * sign(d CE(model(x), y)/dx)``, clipped.
 
-    The model is evaluated in eval mode and left as it was.
+    The sign is that of exact arithmetic, also where the probability of y rounds to 1 and the
+    gradient that automatic differentiation gives loses a part, or vanishes. The model is evaluated
+    in eval mode and left as it was.
 
     Args:
         model: maps [N, ...] to logits [N, K].
