@@ -62,14 +62,14 @@ def _candidates(a: Tensor, b: Tensor, allowed: Tensor) -> Tensor:
     """Return the pixels [N, C], in ascending order, that can be part of the best pair.
 
     The score grows with each a and each -b. So where a pixel has at most as much a and at most as
-    much -b as two others, one of these is free to take its place in a pair, and no score falls. Of
-    the pixels in order of falling a, those below the least b so far are surpassed by none; without
-    these, the same again gives those surpassed by one. Fewer than C in a sample: others fill up.
+    much -b as two others, one of these is free to take its place in a pair, and no score falls. In
+    the order of falling a, then index, a pixel is kept if its b is below every one before it, or
+    is so once the pixels kept thus are left out: each other has two such before it. Samples in
+    which fewer than C are kept are filled up with others.
     """
     a = a.masked_fill(~allowed, float("-inf"))
     b = b.masked_fill(~allowed, float("inf"))
-    order = b.argsort(dim=1, stable=True)  # equal in a: falling -b; equal in both: rising index
-    order = order.gather(1, a.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    order = a.argsort(dim=1, descending=True, stable=True)
     sorted_b = b.gather(1, order)
     kept = _new_minimum(sorted_b)
     kept |= _new_minimum(sorted_b.masked_fill(kept, float("inf")))
