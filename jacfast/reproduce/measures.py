@@ -43,8 +43,12 @@ MEASURES: dict[str, Callable[[Subject], float]] = {
     "norm_clean": lambda s: jacobian_norm(s.model, s.few, "jacobian"),
     "norm_perturbed": lambda s: jacobian_norm(s.model, s.deepfool.adversarial, "jacobian at r"),
 }
-# "fgsm 0.1" is the accuracy under it, with these options beside eps
-UNDER: dict[str, dict] = {"fgsm": {"name": "fgsm"}}
+# "fgsm 0.1" is the accuracy under it, with these options beside eps; steps as Yu et al. have them
+UNDER: dict[str, dict] = {
+    "fgsm": {"name": "fgsm"},
+    "bim": {"name": "bim", "step_size": 0.1},
+    "margin": {"name": "bim", "step_size": 0.1, "loss": "margin"},
+}
 
 
 def measure(columns: list[str], subject: Subject) -> list[float]:

@@ -4,21 +4,30 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import attacks, penalties
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.penalties.base import Penalty
 from jacfast.reproduce.config import Training
+from jacfast.training.deep_defense import deep_defense_penalty
 from jacfast.training.defence import Attack, Defence
+from jacfast.training.fit import Loss
 
-ATTACKS: dict[str, Callable] = {"fgsm": attacks.fgsm, "deepfool": attacks.deepfool}
+ATTACKS: dict[str, Callable] = {
+    "bim": attacks.bim,
+    "deepfool": attacks.deepfool,
+    "fgsm": attacks.fgsm,
+}
 PENALTIES = {name: getattr(penalties, name) for name in penalties.__all__ if name[0].isupper()}
 del PENALTIES["Penalty"], PENALTIES["JacobianReg"]  # what all are; a module
 
 
-def loss(training: Training) -> Defence:
+def loss(training: Training) -> Loss:
     """Return the loss of a phase, a function of (model, x, y)."""
+    if training.penalty.get("name") == "DeepDefense":
+        return functools.partial(_deep_defense, training)
     return Defence(
         penalty=penalty(training.penalty),
         lam=training.lam,
@@ -29,6 +38,12 @@ def loss(training: Training) -> Defence:
         smoothing=training.smoothing,
         layer=training.layer,
     )
+
+
+def _deep_defense(training: Training, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    options = {name: value for name, value in training.penalty.items() if name != "name"}
+    penalty = deep_defense_penalty(model, x, y, **options)
+    return F.cross_entropy(model(x), y) + training.lam * penalty
 
 
 def penalty(spec: dict[str, Any]) -> Penalty | None:

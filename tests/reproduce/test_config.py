@@ -70,7 +70,7 @@ def test_quick_comes_last_and_only_if_asked_for():
         (lambda: table(colour=1), "table mine: .*colour"),
         (lambda: table({"name": "a", "paper": [1.0], "epoch": 1}), "table mine: .*epoch"),
         (lambda: parts.penalty({"name": "Nope"}), "penalty must be one of ColumnSumL1, .*; got 'N"),
-        (lambda: parts.attack({"eps": 1}), "attack must be one of deepfool, fgsm.*; got None"),
+        (lambda: parts.attack({"eps": 1}), "attack must be one of bim, .*; got None"),
         (lambda: find("speed"), "column must be one of accuracy, .*; got 'speed'"),
         (lambda: find("fgsm"), "column must be one of accuracy, .*; got 'fgsm'"),
     ],
