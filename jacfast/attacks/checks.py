@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from jacfast.quiet import check_labels
+from jacfast import quiet
 
 
 def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
@@ -23,9 +23,8 @@ def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
 
 def check_classes(logits: Tensor, y: Tensor, *, name: str = "y") -> None:
     """Check that there is a class beside the label, and the labels against the number of them."""
-    if logits.shape[1] < 2:
-        raise ValueError(f"model must return at least 2 logits per sample; got {logits.shape[1]}")
-    check_labels(y, *logits.shape, name=name)
+    quiet.check_classes(logits)
+    quiet.check_labels(y, *logits.shape, name=name)
 
 
 def at_least(name: str, value: float, least: float) -> None:
