@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.peers import ART, FOOLBOX, FOOLBOX_ALL, TORCHATTACKS, Peer, call
 from jacfast import data, deepfool, models
+from jacfast.evaluation import accuracy
 from jacfast.training import fit
-from jacfast.training.measure import accuracy
 
 PEERS = {"foolbox": FOOLBOX, "art": ART, "torchattacks": TORCHATTACKS}
 REPEATS = 3

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from jacfast import data, jacobian, models, rho_adv
+from jacfast.evaluation import accuracy
 from jacfast.training import harden as module
 from jacfast.training.harden import harden
-from jacfast.training.measure import accuracy
 from jacfast.training.options import Harden
 from tests.data.files import write_mnist
 from tests.training.runs import harden_arguments, make_job, run

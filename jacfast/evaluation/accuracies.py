@@ -1,0 +1,148 @@
+"""Accuracy, of images as they are and under an attack of growing size."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.fgsm import fgsm
+from jacfast.evaluation.predict import BATCH, batches, predict
+from jacfast.quiet import Model, check_labels
+
+
+class Attack(Protocol):
+    """Called as ``attack(model, x, y, eps=eps)``, returns perturbed inputs, like `fgsm`."""
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, *, eps: float) -> Tensor: ...
+
+
+def accuracy(model: Model, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> float:
+    """Return the share of samples that the model, in eval mode, classifies as `y`.
+
+    A sample with a logit that is NaN counts as misclassified.
+
+    Args:
+        model: maps [N, ...] to logits [N, K]; left as it was.
+        x: [N, ...], floating point.
+        y: [N] int64.
+        batch_size: samples at a time.
+
+    Raises:
+        TypeError: x is not floating point, or y not int64. ValueError: a shape, a label or
+            batch_size is wrong.
+    """
+    return _mean(_right(model, x, y, batch_size))
+
+
+def accuracy_curve(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack = fgsm,
+    epsilons: Iterable[float] = (),
+    *,
+    batch_size: int = BATCH,
+) -> list[float]:
+    """Return the accuracy under ``attack(model, x, y, eps=eps)`` for each eps.
+
+    Over all samples: one that is misclassified without an attack is attacked as well. At eps = 0
+    the images are taken as they are, and the attack is not called.
+
+    Args:
+        model, x, y, batch_size: as for `accuracy`.
+        attack: any function of the form of `jacfast.fgsm`.
+        epsilons: sizes, each finite and >= 0, in the units of the attack.
+
+    Returns:
+        Shares in [0, 1], in the order of `epsilons`.
+
+    Raises:
+        TypeError, ValueError: as `accuracy` and the attack; or an eps is wrong.
+
+    Source: Jakubovitz & Giryes 2018, figures 1, 2, 4; Deng, Zhang & Zhao, figure 3.5.
+    """
+    sizes = [float(eps) for eps in epsilons]
+    for eps in sizes:
+        if not 0 <= eps < float("inf"):
+            raise ValueError(f"epsilons must be finite and >= 0; got {eps}")
+    check_labels(y, len(x))
+    parts = list(zip(batches(x, batch_size), y.split(batch_size), strict=True))
+    shares = []
+    for eps in sizes:
+        right = [
+            _right(model, attack(model, part, labels, eps=eps) if eps else part, labels, batch_size)
+            for part, labels in parts
+        ]
+        shares.append(_mean(torch.cat(right)))
+    return shares
+
+
+def reference_epsilon(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack = fgsm,
+    *,
+    share: float = 0.5,
+    high: float = 1.0,
+    tolerance: float = 1e-3,
+    batch_size: int = BATCH,
+) -> float:
+    """Return the smallest eps at which a share of the attacked images is misclassified.
+
+    By bisection of [0, high]: the lower end always has fewer than `share` of all images
+    misclassified, the upper end at least that many; it stops once they are at most `tolerance`
+    apart, and the upper end is returned. So the share is reached at the value returned, and is not
+    yet reached somewhere within `tolerance` below it. Where the share of misclassified images is
+    not monotone in eps (an attack of fixed steps can overshoot a class), that is one crossing, not
+    always the first. If the share is reached without an attack, the result is 0.
+
+    Args:
+        model, x, y, attack, batch_size: as for `accuracy_curve`.
+        share: in (0, 1], of all images.
+        high: the largest eps to consider, > 0.
+        tolerance: > 0, in the units of eps.
+
+    Raises:
+        ValueError: fewer than `share` are misclassified at `high`, or an argument is wrong.
+
+    Source: eps_ref of Deng, Zhang & Zhao, section 2.3.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1]; got {share}")
+    for name, value in (("high", high), ("tolerance", tolerance)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be finite and > 0; got {value}")
+
+    def wrong(eps: float) -> float:
+        return 1 - accuracy_curve(model, x, y, attack, [eps], batch_size=batch_size)[0]
+
+    if wrong(0.0) >= share:
+        return 0.0
+    reached = wrong(high)
+    if reached < share:
+        raise ValueError(
+            f"high must be an eps at which {share:g} of the images are misclassified; "
+            f"at {high:g} only {reached:.3g} are"
+        )
+    low = 0.0
+    while high - low > tolerance:
+        middle = (low + high) / 2
+        if wrong(middle) >= share:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _right(model: Model, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """Say per sample whether it is classified as `y`."""
+    check_labels(y, len(x))
+    logits = predict(model, x, batch_size)
+    check_labels(y, *logits.shape)
+    return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
+
+
+def _mean(right: Tensor) -> float:
+    return float(right.double().mean())

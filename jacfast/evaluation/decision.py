@@ -1,0 +1,123 @@
+"""The decision function S of Yu et al.: its value, gradient and curvature."""
+
+import torch
+from torch import Tensor
+
+from jacfast import cotangents
+from jacfast.evaluation.predict import predict
+from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
+from jacfast.vjp import pull_back
+
+
+def decision_function(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """Return ``S(x_i) = z_y - max_{k != y} z_k`` of every sample: positive where y is predicted.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], K >= 2; evaluated in eval mode and left as it was.
+        x: [N, ...], floating point.
+        y: [N] int64, true labels.
+
+    Returns:
+        [N], in the dtype of the logits, without a graph.
+
+    Raises:
+        TypeError: x is not floating point, or y not int64. ValueError: a shape or label is wrong.
+
+    Source: Yu, Liu, Wang & Chen, eq. 2.
+    """
+    return margin(predict(model, x), y)
+
+
+def decision_gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    """Return ``dS(x_i)/dx_i`` [N, ...], without a graph; arguments as for `decision_function`.
+
+    Where two classes tie for the runner-up, that of the lower one is taken.
+    """
+    check_input(x)
+    with quiet(model), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        return gradient_at(model, leaf, y, create_graph=False).view_as(x)
+
+
+def curvature(
+    model: Model, x: Tensor, y: Tensor, direction: Tensor, *, step: float | None = None
+) -> Tensor:
+    """Return ``|S''| / (1 + S'^2)^(3/2)`` along a direction, of every sample.
+
+    S' and S'' are the derivatives of ``t -> S(x + t d)`` at 0, d the direction at unit length.
+
+    Args:
+        model, x, y: as for `decision_function`.
+        direction: the shape of x, or of one sample; not zero.
+        step: None: S'' by a second backward pass, which is 0 for a piecewise-linear network;
+            else by the central difference ``(S'(x + step d) - S'(x - step d)) / (2 step)``.
+
+    Returns:
+        [N], in the dtype of x.
+
+    Source: Yu, Liu, Wang & Chen, eq. 10.
+    """
+    check_input(x)
+    check_step(step)
+    if direction.shape not in (x.shape, x.shape[1:]):
+        raise ValueError(
+            f"direction must have the shape of x or of a sample; got {list(direction.shape)}"
+        )
+    d = direction.detach().to(x).expand_as(x).flatten(1)
+    length = torch.linalg.vector_norm(d, dim=1, keepdim=True)
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ValueError("direction must be finite and not zero; its length is not")
+    d = d / length
+    slope = (decision_gradient(model, x, y).flatten(1) * d).sum(dim=1)
+    bend = (hessian_product(model, x, y, d, step) * d).sum(dim=1)
+    return bend.abs() / (1 + slope.square()) ** 1.5
+
+
+def hessian_product(
+    model: Model, x: Tensor, y: Tensor, vectors: Tensor, step: float | None
+) -> Tensor:
+    """Return ``H_i v_i`` [N, D] for one vector [N, D] per sample, H the Hessian of S in x.
+
+    By double backward, or with `step` as ``(grad S(x + step v) - grad S(x - step v)) / (2 step)``.
+    """
+    with quiet(model), torch.enable_grad():
+        if step is not None:
+            moves = step * vectors.view_as(x)
+            ends = [
+                gradient_at(model, (x.detach() + sign * moves).requires_grad_(), y, False)
+                for sign in (1, -1)
+            ]
+            return (ends[0] - ends[1]) / (2 * step)
+        leaf = x.detach().clone().requires_grad_()
+        g = gradient_at(model, leaf, y, create_graph=True)
+        if not g.requires_grad:  # linear in x
+            return torch.zeros_like(vectors)
+        (product,) = torch.autograd.grad(g, leaf, vectors, allow_unused=True)
+        return torch.zeros_like(vectors) if product is None else product.flatten(1)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return S [N] of logits [N, K]."""
+    own = against_runner_up(logits, y) > 0
+    others = logits.masked_fill(own, float("-inf")).amax(dim=1)
+    return logits[own] - others
+
+
+def gradient_at(model: Model, leaf: Tensor, y: Tensor, create_graph: bool) -> Tensor:
+    """Return dS/dx [N, D] at a tensor that requires a gradient."""
+    logits = logits_of(model, leaf)
+    return pull_back(logits, leaf, against_runner_up(logits, y)[None], create_graph)[0]
+
+
+def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
+    """Return e_y - e_r [N, K], the cotangent of S; check the labels and K."""
+    if logits.shape[1] < 2:
+        raise ValueError(f"model must have K >= 2 classes; got {logits.shape[1]}")
+    check_labels(y, *logits.shape)
+    return cotangents.label_against_runner_up(logits, y)[0]
+
+
+def check_step(step: float | None) -> None:
+    """Check the step of a central difference."""
+    if step is not None and not 0 < step < float("inf"):
+        raise ValueError(f"step must be finite and > 0, or None; got {step}")

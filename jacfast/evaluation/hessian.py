@@ -1,0 +1,98 @@
+"""Eigenvalues of the Hessian of the decision function, without the matrix where it is large."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jacfast.evaluation.decision import check_step, hessian_product
+from jacfast.quiet import Model, check_input, check_labels
+
+FULL_UP_TO = 64  # entries of a sample up to which a few eigenvalues are cut from the whole matrix
+COPIES = 64  # products at a time for the whole matrix
+
+
+def hessian_eigenvalues(
+    model: Model, x: Tensor, y: Tensor, k: int | None = None, *, step: float | None = None
+) -> Tensor:
+    """Return the eigenvalues of the Hessian of S in x, largest magnitude first, of every sample.
+
+    ``S = z_y - max_{k != y} z_k``. Products ``H v`` are computed by double backward; all D
+    eigenvalues come from the whole matrix (D products, in batches; D x D memory), k of them by the
+    Lanczos method (`scipy.sparse.linalg.eigsh`), to machine precision, in O(D) memory.
+
+    **Of a piecewise-linear network (ReLU, max-pooling, affine layers) the Hessian of S is zero
+    almost everywhere**, and zeros are what this returns: the bends sit on the boundaries between
+    the linear pieces. Yu et al. report Hessians of such networks that are not zero, and do not say
+    how they computed them. With a `step` h the matrix is instead
+    ``(G + G^T)/2``, column j of G being ``(grad S(x + h e_j) - grad S(x - h e_j)) / (2 h)``:
+    the curvature seen at the scale h, which counts the boundaries within it, and tends to the exact
+    one as h -> 0 where S is smooth. It needs 2 D gradients and the whole matrix, also for k.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], K >= 2, each sample by itself; evaluated in eval mode
+            and left as it was. Without `step` it must have second derivatives.
+        x: [N, ...], floating point; float32 and float64 are meant.
+        y: [N] int64, true labels.
+        k: how many, 1 .. D; default: all D.
+        step: None: exact second derivatives; else h, in units of x, > 0.
+
+    Returns:
+        [N, k] float64, on the CPU.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above. ImportError: no scipy, where k needs it.
+        FloatingPointError: a product is not finite.
+
+    Source: Yu, Liu, Wang & Chen, eq. 8-9 and section 4.3.
+    """
+    check_input(x)
+    check_labels(y, len(x))
+    check_step(step)
+    size = x[0].numel()
+    if k is not None and not 1 <= k <= size:
+        raise ValueError(f"k must be in 1 .. D = {size}, or None; got {k}")
+    found = []
+    for i in range(len(x)):
+        sample, label = x[i : i + 1].detach(), y[i : i + 1]
+        if k is None or step is not None or size <= FULL_UP_TO or k == size:
+            values = np.linalg.eigvalsh(_matrix(model, sample, label, step))
+        else:
+            values = _lanczos(model, sample, label, k)
+        order = np.argsort(-np.abs(values), kind="stable")
+        found.append(torch.from_numpy(values[order][:k].copy()))
+    return torch.stack(found)
+
+
+def _matrix(model: Model, x: Tensor, y: Tensor, step: float | None) -> np.ndarray:
+    eye = torch.eye(x.numel(), dtype=x.dtype, device=x.device)
+    rows = torch.cat([_products(model, x, y, part, step) for part in eye.split(COPIES)])
+    whole = rows.double().cpu().numpy()
+    return (whole + whole.T) / 2
+
+
+def _lanczos(model: Model, x: Tensor, y: Tensor, k: int) -> np.ndarray:
+    try:
+        from scipy.sparse.linalg import LinearOperator, eigsh
+    except ImportError as error:
+        raise ImportError(
+            "k eigenvalues need scipy: run pip install 'jacfast[evaluation]'"
+        ) from error
+
+    def product(v: np.ndarray) -> np.ndarray:
+        vectors = torch.from_numpy(np.ascontiguousarray(v)).to(x).view(1, -1)
+        return _products(model, x, y, vectors, None).double().cpu().numpy()[0]
+
+    start = np.random.default_rng(0).standard_normal(x.numel())
+    if not product(start).any():  # of probability 0 unless H = 0, on which eigsh cannot start
+        return np.zeros(k)
+    operator = LinearOperator((x.numel(), x.numel()), matvec=product, dtype=np.float64)
+    return eigsh(operator, k, which="LM", v0=start, return_eigenvectors=False)
+
+
+def _products(model: Model, x: Tensor, y: Tensor, vectors: Tensor, step: float | None) -> Tensor:
+    """Return H v for each of n vectors [n, D], at n copies of the one sample x."""
+    n = len(vectors)
+    product = hessian_product(model, x.expand(n, *x.shape[1:]), y.expand(n), vectors, step)
+    if not bool(product.isfinite().all()):
+        raise FloatingPointError("the Hessian of S must be finite at x; got NaN or inf")
+    return product

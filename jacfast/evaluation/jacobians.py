@@ -1,0 +1,68 @@
+"""How large and how sparse Jacobians are."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from jacfast.evaluation.predict import BATCH, batches
+from jacfast.jacobian import jacobian
+from jacfast.quiet import Model, check_input
+
+
+class Statistics(NamedTuple):
+    """Of the entries of each of N Jacobians; float64 [N]."""
+
+    near_zero: Tensor  # share of entries of magnitude below the threshold
+    mean_abs: Tensor  # mean magnitude of an entry
+    norm: Tensor  # ||J||_F, or ||g||_2
+
+
+def jacobian_statistics(rows: Tensor, threshold: float) -> Statistics:
+    """Measure Jacobians [N, C, ...] of `jacobian`, or gradients [N, ...] of `decision_gradient`.
+
+    Args:
+        rows: [N, ...], floating point.
+        threshold: below which an entry counts as zero, > 0. Yu et al. used one for the Jacobian and
+            one for the Hessian's eigenvalues (to which this applies as well, [N, D]).
+
+    Returns:
+        `Statistics`. NaN entries make the mean and the norm NaN, and are not near zero.
+
+    Raises:
+        TypeError: rows is not floating point. ValueError: rows is empty, or threshold wrong.
+
+    Source: Yu, Liu, Wang & Chen, section 4.3.
+    """
+    check_input(rows, name="rows")
+    if not 0 < threshold < float("inf"):
+        raise ValueError(f"threshold must be finite and > 0; got {threshold}")
+    size = rows.detach().flatten(1).double().abs()
+    return Statistics(
+        near_zero=(size < threshold).double().mean(dim=1),
+        mean_abs=size.mean(dim=1),
+        norm=torch.linalg.vector_norm(size, dim=1),
+    )
+
+
+def jacobian_norm(
+    model: Model, x: Tensor, *, batch_size: int = BATCH, progress: str | None = None
+) -> float:
+    """Return the mean over samples of ``||J(x_i)||_F`` (not squared), J of the logits.
+
+    Args:
+        model, x: as for `jacobian`.
+        batch_size: samples at a time.
+        progress: the label of a progress bar; None: no bar.
+
+    Raises:
+        TypeError, ValueError: as `jacobian`; or batch_size < 1.
+
+    Source: Jakubovitz & Giryes 2018, table 1.
+    """
+    norms = [
+        torch.linalg.vector_norm(jacobian(model, part).flatten(1), dim=1)
+        for part in tqdm(batches(x, batch_size), desc=progress, disable=progress is None)
+    ]
+    return float(torch.cat(norms).double().mean())

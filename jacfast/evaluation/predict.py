@@ -1,0 +1,23 @@
+"""Logits of a data set, batch by batch, from a model that is left as it was."""
+
+import torch
+from torch import Tensor
+
+from jacfast.quiet import Model, check_input, logits_of, quiet
+
+BATCH = 250
+
+
+def predict(model: Model, x: Tensor, batch_size: int = BATCH) -> Tensor:
+    """Return the logits [N, K] of x [N, ...] in eval mode, without a graph."""
+    with quiet(model), torch.no_grad():
+        # a clone: the model may work in place
+        return torch.cat([logits_of(model, part.clone()) for part in batches(x, batch_size)])
+
+
+def batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Split a batch of inputs, or say what is wrong with it."""
+    check_input(x)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+    return x.split(batch_size)

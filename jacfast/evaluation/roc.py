@@ -1,0 +1,60 @@
+"""Receiver operating characteristics, each class against the rest."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jacfast.evaluation.predict import BATCH, predict
+from jacfast.quiet import Model, check_labels
+
+
+class Roc(NamedTuple):
+    """One class against the rest; float64 on the CPU."""
+
+    false_positive: Tensor  # [T], rising from 0 to 1
+    true_positive: Tensor  # [T]
+    auc: float  # the area under the curve
+
+
+def roc_curves(model: Model, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> dict[int, Roc]:
+    """Return the ROC curve of every class k in `y`, with the softmax probability of k as score.
+
+    For each threshold h: the share of samples of other classes with ``p_k > h``, and the share of
+    samples of class k with ``p_k > h``. By scikit-learn; corners that lie on a straight piece are
+    left out.
+
+    Args:
+        model: maps [N, ...] to logits [N, K]; evaluated in eval mode and left as it was.
+        x: [N, ...], floating point; perturbed images, say.
+        y: [N] int64, true labels, of two classes at least.
+        batch_size: samples at a time.
+
+    Returns:
+        The curves by class, of those classes that are in `y`.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above, or a probability is not finite.
+        ImportError: scikit-learn is not installed.
+
+    Source: Deng, Zhang & Zhao, section 2.3 and figures 3.6 to 3.9.
+    """
+    try:
+        from sklearn.metrics import auc, roc_curve
+    except ImportError as error:
+        raise ImportError(
+            "roc_curves needs scikit-learn: run pip install 'jacfast[evaluation]'"
+        ) from error
+    logits = predict(model, x, batch_size)
+    check_labels(y, *logits.shape)
+    classes = y.unique().tolist()
+    if len(classes) < 2:
+        raise ValueError(f"y must hold two classes at least; got only {classes[0]}")
+    scores = logits.double().softmax(dim=1).cpu()
+    if not bool(scores.isfinite().all()):
+        raise ValueError("the model's probabilities must be finite; got NaN")
+    curves = {}
+    for k in classes:
+        false, true, _ = roc_curve((y == k).cpu().numpy(), scores[:, k].numpy())
+        curves[k] = Roc(torch.from_numpy(false), torch.from_numpy(true), float(auc(false, true)))
+    return curves

@@ -1,0 +1,119 @@
+"""Accuracy, its curve and the reference epsilon, on models that can be worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import fgsm
+from jacfast.evaluation import accuracy, accuracy_curve, reference_epsilon
+from tests.nets import build
+
+# Of z = (x, -x), sample x > 0 is of class 0 and lost to FGSM from eps = x on (x ends at x - eps).
+X = torch.tensor([[0.1], [0.2], [0.3], [0.4]], dtype=torch.float64)
+Y = torch.zeros(4, dtype=torch.int64)
+
+
+def signs(x):
+    return torch.cat([x, -x], dim=1)
+
+
+def free(model, x, y, *, eps):
+    return fgsm(model, x, y, eps=eps, clip=None)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 250])
+def test_accuracy(batch_size):
+    y = torch.tensor([0, 1, 0, 0])
+    assert accuracy(signs, X, y, batch_size=batch_size) == 0.75
+
+
+def test_nan_is_wrong():
+    x = X.clone()
+    x[0] = math.nan
+    assert accuracy(signs, x, Y) == 0.75
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 250])
+def test_curve(batch_size):
+    got = accuracy_curve(signs, X, Y, free, [0.35, 0, 0.15, 0.25, 1], batch_size=batch_size)
+    assert got == [0.25, 1.0, 0.75, 0.5, 0.0]
+
+
+def test_at_zero_the_attack_is_not_called():
+    def never(model, x, y, *, eps):
+        raise AssertionError
+
+    assert accuracy_curve(signs, X, Y, never, [0.0]) == [1.0]
+
+
+def test_the_attack_gets_each_batch_with_its_labels():
+    seen = []
+
+    def attack(model, x, y, *, eps):
+        seen.append((x.flatten().tolist(), y.tolist(), eps))
+        return x
+
+    labels = torch.tensor([0, 1, 2, 3])
+    accuracy_curve(lambda x: x.expand(-1, 4), X, labels, attack, [0.5], batch_size=3)
+    assert seen == [([0.1, 0.2, 0.3], [0, 1, 2], 0.5), ([0.4], [3], 0.5)]
+
+
+@pytest.mark.parametrize(("share", "want"), [(0.25, 0.1), (0.5, 0.2), (0.6, 0.3), (1.0, 0.4)])
+def test_reference_epsilon(share, want):
+    tolerance = 1e-6
+    got = reference_epsilon(signs, X, Y, free, share=share, tolerance=tolerance)
+    assert want <= got <= want + tolerance
+    assert 1 - accuracy_curve(signs, X, Y, free, [got])[0] >= share
+
+
+def test_reference_epsilon_of_what_is_wrong_already():
+    assert reference_epsilon(signs, X, 1 - Y, free) == 0.0
+
+
+def test_where_the_curve_is_not_monotone_a_crossing_is_found():
+    """Wrong for eps in [0.1, 0.3) and from 0.45 on: both 0.1 and 0.45 are crossings."""
+
+    def attack(model, x, y, *, eps):
+        return -x if 0.1 <= eps < 0.3 or eps >= 0.45 else x
+
+    got = reference_epsilon(signs, X, Y, attack, tolerance=1e-6)
+    assert min(abs(got - 0.1), abs(got - 0.45)) <= 1e-6
+
+
+def test_reference_epsilon_beyond_high():
+    with pytest.raises(ValueError, match=r"high must be an eps .* at 0.15 only 0.25 are"):
+        reference_epsilon(signs, X, Y, free, high=0.15)
+
+
+def test_the_model_is_left_as_it_was():
+    model, x = build("cnn", 5)
+    model.train()
+    state = torch.get_rng_state()
+    accuracy_curve(model, x, torch.zeros(5, dtype=torch.int64), free, [0.0, 0.1])
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: accuracy(m, torch.ones(2, 6).long(), Y[:2]), TypeError, "x must be floating"),
+        (lambda m: accuracy(m, torch.ones(2, 6), Y), ValueError, r"y must have shape \[N\]"),
+        (lambda m: accuracy(m, torch.ones(2, 6), Y[:2] + 3), ValueError, "y must lie in 0"),
+        (lambda m: accuracy(m, torch.ones(2, 6), Y[:2], batch_size=0), ValueError, "batch_size"),
+        (
+            lambda m: accuracy_curve(m, torch.ones(2, 6), Y[:2], fgsm, [-1.0]),
+            ValueError,
+            "epsilons must be finite and >= 0; got -1",
+        ),
+        (lambda m: reference_epsilon(m, X, Y, share=0), ValueError, r"share must be in \(0, 1\]"),
+        (lambda m: reference_epsilon(m, X, Y, high=math.inf), ValueError, "high must be finite"),
+        (lambda m: reference_epsilon(m, X, Y, tolerance=0), ValueError, "tolerance must be"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call(nn.Linear(6, 3))

@@ -1,0 +1,178 @@
+"""S, its gradient, curvature and Hessian, against torch.func in float64."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from jacfast.evaluation import (
+    curvature,
+    decision_function,
+    decision_gradient,
+    hessian,
+    hessian_eigenvalues,
+)
+from tests.nets import NETS, build, draw
+
+SMOOTH = ["smooth_mlp", "layer_norm_gelu", "group_norm_silu", "attention", "grid"]
+
+
+def labels(x):
+    return torch.arange(len(x)) % 5
+
+
+def s_of(model, label):
+    """Return S as a function of one sample, written with max and without our own parts."""
+
+    def s(sample):
+        z = model(sample[None])[0].flatten()
+        keep = torch.arange(len(z)) != label
+        return z[label] - z[keep].max()
+
+    return s
+
+
+def true_hessian(model, x, y):
+    size = x[0].numel()
+    found = [torch.func.hessian(s_of(model, k))(s).reshape(size, size) for s, k in zip(x, y)]  # noqa: B905
+    return torch.stack(found).detach()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_value_and_gradient(name):
+    model, x = build(name, 5)
+    model.eval()
+    y = labels(x)
+    want = [torch.func.grad_and_value(s_of(model, int(k)))(s) for s, k in zip(x, y, strict=True)]
+    torch.testing.assert_close(decision_function(model, x, y), torch.stack([v for _, v in want]))
+    torch.testing.assert_close(decision_gradient(model, x, y), torch.stack([g for g, _ in want]))
+
+
+def test_value_at_a_tie_and_of_an_impossible_class():
+    z = torch.tensor([[1.0, 1.0, 0.0], [1.0, float("-inf"), 0.0], [2.0, float("-inf"), -1.0]])
+    got = decision_function(lambda x: 1.0 * x, z, torch.tensor([0, 0, 2]))
+    assert got.tolist() == [0.0, 1.0, -3.0]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_eigenvalues_from_the_whole_matrix(name):
+    model, x = build(name, 3)
+    model.eval()
+    y = labels(x)
+    if x[0].numel() > 128:
+        pytest.skip("covered by the smaller ones")
+    want = torch.linalg.eigvalsh(true_hessian(model, x, y))
+    order = want.abs().argsort(dim=1, descending=True)
+    got = hessian_eigenvalues(model, x, y)
+    torch.testing.assert_close(got.sort(dim=1).values, want, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(got.abs(), want.abs().gather(1, order), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("k", [1, 4, 99])
+def test_lanczos_against_torch_func(k):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    x, y = draw(2, 100), torch.tensor([2, 0])
+    want = torch.linalg.eigvalsh(true_hessian(model, x, y))
+    want = want.gather(1, want.abs().argsort(dim=1, descending=True))[:, :k]
+    got = hessian_eigenvalues(model, x, y, k)
+    torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10)
+
+
+def test_lanczos_runs_where_it_should(monkeypatch):
+    monkeypatch.setattr(hessian, "_matrix", None)
+    model = nn.Sequential(nn.Linear(65, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    assert hessian_eigenvalues(model, draw(1, 65), torch.tensor([1]), 2).shape == (1, 2)
+
+
+@pytest.mark.parametrize("k", [None, 3])
+@pytest.mark.parametrize("width", [8, 80])
+def test_of_a_piecewise_linear_network_they_are_zero(width, k):
+    model = nn.Sequential(nn.Linear(width, 9), nn.ReLU(), nn.Linear(9, 3)).double()
+    got = hessian_eigenvalues(model, draw(2, width), torch.tensor([0, 1]), k)
+    assert got.shape == (2, k or width)
+    assert not bool(got.any())
+
+
+def test_of_a_linear_network_they_are_zero():
+    got = hessian_eigenvalues(nn.Linear(4, 3), draw(2, 4).float(), torch.tensor([0, 1]))
+    assert got.tolist() == [[0.0] * 4] * 2
+
+
+def test_a_step_sees_the_bend_of_a_relu():
+    """S = relu(x_0) at x_0 = 0.1: slope 0 below 0, 1 above, so (1 - 0)/(2 h) for h > 0.1."""
+
+    def model(x):
+        rectified = x[:, :1].relu()
+        return torch.cat([rectified, 0 * rectified], dim=1)
+
+    x, y = torch.tensor([[0.1, 3.0]], dtype=torch.float64), torch.tensor([0])
+    assert hessian_eigenvalues(model, x, y).tolist() == [[0.0, 0.0]]
+    assert hessian_eigenvalues(model, x, y, step=0.05).tolist() == [[0.0, 0.0]]
+    assert hessian_eigenvalues(model, x, y, step=0.25).tolist() == [[2.0, 0.0]]
+    assert hessian_eigenvalues(model, x, y, 1, step=0.25).tolist() == [[2.0]]
+
+
+def test_a_small_step_tends_to_the_exact_values():
+    model, x = build("smooth_mlp", 3)
+    y = labels(x)
+    exact = hessian_eigenvalues(model, x, y)
+    torch.testing.assert_close(
+        hessian_eigenvalues(model, x, y, step=1e-4), exact, rtol=0, atol=1e-7
+    )
+
+
+def test_curvature_of_a_parabola():
+    """S(x) = a x^2 / 2 along d: S' = a t, S'' = a."""
+
+    def model(x):
+        s = 3 * x[:, :1].square() / 2
+        return torch.cat([s, 0 * s], dim=1)
+
+    x = torch.tensor([[0.0, 1.0], [2.0, 1.0]], dtype=torch.float64)
+    y, along = torch.tensor([0, 0]), torch.tensor([5.0, 0.0])
+    want = torch.tensor([3.0, 3.0 / 37**1.5], dtype=torch.float64)
+    torch.testing.assert_close(curvature(model, x, y, along), want)
+    torch.testing.assert_close(curvature(model, x, y, along.expand(2, 2)), want)
+    torch.testing.assert_close(curvature(model, x, y, along, step=0.1), want)
+    assert curvature(model, x, y, torch.tensor([0.0, 1.0])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_left_behind(dtype):
+    model, x = build("cnn", 2, dtype)
+    model.train()
+    state = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    y = labels(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = hessian_eigenvalues(model, x.movedim(1, -1).contiguous().movedim(-1, 1), y, 2)
+        assert decision_gradient(model, x, y).dtype == decision_function(model, x, y).dtype == dtype
+    assert got.dtype == torch.float64
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not x.requires_grad
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert repr(np.random.get_state()) == state[1]  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, x, y: hessian_eigenvalues(m, x, y, 0), ValueError, r"k must be in 1 .. D = 6"),
+        (lambda m, x, y: hessian_eigenvalues(m, x, y, 7), ValueError, r"k must be in 1 .. D = 6"),
+        (lambda m, x, y: hessian_eigenvalues(m, x, y, step=0.0), ValueError, "step must be finite"),
+        (lambda m, x, y: hessian_eigenvalues(m, x / 0, y), FloatingPointError, "Hessian of S"),
+        (lambda m, x, y: decision_function(m, x, y + 9), ValueError, "y must lie in 0"),
+        (lambda m, x, y: decision_gradient(m, x.long(), y), TypeError, "x must be floating"),
+        (lambda m, x, y: decision_function(nn.Linear(6, 1), x, y), ValueError, "K >= 2"),
+        (lambda m, x, y: curvature(m, x, y, x[0, :2]), ValueError, "direction must have the shape"),
+        (lambda m, x, y: curvature(m, x, y, 0 * x), ValueError, "direction must be finite"),
+    ],
+)
+def test_errors(call, error, message):
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    with pytest.raises(error, match=message):
+        call(model, draw(2, 6).float(), torch.tensor([0, 1]))

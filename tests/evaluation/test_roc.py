@@ -1,0 +1,60 @@
+"""ROC curves: by hand, and the area as the chance that a positive outranks a negative."""
+
+import pytest
+import torch
+
+from jacfast.evaluation import roc_curves
+from tests.nets import build
+
+
+def identity(x):
+    return 1.0 * x
+
+
+def test_by_hand():
+    """Two classes: p_1 rises with x_1. Scores of class 1: 3 > 2 > 1 > 0, labels 1, 0, 1, 0."""
+    x = torch.tensor([[0.0, 3.0], [0.0, 2.0], [0.0, 1.0], [0.0, 0.0]])
+    curve = roc_curves(identity, x, torch.tensor([1, 0, 1, 0]))[1]
+    assert curve.false_positive.tolist() == [0.0, 0.0, 0.5, 0.5, 1.0]
+    assert curve.true_positive.tolist() == [0.0, 0.5, 0.5, 1.0, 1.0]
+    assert curve.auc == 0.75
+
+
+@pytest.mark.parametrize("batch_size", [7, 250])
+def test_the_area_is_a_share_of_pairs(batch_size):
+    model, x = build("mlp", 60)
+    y = torch.arange(60) % 4  # class 4 has no sample
+    curves = roc_curves(model, x, y, batch_size=batch_size)
+    assert list(curves) == [0, 1, 2, 3]
+    p = model(x).softmax(dim=1).detach()
+    for k, curve in curves.items():
+        own, others = p[y == k, k][:, None], p[y != k, k][None]
+        above = (own > others).double() + (own == others).double() / 2  # samples with dead ReLUs
+        assert curve.auc == pytest.approx(float(above.mean()), abs=1e-12)
+        assert curve.false_positive[0] == curve.true_positive[0] == 0
+        assert curve.false_positive[-1] == curve.true_positive[-1] == 1
+
+
+def test_scores_are_softmax_not_logits():
+    """The larger logit of class 0 has the smaller probability."""
+    x = torch.tensor([[2.0, 0.0], [3.0, 9.0]])
+    assert roc_curves(identity, x, torch.tensor([0, 1]))[0].auc == 1.0
+
+
+def test_float32_logits_are_told_apart_where_their_probabilities_round_to_one():
+    x = torch.tensor([[20.0, 0.0], [19.0, 0.0]])
+    assert roc_curves(identity, x, torch.tensor([0, 1]))[0].auc == 1.0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (torch.ones(2, 3), torch.tensor([1, 1]), ValueError, "two classes at least; got only 1"),
+        (torch.ones(2, 3), torch.tensor([1, 3]), ValueError, "y must lie in 0"),
+        (torch.full((2, 3), float("nan")), torch.tensor([0, 1]), ValueError, "must be finite"),
+        (torch.ones(2, 3).long(), torch.tensor([0, 1]), TypeError, "x must be floating"),
+    ],
+)
+def test_errors(x, y, error, message):
+    with pytest.raises(error, match=message):
+        roc_curves(identity, x, y)
