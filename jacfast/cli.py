@@ -1,4 +1,4 @@
-"""The command line: jacfast harden, attack, reproduce, doctor."""
+"""The command line: jacfast harden, attack, plot, reproduce, doctor."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 from jacfast.attacks.options import PRESETS, VARIANTS
 from jacfast.attacks.whole import ATTACKS, attack_to_file
+from jacfast.commands import plot
 from jacfast.training.options import Harden
 from jacfast.version import __version__
 
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="continue an interrupted run in --out")
     _attack_arguments(commands)
     _reproduce_arguments(commands)
+    plot.add_arguments(commands)
     return parser
 
 

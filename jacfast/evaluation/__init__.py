@@ -3,15 +3,19 @@
 from jacfast.evaluation.accuracies import accuracy, accuracy_curve, reference_epsilon
 from jacfast.evaluation.bounds import Bounds, distance_bounds
 from jacfast.evaluation.decision import curvature, decision_function, decision_gradient
+from jacfast.evaluation.directions import input_direction, parameter_directions, plane
 from jacfast.evaluation.hessian import hessian_eigenvalues
 from jacfast.evaluation.jacobians import Statistics, jacobian_norm, jacobian_statistics
+from jacfast.evaluation.predict import predict
 from jacfast.evaluation.rho import rho_adv, rho_of
 from jacfast.evaluation.roc import Roc, roc_curves
+from jacfast.evaluation.surfaces import Surface, input_surface, parameter_surface
 
 __all__ = [
     "Bounds",
     "Roc",
     "Statistics",
+    "Surface",
     "accuracy",
     "accuracy_curve",
     "curvature",
@@ -19,8 +23,14 @@ __all__ = [
     "decision_gradient",
     "distance_bounds",
     "hessian_eigenvalues",
+    "input_direction",
+    "input_surface",
     "jacobian_norm",
     "jacobian_statistics",
+    "parameter_directions",
+    "parameter_surface",
+    "plane",
+    "predict",
     "reference_epsilon",
     "rho_adv",
     "rho_of",

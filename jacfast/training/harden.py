@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jacfast import data, models
 from jacfast.files import write_atomically
 from jacfast.penalties import Frobenius
-from jacfast.plots import hardening_figure
+from jacfast.plots import hardening_figure, png
 from jacfast.step import forward_with_penalty
 from jacfast.training import checkpoint
 from jacfast.training.fit import fit
@@ -79,7 +79,7 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     checkpoint.save_atomically(model.state_dict(), run.out / "hardened.pt")
     write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
     picture = hardening_figure(x, y, before.deepfool, after.deepfool)
-    write_atomically(picture, run.out / "harden.png")
+    write_atomically(png(picture), run.out / "harden.png")
     return figures
 
 

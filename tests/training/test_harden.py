@@ -130,4 +130,4 @@ def test_batch_norm_stays_in_eval_mode(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_no_training_when_the_picture_cannot_be_drawn(tmp_path, monkeypatch):
     """matplotlib is imported with the job, so that its absence is found before the work."""
-    assert module.hardening_figure.__module__ == "jacfast.plots"
+    assert module.hardening_figure.__module__ == "jacfast.plots.hardening"

@@ -7,7 +7,7 @@ import torch
 from matplotlib.image import imread
 
 from jacfast import deepfool, models
-from jacfast.plots import hardening_figure
+from jacfast.plots import hardening_figure, png
 
 
 def results(channels: int, samples: int = 8):
@@ -22,8 +22,8 @@ def results(channels: int, samples: int = 8):
 def test_drawn(channels):
     x, (before, after) = results(channels)
     y = before.before
-    png = hardening_figure(x, torch.where(before.before == after.before, y, y), before, after)
-    pixels = imread(io.BytesIO(png))
+    picture = png(hardening_figure(x, y, before, after))
+    pixels = imread(io.BytesIO(picture))
     assert pixels.shape[1] == 1430
     assert pixels[..., :3].std() > 0.05  # not a blank page
 
@@ -32,5 +32,7 @@ def test_nothing_classified_correctly_is_said():
     x, (before, after) = results(1)
     wrong = (before.before + 1) % 4
     wrong = torch.where(wrong == after.before, (wrong + 1) % 4, wrong)
-    png = hardening_figure(x, wrong, before, after)
-    assert imread(io.BytesIO(png)).shape[1] == 1430
+    figure = hardening_figure(x, wrong, before, after)
+    said = figure.subfigs[0].get_suptitle()
+    assert said == "no image is classified correctly and fooled by every model"
+    assert imread(io.BytesIO(png(figure))).shape[1] == 1430

@@ -1,0 +1,185 @@
+"""Each picture of `jacfast plot`, from models and test images to the figure."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from jacfast import evaluation, plots
+from jacfast.attacks import DeepFoolResult, deepfool, fgsm
+from jacfast.evaluation import Surface
+from jacfast.evaluation.directions import DIRECTIONS
+
+MAPS, SPECTRA = 4, 2  # images shown, images whose whole Hessian is computed
+STEP = 0.05  # of the Hessian's central differences, in units of x
+PARAMETER_EXTENT, PARAMETER_SAMPLES = 1.0, 100
+TITLES = {
+    "random": "random",
+    "loss": "CE, true label",
+    "least_likely": "CE, least likely",
+    "margin": "margin loss",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a picture is of."""
+
+    models: dict[str, nn.Module]
+    x: Tensor  # [N, 1 or 3, H, W]
+    y: Tensor  # [N]
+    image: int | None  # the one whose surroundings are drawn; None: one that all models know
+
+    def attacked(self, x: Tensor) -> dict[str, DeepFoolResult]:
+        return {name: deepfool(model, x) for name, model in self.models.items()}
+
+    def known(self) -> Tensor:
+        """Return which images all models classify correctly, those of new classes first."""
+        labels = [evaluation.predict(model, self.x).argmax(dim=1) for model in self.models.values()]
+        right = torch.stack([label == self.y for label in labels]).all(dim=0)
+        return right.nonzero().flatten()
+
+    def one(self) -> tuple[Tensor, Tensor]:
+        """Return the image [1, ...] and its label [1]."""
+        known = self.known().tolist()
+        if self.image is None and not known:
+            raise ValueError("no test image is classified correctly by every model")
+        i = known[0] if self.image is None else self.image
+        if i not in known:
+            raise ValueError(
+                f"--image must be below {len(self.x)} and one that every model classifies "
+                f"correctly, {known[0] if known else 'none'} for example; got {i}"
+            )
+        return self.x[i : i + 1], self.y[i : i + 1]
+
+
+def perturbations(subject: Subject) -> Figure:
+    return plots.perturbation_figure(subject.x, subject.y, subject.attacked(subject.x))
+
+
+def cells(subject: Subject) -> Figure:
+    x, y = subject.one()
+    radii = {name: float(found.norm[0]) for name, found in subject.attacked(x).items()}
+    first = next(iter(subject.models.values()))
+    directions = evaluation.plane(
+        *(evaluation.input_direction(first, x, y, seed=seed)[0] for seed in (0, 1))
+    )
+    extent = 12 * max(radii.values())  # a random direction is nearly at right angles to r
+    surfaces = {
+        name: evaluation.input_surface(model, x, y, directions, extent, of="label", points=121)
+        for name, model in subject.models.items()
+    }
+    return plots.cells_figure(surfaces, radii)
+
+
+def _inputs(subject: Subject, of: str, kinds: tuple[str, ...]) -> dict[str, dict[str, Surface]]:
+    """Return a surface per model and first direction; the second one is random."""
+    x, y = subject.one()
+    extent = 2 * max(float(found.norm[0]) for found in subject.attacked(x).values())
+
+    def surface(model: nn.Module, kind: str) -> Surface:
+        first = evaluation.input_direction(model, x, y, kind, seed=0)[0]
+        second = evaluation.input_direction(model, x, y, "random", seed=1)[0]
+        return evaluation.input_surface(
+            model, x, y, evaluation.plane(first, second), extent, of=of, points=41
+        )
+
+    return {
+        name: {TITLES[kind]: surface(model, kind) for kind in kinds}
+        for name, model in subject.models.items()
+    }
+
+
+def decision(subject: Subject) -> Figure:
+    return plots.contour_figure(_inputs(subject, "decision", DIRECTIONS))
+
+
+def loss(subject: Subject) -> Figure:
+    return plots.contour_figure(_inputs(subject, "loss", DIRECTIONS))
+
+
+def decision_relief(subject: Subject) -> Figure:
+    return plots.relief_figure(_inputs(subject, "decision", ("random", "margin")))
+
+
+def _spaces(subject: Subject) -> dict[str, dict[str, Surface]]:
+    grid = _inputs(subject, "loss", ("loss",))
+    x, y = subject.x[:PARAMETER_SAMPLES], subject.y[:PARAMETER_SAMPLES]
+    return {
+        name: {
+            "in parameter space": evaluation.parameter_surface(
+                model, x, y, evaluation.parameter_directions(model), PARAMETER_EXTENT, points=15
+            ),
+            "in input space": next(iter(grid[name].values())),
+        }
+        for name, model in subject.models.items()
+    }
+
+
+def spaces(subject: Subject) -> Figure:
+    return plots.contour_figure(_spaces(subject))
+
+
+def spaces_relief(subject: Subject) -> Figure:
+    return plots.relief_figure(_spaces(subject))
+
+
+def jacobians(subject: Subject) -> Figure:
+    some = subject.known()[:MAPS]
+    if not len(some):
+        raise ValueError("no test image is classified correctly by every model")
+    x, y = subject.x[some], subject.y[some]
+    maps = {
+        name: evaluation.decision_gradient(model, x, y) for name, model in subject.models.items()
+    }
+    return plots.map_figure(x, maps)
+
+
+def spectra(subject: Subject) -> Figure:
+    x, y = subject.x[:SPECTRA], subject.y[:SPECTRA]
+    entries, eigenvalues = {}, {}
+    for name, model in subject.models.items():
+        entries[name] = evaluation.decision_gradient(model, subject.x, subject.y)
+        eigenvalues[name] = evaluation.hessian_eigenvalues(model, x, y, step=STEP)
+    second = f"eigenvalue of the Hessian of S, by differences of ±{STEP:g}"
+    return plots.spectra_figure(entries, eigenvalues, second=second)
+
+
+def accuracy(subject: Subject) -> Figure:
+    """Draw eps from 0 to 1.5 eps_ref, that of the last model."""
+    last = list(subject.models.values())[-1]
+    reference = evaluation.reference_epsilon(last, subject.x, subject.y)
+    epsilons = torch.linspace(0, 1.5 * reference, 16, dtype=torch.float64).tolist()
+    curves = {
+        name: evaluation.accuracy_curve(model, subject.x, subject.y, fgsm, epsilons)
+        for name, model in subject.models.items()
+    }
+    return plots.accuracy_figure(epsilons, curves, reference)
+
+
+def roc(subject: Subject) -> Figure:
+    """Draw two classes on images made against the first model by DeepFool: its two worst."""
+    first = next(iter(subject.models.values()))
+    x = deepfool(first, subject.x).adversarial
+    curves = {
+        name: evaluation.roc_curves(model, x, subject.y) for name, model in subject.models.items()
+    }
+    own = next(iter(curves.values()))
+    return plots.roc_figure(curves, sorted(sorted(own, key=lambda k: own[k].auc)[:2]))
+
+
+PICTURES: dict[str, Callable[[Subject], Figure]] = {
+    "accuracy": accuracy,
+    "cells": cells,
+    "decision": decision,
+    "decision-relief": decision_relief,
+    "jacobians": jacobians,
+    "loss": loss,
+    "perturbations": perturbations,
+    "roc": roc,
+    "spaces": spaces,
+    "spaces-relief": spaces_relief,
+    "spectra": spectra,
+}

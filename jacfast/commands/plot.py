@@ -1,0 +1,75 @@
+"""jacfast plot NAME: one picture of one model, or of two side by side."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from jacfast.files import write_atomically
+
+NAMES = {
+    "accuracy": "accuracy against the eps of FGSM, with eps_ref of the last model",
+    "cells": "predicted classes in a random plane through an image, with DeepFool's radius",
+    "decision": "contours of the decision function around an image, in four directions",
+    "decision-relief": "the decision function in relief, random and adversarial",
+    "jacobians": "gradients of the decision function as pictures",
+    "loss": "contours of the cross-entropy around an image, in four directions",
+    "perturbations": "images, their DeepFool images and the differences",
+    "roc": "ROC of the two worst classes, on DeepFool images of the first model",
+    "spaces": "contours of the cross-entropy in parameter and in input space",
+    "spaces-relief": "the same in relief",
+    "spectra": "Jacobian entries and Hessian eigenvalues (by central differences)",
+}
+
+
+def add_arguments(commands: Any) -> None:
+    """Add the command to the subparsers of the command line."""
+    parser = commands.add_parser(
+        "plot",
+        help="draw a picture of a trained model, or of two to compare them",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="pictures:\n" + "\n".join(f"  {name:<16} {about}" for name, about in NAMES.items()),
+    )
+    parser.set_defaults(command=plot)
+    add = parser.add_argument
+    add("name", choices=list(NAMES), metavar="NAME", help="the picture, see below")
+    add("--model", required=True, help="package.module:factory, e.g. jacfast.models:seck_c")
+    add("--weights", type=Path, required=True, help="its state_dict (.pt or .safetensors)")
+    add("--against", type=Path, help="a second state_dict of the same model, drawn beside it")
+    add("--data", type=Path, help="folder with MNIST IDX or CIFAR pickles; default: 5,000 digits")
+    add("--out", type=Path, required=True, help="the PNG to write")
+    add("--samples", type=int, default=200, help="test images to measure on (default: 200)")
+    add("--image", type=int, help="the test image of a surface; default: the first that fits")
+
+
+def plot(
+    name: str,
+    model: str,
+    weights: Path,
+    against: Path | None,
+    data: Path | None,
+    out: Path,
+    samples: int,
+    image: int | None,
+) -> int:
+    """Draw, and write the file."""
+    from jacfast import data as datasets
+    from jacfast import models
+    from jacfast.commands.pictures import PICTURES, Subject
+    from jacfast.plots import png
+
+    if samples < 1:
+        raise ValueError(f"--samples must be >= 1; got {samples}")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out must be in a folder that exists; got {out}")
+    files = [weights] if against is None else [weights, against]
+    same = len({file.stem for file in files}) < len(files)
+    networks = {}
+    for file in files:
+        network = models.load_factory(model)
+        models.load_weights(network, file)
+        networks[str(file) if same else file.stem] = network.eval()
+    split = datasets.load(data)
+    subject = Subject(networks, split.test_x[:samples], split.test_y[:samples], image)
+    write_atomically(png(PICTURES[name](subject)), out)
+    print(f"{name} of {' and '.join(networks)} on {split.name}, {model}\nwritten: {out}")
+    return 0

@@ -1,0 +1,145 @@
+"""Loss, decision function and predicted class over a plane in input or parameter space."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from jacfast.evaluation.decision import margin
+from jacfast.evaluation.predict import BATCH, predict
+from jacfast.quiet import Model, check_input, check_labels, quiet
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    check_labels(y, *logits.shape)
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "loss": _loss,
+    "decision": margin,
+    "label": lambda logits, _: logits.argmax(dim=1),
+}
+
+
+class Surface(NamedTuple):
+    """``V(a, b)`` on a square grid of P x P points; float64 on the CPU."""
+
+    steps: Tensor  # [P], the values of a and of b
+    values: Tensor  # [P, P], V(steps[i], steps[j])
+    of: str  # loss, decision or label
+    space: str  # input or parameter
+
+
+def input_surface(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    directions: Tensor,
+    extent: float,
+    *,
+    of: str = "decision",
+    points: int = 41,
+) -> Surface:
+    """Return ``V(a, b) = L(x + a alpha + b beta)`` for a, b in -extent .. extent.
+
+    L is the cross-entropy to y (``loss``), the decision function ``z_y - max_{k != y} z_k``
+    (``decision``) or the predicted class (``label``). The points are not clipped to a box.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], each sample by itself; left as it was.
+        x: [1, ...], one sample, floating point.
+        y: [1] int64, its true label.
+        directions: [2, ...], alpha and beta in the shape of the sample, from `plane`, say: with
+            orthonormal ones a and b are lengths in units of x.
+        extent: > 0.
+        of: loss, decision or label.
+        points: P, >= 3 and odd, so that x itself is one of them.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Source: Yu, Liu, Wang & Chen, eq. 1-2; for labels: Lim, figure 1.
+    """
+    check_input(x)
+    check_labels(y, len(x))
+    if len(x) != 1:
+        raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
+    if directions.numel() != 2 * x.numel():
+        raise ValueError(
+            f"directions must be [2, ...] in the shape of the sample {list(x.shape[1:])}; "
+            f"got {list(directions.shape)}"
+        )
+    steps = _steps(extent, points, of)
+    pairs = torch.cartesian_prod(steps, steps)
+    alpha, beta = directions.detach().to(x).reshape(2, *x.shape[1:])
+
+    def value(part: Tensor) -> Tensor:
+        a, b = part.to(x).view(2, -1, *[1] * (x.dim() - 1))
+        return VALUES[of](
+            predict(model, x + a * alpha + b * beta).double(), y.expand(part.shape[1])
+        )
+
+    values = torch.cat([value(part.T) for part in pairs.split(BATCH)])
+    return Surface(steps, values.double().cpu().view(points, points), of, "input")
+
+
+def parameter_surface(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    directions: list[dict[str, Tensor]],
+    extent: float = 1.0,
+    *,
+    of: str = "loss",
+    points: int = 21,
+) -> Surface:
+    """Return the mean over samples of ``L(x; theta + a alpha + b beta)``, |a|, |b| <= extent.
+
+    The parameters themselves are never written to: the model is called with others in their place.
+
+    Args:
+        model: an nn.Module that maps [N, ...] to logits [N, K]; evaluated in eval mode.
+        x: [N, ...], floating point; y: [N] int64, true labels.
+        directions: alpha and beta by the names of the parameters, from `parameter_directions`.
+        extent, points: as for `input_surface`.
+        of: loss or decision.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Source: Yu, Liu, Wang & Chen, eq. 1 and figure 2; Li et al. 2018.
+    """
+    check_input(x)
+    check_labels(y, len(x))
+    if of == "label":
+        raise ValueError("of must be loss or decision; the mean of labels says nothing")
+    steps = _steps(extent, points, of)
+    own = {name: p.detach() for name, p in model.named_parameters()}
+    for direction in directions:
+        if direction.keys() != own.keys() or len(directions) != 2:
+            raise ValueError("directions must be two, each with every parameter of the model")
+    alpha, beta = directions
+
+    def value(a: float, b: float) -> float:
+        moved = {name: p + a * alpha[name] + b * beta[name] for name, p in own.items()}
+        logits = predict(lambda part: functional_call(model, moved, (part,)), x)
+        return float(VALUES[of](logits.double(), y).mean())
+
+    with quiet(model):
+        rows = [[value(a, b) for b in steps.tolist()] for a in steps.tolist()]
+    return Surface(steps, torch.tensor(rows, dtype=torch.float64), of, "parameter")
+
+
+def _steps(extent: float, points: int, of: str) -> Tensor:
+    if of not in VALUES:
+        raise ValueError(f"of must be one of {', '.join(VALUES)}; got {of!r}")
+    if not 0 < extent < float("inf"):
+        raise ValueError(f"extent must be finite and > 0; got {extent}")
+    if points < 3 or points % 2 == 0:
+        raise ValueError(f"points must be odd and >= 3; got {points}")
+    half = torch.linspace(0, extent, points // 2 + 1, dtype=torch.float64)[1:]
+    return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half])

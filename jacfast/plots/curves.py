@@ -1,0 +1,93 @@
+"""Robustness curves and receiver operating characteristics."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from jacfast.evaluation.roc import Roc
+from jacfast.plots.style import legend_below, lines, new_figure, open_frame
+
+SHARES = (0.2, 0.5, 1.0)  # of eps_ref, as in Deng, Zhang & Zhao
+
+
+def accuracy_figure(
+    epsilons: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    reference: float | None = None,
+    attack: str = "FGSM",
+) -> Figure:
+    """Draw accuracy against the size of an attack, a line per model.
+
+    Args:
+        epsilons: the sizes.
+        curves: `accuracy_curve` at those, by model.
+        reference: eps_ref of `reference_epsilon`, for vertical lines at 0.2, 0.5 and 1.0 of it.
+        attack: its name.
+
+    Raises:
+        ValueError: a curve has not a value for each eps.
+
+    Source: Deng, Zhang & Zhao, figure 3.5; Jakubovitz & Giryes, figures 1 to 4.
+    """
+    for name, curve in curves.items():
+        if len(curve) != len(epsilons):
+            raise ValueError(
+                f"curves must have a value for each of {len(epsilons)} epsilons; "
+                f"{name!r} has {len(curve)}"
+            )
+    figure = new_figure(4.6)
+    axis = figure.subplots()
+    for name, style in lines(curves):
+        axis.plot(epsilons, [100 * share for share in curves[name]], label=name, **style)
+    axis.set_ylim(0, 101)
+    axis.set_xlim(min(epsilons), max(epsilons))
+    axis.set_xlabel(f"eps of {attack}, units of x (largest change of an entry)")
+    axis.set_ylabel("accuracy, %")
+    if reference is not None:
+        shown = [share for share in SHARES if share * reference <= max(epsilons)]
+        for share in shown:
+            axis.axvline(share * reference, color="0.45", linestyle=":", linewidth=1.2)
+        top = axis.secondary_xaxis("top")
+        top.set_xticks([share * reference for share in shown], [f"{share:g}" for share in shown])
+        top.set_xlabel(f"of eps_ref = {reference:.3g}", fontsize=9)
+        top.spines["top"].set_visible(False)
+    open_frame(axis)
+    legend_below(figure, axis)
+    return figure
+
+
+def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None = None) -> Figure:
+    """Draw ROC curves of classes against the rest: a panel per class, a line per model.
+
+    Args:
+        curves: `roc_curves` by model.
+        classes: which ones; default: all that every model has.
+
+    Raises:
+        ValueError: a class is missing from a model, or none is left.
+
+    Source: Deng, Zhang & Zhao, figures 3.7 to 3.9.
+    """
+    common = [k for k in next(iter(curves.values()), {}) if all(k in c for c in curves.values())]
+    wanted = common if classes is None else list(classes)
+    if not wanted or not set(wanted) <= set(common):
+        raise ValueError(f"classes must be among {common}, which every model has; got {wanted}")
+    columns = min(len(wanted), 3)
+    rows = -(-len(wanted) // columns)
+    figure = new_figure(rows * (8.4 / max(columns, 2) + 0.2) + 0.4)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(wanted) :]:
+        axis.set_axis_off()
+    for axis, k in zip(axes.flat, wanted, strict=False):
+        axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+        for name, style in lines(curves):
+            curve = curves[name][k]
+            label = f"{name}: AUC {curve.auc:.4f}"
+            axis.plot(curve.false_positive, curve.true_positive, label=label, **style)
+        axis.set_title(f"class {k}", fontsize=11)
+        axis.set_aspect("equal")
+        axis.set_xlabel("false positive rate")
+        axis.set_ylabel("true positive rate")
+        axis.legend(loc="lower right", frameon=False, fontsize=9)
+        open_frame(axis)
+    return figure

@@ -1,0 +1,54 @@
+"""A classifier before and after hardening."""
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from jacfast.attacks import DeepFoolResult
+from jacfast.plots.perturbations import choose, draw_perturbations, ratios
+from jacfast.plots.style import COLOURS, open_frame
+
+
+def hardening_figure(
+    x: Tensor, y: Tensor, before: DeepFoolResult, after: DeepFoolResult, rows: int = 6
+) -> Figure:
+    """Draw what DeepFool needs to fool a classifier before and after hardening.
+
+    Left, one image per row: the original, the perturbed images, and the perturbations r on one
+    colour scale, with ||r||_2 / ||x||_2 on each. Right: the distribution of ||r||_2 / ||x||_2
+    over all images.
+
+    Args:
+        x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
+        before, after: `deepfool` of the two models at x.
+        rows: how many images to show: those that both models classify correctly and DeepFool fooled
+            in both, one of each class first.
+    """
+    results = {"before": before, "after": after}
+    shown = choose(y, [before, after], rows)
+    height = 1.5 * max(len(shown), 3) + 0.9
+    figure = Figure(figsize=(13, height), dpi=110, layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))  # type: ignore[misc]
+    draw_perturbations(left, x, shown, results)
+    _distribution(right.subplots(), {name: ratios(found, x) for name, found in results.items()})
+    return figure
+
+
+def _distribution(axis: Axes, shares: dict[str, Tensor]) -> None:
+    top = float(torch.cat(list(shares.values())).quantile(0.995))
+    for (name, ratio), colour in zip(shares.items(), COLOURS, strict=False):
+        mean = float(ratio.mean())
+        axis.hist(
+            ratio.clamp(max=top).numpy(force=True),
+            bins=40,
+            range=(0, top),
+            color=colour,
+            alpha=0.55,
+            label=f"{name}: mean (rho_adv) {mean:.3f}",
+        )
+        axis.axvline(mean, color=colour, linewidth=1.5)
+    axis.set_xlabel("||r||₂ / ||x||₂ of DeepFool (last bar: all beyond)")
+    axis.set_ylabel("images")
+    axis.legend(frameon=False)
+    open_frame(axis)

@@ -1,0 +1,47 @@
+"""Gradients as pictures."""
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from jacfast.plots.style import image, new_figure, tag
+
+
+def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
+    """Draw images and, beside each, its gradient for one or more models.
+
+    Each map has a scale of its own, from minus to plus its largest magnitude, so that its pattern
+    shows however small it is; its 2-norm is written on it. Colour channels are averaged.
+
+    Args:
+        x: [N, 1 or 3, H, W] in [0, 1], one row of the figure each.
+        maps: gradients in the shape of x by name, of `decision_gradient`, say.
+
+    Raises:
+        ValueError: a map has another shape than x, or there is none.
+
+    Source: Yu, Liu, Wang & Chen, figures 8, 10, 15.
+    """
+    if not maps:
+        raise ValueError("maps must hold one at least; got none")
+    for name, map_ in maps.items():
+        if map_.shape != x.shape:
+            raise ValueError(
+                f"maps must have the shape of x, {list(x.shape)}; {name!r} has {list(map_.shape)}"
+            )
+    side = min(9 / (len(maps) + 1), 1.9)
+    figure = new_figure(side * len(x) + 0.7)
+    axes = figure.subplots(len(x), len(maps) + 1, squeeze=False)
+    for axis, title in zip(axes[0], ["image", *maps], strict=True):
+        axis.set_title(title, fontsize=11)
+    for i, row in enumerate(axes):
+        image(row[0], x[i])
+        for axis, map_ in zip(row[1:], maps.values(), strict=True):
+            limit = float(map_[i].abs().max()) or 1.0
+            pixels = map_[i].mean(dim=0).numpy(force=True)
+            drawn = axis.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            tag(axis, f"2-norm {float(map_[i].norm()):.3g}")
+        for axis in row:
+            axis.set_axis_off()
+    bar = figure.colorbar(drawn, ax=axes[:, 1:], shrink=0.6, label="dS / d pixel")
+    bar.set_ticks([-limit, 0, limit], labels=["- largest", "0", "+ largest"])
+    return figure

@@ -1,0 +1,86 @@
+"""Images, what an attack made of them, and the change."""
+
+import torch
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from jacfast.attacks import DeepFoolResult
+from jacfast.plots.style import image, new_figure, tag
+
+
+def perturbation_figure(
+    x: Tensor, y: Tensor, results: dict[str, DeepFoolResult], rows: int = 6
+) -> Figure:
+    """Draw images, their perturbed versions for one or more models, and the differences.
+
+    One image per row. On each difference stands ``||r||_2 / ||x||_2``, and for the second model on
+    how many times that of the first it is; differences share one colour scale, and are means over
+    the channels.
+
+    Args:
+        x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
+        results: `deepfool` of each model at x, by its name.
+        rows: how many images at most: those that all models classify correctly and DeepFool fooled
+            in all, one of each class first.
+
+    Source: Lim, figures 2 and 3; Deng, Zhang & Zhao, figures 3.1, 3.2.
+    """
+    if not results or rows < 1:
+        raise ValueError(f"results must hold one model, rows be >= 1; got {len(results)}, {rows}")
+    shown = choose(y, list(results.values()), rows)
+    figure = new_figure(1.45 * len(shown) + 0.8 if shown else 2.0)
+    draw_perturbations(figure, x, shown, results)
+    return figure
+
+
+def ratios(result: DeepFoolResult, x: Tensor) -> Tensor:
+    """Return ||r_i|| / ||x_i|| [N], both in the norm of the result."""
+    return result.norm / torch.linalg.vector_norm(x.flatten(1), result.p, dim=1)
+
+
+def choose(y: Tensor, results: list[DeepFoolResult], rows: int) -> list[int]:
+    """Return the images worth showing, one of each class first."""
+    right = torch.stack([(found.before == y) & found.success for found in results]).all(dim=0)
+    usable = right.nonzero().flatten().tolist()
+    first: dict[int, int] = {}
+    for i in usable:
+        first.setdefault(int(y[i]), i)
+    one_each = [first[k] for k in sorted(first)]
+    return (one_each + [i for i in usable if i not in one_each])[:rows]
+
+
+def draw_perturbations(
+    figure: Figure | SubFigure, x: Tensor, shown: list[int], results: dict[str, DeepFoolResult]
+) -> None:
+    """Draw one row per image into a figure."""
+    names, found = list(results), list(results.values())
+    titles = ["original", *(f"perturbed\n{name}" for name in names)]
+    titles += [f"difference\n{name}" for name in names]
+    axes = figure.subplots(max(len(shown), 1), len(titles), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    if not shown:
+        figure.suptitle("no image is classified correctly and fooled by every model")
+        return
+    limit = max(float(result.r[shown].abs().max()) for result in found)
+    shares = [ratios(result, x) for result in found]
+    for row, i in zip(axes, shown, strict=True):
+        image(row[0], x[i])
+        for j, result in enumerate(found):
+            image(row[1 + j], result.adversarial[i])
+            tag(row[1 + j], f"read as {int(result.label[i])}")
+            axis = row[1 + len(found) + j]
+            r = result.r[i].mean(dim=0).numpy(force=True)
+            drawn = axis.imshow(r, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            times = f" ({float(shares[j][i] / shares[0][i]):.3g}x)" if j else ""
+            tag(axis, f"{float(shares[j][i]):.2g}{times}")
+    right = axes[:, 1 + len(found) :]
+    figure.colorbar(drawn, ax=right, shrink=0.6, label="change of a pixel")
+    figure.supxlabel(
+        f"on a difference: ||r|| / ||x||, and how many times that of {names[0]} it is"
+        if len(found) > 1
+        else "on a difference: ||r|| / ||x||",
+        fontsize=10,
+    )

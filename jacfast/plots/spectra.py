@@ -1,0 +1,91 @@
+"""Histograms of Jacobian entries, and spectra of Hessians."""
+
+import numpy
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from jacfast.plots.style import legend_below, lines, new_figure, open_frame
+
+BINS = 60
+
+
+def spectra_figure(
+    entries: dict[str, Tensor],
+    eigenvalues: dict[str, Tensor],
+    threshold: float = 1e-3,
+    second: str = "eigenvalue of the Hessian of S",
+) -> Figure:
+    """Draw the magnitudes of Jacobian entries and of Hessian eigenvalues.
+
+    Left: a histogram; values below a hundredth of the threshold, zeros among them, are in its first
+    bar. Right: the largest magnitude, the second largest and so on, each as the mean over samples,
+    as far as they are above a hundredth of the threshold. The titles give the shares of all values
+    below the threshold (dotted lines), with which Yu et al. count zeros.
+
+    Args:
+        entries: any shape, by model: of `decision_gradient` or `jacobian`.
+        eigenvalues: [N, D], by model: of `hessian_eigenvalues`.
+        threshold: below which a value counts as zero, > 0.
+        second: what the eigenvalues are.
+
+    Raises:
+        ValueError: there is no model, threshold is not positive, or eigenvalues are not [N, D].
+
+    Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
+    """
+    if not entries or not eigenvalues:
+        raise ValueError("entries and eigenvalues must hold one model at least; got none")
+    if not 0 < threshold < float("inf"):
+        raise ValueError(f"threshold must be finite and > 0; got {threshold}")
+    for name, values in eigenvalues.items():
+        if values.dim() != 2:
+            raise ValueError(f"eigenvalues must be [N, D]; {name!r} has {list(values.shape)}")
+    figure = new_figure(4.2)
+    left, right = figure.subplots(1, 2)
+    _histogram(left, {name: _sizes(values) for name, values in entries.items()}, threshold)
+    left.set_xlabel("|entry of the Jacobian|, logit per unit of x")
+    _spectrum(right, {name: _sizes(values) for name, values in eigenvalues.items()}, threshold)
+    right.set_ylabel(f"|{second}|", fontsize=9)
+    legend_below(figure, left)
+    return figure
+
+
+def _sizes(values: Tensor) -> numpy.ndarray:
+    return values.detach().double().abs().cpu().numpy()
+
+
+def _histogram(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> None:
+    low = threshold / 100
+    top = max(size[numpy.isfinite(size)].max(initial=0) for size in sizes.values())
+    edges = numpy.geomspace(low, max(1.1 * top, 10 * threshold), BINS + 1)
+    for name, style in lines(sizes):
+        size = sizes[name].ravel()
+        share = numpy.full(len(size), 100 / len(size))
+        axis.hist(
+            size.clip(min=low), edges.tolist(), weights=share, histtype="step", label=name, **style
+        )
+    axis.axvline(threshold, color="0.4", linestyle=":")
+    axis.set_xscale("log")
+    axis.set_ylabel("share of entries, %")
+    _title(axis, sizes, threshold)
+
+
+def _spectrum(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> None:
+    for name, style in lines(sizes):
+        means = numpy.sort(sizes[name], axis=1)[:, ::-1].mean(axis=0)
+        shown = means[means >= threshold / 100]
+        axis.plot(numpy.arange(1, len(shown) + 1), shown, marker=".", **style)
+    axis.axhline(threshold, color="0.4", linestyle=":")
+    axis.set_yscale("log")
+    axis.set_xlabel("rank")
+    _title(axis, sizes, threshold)
+
+
+def _title(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> None:
+    shares = [
+        f"{name}: {100 * (size < threshold).mean():.1f}% below {threshold:g}"
+        for name, size in sizes.items()
+    ]
+    axis.set_title("\n".join(shares), fontsize=10)
+    open_frame(axis)

@@ -1,0 +1,178 @@
+"""Loss and decision surfaces, as contours and in relief."""
+
+from typing import NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jacfast.evaluation.surfaces import Surface
+from jacfast.plots.style import new_figure
+
+Grid = dict[str, dict[str, Surface]]
+LABELS = {"loss": "cross-entropy", "decision": "S = z_y - max z_k (0: boundary)"}
+COLOURMAPS = {"loss": "cividis_r", "decision": "RdBu"}
+UNITS = {"input": "units of x (L2)", "parameter": "1: norm of the weights"}
+LEVELS = 16
+Kind = tuple[str, str]  # what it is of, in which space
+
+
+class Scale(NamedTuple):
+    """What all surfaces of a kind share."""
+
+    low: float
+    high: float
+    norm: Normalize
+
+
+def contour_figure(grid: Grid) -> Figure:
+    """Draw surfaces as filled contours, with one colour scale for all of a kind and space.
+
+    For the decision function the boundary S = 0 is a thick line, and in input space an arrow leads
+    from the image along the first direction to where S becomes negative, with its length.
+
+    Args:
+        grid: surfaces by row and column, from `input_surface` or `parameter_surface`.
+
+    Raises:
+        ValueError: the rows have different columns, or a surface is one of labels.
+
+    Source: Yu, Liu, Wang & Chen, figures 1 to 4, 6, 7, 9.
+    """
+    _check(grid)
+    rows, columns = len(grid), len(next(iter(grid.values())))
+    scales = _scales(grid)
+    figure = new_figure(rows * (8.6 / max(columns, 2) + 0.45) + 0.75)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    drawn: dict[Kind, tuple] = {}
+    for axis_row, (row, surfaces) in zip(axes, grid.items(), strict=True):
+        for axis, (column, surface) in zip(axis_row, surfaces.items(), strict=True):
+            picture = _contours(axis, surface, scales[_kind(surface)])
+            axis.set_title(f"{row}\n{column}", fontsize=10)
+            drawn.setdefault(_kind(surface), (picture, []))[1].append(axis)
+            axis.set_xlabel(f"a, {UNITS[surface.space]}", fontsize=9)
+        axis_row[0].set_ylabel("b")
+    _bars(figure, drawn)
+    return figure
+
+
+def relief_figure(grid: Grid) -> Figure:
+    """Draw surfaces in relief, with one height and colour scale for all of a kind and space.
+
+    The boundary S = 0 is a black line. Args, Raises: as for `contour_figure`.
+
+    Source: Yu, Liu, Wang & Chen, figures 1 to 3, 6, 7.
+    """
+    _check(grid)
+    rows, columns = len(grid), len(next(iter(grid.values())))
+    scales = _scales(grid)
+    figure = new_figure(rows * min(8.6 / columns, 4.2) + 0.75)
+    drawn: dict[Kind, tuple] = {}
+    for i, (row, surfaces) in enumerate(grid.items()):
+        for j, (column, surface) in enumerate(surfaces.items()):
+            axis = figure.add_subplot(rows, columns, i * columns + j + 1, projection="3d")
+            picture = _relief(axis, surface, scales[_kind(surface)])
+            axis.set_title(f"{row}\n{column}", fontsize=10)
+            drawn.setdefault(_kind(surface), (picture, []))[1].append(axis)
+    _bars(figure, drawn)
+    return figure
+
+
+def crossing(surface: Surface) -> float | None:
+    """Return where along a >= 0, at b = 0, the decision function first is not positive."""
+    middle = len(surface.steps) // 2
+    steps, values = surface.steps[middle:].tolist(), surface.values[middle:, middle].tolist()
+    if values[0] <= 0:
+        return None
+    for i in range(1, len(values)):
+        if values[i] <= 0:
+            share = values[i - 1] / (values[i - 1] - values[i])
+            return steps[i - 1] + share * (steps[i] - steps[i - 1])
+    return None
+
+
+def _check(grid: Grid) -> None:
+    columns = [list(row) for row in grid.values()]
+    if not columns or not columns[0] or any(row != columns[0] for row in columns):
+        raise ValueError(f"grid must have rows with the same columns; got {columns}")
+    for row in grid.values():
+        for name, surface in row.items():
+            if surface.of not in LABELS:
+                raise ValueError(f"grid must hold losses or decision functions; {name!r} does not")
+
+
+def _kind(surface: Surface) -> Kind:
+    return surface.of, surface.space
+
+
+def _scales(grid: Grid) -> dict[Kind, Scale]:
+    values: dict[Kind, list] = {}
+    for row in grid.values():
+        for surface in row.values():
+            values.setdefault(_kind(surface), []).append(surface.values.flatten())
+    return {kind: _scale(kind[0], torch.cat(parts)) for kind, parts in values.items()}
+
+
+def _scale(of: str, values: torch.Tensor) -> Scale:
+    finite = values[values.isfinite()].tolist() or [0.0]
+    low, high = min(finite), max(finite)
+    if high == low:
+        high = low + 1
+    end = max(-low, high)  # the colours of S part at 0
+    return Scale(low, high, Normalize(-end, end) if of == "decision" else Normalize(low, high))
+
+
+def _bars(figure: Figure, drawn: dict[Kind, tuple]) -> None:
+    for (of, space), (picture, where) in drawn.items():
+        label = LABELS[of] if len(drawn) == 1 else f"{LABELS[of]}, {space} space"
+        figure.colorbar(picture, ax=where, label=label, location="bottom", shrink=0.8, aspect=40)
+
+
+def _contours(axis: Axes, surface: Surface, scale: Scale):
+    steps, values = surface.steps.numpy(), surface.values.T.numpy()
+    levels = MaxNLocator(LEVELS).tick_values(scale.low, scale.high)
+    picture = axis.contourf(
+        steps, steps, values, levels=levels, cmap=COLOURMAPS[surface.of], norm=scale.norm
+    )
+    axis.contour(steps, steps, values, levels=levels, colors="black", linewidths=0.3)
+    axis.plot(0, 0, "o", color="black", markersize=4)
+    axis.set_aspect("equal")
+    if surface.of == "decision":
+        axis.contour(steps, steps, values, levels=[0.0], colors="black", linewidths=2.2)
+        end = crossing(surface) if surface.space == "input" else None
+        if end is not None:
+            _arrow(axis, end)
+    return picture
+
+
+def _relief(axis, surface: Surface, scale: Scale):
+    a, b = torch.meshgrid(surface.steps, surface.steps, indexing="ij")
+    picture = axis.plot_surface(
+        a.numpy(),
+        b.numpy(),
+        surface.values.numpy(),
+        cmap=COLOURMAPS[surface.of],
+        norm=scale.norm,
+        edgecolor="black",
+        linewidth=0.15,
+    )
+    if surface.of == "decision" and surface.values.min() < 0 < surface.values.max():
+        axis.contour(
+            a.numpy(), b.numpy(), surface.values.numpy(), levels=[0.0], colors="black", zorder=9
+        )
+    axis.set_zlim(scale.low, scale.high)
+    axis.set_xlabel(f"a, {UNITS[surface.space]}", fontsize=9)
+    axis.set_ylabel("b")
+    axis.set_box_aspect((4, 4, 3), zoom=0.92)
+    return picture
+
+
+def _arrow(axis: Axes, end: float) -> None:
+    style = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
+    axis.annotate("", xy=(end, 0), xytext=(0, 0), arrowprops=style)
+    box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.0}
+    axis.annotate(
+        f"{end:.2f}", (0, 0), (0, 6), textcoords="offset points", fontsize=9, bbox=box, ha="right"
+    )

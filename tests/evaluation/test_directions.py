@@ -1,0 +1,104 @@
+"""Directions: unit gradients against torch.func, planes, scaled random weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jacfast.evaluation import input_direction, parameter_directions, plane
+from tests.nets import NETS, build, draw
+
+GRADIENTS = {
+    "loss": lambda z, y: F.cross_entropy(z[None], y[None]),
+    "least_likely": lambda z, y: -F.cross_entropy(z[None], z.argmin()[None]),
+    "margin": lambda z, y: z[torch.arange(len(z)) != y].max() - z[y],
+}
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+@pytest.mark.parametrize("name", NETS)
+def test_gradients(name, kind):
+    model, x = build(name, 5)
+    model.eval()
+    y = torch.arange(5) % 5
+    for got, s, k in zip(input_direction(model, x, y, kind), x, y, strict=True):
+        loss, size = GRADIENTS[kind], s.shape
+        g = torch.func.grad(lambda s, k=k, loss=loss: loss(model(s[None])[0].flatten(), k))(s)
+        torch.testing.assert_close(got, (g / g.norm()).view(size))
+
+
+def test_a_saturated_softmax_still_has_a_direction():
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    bias, x, y = torch.tensor([900.0, 0.0, 40.0]), torch.zeros(1, 2), torch.tensor([0])
+
+    def model(x):
+        return x @ weight.T + bias
+
+    got = input_direction(model, x, y, "loss")  # all but class 2 underflows: e_2 - e_0
+    torch.testing.assert_close(got, torch.tensor([[0.0, 1.0]]))
+    got = input_direction(model, x, y, "least_likely")  # label 1, all others but class 0 underflow
+    torch.testing.assert_close(got, torch.tensor([[-1.0, 1.0]]) / 2**0.5)
+
+
+def test_random_directions_follow_the_seed_alone():
+    model, x = build("cnn", 3)
+    y, state = torch.tensor([0, 1, 2]), torch.get_rng_state()
+    one, two = (input_direction(model, x, y, seed=seed) for seed in (1, 2))
+    assert torch.equal(one, input_direction(model, x, y, seed=1))
+    assert torch.equal(one[0], one[2])
+    assert not torch.allclose(one, two)
+    torch.testing.assert_close(one.flatten(1).norm(dim=1), torch.ones(3, dtype=torch.float64))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_plane():
+    first, second = draw(2, 3), draw(2, 3, seed=2)
+    got = plane(first, second).flatten(1)
+    torch.testing.assert_close(got @ got.T, torch.eye(2, dtype=torch.float64))
+    torch.testing.assert_close(got[0], first.flatten() / first.norm())
+    assert got[1] @ second.flatten() > 0
+    rest = second.flatten() - got.T @ (got @ second.flatten())
+    assert rest.norm() < 1e-12
+
+
+def test_filters():
+    model, _ = build("conv_batch_norm")
+    for direction in parameter_directions(model):
+        for name, p in model.named_parameters():
+            if p.dim() < 2:
+                assert not bool(direction[name].any())
+            else:
+                sizes = direction[name].flatten(1).norm(dim=1)
+                torch.testing.assert_close(sizes, p.detach().flatten(1).norm(dim=1))
+
+
+def test_plain():
+    model, _ = build("mlp")
+    one, two = parameter_directions(model, scale="plain", seed=3)
+    want = torch.cat([p.detach().flatten() for p in model.parameters()])
+    flat = [torch.cat([d.flatten() for d in direction.values()]) for direction in (one, two)]
+    torch.testing.assert_close(flat[0].norm(), want.norm())
+    assert abs(torch.cosine_similarity(*flat, dim=0)) < 0.5
+    assert bool((flat[0] != 0).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, x, y: input_direction(m, x, y, "up"), ValueError, "kind must be one of random"),
+        (lambda m, x, y: input_direction(m, 0 * x, y + 9, "loss"), ValueError, "y must lie in"),
+        (
+            lambda m, x, y: input_direction(lambda x: 0 * x, x, y, "margin"),
+            ValueError,
+            "gradient of kind='margin' must be finite and not zero",
+        ),
+        (lambda m, x, y: plane(x, 3 * x), ValueError, "they are parallel"),
+        (lambda m, x, y: plane(x, 0 * x), ValueError, "they are parallel"),
+        (lambda m, x, y: plane(x, x[0]), ValueError, "must have one shape"),
+        (lambda m, x, y: parameter_directions(m, scale="x"), ValueError, "scale must be one of"),
+        (lambda m, x, y: parameter_directions(lambda x: x), TypeError, "model must be a torch.nn"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call(nn.Linear(3, 3).double(), draw(1, 3), torch.tensor([0]))

@@ -1,0 +1,102 @@
+"""Surfaces: each point against the model called there."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from jacfast.evaluation import input_surface, parameter_directions, parameter_surface, plane
+from jacfast.evaluation.surfaces import VALUES
+from tests.nets import NETS, build, draw
+
+
+def value(z, y, of):
+    if of == "loss":
+        return float(F.cross_entropy(z, y))
+    keep = torch.arange(z.shape[1]) != y[0]
+    return float({"decision": z[0, y[0]] - z[0, keep].max(), "label": z[0].argmax()}[of])
+
+
+@pytest.mark.parametrize("of", VALUES)
+@pytest.mark.parametrize("name", NETS)
+def test_input(name, of):
+    model, x = build(name, 1)
+    model.eval()
+    y = torch.tensor([2])
+    directions = plane(draw(*x.shape[1:]), draw(*x.shape[1:], seed=2))
+    got = input_surface(model, x, y, directions, 0.7, of=of, points=17)  # more than one batch
+    assert got.values.shape == (17, 17)
+    assert got.steps[8] == 0
+    assert got.steps[-1] == -got.steps[0] == 0.7
+    for i, j in ((0, 0), (3, 11), (8, 8), (16, 2)):
+        a, b = got.steps[i], got.steps[j]
+        z = model(x + a * directions[0] + b * directions[1]).detach().flatten(1)
+        assert float(got.values[i, j]) == pytest.approx(value(z, y, of), abs=1e-12)
+
+
+@pytest.mark.parametrize("of", ["loss", "decision"])
+def test_parameters(of):
+    model, x = build("cnn", 3)
+    y = torch.tensor([2, 0, 1])
+    directions = parameter_directions(model, scale="plain")
+    got = parameter_surface(model, x, y, directions, 0.5, of=of, points=5)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p += got.steps[1] * directions[0][name] + got.steps[4] * directions[1][name]
+    z = model(x).detach()
+    want = sum(value(z[i : i + 1], y[i : i + 1], of) for i in range(3)) / 3
+    assert float(got.values[1, 4]) == pytest.approx(want, rel=1e-12)
+
+
+class Fragile(nn.Module):
+    """Fail at the third call."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = nn.Linear(3, 2), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("the third call")
+        return self.layer(x)
+
+
+def test_parameters_are_as_before_also_after_an_exception():
+    model = Fragile().train()
+    own = dict(model.named_parameters())
+    copies = {name: p.detach().clone() for name, p in own.items()}
+    with pytest.raises(RuntimeError, match="the third call"):
+        parameter_surface(
+            model, draw(2, 3).float(), torch.tensor([0, 1]), parameter_directions(model)
+        )
+    assert model.training
+    for name, p in model.named_parameters():
+        assert p is own[name]
+        assert torch.equal(p, copies[name])
+        assert p.requires_grad
+        assert p.grad is None
+
+
+TWO = torch.eye(3)[:2].double()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x, y: input_surface(m, x, y, TWO, 0.0), "extent must be finite and > 0"),
+        (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, points=4), "points must be odd"),
+        (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, of="x"), "of must be one of loss"),
+        (lambda m, x, y: input_surface(m, x, y, TWO[:1], 1.0), r"directions must be \[2, ...\]"),
+        (lambda m, x, y: input_surface(m, x, y + 7, TWO, 1.0, of="loss"), "y must lie in 0"),
+        (
+            lambda m, x, y: input_surface(m, draw(2, 3), torch.tensor([0, 1]), TWO, 1.0),
+            "one sample",
+        ),
+        (lambda m, x, y: parameter_surface(m, x, y, [{}, {}]), "directions must be two"),
+        (lambda m, x, y: parameter_surface(m, x, y, [], of="label"), "of must be loss or decision"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(nn.Linear(3, 3).double(), draw(1, 3), torch.tensor([0]))

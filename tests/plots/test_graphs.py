@@ -1,0 +1,134 @@
+"""Curves, spectra, maps and rows of images: what is drawn is what was given."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from jacfast import deepfool, models
+from jacfast.evaluation import Roc
+from jacfast.plots import (
+    accuracy_figure,
+    map_figure,
+    perturbation_figure,
+    png,
+    roc_figure,
+    spectra_figure,
+)
+
+
+def roc(auc, *points):
+    x, y = torch.tensor(points, dtype=torch.float64).T
+    return Roc(x, y, auc)
+
+
+ONE = {0: roc(0.75, (0, 0), (0, 0.5), (0.5, 1), (1, 1)), 2: roc(0.5, (0, 0), (1, 1))}
+TWO = {0: roc(1.0, (0, 0), (0, 1), (1, 1)), 1: roc(0.5, (0, 0), (1, 1))}
+
+
+def test_accuracy():
+    figure = accuracy_figure([0, 0.1, 0.3], {"a": [1, 0.5, 0], "b": [0.9, 0.8, 0.7]}, reference=0.4)
+    axis = figure.axes[0]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert drawn["a"] == [[0, 100], [0.1, 50], [0.3, 0]]
+    upright = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"]
+    assert upright == pytest.approx([0.08, 0.2])  # 1.0 eps_ref lies beyond
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["a", "b"]
+    png(figure)
+
+
+def test_roc():
+    figure = roc_figure({"first": ONE, "second": TWO})
+    (axis,) = figure.axes  # class 0 alone is in both
+    drawn = [line.get_xydata().tolist() for line in axis.lines if "AUC" in line.get_label()]
+    assert drawn[0] == [[0, 0], [0, 0.5], [0.5, 1], [1, 1]]
+    assert axis.get_legend().get_texts()[0].get_text() == "first: AUC 0.7500"
+    assert len([a for a in roc_figure({"first": ONE}).axes if a.get_title()]) == 2
+
+
+def test_spectra():
+    entries = {"m": torch.tensor([[0.0, 1e-9], [0.5, -2.0]])}
+    values = {"m": torch.tensor([[1.0, -4.0, 0.0], [2.0, 0.0, 0.0]])}
+    figure = spectra_figure(entries, values, threshold=0.01)
+    left, right = figure.axes
+    assert left.get_title() == "m: 50.0% below 0.01"
+    assert right.get_title() == "m: 50.0% below 0.01"
+    assert right.lines[0].get_xydata().tolist() == [[1, 3.0], [2, 0.5]]
+    corners = left.patches[0].get_xy()
+    assert corners[:, 1].max() == pytest.approx(50)  # the two below the threshold share a bar
+    heights = np.unique(corners[:, 1].round(6))
+    assert heights.tolist() == [0, 25, 50]
+    png(figure)
+
+
+def test_zeros_only():
+    zero = {"m": torch.zeros(1, 3)}
+    png(spectra_figure(zero, zero))
+
+
+def test_maps():
+    x = torch.rand(2, 3, 4, 4)
+    gradient = torch.zeros(2, 3, 4, 4)
+    gradient[0, :, 1, 2] = torch.tensor([3.0, 0.0, -6.0])
+    figure = map_figure(x, {"m": gradient})
+    drawn = figure.axes[1].images[0]
+    assert drawn.get_array()[1, 2] == -1.0
+    assert drawn.get_clim() == (-6.0, 6.0)
+    assert figure.axes[1].texts[0].get_text() == "2-norm 6.71"
+    png(figure)
+
+
+def attacked(channels=1):
+    torch.manual_seed(0)
+    x, net = torch.rand(6, channels, 8, 8), models.mlp(64 * channels, 16, 4).eval()
+    found = deepfool(net, x)
+    longer = dataclasses.replace(found, norm=3 * found.norm)
+    return x, found, longer
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rows(channels):
+    x, found, longer = attacked(channels)
+    figure = perturbation_figure(x, found.before, {"plain": found, "hard": longer}, rows=2)
+    tags = [text.get_text() for axis in figure.axes for text in axis.texts]
+    ratio = float(found.norm[0] / x[0].norm())
+    assert f"{ratio:.2g}" in tags
+    assert f"{3 * ratio:.2g} (3x)" in tags
+    assert sum(bool(axis.images) for axis in figure.axes) == 2 * 5
+    png(figure)
+
+
+def test_no_row_to_show():
+    x, found, _ = attacked()
+    figure = perturbation_figure(x, found.before + 1, {"m": found})
+    assert figure.get_suptitle().startswith("no image is classified correctly")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: accuracy_figure([0, 1], {"a": [1.0]}), "curves must have a value for each of 2"),
+        (lambda: roc_figure({}), "classes must be among"),
+        (lambda: roc_figure({"a": ONE, "b": TWO}, [2]), r"classes must be among \[0\]"),
+        (lambda: spectra_figure({}, {}), "must hold one model"),
+        (
+            lambda: spectra_figure({"a": torch.ones(2)}, {"a": torch.ones(2)}),
+            r"eigenvalues must be \[N, D\]",
+        ),
+        (lambda: map_figure(torch.ones(1, 1, 2, 2), {}), "maps must hold one"),
+        (
+            lambda: map_figure(torch.ones(1, 1, 2, 2), {"m": torch.ones(1, 2, 2)}),
+            "maps must have the shape of x",
+        ),
+        (
+            lambda: map_figure(torch.ones(1, 2, 2, 2), {"m": torch.ones(1, 2, 2, 2)}),
+            "x must hold images",
+        ),
+        (lambda: perturbation_figure(torch.ones(1, 1, 2, 2), torch.ones(1), {}), "results must"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
