@@ -1,14 +1,15 @@
 """Each picture of `jacfast plot`, from models and test images to the figure."""
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from jacfast import evaluation, plots
-from jacfast.attacks import DeepFoolResult, deepfool, fgsm
+from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.fgsm import fgsm
+from jacfast.commands.subject import Subject
 from jacfast.evaluation import Surface
 from jacfast.evaluation.directions import DIRECTIONS
 
@@ -21,38 +22,6 @@ TITLES = {
     "least_likely": "CE, least likely",
     "margin": "margin loss",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What a picture is of."""
-
-    models: dict[str, nn.Module]
-    x: Tensor  # [N, 1 or 3, H, W]
-    y: Tensor  # [N]
-    image: int | None  # the one whose surroundings are drawn; None: one that all models know
-
-    def attacked(self, x: Tensor) -> dict[str, DeepFoolResult]:
-        return {name: deepfool(model, x) for name, model in self.models.items()}
-
-    def known(self) -> Tensor:
-        """Return which images all models classify correctly, those of new classes first."""
-        labels = [evaluation.predict(model, self.x).argmax(dim=1) for model in self.models.values()]
-        right = torch.stack([label == self.y for label in labels]).all(dim=0)
-        return right.nonzero().flatten()
-
-    def one(self) -> tuple[Tensor, Tensor]:
-        """Return the image [1, ...] and its label [1]."""
-        known = self.known().tolist()
-        if self.image is None and not known:
-            raise ValueError("no test image is classified correctly by every model")
-        i = known[0] if self.image is None else self.image
-        if i not in known:
-            raise ValueError(
-                f"--image must be below {len(self.x)} and one that every model classifies "
-                f"correctly, {known[0] if known else 'none'} for example; got {i}"
-            )
-        return self.x[i : i + 1], self.y[i : i + 1]
 
 
 def perturbations(subject: Subject) -> Figure:
@@ -143,7 +112,7 @@ def spectra(subject: Subject) -> Figure:
     for name, model in subject.models.items():
         entries[name] = evaluation.decision_gradient(model, subject.x, subject.y)
         eigenvalues[name] = evaluation.hessian_eigenvalues(model, x, y, step=STEP)
-    second = f"eigenvalue of the Hessian of S, by differences of ±{STEP:g}"
+    second = f"eigenvalue of the Hessian of S\n(by differences of ±{STEP:g})"
     return plots.spectra_figure(entries, eigenvalues, second=second)
 
 

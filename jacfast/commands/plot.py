@@ -54,7 +54,8 @@ def plot(
     """Draw, and write the file."""
     from jacfast import data as datasets
     from jacfast import models
-    from jacfast.commands.pictures import PICTURES, Subject
+    from jacfast.commands.pictures import PICTURES
+    from jacfast.commands.subject import Subject
     from jacfast.plots import png
 
     if samples < 1:

@@ -3,13 +3,14 @@
 from jacfast.evaluation.accuracies import accuracy, accuracy_curve, reference_epsilon
 from jacfast.evaluation.bounds import Bounds, distance_bounds
 from jacfast.evaluation.decision import curvature, decision_function, decision_gradient
-from jacfast.evaluation.directions import input_direction, parameter_directions, plane
+from jacfast.evaluation.directions import input_direction, plane
 from jacfast.evaluation.hessian import hessian_eigenvalues
 from jacfast.evaluation.jacobians import Statistics, jacobian_norm, jacobian_statistics
 from jacfast.evaluation.predict import predict
 from jacfast.evaluation.rho import rho_adv, rho_of
 from jacfast.evaluation.roc import Roc, roc_curves
 from jacfast.evaluation.surfaces import Surface, input_surface, parameter_surface
+from jacfast.evaluation.weights import parameter_directions
 
 __all__ = [
     "Bounds",

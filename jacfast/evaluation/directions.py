@@ -1,14 +1,13 @@
-"""Directions along which surfaces are drawn, in input and in parameter space."""
+"""Directions in input space, along which surfaces are drawn."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jacfast.evaluation.decision import against_runner_up
 from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
 from jacfast.vjp import pull_back
 
 DIRECTIONS = ("random", "loss", "least_likely", "margin")
-SCALES = ("filter", "plain")
 
 
 def input_direction(
@@ -44,7 +43,9 @@ def input_direction(
         raise ValueError(f"kind must be one of {', '.join(DIRECTIONS)}; got {kind!r}")
     if kind == "random":
         shape = (1, *x.shape[1:])
-        drawn = torch.randn(shape, generator=_source(seed), dtype=torch.float64)
+        drawn = torch.randn(
+            shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
         return (drawn / drawn.norm()).to(x).expand_as(x)
     with quiet(model), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
@@ -89,63 +90,3 @@ def plane(first: Tensor, second: Tensor) -> Tensor:
         raise ValueError("first and second must be finite and span a plane; they are parallel")
     b = b / b.norm()
     return torch.stack([a, b - (a @ b) * a]).view(2, *first.shape).to(first.dtype)
-
-
-def parameter_directions(
-    model: nn.Module, *, scale: str = "filter", seed: int = 0
-) -> list[dict[str, Tensor]]:
-    """Return two random directions in parameter space, by the names of the parameters.
-
-    Both are standard normal at first. ``scale="filter"``: each filter (index of the first
-    dimension) is scaled to the norm of the model's filter, and parameters of fewer than two
-    dimensions (biases, normalisation) are left out (zero). ``scale="plain"``: the direction as a
-    whole is scaled to the norm of all parameters. So a coordinate of 1 is a change as large as the
-    weights themselves.
-
-    Args:
-        model: an nn.Module with floating-point parameters.
-        scale: ``filter`` or ``plain``.
-        seed: of the draw; the global random state is not touched.
-
-    Raises:
-        TypeError: model is no nn.Module. ValueError: scale is unknown.
-
-    Source: Li, Xu, Taylor, Studer & Goldstein 2018 (arXiv 1712.09913), section 4; Goodfellow,
-    Vinyals & Saxe 2015.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    if scale not in SCALES:
-        raise ValueError(f"scale must be one of {', '.join(SCALES)}; got {scale!r}")
-    source = _source(seed)
-    return [_parameter_direction(dict(model.named_parameters()), scale, source) for _ in range(2)]
-
-
-def _parameter_direction(
-    parameters: dict[str, nn.Parameter], scale: str, source: torch.Generator
-) -> dict[str, Tensor]:
-    drawn = {
-        name: torch.randn(p.shape, generator=source, dtype=torch.float64).to(p)
-        for name, p in parameters.items()
-    }
-    own = {name: p.detach() for name, p in parameters.items()}
-    if scale == "plain":
-        factor = _norm(own) / _norm(drawn)
-        return {name: factor.to(d) * d for name, d in drawn.items()}
-    return {name: _like_filters(d, own[name]) for name, d in drawn.items()}
-
-
-def _norm(tensors: dict[str, Tensor]) -> Tensor:
-    return torch.stack([t.double().norm().cpu() for t in tensors.values()]).norm()
-
-
-def _like_filters(drawn: Tensor, own: Tensor) -> Tensor:
-    if own.dim() < 2:
-        return torch.zeros_like(drawn)
-    rows = drawn.flatten(1)
-    size = own.flatten(1).norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True)
-    return (rows * size).view_as(drawn)
-
-
-def _source(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

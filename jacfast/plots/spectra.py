@@ -3,6 +3,7 @@
 import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from jacfast.plots.style import legend_below, lines, new_figure, open_frame
@@ -46,7 +47,7 @@ def spectra_figure(
     _histogram(left, {name: _sizes(values) for name, values in entries.items()}, threshold)
     left.set_xlabel("|entry of the Jacobian|, logit per unit of x")
     _spectrum(right, {name: _sizes(values) for name, values in eigenvalues.items()}, threshold)
-    right.set_ylabel(f"|{second}|", fontsize=9)
+    right.set_xlabel(f"rank of the {second}", fontsize=9)
     legend_below(figure, left)
     return figure
 
@@ -78,7 +79,8 @@ def _spectrum(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> 
         axis.plot(numpy.arange(1, len(shown) + 1), shown, marker=".", **style)
     axis.axhline(threshold, color="0.4", linestyle=":")
     axis.set_yscale("log")
-    axis.set_xlabel("rank")
+    axis.set_ylabel("|eigenvalue|, logit per squared unit of x")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _title(axis, sizes, threshold)
 
 

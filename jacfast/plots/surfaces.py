@@ -1,30 +1,18 @@
 """Loss and decision surfaces, as contours and in relief."""
 
-from typing import NamedTuple
-
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from jacfast.evaluation.surfaces import Surface
+from jacfast.plots.scales import Grid, Kind, Scale, kind, scales
 from jacfast.plots.style import new_figure
 
-Grid = dict[str, dict[str, Surface]]
 LABELS = {"loss": "cross-entropy", "decision": "S = z_y - max z_k (0: boundary)"}
 COLOURMAPS = {"loss": "cividis_r", "decision": "RdBu"}
 UNITS = {"input": "units of x (L2)", "parameter": "1: norm of the weights"}
 LEVELS = 16
-Kind = tuple[str, str]  # what it is of, in which space
-
-
-class Scale(NamedTuple):
-    """What all surfaces of a kind share."""
-
-    low: float
-    high: float
-    norm: Normalize
 
 
 def contour_figure(grid: Grid) -> Figure:
@@ -43,15 +31,15 @@ def contour_figure(grid: Grid) -> Figure:
     """
     _check(grid)
     rows, columns = len(grid), len(next(iter(grid.values())))
-    scales = _scales(grid)
-    figure = new_figure(rows * (8.6 / max(columns, 2) + 0.45) + 0.75)
+    shared = scales(grid)
+    figure = new_figure(rows * (8.6 / max(columns, 2) + 0.8) + 0.75)
     axes = figure.subplots(rows, columns, squeeze=False)
     drawn: dict[Kind, tuple] = {}
     for axis_row, (row, surfaces) in zip(axes, grid.items(), strict=True):
         for axis, (column, surface) in zip(axis_row, surfaces.items(), strict=True):
-            picture = _contours(axis, surface, scales[_kind(surface)])
+            picture = _contours(axis, surface, shared[kind(surface)])
             axis.set_title(f"{row}\n{column}", fontsize=10)
-            drawn.setdefault(_kind(surface), (picture, []))[1].append(axis)
+            drawn.setdefault(kind(surface), (picture, []))[1].append(axis)
             axis.set_xlabel(f"a, {UNITS[surface.space]}", fontsize=9)
         axis_row[0].set_ylabel("b")
     _bars(figure, drawn)
@@ -67,15 +55,15 @@ def relief_figure(grid: Grid) -> Figure:
     """
     _check(grid)
     rows, columns = len(grid), len(next(iter(grid.values())))
-    scales = _scales(grid)
+    shared = scales(grid)
     figure = new_figure(rows * min(8.6 / columns, 4.2) + 0.75)
     drawn: dict[Kind, tuple] = {}
     for i, (row, surfaces) in enumerate(grid.items()):
         for j, (column, surface) in enumerate(surfaces.items()):
             axis = figure.add_subplot(rows, columns, i * columns + j + 1, projection="3d")
-            picture = _relief(axis, surface, scales[_kind(surface)])
+            picture = _relief(axis, surface, shared[kind(surface)])
             axis.set_title(f"{row}\n{column}", fontsize=10)
-            drawn.setdefault(_kind(surface), (picture, []))[1].append(axis)
+            drawn.setdefault(kind(surface), (picture, []))[1].append(axis)
     _bars(figure, drawn)
     return figure
 
@@ -101,27 +89,6 @@ def _check(grid: Grid) -> None:
         for name, surface in row.items():
             if surface.of not in LABELS:
                 raise ValueError(f"grid must hold losses or decision functions; {name!r} does not")
-
-
-def _kind(surface: Surface) -> Kind:
-    return surface.of, surface.space
-
-
-def _scales(grid: Grid) -> dict[Kind, Scale]:
-    values: dict[Kind, list] = {}
-    for row in grid.values():
-        for surface in row.values():
-            values.setdefault(_kind(surface), []).append(surface.values.flatten())
-    return {kind: _scale(kind[0], torch.cat(parts)) for kind, parts in values.items()}
-
-
-def _scale(of: str, values: torch.Tensor) -> Scale:
-    finite = values[values.isfinite()].tolist() or [0.0]
-    low, high = min(finite), max(finite)
-    if high == low:
-        high = low + 1
-    end = max(-low, high)  # the colours of S part at 0
-    return Scale(low, high, Normalize(-end, end) if of == "decision" else Normalize(low, high))
 
 
 def _bars(figure: Figure, drawn: dict[Kind, tuple]) -> None:
@@ -159,6 +126,7 @@ def _relief(axis, surface: Surface, scale: Scale):
         linewidth=0.15,
     )
     if surface.of == "decision" and surface.values.min() < 0 < surface.values.max():
+        axis.computed_zorder = False  # the boundary on top of the surface
         axis.contour(
             a.numpy(), b.numpy(), surface.values.numpy(), levels=[0.0], colors="black", zorder=9
         )

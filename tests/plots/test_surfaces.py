@@ -66,6 +66,7 @@ def test_relief_has_the_heights():
     figure = relief_figure({"a": {"S": surface()}, "b": {"S": surface(slope=0.1, start=0.0)}})
     one, two = panels(figure)
     assert one.get_zlim() == two.get_zlim() == (-1.0, 7.0)
+    assert len(one.collections) == len(two.collections) == 2  # the surface and its boundary
     png(figure)
 
 

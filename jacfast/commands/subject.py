@@ -1,0 +1,42 @@
+"""The models and images of a picture."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from jacfast.attacks import DeepFoolResult
+from jacfast.attacks.deepfool import deepfool
+from jacfast.evaluation.predict import predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a picture is of."""
+
+    models: dict[str, nn.Module]
+    x: Tensor  # [N, 1 or 3, H, W]
+    y: Tensor  # [N]
+    image: int | None  # the one whose surroundings are drawn; None: one that all models know
+
+    def attacked(self, x: Tensor) -> dict[str, DeepFoolResult]:
+        return {name: deepfool(model, x) for name, model in self.models.items()}
+
+    def known(self) -> Tensor:
+        """Return which images all models classify correctly, those of new classes first."""
+        labels = [predict(model, self.x).argmax(dim=1) for model in self.models.values()]
+        right = torch.stack([label == self.y for label in labels]).all(dim=0)
+        return right.nonzero().flatten()
+
+    def one(self) -> tuple[Tensor, Tensor]:
+        """Return the image [1, ...] and its label [1]."""
+        known = self.known().tolist()
+        if self.image is None and not known:
+            raise ValueError("no test image is classified correctly by every model")
+        i = known[0] if self.image is None else self.image
+        if i not in known:
+            raise ValueError(
+                f"--image must be below {len(self.x)} and one that every model classifies "
+                f"correctly, {known[0] if known else 'none'} for example; got {i}"
+            )
+        return self.x[i : i + 1], self.y[i : i + 1]
