@@ -23,7 +23,7 @@ class Subject:
         return {name: deepfool(model, x) for name, model in self.models.items()}
 
     def known(self) -> Tensor:
-        """Return which images all models classify correctly, those of new classes first."""
+        """Return the indices of the images that all models classify correctly."""
         labels = [predict(model, self.x).argmax(dim=1) for model in self.models.values()]
         right = torch.stack([label == self.y for label in labels]).all(dim=0)
         return right.nonzero().flatten()

@@ -119,9 +119,8 @@ def parameter_surface(
         raise ValueError("of must be loss or decision; the mean of labels says nothing")
     steps = _steps(extent, points, of)
     own = {name: p.detach() for name, p in model.named_parameters()}
-    for direction in directions:
-        if direction.keys() != own.keys() or len(directions) != 2:
-            raise ValueError("directions must be two, each with every parameter of the model")
+    if len(directions) != 2 or any(direction.keys() != own.keys() for direction in directions):
+        raise ValueError("directions must be two, each with every parameter of the model")
     alpha, beta = directions
 
     def value(a: float, b: float) -> float:

@@ -94,6 +94,7 @@ TWO = torch.eye(3)[:2].double()
             "one sample",
         ),
         (lambda m, x, y: parameter_surface(m, x, y, [{}, {}]), "directions must be two"),
+        (lambda m, x, y: parameter_surface(m, x, y, []), "directions must be two"),
         (lambda m, x, y: parameter_surface(m, x, y, [], of="label"), "of must be loss or decision"),
     ],
 )
