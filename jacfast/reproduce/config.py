@@ -53,6 +53,7 @@ class Table:
     base: Training | None
     rows: list[Row]
     remark: str
+    reference: str  # the row whose eps_ref the columns "... ref" take
 
 
 def names() -> list[str]:
@@ -88,7 +89,7 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
             key=key,
             base=None if base is None else Training(**base | less["base"]),
             rows=[_row(dict(row), every, less["every_row"]) for row in rows],
-            **{"remark": "", "seeds": [0], "train_samples": None} | read | smaller,
+            **{"remark": "", "reference": "", "seeds": [0], "train_samples": None} | read | smaller,
         )
     except TypeError as error:
         raise ValueError(f"table {key}: {error}") from error

@@ -1,21 +1,24 @@
 """The columns of a table: what is measured on a trained network."""
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from jacfast.attacks import DeepFoolResult, deepfool
-from jacfast.evaluation import rho_of
+from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
+from jacfast.evaluation.predict import BATCH
 from jacfast.reproduce import parts
-from jacfast.training.measure import BATCH, accuracy, jacobian_norm
 
 
 class Subject:
     """A network and the images that it is measured on; DeepFool runs once for all columns."""
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, samples: int) -> None:
-        self.model, self.x, self.y = model, x, y
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, samples: int, reference: Callable[[], float]
+    ) -> None:
+        self.model, self.x, self.y, self.reference = model, x, y, reference
         self.few, self.labels = x[:samples], y[:samples]
         self._found: DeepFoolResult | None = None
 
@@ -27,24 +30,23 @@ class Subject:
             self._found = DeepFoolResult.cat([deepfool(self.model, part) for part in batches])
         return self._found
 
-    def under(self, name: str, **options) -> float:
-        """Return the accuracy, in percent, under an attack."""
-        attack = parts.attack({"name": name, **options})
-        assert attack is not None
-        pairs = zip(self.few.split(BATCH), self.labels.split(BATCH), strict=True)
-        moved = torch.cat([attack(self.model, x, y) for x, y in pairs])
-        return 100 * accuracy(self.model, moved, self.labels)
+    def under(self, spec: dict[str, Any], eps: float) -> float:
+        """Return the accuracy, in percent, under an attack of that size."""
+        name, options = spec["name"], {k: v for k, v in spec.items() if k != "name"}
+        attack = functools.partial(parts.ATTACKS[name], **options)
+        return 100 * accuracy_curve(self.model, self.few, self.labels, attack, [eps])[0]
 
 
 # name -> figure, in the unit of the papers' tables
 MEASURES: dict[str, Callable[[Subject], float]] = {
     "accuracy": lambda s: 100 * accuracy(s.model, s.x, s.y),
     "rho_adv": lambda s: 100 * rho_of(s.deepfool, s.few),
-    "norm_clean": lambda s: jacobian_norm(s.model, s.few, "jacobian"),
-    "norm_perturbed": lambda s: jacobian_norm(s.model, s.deepfool.adversarial, "jacobian at r"),
+    "norm_clean": lambda s: jacobian_norm(s.model, s.few),
+    "norm_perturbed": lambda s: jacobian_norm(s.model, s.deepfool.adversarial),
 }
-# "fgsm 0.1" is the accuracy under it, with these options beside eps; steps as Yu et al. have them
-UNDER: dict[str, dict] = {
+# "fgsm 0.1" is the accuracy under it, with these options beside eps (steps as Yu et al. have them);
+# "fgsm 0.5 ref" the same at half the table's eps_ref
+UNDER: dict[str, dict[str, Any]] = {
     "fgsm": {"name": "fgsm"},
     "bim": {"name": "bim", "step_size": 0.1},
     "margin": {"name": "bim", "step_size": 0.1, "loss": "margin"},
@@ -62,10 +64,16 @@ def find(column: str) -> Callable[[Subject], float]:
     Raises:
         ValueError: there is no such one.
     """
-    name, _, eps = column.partition(" ")
-    if name in UNDER and eps:
-        return lambda subject: subject.under(**UNDER[name], eps=float(eps))
+    name, *size = column.split()
+    if name in UNDER and len(size) == 1:
+        return lambda subject: subject.under(UNDER[name], float(size[0]))
+    if name in UNDER and size[1:] == ["ref"]:
+        return lambda subject: subject.under(UNDER[name], float(size[0]) * subject.reference())
     if column not in MEASURES:
-        known = [*MEASURES, *(f"{name} EPS" for name in UNDER)]
+        known = [
+            *MEASURES,
+            *(f"{name} EPS" for name in UNDER),
+            *(f"{name} EPS ref" for name in UNDER),
+        ]
         raise ValueError(f"column must be one of {', '.join(known)}; got {column!r}")
     return MEASURES[column]

@@ -1,6 +1,5 @@
 """Reproduce a table: train, measure, compare; the same call goes on where a killed one stopped."""
 
-import copy
 import dataclasses
 import json
 import time
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from jacfast import data, models
+from jacfast.evaluation import reference_epsilon
 from jacfast.files import write_atomically
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Row, Table, Training, load
@@ -52,8 +52,8 @@ def reproduce(
     about = {"table": dataclasses.asdict(table), "quick": quick, "data": split.name}
     _claim(out / "run.json", about)
     split = _on(split, table.train_samples, device)
-    figures = [[_figures(table, i, seed, split, out, device) for i in range(len(table.rows))]
-               for seed in table.seeds]  # fmt: skip
+    runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
+    figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
     rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
     result = about | {"rows": rows, "threads": torch.get_num_threads()}
     write_atomically(json.dumps(result, indent=2).encode(), out / "result.json")
@@ -82,53 +82,72 @@ def _on(split: data.Split, train_samples: int | None, device: str) -> data.Split
     )
 
 
-def _figures(
-    table: Table, i: int, seed: int, split: data.Split, out: Path, device: str
-) -> dict[str, Any]:
-    """Train and measure row i with one seed, or read what an earlier call measured."""
-    row, folder = table.rows[i], out / f"seed{seed}"
-    done = folder / f"row{i}.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    folder.mkdir(exist_ok=True)
-    start = time.perf_counter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = models.load_factory(table.model).to(device)
-    if table.base is not None and not row.fresh:
-        _train(model, table.base, split, folder / "base.pt", seed, "base")
-    if row.training is not None:
-        model = copy.deepcopy(model)
-        _train(model, row.training, split, folder / f"row{i}.pt", seed, row.name)
-    trained = time.perf_counter()
-    subject = Subject(model.eval(), split.test_x, split.test_y, table.samples)
-    found = {
-        "figures": measure(table.columns, subject),
-        "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained},
-    }
-    write_atomically(json.dumps(found).encode(), done)
-    return found
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One seed of a table, in a folder of its own."""
 
+    table: Table
+    seed: int
+    split: data.Split
+    folder: Path
+    device: str
 
-def _train(
-    model: nn.Module, training: Training, split: data.Split, save: Path, seed: int, name: str
-) -> None:
-    """Train in place, or take over what an earlier call trained."""
-    model.train(training.mode == "train")
-    fit(
-        model,
-        split.train_x,
-        split.train_y,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        lr=training.lr,
-        loss=parts.loss(training),
-        seed=seed,
-        save=save,
-        config={"training": json.dumps(dataclasses.asdict(training)), "seed": seed},
-        resume=True,
-        name=name,
-    )
+    def figures(self, i: int) -> dict[str, Any]:
+        """Train and measure row i, or read what an earlier call measured."""
+        done = self.folder / f"row{i}.json"
+        if done.exists():
+            return json.loads(done.read_text())
+        start = time.perf_counter()
+        model = self.trained(i)
+        trained = time.perf_counter()
+        x, y = self.split.test_x, self.split.test_y
+        subject = Subject(model, x, y, self.table.samples, self.reference)
+        found = {
+            "figures": measure(self.table.columns, subject),
+            "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained},
+        }
+        write_atomically(json.dumps(found).encode(), done)
+        return found
+
+    def trained(self, i: int) -> nn.Module:
+        """Return the network of row i, in eval mode; what was trained before is taken over."""
+        row = self.table.rows[i]
+        self.folder.mkdir(exist_ok=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = models.load_factory(self.table.model).to(self.device)
+        if self.table.base is not None and not row.fresh:
+            self._train(model, self.table.base, self.folder / "base.pt", "base")
+        if row.training is not None:
+            self._train(model, row.training, self.folder / f"row{i}.pt", row.name)
+        return model.eval()
+
+    def reference(self) -> float:
+        """Return eps_ref of the row that the table names for it."""
+        file = self.folder / "reference.json"
+        if not file.exists():
+            i = [row.name for row in self.table.rows].index(self.table.reference)
+            few = slice(self.table.samples)
+            x, y = self.split.test_x[few], self.split.test_y[few]
+            write_atomically(json.dumps(reference_epsilon(self.trained(i), x, y)).encode(), file)
+        return json.loads(file.read_text())
+
+    def _train(self, model: nn.Module, training: Training, save: Path, name: str) -> None:
+        model.train(training.mode == "train")
+        fit(
+            model,
+            self.split.train_x,
+            self.split.train_y,
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            lr=training.lr,
+            loss=parts.loss(training),
+            seed=self.seed,
+            save=save,
+            config={"training": json.dumps(dataclasses.asdict(training)), "seed": self.seed},
+            resume=True,
+            name=name,
+        )
 
 
 def _summary(row: Row, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def test_every_table_can_be_run(name, quick):
     for column in found.columns:
         find(column)
     assert found.rank in found.columns
+    of_reference = any(column.endswith("ref") for column in found.columns)
+    assert of_reference == (found.reference in {row.name for row in found.rows})
     assert len({row.name for row in found.rows}) == len(found.rows) > 1
     for row in found.rows:
         assert len(row.paper) == len(found.columns)

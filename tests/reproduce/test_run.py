@@ -9,15 +9,16 @@ import torch
 
 from jacfast import cli, models
 from jacfast.data import load_digits
+from jacfast.evaluation import accuracy
 from jacfast.reproduce import config, parts, reproduce, show
-from jacfast.training.measure import accuracy
 
 TABLE = """
 title = "a table"
 source = "nobody"
 data = "MNIST"
 model = "jacfast.models:fc500"
-columns = ["accuracy", "rho_adv", "fgsm 0.05"]
+columns = ["accuracy", "rho_adv", "fgsm 0.05", "fgsm 1.0 ref"]
+reference = "penalty"
 rank = "rho_adv"
 samples = 20
 train_samples = 400
@@ -29,15 +30,15 @@ batch_size = 50
 batch_size = 50
 [[rows]]
 name = "no defence"
-paper = [90.0, 5.0, 50.0]
+paper = [90.0, 5.0, 50.0, ""]
 [[rows]]
 name = "penalty"
-paper = [80.0, 10.0, 60.0]
+paper = [80.0, 10.0, 60.0, ""]
 penalty = { name = "Frobenius" }
 lam = 0.1
 [[rows]]
 name = "from the start"
-paper = ["", 7.0, 60.0]
+paper = ["", 7.0, 60.0, ""]
 fresh = true
 attack = { name = "fgsm", eps = 0.1 }
 [quick]
@@ -61,6 +62,7 @@ def test_a_run_and_what_it_leaves(tmp_path, capsys):
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["penalty"]["ours"][1] > rows["no defence"]["ours"][1]
     assert rows["penalty"]["sd"][1] > 0  # two seeds
+    assert rows["penalty"]["ours"][3] <= 50  # at its own eps_ref
     printed = capsys.readouterr().out
     assert show.text(result) in printed
     assert "from the start" in printed

@@ -1,0 +1,38 @@
+"""jacfast reproduce NAME: a table of a paper, and how ours compares."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(commands: Any) -> None:
+    """Add the command to the subparsers of the command line."""
+    parser = commands.add_parser(
+        "reproduce",
+        help="train and measure what a table of a paper shows, and compare",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.set_defaults(command=reproduce)
+    add = parser.add_argument
+    add("name", nargs="?", help="the table; without it they are listed")
+    add("--out", type=Path, help="folder of the run, to go on in after an interruption")
+    add("--data", type=Path, help="folder with the data set; with --quick 5,000 digits will do")
+    add("--quick", action="store_true", help="less training, fewer images: about two minutes")
+    add("--device", default="cpu", help="cpu or cuda")
+
+
+def reproduce(name: str | None, out: Path | None, data: Path | None, **options: Any) -> int:
+    """Train and measure, print the comparison, write the report; list the tables without a name."""
+    from jacfast import reproduce as tables
+
+    if name is None:
+        for known in tables.names():
+            table = tables.load(known)
+            print(f"{known:<16} {table.source}: {table.title}")
+        return 0
+    if out is None:
+        raise ValueError("--out must be a folder for the run; got none")
+    result = tables.reproduce(name, out, data, **options)
+    print("\n" + tables.text(result))
+    print("\nwritten: " + ", ".join(str(out / file) for file in tables.write(result, out)))
+    return 0
