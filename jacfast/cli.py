@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+import torch
+
 from jacfast.attacks.whole import ATTACKS
 from jacfast.commands import attack, harden, plot, reproduce
 from jacfast.version import __version__
@@ -19,6 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
         goes_on = "starts anew in" if options.get("name") in ATTACKS else "goes on from"
         print(f"\njacfast: interrupted; {again} {goes_on} {options.get('out')}", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        print(
+            "jacfast: out of memory; less is needed with a smaller batch size (in Python: chunk= "
+            f"of forward_with_penalty and jacobian); {options.get('out')} holds what was finished",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"jacfast: {error}", file=sys.stderr)
         return 2

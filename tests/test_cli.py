@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from jacfast import __version__, cli
 from jacfast.ops import lives
@@ -35,3 +36,30 @@ def test_usage(capsys):
         cli.main(["harden"])
     assert caught.value.code == 2
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_says_what_needs_less(error, monkeypatch, capsys):
+    def fails():
+        raise error
+
+    monkeypatch.setattr(cli, "_doctor", fails)
+    assert cli.main(["doctor"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("jacfast: out of memory; less is needed with a smaller batch size (in")
+    assert "chunk= of forward_with_penalty and jacobian" in said
+
+
+def test_other_runtime_errors_are_not_taken_for_it(monkeypatch):
+    def fails():
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(cli, "_doctor", fails)
+    with pytest.raises(RuntimeError, match="^a fault$"):
+        cli.main(["doctor"])

@@ -53,6 +53,6 @@ def harden(resume: bool, **options: Any) -> int:
     run = Harden(**options)
     figures = training.harden(run, resume)
     print("\n" + table(figures))
-    names = ["hardened.pt", "figures.json", "harden.png"]
+    names = ["hardened.pt", "figures.json", "harden.png", "report.html"]
     print("\nwritten: " + ", ".join(str(run.out / name) for name in names))
     return 0

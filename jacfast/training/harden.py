@@ -21,6 +21,7 @@ from jacfast.training.fit import fit
 from jacfast.training.measure import Measures, measure
 from jacfast.training.options import Harden
 from jacfast.training.step_time import time_steps
+from jacfast.training.table import page
 from jacfast.version import __version__
 
 
@@ -32,8 +33,9 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     penalised is the Jacobian of the network as it will be used, without dropout, and with the batch
     statistics, which would couple the samples' Jacobians, left alone.
 
-    Writes ``hardened.pt`` (state_dict), ``trained.pt`` (if it trained), ``figures.json`` and
-    ``harden.png`` into ``run.out``, and ``checkpoint.pt`` after every epoch.
+    Writes ``hardened.pt`` (state_dict), ``trained.pt`` (if it trained), ``figures.json``,
+    ``harden.png`` and ``report.html`` (both in one page) into ``run.out``, and ``checkpoint.pt``
+    after every epoch.
 
     Args:
         run: the options.
@@ -78,8 +80,9 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     }
     checkpoint.save_atomically(model.state_dict(), run.out / "hardened.pt")
     write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
-    picture = hardening_figure(x, y, before.deepfool, after.deepfool)
-    write_atomically(png(picture), run.out / "harden.png")
+    picture = png(hardening_figure(x, y, before.deepfool, after.deepfool))
+    write_atomically(picture, run.out / "harden.png")
+    write_atomically(page(figures, picture), run.out / "report.html")
     return figures
 
 

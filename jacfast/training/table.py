@@ -1,10 +1,12 @@
-"""The figures of a hardening run as text."""
+"""The figures of a hardening run, as text and as a page."""
 
 from typing import Any
 
+from jacfast import report
 
-def table(figures: dict[str, Any]) -> str:
-    """Return the before/after table and the line on the step's time."""
+
+def cells(figures: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the before/after table; the first row is the heading."""
     before, after = figures["before"], figures["after"]
     rows: list[tuple[str, ...]] = [("", "before", "after")]
     rows.append(("test accuracy, %", *(f"{100 * m['accuracy']:.2f}" for m in (before, after))))
@@ -20,6 +22,12 @@ def table(figures: dict[str, Any]) -> str:
     rows.append(
         ("seconds of training, this call", f"{seconds['train']:.1f}", f"{seconds['harden']:.1f}")
     )
+    return rows
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Return the before/after table and the line on the step's time."""
+    rows = cells(figures)
     width = max(len(row[0]) for row in rows)
     lines = [f"{label:<{width}}  {a:>8}  {b:>8}" for label, a, b in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", _step(figures)])
@@ -35,4 +43,19 @@ def _step(figures: dict[str, Any]) -> str:
         f"with the usual loop over the classes (exact) {1e3 * step['loop']:.0f} ms\n"
         f"the penalised step is {step['speedup']:.1f} times as fast as that loop, "
         f"and costs {step['jacfast'] / step['plain']:.2f} plain steps"
+    )
+
+
+def page(figures: dict[str, Any], picture: bytes) -> bytes:
+    """Return the report: the table, the picture (a PNG), and what they depend on, as HTML."""
+    shown = "images as they are, perturbed before and after hardening, and the perturbations"
+    depends = {name: figures[name] for name in ("options", "data", "versions")}
+    return report.page(
+        f"Hardening of a classifier of {figures['data']['name']}",
+        [
+            ("Before and after", report.table(cells(figures)) + report.words(_step(figures))),
+            ("DeepFool", report.picture(picture, shown)),
+            ("Configuration", report.values(depends)),
+            ("Environment", report.values(report.environment())),
+        ],
     )

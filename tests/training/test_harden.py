@@ -1,5 +1,6 @@
 """Hardening end to end on a tiny job: figures, files, errors found before training."""
 
+import base64
 import copy
 import json
 from pathlib import Path
@@ -48,7 +49,11 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
         assert figures[key]["norm_clean"] == pytest.approx(float(norm), rel=1e-5)
     assert figures["after"]["norm_clean"] < figures["before"]["norm_clean"]
     assert figures["after"]["rho_adv"] > figures["before"]["rho_adv"]
-    assert (tmp_path / "out" / "harden.png").read_bytes().startswith(b"\x89PNG")
+    picture = (tmp_path / "out" / "harden.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert base64.b64encode(picture).decode() in page
+    assert f"<td>{100 * figures['after']['accuracy']:.2f}</td>" in page
 
 
 def test_the_table_of_the_command(job):
@@ -63,7 +68,7 @@ def test_the_table_of_the_command(job):
         "accuracy under FGSM, eps 0.2, %",
         "seconds of training, this call",
         "times as fast as that loop",
-        "written: out/hardened.pt, out/figures.json, out/harden.png",
+        "written: out/hardened.pt, out/figures.json, out/harden.png, out/report.html",
     ):
         assert row in done.stdout
     assert "deepfool, before" in done.stderr  # the progress bars
