@@ -61,5 +61,5 @@ def test_other_runtime_errors_are_not_taken_for_it(monkeypatch):
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(cli, "_doctor", fails)
-    with pytest.raises(RuntimeError, match="^a fault$"):
+    with pytest.raises(RuntimeError, match=r"^a fault$"):
         cli.main(["doctor"])
