@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from jacfast.evaluation.decision import against_runner_up
+from jacfast.attacks.checks import check_classes
+from jacfast.attacks.losses import cotangent
 from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
 from jacfast.vjp import pull_back
 
@@ -50,8 +51,9 @@ def input_direction(
     with quiet(model), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         logits = logits_of(model, leaf)
-        cotangent = _uphill(logits.detach().double(), y, kind).to(logits.dtype)
-        g = pull_back(logits, leaf, cotangent[None], create_graph=False)[0]
+        check_classes(logits, y)
+        v = _uphill(logits.detach(), y, kind)
+        g = pull_back(logits, leaf, v[None], create_graph=False)[0]
     length = torch.linalg.vector_norm(g, dim=1, keepdim=True)
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ValueError(f"the gradient of kind={kind!r} must be finite and not zero at x")
@@ -59,16 +61,12 @@ def input_direction(
 
 
 def _uphill(logits: Tensor, y: Tensor, kind: str) -> Tensor:
-    """Return the cotangent of each sample at a scale of 1: a saturated softmax loses no digits."""
+    """Return the cotangent of each sample."""
     if kind == "margin":
-        return -against_runner_up(logits, y)
-    against_runner_up(logits, y)  # for its checks
-    label = y if kind == "loss" else logits.argmin(dim=1)
-    # d CE / dz is p off the label and minus their sum at it; relative to the largest of them
-    others = logits.scatter(1, label[:, None], float("-inf"))
-    relative = (others - others.amax(dim=1, keepdim=True)).exp()
-    cotangent = relative.scatter(1, label[:, None], -relative.sum(dim=1, keepdim=True))
-    return cotangent if kind == "loss" else -cotangent
+        return cotangent("margin", logits, y)
+    if kind == "loss":
+        return cotangent("cross-entropy", logits, y)
+    return -cotangent("cross-entropy", logits, logits.argmin(dim=1))
 
 
 def plane(first: Tensor, second: Tensor) -> Tensor:

@@ -1,16 +1,16 @@
 """A reproduced table to look at: the paper's figures, ours, and the order of the methods."""
 
-import io
 import itertools
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from jacfast import report as parts
 from jacfast.files import write_atomically
+from jacfast.plots.style import legend_below, new_figure, png
 
 PAPER, OURS = "#777777", "#0072b2"
+ACROSS = 4  # panels side by side
+ATTACKS = {"bim": "BIM", "fgsm": "FGSM", "margin": "C&W"}  # as the papers call them
 KINDS = ("paper", "ours", "deviation")
 TITLES = {
     "accuracy": "accuracy, %",
@@ -20,12 +20,20 @@ TITLES = {
 }
 
 
+def heading(column: str) -> str:
+    """Return what a column holds, and its unit."""
+    if column in TITLES:
+        return TITLES[column]
+    name, size = column.split(" ", 1)
+    return f"{ATTACKS[name]} {size.replace(' ref', ' eps_ref')}, %"
+
+
 def lines(result: dict[str, Any]) -> list[list[str]]:
     """Return the cells of the table, the first row being the heading."""
     columns = result["table"]["columns"]
-    heading = ["", *(f"{TITLES.get(c, c)}: {kind}" for c in columns for kind in KINDS)]
+    first = ["", *(f"{heading(c)}: {kind}" for c in columns for kind in KINDS)]
     several = len(result["table"]["seeds"]) > 1
-    found = [heading]
+    found = [first]
     for row in result["rows"]:
         cells = [row["name"]]
         for paper, ours, sd in zip(row["paper"], row["ours"], row["sd"], strict=True):
@@ -59,44 +67,52 @@ def order(result: dict[str, Any]) -> str:
 def text(result: dict[str, Any]) -> str:
     """Return the table, the order and the remark for a terminal."""
     about, cells = result["table"], lines(result)
-    titles = [TITLES.get(column, column) for column in about["columns"]]
-    cells[0] = ["", *KINDS * len(titles)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    top = " " * widths[0]
-    for i, title in enumerate(titles):
-        first = 1 + len(KINDS) * i
-        under = sum(widths[first : first + len(KINDS)]) + 2 * (len(KINDS) - 1)
-        widths[first] += max(0, len(title) - under)
-        top += "  " + title.rjust(under)
-    rows = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
-    ]
     kind = ", quick" if result["quick"] else ""
     head = f"{about['source']}: {about['title']}; {result['data']}{kind}"
-    body = [top, rows[0], "-" * len(rows[0]), *rows[1:]]
-    return "\n".join([head, "", *body, "", order(result), about["remark"]]).rstrip()
+    columns = range(0, len(about["columns"]), ACROSS)
+    blocks = [_block(about["columns"][i : i + ACROSS], cells, 1 + len(KINDS) * i) for i in columns]
+    return "\n\n".join([head, *blocks, order(result), about["remark"]]).rstrip()
+
+
+def _block(columns: list[str], cells: list[list[str]], first: int) -> str:
+    """Return the names and some columns, whose cells begin at `first`, under their headings."""
+    last = first + len(KINDS) * len(columns)
+    rows = [["", *KINDS * len(columns)], *([row[0], *row[first:last]] for row in cells[1:])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    top = " " * widths[0]
+    for i, column in enumerate(columns):
+        start = 1 + len(KINDS) * i
+        under = sum(widths[start : start + len(KINDS)]) + 2 * (len(KINDS) - 1)
+        widths[start] += max(0, len(heading(column)) - under)
+        top += "  " + heading(column).rjust(under)
+    out = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return "\n".join([top, out[0], "-" * len(out[0]), *out[1:]])
 
 
 def figure(result: dict[str, Any]) -> bytes:
     """Return a PNG: per column and method the paper's figure and ours."""
     columns, rows = result["table"]["columns"], result["rows"]
-    figure = Figure(figsize=(12, 1.6 + 0.42 * len(rows)), dpi=110, layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    places = range(len(rows))
-    for i, (axis, column) in enumerate(zip(axes, columns, strict=True)):
+    lines = -(-len(columns) // ACROSS)
+    figure = new_figure(lines * (0.9 + 0.3 * len(rows)) + 0.4)
+    across = min(len(columns), ACROSS)
+    axes = figure.subplots(lines, across, sharey=True, squeeze=False).flatten()
+    for axis in axes[len(columns) :]:
+        axis.set_axis_off()
+    places = list(range(len(rows)))
+    for i, (axis, column) in enumerate(zip(axes, columns, strict=False)):
         paper = [(p, row["paper"][i]) for p, row in zip(places, rows, strict=True)]
         there = [(p, value) for p, value in paper if value is not None]
         axis.plot([v for _, v in there], [p for p, _ in there], "o", color=PAPER, label="paper")
         ours, sd = [row["ours"][i] for row in rows], [row["sd"][i] for row in rows]
-        axis.errorbar(ours, list(places), xerr=sd, fmt="D", color=OURS, label="ours", capsize=3)
-        axis.set_title(TITLES.get(column, column))
+        axis.errorbar(ours, places, xerr=sd, fmt="D", color=OURS, label="ours", capsize=3)
+        axis.set_title(heading(column), fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0].set_yticks(list(places), [row["name"] for row in rows])
+    axes[0].set_yticks(places, [row["name"] for row in rows])
     axes[0].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    legend_below(figure, axes[0])
+    return png(figure)
 
 
 def report(result: dict[str, Any]) -> bytes:
