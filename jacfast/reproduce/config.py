@@ -1,6 +1,7 @@
 """What a table needs to be reproduced, as its file in tables/ says it."""
 
 import dataclasses
+import re
 import tomllib
 from importlib import resources
 from typing import Any
@@ -57,9 +58,10 @@ class Table:
 
 
 def names() -> list[str]:
-    """Return the tables that can be reproduced."""
+    """Return the tables that can be reproduced, table 2 before table 11."""
     files = (file.name for file in FOLDER.iterdir())
-    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    found = (name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    return sorted(found, key=lambda name: [part.zfill(3) for part in re.split(r"(\d+)", name)])
 
 
 def load(name: str, quick: bool = False) -> Table:

@@ -40,6 +40,11 @@ def test_every_table_can_be_run(name, quick):
             parts.loss(row.training)
 
 
+def test_tables_are_listed_by_number():
+    listed = names()
+    assert listed.index("jg-table2") < listed.index("jg-table11") < listed.index("seck-table2")
+
+
 def test_rows_take_what_they_share_and_their_own_comes_first():
     plain = {"name": "plain", "paper": [1.0]}
     own = {"name": "own", "paper": [2.0], "lr": 0.5}

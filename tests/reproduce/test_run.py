@@ -152,3 +152,14 @@ def test_the_order_of_the_methods():
     assert said.endswith("1 of 3 pairs are the other way round: a before b")
     line = show.text(result_of(a=(1, 5), b=(None, 4))).splitlines()[5]
     assert line.split() == ["a", "1", "5.00", "+4.00"]
+
+
+@pytest.mark.slow
+def test_a_table_of_the_repository(tmp_path):
+    """The quick form, as `jacfast reproduce NAME --quick` runs it; its figures mean little."""
+    result = reproduce("seck-table4", tmp_path, quick=True)
+    assert len(result["rows"]) == 6
+    for row in result["rows"]:
+        clean, attacked = row["ours"]
+        assert clean > 60
+        assert 20 < attacked <= 100
