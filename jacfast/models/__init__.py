@@ -12,6 +12,7 @@ from jacfast.models.networks import (
     tf_tutorial_cnn,
     tf_tutorial_cnn_orthonormal,
     tf_tutorial_cnn_orthonormal_2,
+    yu_cifar_cnn,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "tf_tutorial_cnn",
     "tf_tutorial_cnn_orthonormal",
     "tf_tutorial_cnn_orthonormal_2",
+    "yu_cifar_cnn",
 ]

@@ -49,12 +49,13 @@ class Table:
     columns: list[str]  # what is measured: see `measures.MEASURES`
     rank: str  # the column in which the order of the rows counts
     samples: int  # test images that are attacked
-    train_samples: int | None
-    seeds: list[int]
-    base: Training | None
     rows: list[Row]
-    remark: str
-    reference: str  # the row whose eps_ref the columns "... ref" take
+    base: Training | None = None  # what the rows start from
+    train_samples: int | None = None
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
+    reference: str = ""  # the row whose eps_ref the columns "... ref" take
+    step_size: float = 0.1  # of the iterated attacks that are measured
+    remark: str = ""
 
 
 def names() -> list[str]:
@@ -91,7 +92,7 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
             key=key,
             base=None if base is None else Training(**base | less["base"]),
             rows=[_row(dict(row), every, less["every_row"]) for row in rows],
-            **{"remark": "", "reference": "", "seeds": [0], "train_samples": None} | read | smaller,
+            **read | smaller,
         )
     except TypeError as error:
         raise ValueError(f"table {key}: {error}") from error

@@ -6,20 +6,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jacfast.attacks import DeepFoolResult, deepfool
+from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
 from jacfast.evaluation.predict import BATCH
-from jacfast.reproduce import parts
+from jacfast.reproduce.config import Table
 
 
 class Subject:
     """A network and the images that it is measured on; DeepFool runs once for all columns."""
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, samples: int, reference: Callable[[], float]
+        self, model: nn.Module, x: Tensor, y: Tensor, table: Table, reference: Callable[[], float]
     ) -> None:
         self.model, self.x, self.y, self.reference = model, x, y, reference
-        self.few, self.labels = x[:samples], y[:samples]
+        self.few, self.labels = x[: table.samples], y[: table.samples]
+        self.step_size = table.step_size
         self._found: DeepFoolResult | None = None
 
     @property
@@ -30,10 +31,12 @@ class Subject:
             self._found = DeepFoolResult.cat([deepfool(self.model, part) for part in batches])
         return self._found
 
-    def under(self, spec: dict[str, Any], eps: float) -> float:
-        """Return the accuracy, in percent, under an attack of that size."""
-        name, options = spec["name"], {k: v for k, v in spec.items() if k != "name"}
-        attack = functools.partial(parts.ATTACKS[name], **options)
+    def under(self, name: str, eps: float) -> float:
+        """Return the accuracy, in percent, under one of `UNDER` of that size."""
+        attack, options = UNDER[name]
+        if attack is bim:
+            options = options | {"step_size": self.step_size}
+        attack = functools.partial(attack, **options)
         return 100 * accuracy_curve(self.model, self.few, self.labels, attack, [eps])[0]
 
 
@@ -44,12 +47,11 @@ MEASURES: dict[str, Callable[[Subject], float]] = {
     "norm_clean": lambda s: jacobian_norm(s.model, s.few),
     "norm_perturbed": lambda s: jacobian_norm(s.model, s.deepfool.adversarial),
 }
-# "fgsm 0.1" is the accuracy under it, with these options beside eps (steps as Yu et al. have them);
-# "fgsm 0.5 ref" the same at half the table's eps_ref
-UNDER: dict[str, dict[str, Any]] = {
-    "fgsm": {"name": "fgsm"},
-    "bim": {"name": "bim", "step_size": 0.1},
-    "margin": {"name": "bim", "step_size": 0.1, "loss": "margin"},
+# "fgsm 0.1" is the accuracy under it, "fgsm 0.5 ref" the same at half the table's eps_ref
+UNDER: dict[str, tuple[Callable, dict[str, Any]]] = {
+    "fgsm": (fgsm, {}),
+    "bim": (bim, {}),
+    "margin": (bim, {"loss": "margin"}),  # the 'C&W' of Yu et al.
 }
 
 
@@ -66,9 +68,9 @@ def find(column: str) -> Callable[[Subject], float]:
     """
     name, *size = column.split()
     if name in UNDER and len(size) == 1:
-        return lambda subject: subject.under(UNDER[name], float(size[0]))
+        return lambda subject: subject.under(name, float(size[0]))
     if name in UNDER and size[1:] == ["ref"]:
-        return lambda subject: subject.under(UNDER[name], float(size[0]) * subject.reference())
+        return lambda subject: subject.under(name, float(size[0]) * subject.reference())
     if column not in MEASURES:
         known = [
             *MEASURES,

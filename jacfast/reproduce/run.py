@@ -101,7 +101,7 @@ class Run:
         model = self.trained(i)
         trained = time.perf_counter()
         x, y = self.split.test_x, self.split.test_y
-        subject = Subject(model, x, y, self.table.samples, self.reference)
+        subject = Subject(model, x, y, self.table, self.reference)
         found = {
             "figures": measure(self.table.columns, subject),
             "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained},
