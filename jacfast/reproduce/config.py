@@ -80,7 +80,7 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
     """Make a table of what its file says.
 
     Raises:
-        ValueError: a key is unknown or missing, or a row has not a figure per column.
+        ValueError: a key is unknown or missing.
     """
     smaller = read.pop("quick", {}) if quick else {}
     read.pop("quick", None)
