@@ -119,7 +119,8 @@ def draw(curves: dict[str, list[list[dict]]], rho: float, path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xlabel("seconds of training (logarithmic)")
         axis.grid(alpha=0.3, which="both")
-    axes[0].legend(fontsize=8)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path)
 
 

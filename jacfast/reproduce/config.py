@@ -38,6 +38,16 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Curve:
+    """Accuracy of every row against the size of an attack: a figure of the paper."""
+
+    attack: str
+    epsilons: list[float]
+    samples: int
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # beside eps
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """One table of a paper."""
 
@@ -55,6 +65,7 @@ class Table:
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
     reference: str = ""  # the row whose eps_ref the columns "... ref" take
     step_size: float = 0.1  # of the iterated attacks that are measured
+    curves: list[Curve] = dataclasses.field(default_factory=list)
     remark: str = ""
 
 
@@ -87,11 +98,13 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
     base, rows = read.pop("base", None), read.pop("rows")
     every = read.pop("every_row", {})  # what the rows have in common
     less = {name: smaller.pop(name, {}) for name in ("base", "every_row")}
+    curves = smaller.pop("curves", read.pop("curves", []))
     try:
         return Table(
             key=key,
             base=None if base is None else Training(**base | less["base"]),
             rows=[_row(dict(row), every, less["every_row"]) for row in rows],
+            curves=[Curve(**curve) for curve in curves],
             **read | smaller,
         )
     except TypeError as error:

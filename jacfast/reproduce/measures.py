@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
 from jacfast.evaluation.predict import BATCH
-from jacfast.reproduce.config import Table
+from jacfast.reproduce import parts
+from jacfast.reproduce.config import Curve, Table
 
 
 class Subject:
@@ -38,6 +39,12 @@ class Subject:
             options = options | {"step_size": self.step_size}
         attack = functools.partial(attack, **options)
         return 100 * accuracy_curve(self.model, self.few, self.labels, attack, [eps])[0]
+
+    def curve(self, curve: Curve) -> list[float]:
+        """Return the accuracy, as a share, at every size of an attack."""
+        attack = functools.partial(parts.ATTACKS[curve.attack], **curve.options)
+        x, y = self.x[: curve.samples], self.y[: curve.samples]
+        return accuracy_curve(self.model, x, y, attack, curve.epsilons)
 
 
 # name -> figure, in the unit of the papers' tables

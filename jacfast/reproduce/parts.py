@@ -19,6 +19,7 @@ ATTACKS: dict[str, Callable] = {
     "bim": attacks.bim,
     "deepfool": attacks.deepfool,
     "fgsm": attacks.fgsm,
+    "jsma": attacks.jsma,
 }
 PENALTIES = {name: getattr(penalties, name) for name in penalties.__all__ if name[0].isupper()}
 del PENALTIES["Penalty"], PENALTIES["JacobianReg"]  # what all are; a module

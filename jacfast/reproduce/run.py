@@ -44,6 +44,8 @@ def reproduce(
     table = load(name, quick)
     for column in table.columns:
         find(column)
+    for curve in table.curves:
+        parts.attack({"name": curve.attack})
     if folder is None and not quick:
         raise ValueError(f"data must be a folder with {table.data}, as in the paper; got none")
     split = data.load(folder)
@@ -104,6 +106,7 @@ class Run:
         subject = Subject(model, x, y, self.table, self.reference)
         found = {
             "figures": measure(self.table.columns, subject),
+            "curves": [subject.curve(curve) for curve in self.table.curves],
             "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained},
         }
         write_atomically(json.dumps(found).encode(), done)
@@ -153,9 +156,11 @@ class Run:
 def _summary(row: Row, runs: list[dict[str, Any]]) -> dict[str, Any]:
     columns = torch.tensor([run["figures"] for run in runs], dtype=torch.float64)
     spread = columns.std(0) if len(runs) > 1 else torch.zeros(columns.shape[1])
+    curves = zip(*(run["curves"] for run in runs), strict=True)
     return {
         "name": row.name,
         "paper": row.paper,
+        "curves": [torch.tensor(each, dtype=torch.float64).mean(0).tolist() for each in curves],
         "ours": columns.mean(0).tolist(),
         "sd": spread.tolist(),
         "seconds": sum(run["seconds"]["training"] for run in runs),

@@ -6,6 +6,7 @@ from typing import Any
 
 from jacfast import report as parts
 from jacfast.files import write_atomically
+from jacfast.plots import accuracy_figure
 from jacfast.plots.style import legend_below, new_figure, png
 
 PAPER, OURS = "#777777", "#0072b2"
@@ -115,6 +116,18 @@ def figure(result: dict[str, Any]) -> bytes:
     return png(figure)
 
 
+def curves(result: dict[str, Any]) -> dict[str, bytes]:
+    """Return a PNG per curve of the table: accuracy against the size of an attack, by method."""
+    found = {}
+    for i, curve in enumerate(result["table"]["curves"]):
+        rows = {row["name"]: row["curves"][i] for row in result["rows"]}
+        attack = curve["attack"].upper()
+        found[f"{curve['attack']}.png"] = png(
+            accuracy_figure(curve["epsilons"], rows, attack=attack)
+        )
+    return found
+
+
 def report(result: dict[str, Any]) -> bytes:
     """Return the HTML report of a run."""
     about = result["table"]
@@ -124,6 +137,10 @@ def report(result: dict[str, Any]) -> bytes:
             parts.table(lines(result)) + parts.words(f"{order(result)}. {about['remark']}"),
         ),
         ("Picture", parts.picture(figure(result), "the paper's figures and ours, by method")),
+        *(
+            (f"Accuracy under {name[:-4].upper()}", parts.picture(picture, "accuracy against eps"))
+            for name, picture in curves(result).items()
+        ),
         (
             "Configuration",
             parts.values(about | {"read from": result["data"], "quick": result["quick"]}),
@@ -136,7 +153,7 @@ def report(result: dict[str, Any]) -> bytes:
 def write(result: dict[str, Any], out: Path) -> list[str]:
     """Write text, picture and report into `out`; return the files' names."""
     files = {"table.txt": text(result).encode(), "table.png": figure(result)}
-    files["report.html"] = report(result)
+    files |= curves(result) | {"report.html": report(result)}
     for name, content in files.items():
         write_atomically(content, out / name)
     return ["result.json", *files]

@@ -41,6 +41,10 @@ name = "from the start"
 paper = ["", 7.0, 60.0, ""]
 fresh = true
 attack = { name = "fgsm", eps = 0.1 }
+[[curves]]
+attack = "fgsm"
+epsilons = [0.0, 0.05]
+samples = 20
 [quick]
 """
 
@@ -66,7 +70,11 @@ def test_a_run_and_what_it_leaves(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert show.text(result) in printed
     assert "from the start" in printed
+    for row in result["rows"]:  # the same attack on the same images as in a column
+        assert 100 * row["curves"][0][1] == pytest.approx(row["ours"][2])
+    assert (out / "fgsm.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "report.html").read_text()
+    assert "Accuracy under FGSM" in page
     assert "rho_adv x 100" in page
     assert not re.search(r"(src|href)=.http", page)
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
@@ -159,7 +167,7 @@ def test_a_table_of_the_repository(tmp_path):
     """The quick form, as `jacfast reproduce NAME --quick` runs it; its figures mean little."""
     result = reproduce("seck-table4", tmp_path, quick=True)
     assert len(result["rows"]) == 6
-    for row in result["rows"]:
-        clean, attacked = row["ours"]
-        assert clean > 60
-        assert 20 < attacked <= 100
+    figures = {row["name"]: row["ours"] for row in result["rows"]}
+    assert min(clean for clean, _ in figures.values()) > 50
+    assert figures["lambda 0"][1] > 20  # a tenth would be chance
+    assert figures["lambda 1000"][1] < figures["lambda 10"][1]  # as in the paper
