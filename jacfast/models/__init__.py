@@ -2,6 +2,7 @@
 
 from jacfast.models.loading import load_factory, load_weights
 from jacfast.models.networks import (
+    cifar100_cnn,
     cifar_cnn,
     deep_defense_mlp,
     fc500,
@@ -16,6 +17,7 @@ from jacfast.models.networks import (
 )
 
 __all__ = [
+    "cifar100_cnn",
     "cifar_cnn",
     "deep_defense_mlp",
     "fc500",

@@ -68,6 +68,11 @@ def cifar_cnn(classes: int = 10) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def cifar100_cnn() -> nn.Sequential:
+    """Return `cifar_cnn` for 100 classes (Jakubovitz & Giryes 2018, CIFAR-100)."""
+    return cifar_cnn(100)
+
+
 def yu_cifar_cnn() -> nn.Sequential:
     """Return five convolutions and global average pooling for [N, 3, 32, 32]; 1,111,050 parameters.
 

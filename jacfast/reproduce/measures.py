@@ -1,6 +1,7 @@
 """The columns of a table: what is measured on a trained network."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +11,23 @@ from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
 from jacfast.evaluation.predict import BATCH
 from jacfast.reproduce import parts
-from jacfast.reproduce.config import Curve, Table
+from jacfast.reproduce.config import Curve, Row, Table
 
 
 class Subject:
     """A network and the images that it is measured on; DeepFool runs once for all columns."""
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, table: Table, reference: Callable[[], float]
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        table: Table,
+        row: Row,
+        reference: Callable[[], float],
     ) -> None:
         self.model, self.x, self.y, self.reference = model, x, y, reference
+        self.own = float(row.training.attack.get("eps", math.nan)) if row.training else math.nan
         self.few, self.labels = x[: table.samples], y[: table.samples]
         self.step_size = table.step_size
         self._found: DeepFoolResult | None = None
@@ -54,7 +62,8 @@ MEASURES: dict[str, Callable[[Subject], float]] = {
     "norm_clean": lambda s: jacobian_norm(s.model, s.few),
     "norm_perturbed": lambda s: jacobian_norm(s.model, s.deepfool.adversarial),
 }
-# "fgsm 0.1" is the accuracy under it, "fgsm 0.5 ref" the same at half the table's eps_ref
+# "fgsm 0.1" is the accuracy under it, "fgsm 0.5 ref" the same at half the table's eps_ref, "fgsm
+# own" at the eps that the row was trained against
 UNDER: dict[str, tuple[Callable, dict[str, Any]]] = {
     "fgsm": (fgsm, {}),
     "bim": (bim, {}),
@@ -74,6 +83,8 @@ def find(column: str) -> Callable[[Subject], float]:
         ValueError: there is no such one.
     """
     name, *size = column.split()
+    if name in UNDER and size == ["own"]:
+        return lambda subject: subject.under(name, subject.own)
     if name in UNDER and len(size) == 1:
         return lambda subject: subject.under(name, float(size[0]))
     if name in UNDER and size[1:] == ["ref"]:

@@ -103,7 +103,7 @@ class Run:
         model = self.trained(i)
         trained = time.perf_counter()
         x, y = self.split.test_x, self.split.test_y
-        subject = Subject(model, x, y, self.table, self.reference)
+        subject = Subject(model, x, y, self.table, self.table.rows[i], self.reference)
         found = {
             "figures": measure(self.table.columns, subject),
             "curves": [subject.curve(curve) for curve in self.table.curves],

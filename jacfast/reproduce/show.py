@@ -26,7 +26,8 @@ def heading(column: str) -> str:
     if column in TITLES:
         return TITLES[column]
     name, size = column.split(" ", 1)
-    return f"{ATTACKS[name]} {size.replace(' ref', ' eps_ref')}, %"
+    size = {"own": "of its eps"}.get(size, size.replace(" ref", " eps_ref"))
+    return f"{ATTACKS[name]} {size}, %"
 
 
 def lines(result: dict[str, Any]) -> list[list[str]]:

@@ -38,6 +38,8 @@ def test_every_table_can_be_run(name, quick):
         assert not row.fresh or row.training
         if row.training:
             parts.loss(row.training)
+        if any(column.endswith("own") for column in found.columns):
+            assert row.training.attack["eps"] > 0
 
 
 def test_tables_are_listed_by_number():

@@ -144,6 +144,15 @@ def test_the_tables_are_listed(capsys):
     assert capsys.readouterr().out.split() == ["mine", "nobody:", "a", "table"]
 
 
+def test_the_eps_that_a_row_was_trained_against(tables, tmp_path):
+    own = TABLE.replace('"fgsm 1.0 ref"]\nreference = "penalty"', '"fgsm own"]')
+    rows = own.split("[[rows]]")
+    both = [row.replace("eps = 0.1", "eps = 0.05") for row in (rows[0], rows[3])]
+    (tables / "mine.toml").write_text("[[rows]]".join(both))
+    (row,) = reproduce("mine", tmp_path / "run", quick=True)["rows"]
+    assert row["ours"][3] == row["ours"][2]  # that at 0.05
+
+
 def result_of(**ours):
     rows = [
         {"name": name, "paper": [paper], "ours": [found], "sd": [0.0]}
