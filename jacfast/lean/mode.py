@@ -15,7 +15,7 @@ from jacfast.lean.conv import Conv, Shape
 from jacfast.lean.elementwise import ReLU, ReLUInPlace
 from jacfast.lean.gram import Gram
 from jacfast.lean.linear import Linear
-from jacfast.lean.pool import MaxPool2d, StockMaxPool2d, plain
+from jacfast.lean.pool import MaxPool2d, Pair, StockMaxPool2d, plain
 from jacfast.lean.sink import Layer, Sink
 from jacfast.ops.lives import transformed
 
@@ -104,8 +104,26 @@ def relu_(sink: Sink, input: Tensor) -> Tensor | None:
     return relu(sink, input, inplace=True)
 
 
-def max_pool2d(
-    sink: Sink,
+def max_pool2d(sink: Sink, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    window = _window(input, *args, **kwargs)
+    if window is None:
+        return None
+    if not plain(input, *window):
+        return StockMaxPool2d.apply(input, window)
+    before, output = sink.rectified or (None, None)
+    if before is not None and output is input:
+        return MaxPool2d.apply(before, input.detach(), *window[:2])
+    return MaxPool2d.apply(input, None, *window[:2])
+
+
+def plain_max_pool2d(sink: Sink, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    window = _window(input, *args, **kwargs)
+    if window is None or input.is_cuda or not plain(input, *window):
+        return None
+    return MaxPool2d.apply(input, None, *window[:2])
+
+
+def _window(
     input: Tensor,
     kernel_size: Any,
     stride: Any = None,
@@ -113,17 +131,12 @@ def max_pool2d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Tensor | None:
+) -> tuple[Pair, Pair, Pair, Pair, bool] | None:
+    """Return the arguments of a pooling, each whole; None if it is not one for a lean layer."""
     if not _needs_gradient(input) or input.dim() != 4 or return_indices:
         return None
     stride = kernel_size if stride is None or stride == () or stride == [] else stride
-    kernel, step, pad, apart = (_pair(size) for size in (kernel_size, stride, padding, dilation))
-    if not plain(input, kernel, step, pad, apart, ceil_mode):
-        return StockMaxPool2d.apply(input, (kernel, step, pad, apart, ceil_mode))
-    before, output = sink.rectified or (None, None)
-    if before is not None and output is input:
-        return MaxPool2d.apply(before, input.detach(), kernel, step)
-    return MaxPool2d.apply(input, None, kernel, step)
+    return _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode
 
 
 def batch_norm(
@@ -165,7 +178,11 @@ TRAINING: dict[Callable, Callable] = {
     **dict.fromkeys(POOLS, max_pool2d),
 }
 # For rows of the Jacobian, without parameter gradients: what has a faster or safer input gradient.
-ROWS: dict[Callable, Callable] = {torch.conv2d: conv, F.batch_norm: batch_norm}
+ROWS: dict[Callable, Callable] = {
+    torch.conv2d: conv,
+    F.batch_norm: batch_norm,
+    **dict.fromkeys(POOLS, plain_max_pool2d),
+}
 
 
 @contextlib.contextmanager
@@ -173,9 +190,9 @@ def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let the layers of `model` compute their input gradients in a faster way, inside the context.
 
     The outputs are the same to the bit, gradients to rounding. So far: on the CPU, convolutions
-    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`), and
-    batch-norm in eval mode, whose own gradient can be wrong for one sample; of an ``nn.Module``
-    without compiled parts (these would be compiled again).
+    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`),
+    max-pooling of plain windows, and batch-norm in eval mode, whose own gradient can be wrong for
+    one sample; of an ``nn.Module`` without compiled parts (these would be compiled again).
     """
     if not isinstance(model, nn.Module) or any(_compiled(module) for module in model.modules()):
         yield
@@ -211,7 +228,7 @@ def _each(size: Any, dimensions: int) -> tuple[int, ...]:
     return tuple(size) * dimensions if len(size) == 1 else tuple(size)
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def _pair(size: Any) -> Pair:
     first, second = _each(size, 2)
     return first, second
 

@@ -27,6 +27,8 @@ def plain(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, 
 class MaxPool2d(torch.autograd.Function):
     """The largest entry of each plain window; of x, or of y if that is max(x, 0)."""
 
+    first_derivative_batches = True  # see jacfast.vjp
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor | None, kernel: Pair, stride: Pair) -> Tensor:
         output, choice = max_pool(x if y is None else y, kernel, stride, relu=y is not None)
@@ -37,7 +39,12 @@ class MaxPool2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
         (choice,) = ctx.saved_tensors
-        return _Scatter.apply(g, choice, ctx.window), None, None, None
+        scatter = _Scatter.apply if torch.is_grad_enabled() else _scatter
+        return scatter(g, choice, ctx.window), None, None, None
+
+
+def _scatter(g: Tensor, choice: Tensor, window: tuple[Pair, Pair, Pair]) -> Tensor:
+    return max_pool_scatter(g, choice, *window)
 
 
 class _Scatter(torch.autograd.Function):
@@ -47,7 +54,7 @@ class _Scatter(torch.autograd.Function):
     def forward(ctx: Any, g: Tensor, choice: Tensor, window: tuple[Pair, Pair, Pair]) -> Tensor:
         ctx.save_for_backward(choice)
         ctx.window = window
-        return max_pool_scatter(g, choice, *window)
+        return _scatter(g, choice, window)
 
     @staticmethod
     def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]

@@ -6,6 +6,7 @@ from torch import nn
 
 from jacfast import deepfool, distance_bounds, jacobian, vjp
 from jacfast.lean import conv, lean
+from jacfast.ops import lives
 from jacfast.vjp import pull_back
 from tests.lean.sweeps import names
 from tests.nets import build, draw
@@ -32,11 +33,31 @@ def test_the_model_is_as_it_was_also_after_an_error():
     assert "ConvBackward" not in names(model(leaf()))
 
 
-def test_batched_rows_are_the_looped_ones(monkeypatch):
-    model, x = net(), leaf(3)
+def pooled(*window, **options):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(*window, **options), nn.Flatten()]
+    model = nn.Sequential(*layers).double()
+    outputs = model(leaf()).shape[1]
+    return model.append(nn.Linear(outputs, 3).double()).requires_grad_(False)
+
+
+NETS = {
+    "convolution": net,
+    "pooling": lambda: pooled(2),
+    "windows that overlap": lambda: pooled(3, 1),
+    "padded windows": lambda: pooled(3, 2, padding=1),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_batched_rows_are_the_looped_ones(name, monkeypatch):
+    model, x = NETS[name](), leaf(3)
     vectors, batched, routine = draw(4, 3, 3), [], vjp._grad
     with lean(model):
         y = model(x)
+    assert torch.equal(y, model(x))
+    own_op = bool(lives.BUILT) and name in ("pooling", "windows that overlap")
+    assert ("MaxPool2dBackward" in names(y)) == own_op
 
     def spy(*arguments, **options):
         batched.append(options["batched"])
