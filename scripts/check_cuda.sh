@@ -41,4 +41,4 @@ cd "$source"
   "$("$python" -c 'import nvidia, os; print(os.path.join(nvidia.__path__[0], "cu13/bin/cuobjdump"))')"
 "$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
   --ignore=tests/emulation --ignore=tests/scripts --ignore=tests/test_build.py \
-  --ignore=tests/training tests
+  --ignore=tests/training --ignore=tests/reproduce --ignore=tests/test_examples.py tests
