@@ -49,11 +49,12 @@ def _step(figures: dict[str, Any]) -> str:
 def page(figures: dict[str, Any], picture: bytes) -> bytes:
     """Return the report: the table, the picture (a PNG), and what they depend on, as HTML."""
     shown = "images as they are, perturbed before and after hardening, and the perturbations"
+    said = "".join(report.words(line) for line in _step(figures).splitlines())
     depends = {name: figures[name] for name in ("options", "data", "versions")}
     return report.page(
         f"Hardening of a classifier of {figures['data']['name']}",
         [
-            ("Before and after", report.table(cells(figures)) + report.words(_step(figures))),
+            ("Before and after", report.table(cells(figures)) + said),
             ("DeepFool", report.picture(picture, shown)),
             ("Configuration", report.values(depends)),
             ("Environment", report.values(report.environment())),
