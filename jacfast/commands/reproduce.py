@@ -17,7 +17,7 @@ def add_arguments(commands: Any) -> None:
     add("name", nargs="?", help="the table; without it they are listed")
     add("--out", type=Path, help="folder of the run, to go on in after an interruption")
     add("--data", type=Path, help="folder with the data set; with --quick 5,000 digits will do")
-    add("--quick", action="store_true", help="less training, fewer images: about two minutes")
+    add("--quick", action="store_true", help="less training, fewer images: minutes")
     add("--device", default="cpu", help="cpu or cuda")
 
 
