@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+PICTURED = 200  # test images that the pictures are of, as by `jacfast plot`
+
 
 def add_arguments(commands: Any) -> None:
     """Add the command to the subparsers of the command line."""
@@ -34,5 +36,22 @@ def reproduce(name: str | None, out: Path | None, data: Path | None, **options: 
         raise ValueError("--out must be a folder for the run; got none")
     result = tables.reproduce(name, out, data, **options)
     print("\n" + tables.text(result))
-    print("\nwritten: " + ", ".join(str(out / file) for file in tables.write(result, out)))
+    files = tables.write(result, out, _pictures(result, out, data))
+    print("\nwritten: " + ", ".join(str(out / file) for file in files))
     return 0
+
+
+def _pictures(result: dict[str, Any], out: Path, data: Path | None) -> dict[str, bytes]:
+    """Return what the table's file asks for of `jacfast plot`, as PNGs by name."""
+    from jacfast import data as datasets
+    from jacfast import reproduce as tables
+    from jacfast.commands.pictures import PICTURES
+    from jacfast.commands.subject import Subject
+    from jacfast.plots import png
+
+    if not result["table"]["pictures"]:
+        return {}
+    split = datasets.load(data)
+    few = slice(PICTURED)
+    subject = Subject(tables.networks(result, out), split.test_x[few], split.test_y[few], None)
+    return {name: png(PICTURES[name](subject)) for name in result["table"]["pictures"]}

@@ -1,7 +1,7 @@
 """The papers' tables, reproduced: `jacfast reproduce NAME`."""
 
 from jacfast.reproduce.config import load, names
-from jacfast.reproduce.run import reproduce
+from jacfast.reproduce.run import networks, reproduce
 from jacfast.reproduce.show import text, write
 
-__all__ = ["load", "names", "reproduce", "text", "write"]
+__all__ = ["load", "names", "networks", "reproduce", "text", "write"]

@@ -19,6 +19,7 @@ class Training:
     lam: float = 0.0
     penalty: dict[str, Any] = dataclasses.field(default_factory=dict)
     attack: dict[str, Any] = dataclasses.field(default_factory=dict)
+    once: bool = False  # attack all images before the phase, not a batch in its step
     share: float = 1.0
     twins: bool = False
     penalise: str = "clean"
@@ -63,9 +64,13 @@ class Table:
     base: Training | None = None  # what the rows start from
     train_samples: int | None = None
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
-    reference: str = ""  # the row whose eps_ref the columns "... ref" take
+    reference: str = ""  # the row that columns such as "fgsm 0.5 ref" and "auc" measure by
     step_size: float = 0.1  # of the iterated attacks that are measured
     curves: list[Curve] = dataclasses.field(default_factory=list)
+    pictures: list[str] = dataclasses.field(
+        default_factory=list
+    )  # of `jacfast plot`, in the report
+    pictured: list[str] = dataclasses.field(default_factory=list)  # rows that they show
     remark: str = ""
 
 
@@ -100,7 +105,7 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
     less = {name: smaller.pop(name, {}) for name in ("base", "every_row")}
     curves = smaller.pop("curves", read.pop("curves", []))
     try:
-        return Table(
+        table = Table(
             key=key,
             base=None if base is None else Training(**base | less["base"]),
             rows=[_row(dict(row), every, less["every_row"]) for row in rows],
@@ -109,6 +114,14 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
         )
     except TypeError as error:
         raise ValueError(f"table {key}: {error}") from error
+    known = [row.name for row in table.rows]
+    for name in [*table.pictured, *filter(None, [table.reference])]:
+        if name not in known:
+            raise ValueError(
+                f"table {key}: reference and pictured must be of the rows {', '.join(known)}; "
+                f"got {name!r}"
+            )
+    return table
 
 
 def _row(row: dict[str, Any], every: dict[str, Any], less: dict[str, Any]) -> Row:

@@ -4,11 +4,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import attacks, penalties
 from jacfast.attacks.result import DeepFoolResult
+from jacfast.evaluation.predict import BATCH
 from jacfast.penalties.base import Penalty
 from jacfast.reproduce.config import Training
 from jacfast.training.deep_defense import deep_defense_penalty
@@ -20,6 +22,7 @@ ATTACKS: dict[str, Callable] = {
     "deepfool": attacks.deepfool,
     "fgsm": attacks.fgsm,
     "jsma": attacks.jsma,
+    "pgd": attacks.pgd,
 }
 PENALTIES = {name: getattr(penalties, name) for name in penalties.__all__ if name[0].isupper()}
 del PENALTIES["Penalty"], PENALTIES["JacobianReg"]  # what all are; a module
@@ -32,7 +35,7 @@ def loss(training: Training) -> Loss:
     return Defence(
         penalty=penalty(training.penalty),
         lam=training.lam,
-        attack=attack(training.attack),
+        attack=None if training.once else attack(training.attack),
         share=training.share,
         twins=training.twins,
         penalise=training.penalise,
@@ -45,6 +48,15 @@ def _deep_defense(training: Training, model: nn.Module, x: Tensor, y: Tensor) ->
     options = {name: value for name, value in training.penalty.items() if name != "name"}
     penalty = deep_defense_penalty(model, x, y, **options)
     return F.cross_entropy(model(x), y) + training.lam * penalty
+
+
+def attacked(training: Training, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the images of a phase's attack on `model`."""
+    move = attack(training.attack)
+    if move is None:
+        raise ValueError("attack must be named where it is made once")
+    batches = zip(x.split(BATCH), y.split(BATCH), strict=True)
+    return torch.cat([move(model, *batch) for batch in batches])
 
 
 def penalty(spec: dict[str, Any]) -> Penalty | None:

@@ -1,6 +1,7 @@
 """Reproduce a table: train, measure, compare; the same call goes on where a killed one stopped."""
 
 import dataclasses
+import functools
 import json
 import time
 from pathlib import Path
@@ -10,7 +11,6 @@ import torch
 from torch import nn
 
 from jacfast import data, models
-from jacfast.evaluation import reference_epsilon
 from jacfast.files import write_atomically
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Row, Table, Training, load
@@ -84,6 +84,19 @@ def _on(split: data.Split, train_samples: int | None, device: str) -> data.Split
     )
 
 
+def networks(result: dict[str, Any], out: Path) -> dict[str, nn.Module]:
+    """Return those networks of a finished run that its table pictures, of its first seed."""
+    table, found = result["table"], {}
+    for i, row in enumerate(table["rows"]):
+        if row["name"] in table["pictured"]:
+            folder = out / f"seed{table['seeds'][0]}"
+            file = folder / (f"row{i}.pt" if row["training"] else "base.pt")
+            model = models.load_factory(table["model"])
+            model.load_state_dict(torch.load(file, map_location="cpu")["model"])
+            found[row["name"]] = model.eval()
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One seed of a table, in a folder of its own."""
@@ -102,8 +115,7 @@ class Run:
         start = time.perf_counter()
         model = self.trained(i)
         trained = time.perf_counter()
-        x, y = self.split.test_x, self.split.test_y
-        subject = Subject(model, x, y, self.table, self.table.rows[i], self.reference)
+        subject = self._subject(i, model)
         found = {
             "figures": measure(self.table.columns, subject),
             "curves": [subject.curve(curve) for curve in self.table.curves],
@@ -125,22 +137,25 @@ class Run:
             self._train(model, row.training, self.folder / f"row{i}.pt", row.name)
         return model.eval()
 
-    def reference(self) -> float:
-        """Return eps_ref of the row that the table names for it."""
-        file = self.folder / "reference.json"
-        if not file.exists():
-            i = [row.name for row in self.table.rows].index(self.table.reference)
-            few = slice(self.table.samples)
-            x, y = self.split.test_x[few], self.split.test_y[few]
-            write_atomically(json.dumps(reference_epsilon(self.trained(i), x, y)).encode(), file)
-        return json.loads(file.read_text())
+    def _subject(self, i: int, model: nn.Module) -> Subject:
+        x, y, row = self.split.test_x, self.split.test_y, self.table.rows[i]
+        return Subject(model, x, y, self.table, row, lambda: self.reference)
+
+    @functools.cached_property
+    def reference(self) -> Subject:
+        """The row that others are measured by."""
+        i = [row.name for row in self.table.rows].index(self.table.reference)
+        return self._subject(i, self.trained(i))
 
     def _train(self, model: nn.Module, training: Training, save: Path, name: str) -> None:
+        x, y = self.split.train_x, self.split.train_y
+        if training.once:
+            x = parts.attacked(training, model, x, y)
         model.train(training.mode == "train")
         fit(
             model,
-            self.split.train_x,
-            self.split.train_y,
+            x,
+            y,
             epochs=training.epochs,
             batch_size=training.batch_size,
             lr=training.lr,

@@ -18,6 +18,14 @@ TITLES = {
     "rho_adv": "rho_adv x 100",
     "norm_clean": "mean ||J||_F at images",
     "norm_perturbed": "mean ||J||_F at DeepFool images",
+    "gradient_norm": "mean ||dS/dx||",
+    "hessian_norm": "mean ||H||_F of S",
+    "auc": "mean AUC",
+}
+NUMBERED = {
+    "auc": "AUC of class {}",
+    "gradient_zeros": "near zero in dS/dx, %",
+    "hessian_zeros": "near zero in eigenvalues of H, %",
 }
 
 
@@ -26,6 +34,8 @@ def heading(column: str) -> str:
     if column in TITLES:
         return TITLES[column]
     name, size = column.split(" ", 1)
+    if name in NUMBERED:
+        return NUMBERED[name].format(size)
     size = {"own": "of its eps"}.get(size, size.replace(" ref", " eps_ref"))
     return f"{ATTACKS[name]} {size}, %"
 
@@ -129,8 +139,8 @@ def curves(result: dict[str, Any]) -> dict[str, bytes]:
     return found
 
 
-def report(result: dict[str, Any]) -> bytes:
-    """Return the HTML report of a run."""
+def report(result: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
+    """Return the HTML report of a run, with further pictures by name."""
     about = result["table"]
     sections = [
         (
@@ -142,6 +152,10 @@ def report(result: dict[str, Any]) -> bytes:
             (f"Accuracy under {name[:-4].upper()}", parts.picture(picture, "accuracy against eps"))
             for name, picture in curves(result).items()
         ),
+        *(
+            (name.capitalize(), parts.picture(picture, f"jacfast plot {name}"))
+            for name, picture in pictures.items()
+        ),
         (
             "Configuration",
             parts.values(about | {"read from": result["data"], "quick": result["quick"]}),
@@ -151,10 +165,11 @@ def report(result: dict[str, Any]) -> bytes:
     return parts.page(f"{about['source']}: {about['title']}", sections)
 
 
-def write(result: dict[str, Any], out: Path) -> list[str]:
-    """Write text, picture and report into `out`; return the files' names."""
-    files = {"table.txt": text(result).encode(), "table.png": figure(result)}
-    files |= curves(result) | {"report.html": report(result)}
+def write(result: dict[str, Any], out: Path, pictures: dict[str, bytes]) -> list[str]:
+    """Write text, pictures and report into `out`; return the files' names."""
+    files = {"table.txt": text(result).encode(), "table.png": figure(result)} | curves(result)
+    files |= {f"{name}.png": picture for name, picture in pictures.items()}
+    files["report.html"] = report(result, pictures)
     for name, content in files.items():
         write_atomically(content, out / name)
     return ["result.json", *files]

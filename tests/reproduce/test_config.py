@@ -1,8 +1,11 @@
 """The tables' files, and what is wrong with others."""
 
+import re
+
 import pytest
 
 from jacfast import models
+from jacfast.commands.pictures import PICTURES
 from jacfast.reproduce import config, load, names, parts
 from jacfast.reproduce.measures import find
 
@@ -29,8 +32,10 @@ def test_every_table_can_be_run(name, quick):
     for column in found.columns:
         find(column)
     assert found.rank in found.columns
-    of_reference = any(column.endswith("ref") for column in found.columns)
-    assert of_reference == (found.reference in {row.name for row in found.rows})
+    by_reference = re.compile(r"auc|.*_zeros|.* ref$")
+    assert any(map(by_reference.match, found.columns)) == bool(found.reference)
+    assert set(found.pictures) <= set(PICTURES)
+    assert bool(found.pictures) == bool(found.pictured)
     assert len({row.name for row in found.rows}) == len(found.rows) > 1
     for row in found.rows:
         assert len(row.paper) == len(found.columns)
@@ -78,6 +83,18 @@ def test_quick_comes_last_and_only_if_asked_for():
         (lambda: load("nope"), f"name must be one of {names()[0]}.*; got 'nope'"),
         (lambda: table(colour=1), "table mine: .*colour"),
         (lambda: table({"name": "a", "paper": [1.0], "epoch": 1}), "table mine: .*epoch"),
+        (
+            lambda: table({"name": "a", "paper": [1.0]}, reference="b"),
+            "must be of the rows a; got 'b'",
+        ),
+        (
+            lambda: table({"name": "a", "paper": [1.0]}, pictured=["c"]),
+            "must be of the rows a; got 'c'",
+        ),
+        (
+            lambda: parts.attacked(config.Training(once=True), None, None, None),
+            "attack must be named",
+        ),
         (lambda: parts.penalty({"name": "Nope"}), "penalty must be one of ColumnSumL1, .*; got 'N"),
         (lambda: parts.attack({"eps": 1}), "attack must be one of bim, .*; got None"),
         (lambda: find("speed"), "column must be one of accuracy, .*; got 'speed'"),

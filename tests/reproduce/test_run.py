@@ -1,5 +1,6 @@
 """A table of a small network from beginning to end, interrupted, and refused."""
 
+import base64
 import functools
 import json
 import re
@@ -8,9 +9,10 @@ import pytest
 import torch
 
 from jacfast import cli, models
+from jacfast.attacks import deepfool, fgsm
 from jacfast.data import load_digits
-from jacfast.evaluation import accuracy
-from jacfast.reproduce import config, parts, reproduce, show
+from jacfast.evaluation import accuracy, roc_curves
+from jacfast.reproduce import config, networks, parts, reproduce, run, show
 
 TABLE = """
 title = "a table"
@@ -136,6 +138,76 @@ def test_refused(tables, tmp_path, capsys):
     (tables / "mine.toml").write_text(TABLE.replace('data = "MNIST"', 'data = "CIFAR-10"'))
     assert cli.main(["reproduce", "mine", "--quick", "--out", str(tmp_path / "other")]) == 2
     assert "data must be CIFAR-10, as in the paper; got MNIST digits" in capsys.readouterr().err
+
+
+def one_more_row(*lines, columns='"accuracy"', paper="1.0"):
+    """Return TABLE with one seed, other columns, and a last row of these lines."""
+    text = TABLE.replace("seeds = [0, 1]", 'pictures = ["perturbations"]\npictured = ["last"]')
+    text = re.sub(r"columns = .*", f"columns = [{columns}]", text)
+    text = re.sub(r"rank = .*", f"rank = {columns.split(',')[0]}", text)
+    text = re.sub(r"paper = .*", f"paper = [{paper}]", text)
+    head, tail = text.split("[[curves]]")
+    last = "\n".join(["[[rows]]", 'name = "last"', f"paper = [{paper}]", *lines])
+    return f"{head}{last}\n[[curves]]{tail}"
+
+
+def trained(out, file):
+    model = models.fc500()
+    model.load_state_dict(torch.load(out / "seed0" / file)["model"])
+    return model.eval()
+
+
+def test_images_that_are_attacked_once(tables, tmp_path, monkeypatch):
+    lines = ['attack = { name = "fgsm", eps = 0.1 }', "once = true"]
+    (tables / "mine.toml").write_text(one_more_row(*lines))
+    seen, fit = {}, run.fit
+
+    def watched(model, x, y, **options):
+        seen[options["name"]] = x
+        return fit(model, x, y, **options)
+
+    monkeypatch.setattr(run, "fit", watched)
+    reproduce("mine", tmp_path / "run", quick=True)
+    digits = load_digits()
+    x, y = digits.train_x[:400], digits.train_y[:400]
+    torch.testing.assert_close(
+        seen["last"], fgsm(trained(tmp_path / "run", "base.pt"), x, y, eps=0.1)
+    )
+    assert torch.equal(seen["penalty"], x)
+
+
+def test_columns_that_measure_by_a_reference(tables, tmp_path):
+    columns = '"auc", "auc 3", "gradient_zeros 10", "hessian_zeros 60", "gradient_norm"'
+    lines = ['penalty = { name = "Frobenius" }', "lam = 1.0"]
+    text = one_more_row(*lines, columns=columns, paper="1.0, 1.0, 1.0, 1.0, 1.0")
+    text = text.replace('reference = "penalty"', 'reference = "no defence"')
+    (tables / "mine.toml").write_text(text.replace("samples = 20\n", "samples = 100\n"))
+    rows = reproduce("mine", tmp_path / "run", quick=True)["rows"]
+    base, last = rows[0]["ours"], rows[-1]["ours"]
+    digits = load_digits()
+    x, y = digits.test_x[:100], digits.test_y[:100]
+    moved = deepfool(trained(tmp_path / "run", "base.pt"), x).adversarial
+    curves = roc_curves(trained(tmp_path / "run", "row3.pt"), moved, y)
+    assert last[1] == pytest.approx(curves[3].auc)
+    assert last[0] == pytest.approx(sum(curve.auc for curve in curves.values()) / len(curves))
+    assert base[2:4] == pytest.approx([10, 60], abs=0.1)  # what the thresholds are made from
+    assert last[2] > 12
+    assert last[3] > 62
+    assert last[4] < base[4]
+
+
+def test_pictures_of_the_networks_in_the_report(tables, tmp_path):
+    (tables / "mine.toml").write_text(one_more_row("lam = 0.0"))
+    out = tmp_path / "run"
+    assert cli.main(["reproduce", "mine", "--quick", "--out", str(out)]) == 0
+    picture = (out / "perturbations.png").read_bytes()
+    assert base64.b64encode(picture).decode() in (out / "report.html").read_text()
+    result = json.loads((out / "result.json").read_text())
+    ((name, network),) = networks(result, out).items()
+    assert name == "last"
+    assert torch.equal(
+        network(torch.ones(1, 1, 28, 28)), trained(out, "row3.pt")(torch.ones(1, 1, 28, 28))
+    )
 
 
 @pytest.mark.usefixtures("tables")
