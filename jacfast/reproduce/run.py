@@ -17,6 +17,8 @@ from jacfast.reproduce.config import Row, Table, Training, load
 from jacfast.reproduce.measures import Subject, find, measure
 from jacfast.training.fit import fit
 
+WORDS = ("title", "source", "remark", "pictures", "pictured")  # of a table: no figure hangs on them
+
 
 def reproduce(
     name: str, out: Path, folder: Path | None = None, *, quick: bool = False, device: str = "cpu"
@@ -52,7 +54,8 @@ def reproduce(
     if split.name.split()[0] != table.data:
         raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
     about = {"table": dataclasses.asdict(table), "quick": quick, "data": split.name}
-    _claim(out / "run.json", about)
+    counts = {name: value for name, value in about["table"].items() if name not in WORDS}
+    _claim(out / "run.json", about | {"table": counts})
     split = _on(split, table.train_samples, device)
     runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
     figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]

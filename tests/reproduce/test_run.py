@@ -124,6 +124,8 @@ def test_the_same_call_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_refused(tables, tmp_path, capsys):
     out = tmp_path / "run"
     reproduce("mine", out, quick=True)
+    (tables / "mine.toml").write_text(TABLE.replace('title = "a table"', 'title = "other words"'))
+    assert reproduce("mine", out, quick=True)["table"]["title"] == "other words"
     (tables / "mine.toml").write_text(TABLE.replace("lam = 0.1", "lam = 0.2"))
     before = (out / "result.json").read_bytes()
     for call, message in [
