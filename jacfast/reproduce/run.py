@@ -53,14 +53,15 @@ def reproduce(
     split = data.load(folder)
     if split.name.split()[0] != table.data:
         raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
-    about = {"table": dataclasses.asdict(table), "quick": quick, "data": split.name}
-    counts = {name: value for name, value in about["table"].items() if name not in WORDS}
-    _claim(out / "run.json", about | {"table": counts})
+    read = {"quick": quick, "data": split.name}
+    about = dataclasses.asdict(table)
+    counts = {name: value for name, value in about.items() if name not in WORDS}
+    _claim(out / "run.json", {"table": counts} | read)
     split = _on(split, table.train_samples, device)
     runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
     figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
     rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
-    result = about | {"rows": rows, "threads": torch.get_num_threads()}
+    result = {"table": about} | read | {"rows": rows, "threads": torch.get_num_threads()}
     write_atomically(json.dumps(result, indent=2).encode(), out / "result.json")
     return result
 
