@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +115,11 @@ class Run:
         done = self.folder / f"row{i}.json"
         if done.exists():
             return json.loads(done.read_text())
-        start = time.perf_counter()
         model = self.trained(i)
-        trained = time.perf_counter()
         subject = self._subject(i, model)
         found = {
             "figures": measure(self.table.columns, subject),
             "curves": [subject.curve(curve) for curve in self.table.curves],
-            "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained},
         }
         write_atomically(json.dumps(found).encode(), done)
         return found
@@ -182,5 +178,4 @@ def _summary(row: Row, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "curves": [torch.tensor(each, dtype=torch.float64).mean(0).tolist() for each in curves],
         "ours": columns.mean(0).tolist(),
         "sd": spread.tolist(),
-        "seconds": sum(run["seconds"]["training"] for run in runs),
     }

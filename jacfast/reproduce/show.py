@@ -22,6 +22,7 @@ TITLES = {
     "hessian_norm": "mean ||H||_F of S",
     "auc": "mean AUC",
 }
+FINE = ("norm_clean", "norm_perturbed", "gradient_norm", "hessian_norm", "auc")  # no percentages
 NUMBERED = {
     "auc": "AUC of class {}",
     "gradient_zeros": "near zero in dS/dx, %",
@@ -48,10 +49,15 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
     found = [first]
     for row in result["rows"]:
         cells = [row["name"]]
-        for paper, ours, sd in zip(row["paper"], row["ours"], row["sd"], strict=True):
-            spread = f" ± {sd:.2f}" if several else ""
-            deviation = "" if paper is None else f"{ours - paper:+.2f}"
-            cells += ["" if paper is None else f"{paper:g}", f"{ours:.2f}{spread}", deviation]
+        for column, *figures in zip(columns, row["paper"], row["ours"], row["sd"], strict=True):
+            (paper, ours, sd), digits = figures, 4 if column.split()[0] in FINE else 2
+            spread = f" ± {sd:.{digits}f}" if several else ""
+            deviation = "" if paper is None else f"{ours - paper:+.{digits}f}"
+            cells += [
+                "" if paper is None else f"{paper:g}",
+                f"{ours:.{digits}f}{spread}",
+                deviation,
+            ]
         found.append(cells)
     return found
 

@@ -19,17 +19,18 @@ def script(tmp_path, monkeypatch):
     return module
 
 
-def write(run, found):
+def write(run, found, quick=False):
     run.mkdir(exist_ok=True)
     about = {"key": "mine", "source": "s", "title": "t", "remark": "Smaller.", "seeds": [0]}
     about |= {"columns": ["rho_adv"], "rank": "rho_adv"}
     rows = [
-        {"name": name, "paper": [paper], "ours": [ours], "sd": [0.0], "seconds": 90}
+        {"name": name, "paper": [paper], "ours": [ours], "sd": [0.0]}
         for name, paper, ours in (("a", 1.0, found), ("b", 2.0, 3.0))
     ]
-    result = {"table": about, "rows": rows, "data": "MNIST", "quick": False}
+    result = {"table": about, "rows": rows, "data": "MNIST", "quick": quick}
     (run / "result.json").write_text(json.dumps(result))
-    (run / "table.png").write_bytes(b"png")
+    for name in ("table.png", "fgsm.png"):
+        (run / name).write_bytes(name.encode())
 
 
 def test_a_table_takes_the_place_of_the_one_before(script, tmp_path):
@@ -38,14 +39,14 @@ def test_a_table_takes_the_place_of_the_one_before(script, tmp_path):
         write(tmp_path / "run", found)
         script.main([str(tmp_path / "run")])
         page = script.PAGE.read_text()
-        assert page.startswith(
-            "first\n\n<!-- mine -->\n**s: t** (`jacfast reproduce mine`, MNIST, 3 m"
-        )
+        assert page.startswith("first\n\n<!-- mine -->\n**s: t** (`jacfast reproduce mine`, MNIST)")
         assert page.endswith("<!-- end -->\n\nlast\n")
         assert f"| a | 1 | {found:.2f} | {found - 1:+.2f} |\n| b | 2 | 3.00 | +1.00 |" in page
     assert "| a | 1 | 2.00" not in page
     assert "1 of 1 pairs are the other way round: a before b. Smaller." in page
-    assert (script.RESULTS / "mine.png").read_bytes() == b"png"
+    for name in ("table.png", "fgsm.png"):
+        assert (script.RESULTS / f"mine-{name}").read_bytes() == name.encode()
+        assert page.count(f"(../benchmarks/results/reproduction/mine-{name})") == 1
     assert json.loads((script.RESULTS / "mine.json").read_text())["data"] == "MNIST"
 
 
@@ -56,12 +57,22 @@ def test_a_new_table_comes_last(script, tmp_path):
     assert script.PAGE.read_text().startswith("first\n\n<!-- mine -->\n**s: t**")
 
 
+def test_a_quick_run_is_not_taken(script, tmp_path):
+    script.PAGE.write_text("first\n")
+    write(tmp_path / "run", 2.0, quick=True)
+    with pytest.raises(SystemExit, match="run is a quick run"):
+        script.main([str(tmp_path / "run")])
+    assert script.PAGE.read_text() == "first\n"
+
+
 def test_the_page_of_the_repository_shows_what_was_measured():
     """Every committed result is on the page, with its figures."""
     page = (ROOT / "docs" / "reproduction.md").read_text()
-    for file in (ROOT / "benchmarks" / "results" / "reproduction").glob("*.json"):
+    files = list((ROOT / "benchmarks" / "results" / "reproduction").glob("*.json"))
+    assert files
+    for file in files:
         result = json.loads(file.read_text())
         assert f"<!-- {file.stem} -->" in page
         for row in result["rows"]:
             assert f"| {row['name']} |" in page
-            assert f"{row['ours'][0]:.2f}" in page
+            assert f" {row['ours'][0]:.2f} " in page or f" {row['ours'][0]:.4f} " in page
