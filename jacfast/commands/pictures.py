@@ -1,5 +1,6 @@
 """Each picture of `jacfast plot`, from models and test images to the figure."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -9,13 +10,18 @@ from torch import nn
 from jacfast import evaluation, plots
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
+from jacfast.attacks.jsma import jsma
 from jacfast.commands.subject import Subject
 from jacfast.evaluation import Surface
 from jacfast.evaluation.directions import DIRECTIONS
+from jacfast.evaluation.line import crossing
 
 MAPS, SPECTRA = 4, 2  # images shown, images whose whole Hessian is computed
 STEP = 0.05  # of the Hessian's central differences, in units of x
 PARAMETER_EXTENT, PARAMETER_SAMPLES = 1.0, 100
+# One pixel, 80 times, and its changes: Jakubovitz & Giryes, figure 2.
+JSMA = functools.partial(jsma, steps=80, outputs="probabilities", stop=False)
+PIXEL_CHANGES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TITLES = {
     "random": "random",
     "loss": "CE, true label",
@@ -95,6 +101,33 @@ def spaces_relief(subject: Subject) -> Figure:
     return plots.relief_figure(_spaces(subject))
 
 
+def line(subject: Subject) -> Figure:
+    """Draw S up to half as far again as the first model's boundary, each along its own FGSM."""
+    x, y = subject.one()
+    directions = {
+        name: evaluation.input_direction(model, x, y, "loss").sign()
+        for name, model in subject.models.items()
+    }
+
+    def along(name: str, end: float, points: int) -> evaluation.Line:
+        t = torch.linspace(0, end, points, dtype=torch.float64)
+        return evaluation.decision_line(subject.models[name], x, y, directions[name], t)
+
+    boundary = crossing(*along(next(iter(subject.models)), 1.0, 101)[:2])
+    end = 1.0 if boundary is None else 1.5 * boundary  # an image is in [0, 1]
+    return plots.line_figure({name: along(name, end, 61) for name in subject.models})
+
+
+def hessians(subject: Subject) -> Figure:
+    x, y = subject.one()
+    found = {
+        name: evaluation.decision_hessian(model, x, y, step=STEP)[0]
+        for name, model in subject.models.items()
+    }
+    label = "|entry of the Hessian of S|, logit / (unit of x)²"
+    return plots.hessian_figure(found, label=f"{label}\n(by differences of ±{STEP:g})")
+
+
 def jacobians(subject: Subject) -> Figure:
     some = subject.known()[:MAPS]
     if not len(some):
@@ -128,6 +161,14 @@ def accuracy(subject: Subject) -> Figure:
     return plots.accuracy_figure(epsilons, curves, reference)
 
 
+def accuracy_jsma(subject: Subject) -> Figure:
+    curves = {
+        name: evaluation.accuracy_curve(model, subject.x, subject.y, JSMA, PIXEL_CHANGES)
+        for name, model in subject.models.items()
+    }
+    return plots.accuracy_figure(PIXEL_CHANGES, curves, attack="JSMA")
+
+
 def roc(subject: Subject) -> Figure:
     """Draw two classes on images made against the first model by DeepFool: its two worst."""
     first = next(iter(subject.models.values()))
@@ -141,10 +182,13 @@ def roc(subject: Subject) -> Figure:
 
 PICTURES: dict[str, Callable[[Subject], Figure]] = {
     "accuracy": accuracy,
+    "accuracy-jsma": accuracy_jsma,
     "cells": cells,
     "decision": decision,
     "decision-relief": decision_relief,
+    "hessians": hessians,
     "jacobians": jacobians,
+    "line": line,
     "loss": loss,
     "perturbations": perturbations,
     "roc": roc,

@@ -8,10 +8,13 @@ from jacfast.files import write_atomically
 
 NAMES = {
     "accuracy": "accuracy against the eps of FGSM, with eps_ref of the last model",
+    "accuracy-jsma": "accuracy against the change of a pixel under JSMA of one pixel, 80 steps",
     "cells": "predicted classes in a random plane through an image, with DeepFool's radius",
     "decision": "contours of the decision function around an image, in four directions",
     "decision-relief": "the decision function in relief, random and adversarial",
+    "hessians": "the Hessian of the decision function in x (by central differences)",
     "jacobians": "gradients of the decision function as pictures",
+    "line": "the decision function along FGSM's direction, with its tangents",
     "loss": "contours of the cross-entropy around an image, in four directions",
     "perturbations": "images, their DeepFool images and the differences",
     "roc": "ROC of the two worst classes, on DeepFool images of the first model",

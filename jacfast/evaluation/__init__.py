@@ -4,8 +4,9 @@ from jacfast.evaluation.accuracies import accuracy, accuracy_curve, reference_ep
 from jacfast.evaluation.bounds import Bounds, distance_bounds
 from jacfast.evaluation.decision import curvature, decision_function, decision_gradient
 from jacfast.evaluation.directions import input_direction, plane
-from jacfast.evaluation.hessian import hessian_eigenvalues
+from jacfast.evaluation.hessian import decision_hessian, hessian_eigenvalues
 from jacfast.evaluation.jacobians import Statistics, jacobian_norm, jacobian_statistics
+from jacfast.evaluation.line import Line, decision_line
 from jacfast.evaluation.predict import predict
 from jacfast.evaluation.rho import rho_adv, rho_of
 from jacfast.evaluation.roc import Roc, roc_curves
@@ -14,6 +15,7 @@ from jacfast.evaluation.weights import parameter_directions
 
 __all__ = [
     "Bounds",
+    "Line",
     "Roc",
     "Statistics",
     "Surface",
@@ -22,6 +24,8 @@ __all__ = [
     "curvature",
     "decision_function",
     "decision_gradient",
+    "decision_hessian",
+    "decision_line",
     "distance_bounds",
     "hessian_eigenvalues",
     "input_direction",

@@ -59,15 +59,8 @@ def curvature(
     """
     check_input(x)
     check_step(step)
-    if direction.shape not in (x.shape, x.shape[1:]):
-        raise ValueError(
-            f"direction must have the shape of x or of a sample; got {list(direction.shape)}"
-        )
-    d = direction.detach().to(x).expand_as(x).flatten(1)
-    length = torch.linalg.vector_norm(d, dim=1, keepdim=True)
-    if not bool(((length > 0) & length.isfinite()).all()):
-        raise ValueError("direction must be finite and not zero; its length is not")
-    d = d / length
+    d = along(direction, x)
+    d = d / torch.linalg.vector_norm(d, dim=1, keepdim=True)
     slope = (decision_gradient(model, x, y).flatten(1) * d).sum(dim=1)
     bend = (hessian_product(model, x, y, d, step) * d).sum(dim=1)
     return bend.abs() / (1 + slope.square()) ** 1.5
@@ -115,6 +108,19 @@ def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
         raise ValueError(f"model must have K >= 2 classes; got {logits.shape[1]}")
     check_labels(y, *logits.shape)
     return cotangents.label_against_runner_up(logits, y)[0]
+
+
+def along(direction: Tensor, x: Tensor) -> Tensor:
+    """Return a direction in the shape of x or of one sample as [N, D], and check it."""
+    if direction.shape not in (x.shape, x.shape[1:]):
+        raise ValueError(
+            f"direction must have the shape of x or of a sample; got {list(direction.shape)}"
+        )
+    d = direction.detach().to(x).expand_as(x).flatten(1)
+    length = torch.linalg.vector_norm(d, dim=1)
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ValueError("direction must be finite and not zero; its length is not")
+    return d
 
 
 def check_step(step: float | None) -> None:

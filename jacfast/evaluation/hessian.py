@@ -1,4 +1,4 @@
-"""Eigenvalues of the Hessian of the decision function, without the matrix where it is large."""
+"""The Hessian of the decision function, and its eigenvalues without it where it is large."""
 
 import numpy as np
 import torch
@@ -9,6 +9,31 @@ from jacfast.quiet import Model, check_input, check_labels
 
 FULL_UP_TO = 64  # entries of a sample up to which a few eigenvalues are cut from the whole matrix
 COPIES = 64  # products at a time for the whole matrix
+
+
+def decision_hessian(model: Model, x: Tensor, y: Tensor, *, step: float | None = None) -> Tensor:
+    """Return the Hessian of S in x of every sample, D x D in the order of the flattened sample.
+
+    ``S = z_y - max_{k != y} z_k``; by D products ``H v`` from double backward, or with a `step` by
+    central differences, as `hessian_eigenvalues` says. The result takes 8 N D^2 bytes: 4.9 MB for
+    an image of 28 x 28, 75 MB for one of 3 x 32 x 32.
+
+    Args:
+        model, x, y, step: as for `hessian_eigenvalues`.
+
+    Returns:
+        [N, D, D] float64, symmetric, on the CPU.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong. FloatingPointError: a product is not finite.
+
+    Source: Yu, Liu, Wang & Chen, eq. 7 and figure 8.
+    """
+    check_input(x)
+    check_labels(y, len(x))
+    check_step(step)
+    found = [_matrix(model, x[i : i + 1].detach(), y[i : i + 1], step) for i in range(len(x))]
+    return torch.from_numpy(np.stack(found))
 
 
 def hessian_eigenvalues(

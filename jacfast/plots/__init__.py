@@ -11,6 +11,8 @@ except ImportError as error:
 from jacfast.plots.cells import cells_figure
 from jacfast.plots.curves import accuracy_figure, roc_figure
 from jacfast.plots.hardening import hardening_figure
+from jacfast.plots.hessians import hessian_figure
+from jacfast.plots.lines import line_figure
 from jacfast.plots.maps import map_figure
 from jacfast.plots.perturbations import perturbation_figure
 from jacfast.plots.spectra import spectra_figure
@@ -22,6 +24,8 @@ __all__ = [
     "cells_figure",
     "contour_figure",
     "hardening_figure",
+    "hessian_figure",
+    "line_figure",
     "map_figure",
     "perturbation_figure",
     "png",

@@ -8,6 +8,7 @@ from jacfast.evaluation.roc import Roc
 from jacfast.plots.style import legend_below, lines, new_figure, open_frame
 
 SHARES = (0.2, 0.5, 1.0)  # of eps_ref, as in Deng, Zhang & Zhao
+EPS = {"JSMA": "change of a pixel in a step"}  # what eps is, where not the largest of an entry
 
 
 def accuracy_figure(
@@ -22,7 +23,8 @@ def accuracy_figure(
         epsilons: the sizes.
         curves: `accuracy_curve` at those, by model.
         reference: eps_ref of `reference_epsilon`, for vertical lines at 0.2, 0.5 and 1.0 of it.
-        attack: its name.
+        attack: its name, for what eps is: of JSMA the change of a pixel in a step, of any other
+            the largest change of an entry.
 
     Raises:
         ValueError: a curve has not a value for each eps.
@@ -41,7 +43,8 @@ def accuracy_figure(
         axis.plot(epsilons, [100 * share for share in curves[name]], label=name, **style)
     axis.set_ylim(0, 101)
     axis.set_xlim(min(epsilons), max(epsilons))
-    axis.set_xlabel(f"eps of {attack}, units of x (largest change of an entry)")
+    size = EPS.get(attack, "largest change of an entry")
+    axis.set_xlabel(f"eps of {attack}, units of x ({size})")
     axis.set_ylabel("accuracy, %")
     if reference is not None:
         shown = [share for share in SHARES if share * reference <= max(epsilons)]

@@ -76,7 +76,8 @@ def _spectrum(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> 
     for name, style in lines(sizes):
         means = numpy.sort(sizes[name], axis=1)[:, ::-1].mean(axis=0)
         shown = means[means >= threshold / 100]
-        axis.plot(numpy.arange(1, len(shown) + 1), shown, marker=".", **style)
+        dots = "." if len(shown) <= BINS else ""  # more of them would hide the dashes
+        axis.plot(numpy.arange(1, len(shown) + 1), shown, marker=dots, **style)
     axis.axhline(threshold, color="0.4", linestyle=":")
     axis.set_yscale("log")
     axis.set_ylabel("|eigenvalue|, logit per squared unit of x")

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jacfast.evaluation import line
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.scales import Grid, Kind, Scale, kind, scales
 from jacfast.plots.style import new_figure
@@ -71,14 +72,7 @@ def relief_figure(grid: Grid) -> Figure:
 def crossing(surface: Surface) -> float | None:
     """Return where along a >= 0, at b = 0, the decision function first is not positive."""
     middle = len(surface.steps) // 2
-    steps, values = surface.steps[middle:].tolist(), surface.values[middle:, middle].tolist()
-    if values[0] <= 0:
-        return None
-    for i in range(1, len(values)):
-        if values[i] <= 0:
-            share = values[i - 1] / (values[i - 1] - values[i])
-            return steps[i - 1] + share * (steps[i] - steps[i - 1])
-    return None
+    return line.crossing(surface.steps[middle:], surface.values[middle:, middle])
 
 
 def _check(grid: Grid) -> None:
@@ -103,7 +97,8 @@ def _contours(axis: Axes, surface: Surface, scale: Scale):
     picture = axis.contourf(
         steps, steps, values, levels=levels, cmap=COLOURMAPS[surface.of], norm=scale.norm
     )
-    axis.contour(steps, steps, values, levels=levels, colors="black", linewidths=0.3)
+    # the first level is not above any value: its line would be that of roundings of zero losses
+    axis.contour(steps, steps, values, levels=levels[1:], colors="black", linewidths=0.3)
     axis.plot(0, 0, "o", color="black", markersize=4)
     axis.set_aspect("equal")
     if surface.of == "decision":

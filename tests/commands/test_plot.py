@@ -1,14 +1,18 @@
 """jacfast plot: every picture from files, and what is said when it cannot be drawn."""
 
 import io
+import pathlib
+import tomllib
 
 import pytest
 import torch
 from matplotlib.image import imread
 
-from jacfast import cli, data, models
+from jacfast import cli, data, evaluation, fgsm, models, plots, reproduce
+from jacfast.attacks import jsma
 from jacfast.commands import pictures
 from jacfast.commands.plot import NAMES
+from jacfast.commands.subject import Subject
 from jacfast.training import fit
 
 
@@ -54,13 +58,82 @@ def test_every_picture_of_two_models(folder, name, capsys, monkeypatch):
     assert f"{name} of plain and other on MNIST digits" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["cells", "jacobians", "decision"])
+@pytest.mark.parametrize("name", ["cells", "jacobians", "decision", "line", "hessians"])
 def test_of_one_model(folder, name):
     assert run(folder, name) == 0
 
 
 def test_the_names_are_those_of_the_pictures():
     assert NAMES.keys() == pictures.PICTURES.keys()
+
+
+@pytest.fixture
+def subject(folder, digits):
+    """Return what the pictures of the two little networks are of, and no files."""
+    networks = {}
+    for name in ("other", "plain"):
+        networks[name] = models.deep_defense_mlp()
+        models.load_weights(networks[name], folder / f"{name}.pt")
+    return Subject(networks, digits.test_x[:30], digits.test_y[:30], None)
+
+
+def given(monkeypatch, figure):
+    """Return a dict that will hold what a function of jacfast.plots is called with."""
+    seen = {}
+    monkeypatch.setattr(plots, figure, lambda *args, **options: seen.update(args=args, **options))
+    return seen
+
+
+def test_the_line_is_that_of_fgsm_and_shows_the_first_boundary(subject, monkeypatch):
+    seen = given(monkeypatch, "line_figure")
+    pictures.line(subject)
+    (found,) = seen["args"]
+    x, y = subject.one()
+    assert found.keys() == subject.models.keys()
+    for name, line in found.items():
+        model, t = subject.models[name], line.t.tolist()
+        moved = torch.cat([fgsm(model, x, y, eps=eps, clip=None) for eps in t])
+        want = evaluation.decision_function(model, moved, y.expand(len(t)))
+        torch.testing.assert_close(line.value, want.double(), rtol=1e-4, atol=1e-4)
+    first = found["other"]
+    assert line.t[0] == first.t[0] == 0
+    assert line.t[-1] == first.t[-1]
+    where = torch.nn.functional.pad((first.value <= 0).double(), (1, 0)).diff().argmax()
+    assert float(first.t[where]) == pytest.approx(float(first.t[-1]) / 1.5, rel=0.05)
+
+
+def test_a_line_without_a_boundary_goes_through_the_whole_box(subject, monkeypatch):
+    seen = given(monkeypatch, "line_figure")
+    subject.models["other"][-1].bias.data[subject.one()[1]] = 1e6
+    pictures.line(subject)
+    assert float(seen["args"][0]["other"].t[-1]) == 1.0
+
+
+def test_the_hessians_have_the_spectra_of_the_same_step(subject, monkeypatch):
+    seen = given(monkeypatch, "hessian_figure")
+    pictures.hessians(subject)
+    x, y = subject.one()
+    want = evaluation.hessian_eigenvalues(subject.models["plain"], x, y, step=pictures.STEP)[0]
+    got = torch.linalg.eigvalsh(seen["args"][0]["plain"])
+    torch.testing.assert_close(got, want.sort().values, rtol=1e-6, atol=1e-6)
+    assert "±0.05" in seen["label"]
+
+
+def test_jsma_changes_one_pixel_80_times_as_in_the_table(subject, monkeypatch):
+    seen = given(monkeypatch, "accuracy_figure")
+    pictures.accuracy_jsma(subject)
+    epsilons, curves = seen["args"]
+    path = pathlib.Path(reproduce.__file__).parent / "tables" / "jg-table3.toml"
+    (table,) = (c for c in tomllib.loads(path.read_text())["curves"] if c["attack"] == "jsma")
+    assert list(epsilons) == table["epsilons"]
+    model = subject.models["plain"]
+    for eps in (0.2, 1.0):
+        moved = jsma(model, subject.x, subject.y, eps=eps, **table["options"])
+        want = evaluation.accuracy(model, moved, subject.y)
+        assert curves["plain"][epsilons.index(eps)] == want
+    assert curves["plain"][0] == evaluation.accuracy(model, subject.x, subject.y)
+    assert curves["plain"][-1] < curves["plain"][0]
+    assert seen["attack"] == "JSMA"
 
 
 def test_unknown_names_list_the_known_ones(capsys):

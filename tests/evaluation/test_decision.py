@@ -11,6 +11,7 @@ from jacfast.evaluation import (
     curvature,
     decision_function,
     decision_gradient,
+    decision_hessian,
     hessian,
     hessian_eigenvalues,
 )
@@ -54,6 +55,46 @@ def test_value_at_a_tie_and_of_an_impossible_class():
     z = torch.tensor([[1.0, 1.0, 0.0], [1.0, float("-inf"), 0.0], [2.0, float("-inf"), -1.0]])
     got = decision_function(lambda x: 1.0 * x, z, torch.tensor([0, 0, 2]))
     assert got.tolist() == [0.0, 1.0, -3.0]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_hessian(name):
+    model, x = build(name, 2)
+    model.eval()
+    y = labels(x)
+    if x[0].numel() > 128:
+        pytest.skip("covered by the smaller ones")
+    want = true_hessian(model, x, y)
+    torch.testing.assert_close(decision_hessian(model, x, y), want, rtol=1e-8, atol=1e-10)
+    near = decision_hessian(model, x, y, step=1e-4)
+    torch.testing.assert_close(near, want, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("step", [None, 0.5])
+def test_hessian_of_a_quadratic_is_its_matrix(step):
+    """z_0 = x^T A x / 2, z_1 = 0: (A + A^T) / 2, also by differences, in the order of flatten."""
+    a = draw(6, 6)
+
+    def model(x):
+        flat = x.flatten(1)
+        s = (flat @ a * flat).sum(dim=1, keepdim=True) / 2
+        return torch.cat([s, 0 * s], dim=1)
+
+    x = draw(2, 3, 1, 2).transpose(1, 3)  # [2, 2, 1, 3], not contiguous
+    got = decision_hessian(model, x, torch.tensor([0, 1]), step=step)
+    half = (a + a.T) / 2
+    torch.testing.assert_close(got, torch.stack([half, -half]))
+    assert got.equal(got.mT)
+
+
+@pytest.mark.parametrize("step", [None, 0.25])
+def test_hessian_of_a_linear_network_is_zero(step):
+    weight = torch.tensor([[1.0, -2.0], [0.5, 4.0]])
+    got = decision_hessian(
+        lambda x: x @ weight, draw(2, 2).float(), torch.tensor([0, 1]), step=step
+    )
+    assert got.tolist() == [[[0.0] * 2] * 2] * 2
+    assert got.dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -113,6 +154,7 @@ def test_a_step_sees_the_bend_of_a_relu():
     assert hessian_eigenvalues(model, x, y, step=0.05).tolist() == [[0.0, 0.0]]
     assert hessian_eigenvalues(model, x, y, step=0.25).tolist() == [[2.0, 0.0]]
     assert hessian_eigenvalues(model, x, y, 1, step=0.25).tolist() == [[2.0]]
+    assert decision_hessian(model, x, y, step=0.25).tolist() == [[[2.0, 0.0], [0.0, 0.0]]]
 
 
 def test_a_small_step_tends_to_the_exact_values():
@@ -164,6 +206,9 @@ def test_what_is_left_behind(dtype):
         (lambda m, x, y: hessian_eigenvalues(m, x, y, 0), ValueError, r"k must be in 1 .. D = 6"),
         (lambda m, x, y: hessian_eigenvalues(m, x, y, 7), ValueError, r"k must be in 1 .. D = 6"),
         (lambda m, x, y: hessian_eigenvalues(m, x, y, step=0.0), ValueError, "step must be finite"),
+        (lambda m, x, y: decision_hessian(m, x, y, step=-1.0), ValueError, "step must be finite"),
+        (lambda m, x, y: decision_hessian(m, x, y[:1]), ValueError, "y must have shape"),
+        (lambda m, x, y: decision_hessian(m, x / 0, y), FloatingPointError, "Hessian of S"),
         (lambda m, x, y: hessian_eigenvalues(m, x / 0, y), FloatingPointError, "Hessian of S"),
         (lambda m, x, y: decision_function(m, x, y + 9), ValueError, "y must lie in 0"),
         (lambda m, x, y: decision_gradient(m, x.long(), y), TypeError, "x must be floating"),

@@ -39,6 +39,15 @@ def test_accuracy():
     png(figure)
 
 
+def test_the_eps_of_an_attack_is_named():
+    labels = {
+        attack: accuracy_figure([0, 1], {"a": [1, 0]}, attack=attack).axes[0].get_xlabel()
+        for attack in ("PGD", "JSMA")
+    }
+    assert labels["PGD"] == "eps of PGD, units of x (largest change of an entry)"
+    assert labels["JSMA"] == "eps of JSMA, units of x (change of a pixel in a step)"
+
+
 def test_roc():
     figure = roc_figure({"first": ONE, "second": TWO})
     (axis,) = figure.axes  # class 0 alone is in both
@@ -61,6 +70,12 @@ def test_spectra():
     heights = np.unique(corners[:, 1].round(6))
     assert heights.tolist() == [0, 25, 50]
     png(figure)
+
+
+def test_dots_of_a_spectrum_where_there_is_room():
+    few, many = torch.ones(1, 5), torch.ones(1, 300)
+    figure = spectra_figure({"a": few, "b": few}, {"a": few, "b": many})
+    assert [line.get_marker() for line in figure.axes[1].lines[:2]] == [".", ""]
 
 
 def test_zeros_only():

@@ -55,6 +55,17 @@ def test_parameter_space_has_its_own_scale_and_no_arrow():
     assert {"cross-entropy, parameter space", "cross-entropy, input space"} <= labels
 
 
+def test_losses_that_round_to_zero_have_no_line_between_them():
+    noisy = Surface(STEPS, torch.zeros(5, 5, dtype=torch.float64), "loss", "input")
+    noisy.values[::2, ::2] = 1e-7
+    noisy.values[4] = 8.0
+    (axis,) = panels(contour_figure({"m": {"x": noisy}}))
+    lines = axis.collections[-1]
+    assert 0.5 in lines.levels
+    drawn = [path.vertices for path in lines.get_paths() if len(path.vertices)]
+    assert min(points[:, 0].min() for points in drawn) > 1.0  # on the slope from 0 to 8
+
+
 @pytest.mark.parametrize("draw", [contour_figure, relief_figure])
 def test_flat_and_infinite_surfaces_are_drawn(draw):
     flat = surface("loss", slope=0.0, start=0.0)

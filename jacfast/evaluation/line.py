@@ -1,0 +1,71 @@
+"""The decision function along one line through a sample."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jacfast.evaluation.decision import along, decision_function, decision_gradient
+from jacfast.evaluation.predict import BATCH
+from jacfast.quiet import Model, check_input, check_labels
+
+
+class Line(NamedTuple):
+    """S on P points of a line; float64 [P] on the CPU."""
+
+    t: Tensor
+    value: Tensor  # S(x + t d)
+    slope: Tensor  # dS/dt there
+
+
+def decision_line(
+    model: Model, x: Tensor, y: Tensor, direction: Tensor, t: Tensor | Sequence[float]
+) -> Line:
+    """Return ``S(x + t d)`` and ``dS/dt = d . grad S(x + t d)``, ``S = z_y - max_{k != y} z_k``.
+
+    The direction d is taken at the length it has: with one of length 1, t is a distance (L2) in
+    units of x; with a sign, FGSM's say, the largest change of an entry. The points are not clipped
+    to a box. At a kink the slope is that of one side.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], each sample by itself, K >= 2; left as it was.
+        x: [1, ...], one sample, floating point.
+        y: [1] int64, its true label.
+        direction: d, the shape of x or of the sample; finite, not zero.
+        t: [P], P >= 1, finite.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+
+    Source: Seck, Loosli & Canu, figure 1; Yu, Liu, Wang & Chen, figure 5.
+    """
+    check_input(x)
+    check_labels(y, len(x))
+    if len(x) != 1:
+        raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
+    d = along(direction, x)
+    t = torch.as_tensor(t, dtype=torch.float64).detach().cpu()
+    if t.dim() != 1 or len(t) == 0 or not bool(t.isfinite().all()):
+        raise ValueError(f"t must be [P], P >= 1, and finite; got {t.tolist()}")
+    values, slopes = [], []
+    for part in t.to(x).split(BATCH):
+        points = (x.detach().flatten(1) + part[:, None] * d).view(-1, *x.shape[1:])
+        labels = y.expand(len(part))
+        values.append(decision_function(model, points, labels))
+        slopes.append(decision_gradient(model, points, labels).flatten(1).double() @ d[0].double())
+    return Line(t, torch.cat(values).double().cpu(), torch.cat(slopes).cpu())
+
+
+def crossing(t: Tensor, values: Tensor) -> float | None:
+    """Return the first t at which values [P] are not positive, along increasing t [P].
+
+    Between the points linearly; None if there is none, or the first value is not positive.
+    """
+    steps, s = t.tolist(), values.tolist()
+    if s[0] <= 0:
+        return None
+    for i in range(1, len(s)):
+        if s[i] <= 0:
+            return steps[i - 1] + s[i - 1] / (s[i - 1] - s[i]) * (steps[i] - steps[i - 1])
+    return None
