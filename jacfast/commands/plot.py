@@ -41,7 +41,7 @@ def add_arguments(commands: Any) -> None:
     add("--data", type=Path, help="folder with MNIST IDX or CIFAR pickles; default: 5,000 digits")
     add("--out", type=Path, required=True, help="the PNG to write")
     add("--samples", type=int, default=200, help="test images to measure on (default: 200)")
-    add("--image", type=int, help="the test image of a surface; default: the first that fits")
+    add("--image", type=int, help="the test image of pictures of one; default: the first to fit")
 
 
 def plot(

@@ -17,7 +17,7 @@ class Subject:
     models: dict[str, nn.Module]
     x: Tensor  # [N, 1 or 3, H, W]
     y: Tensor  # [N]
-    image: int | None  # the one whose surroundings are drawn; None: one that all models know
+    image: int | None  # the one for pictures of one image; None: one that all models know
 
     def attacked(self, x: Tensor) -> dict[str, DeepFoolResult]:
         return {name: deepfool(model, x) for name, model in self.models.items()}
