@@ -5,6 +5,12 @@ from jacfast.evaluation.bounds import Bounds, distance_bounds
 from jacfast.evaluation.decision import curvature, decision_function, decision_gradient
 from jacfast.evaluation.directions import input_direction, plane
 from jacfast.evaluation.hessian import decision_hessian, hessian_eigenvalues
+from jacfast.evaluation.inequalities import (
+    Inequality,
+    curvature_bound,
+    inner_distance_bound,
+    mean_value_bound,
+)
 from jacfast.evaluation.jacobians import Statistics, jacobian_norm, jacobian_statistics
 from jacfast.evaluation.line import Line, decision_line
 from jacfast.evaluation.predict import predict
@@ -15,6 +21,7 @@ from jacfast.evaluation.weights import parameter_directions
 
 __all__ = [
     "Bounds",
+    "Inequality",
     "Line",
     "Roc",
     "Statistics",
@@ -22,16 +29,19 @@ __all__ = [
     "accuracy",
     "accuracy_curve",
     "curvature",
+    "curvature_bound",
     "decision_function",
     "decision_gradient",
     "decision_hessian",
     "decision_line",
     "distance_bounds",
     "hessian_eigenvalues",
+    "inner_distance_bound",
     "input_direction",
     "input_surface",
     "jacobian_norm",
     "jacobian_statistics",
+    "mean_value_bound",
     "parameter_directions",
     "parameter_surface",
     "plane",

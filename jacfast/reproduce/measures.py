@@ -42,6 +42,10 @@ class Subject:
         return DeepFoolResult.cat([deepfool(self.model, part) for part in batches])
 
     @cached_property
+    def bounds(self) -> evaluation.Bounds:
+        return evaluation.distance_bounds(self.model, self.few)
+
+    @cached_property
     def eps_ref(self) -> float:
         return evaluation.reference_epsilon(self.model, self.few, self.labels)
 
@@ -86,6 +90,22 @@ def _zeros(of: Callable[[Subject], Tensor], percent: float, subject: Subject) ->
     return 100 * float(evaluation.jacobian_statistics(of(subject), threshold).near_zero.mean())
 
 
+def _relative(distance: Tensor, subject: Subject) -> float:
+    """Return the mean of distance / ||x|| times 100, the scale of rho_adv."""
+    return 100 * float((distance / subject.few.flatten(1).norm(dim=1)).mean())
+
+
+def _inner(subject: Subject) -> Tensor:
+    model = subject.model
+    if not isinstance(model, nn.Sequential):
+        raise ValueError(f"bound_inner needs an nn.Sequential model; got {type(model).__name__}")
+    return evaluation.inner_distance_bound(model, model[:-1], subject.few)
+
+
+def _tightness(found: evaluation.Inequality) -> float:
+    return 100 * float((found.left / found.right).mean())
+
+
 def _norm(values: Tensor) -> float:
     return float(torch.linalg.vector_norm(values.flatten(1), dim=1).mean())
 
@@ -98,6 +118,13 @@ MEASURES: dict[str, Callable[[Subject], float]] = {
     "norm_perturbed": lambda s: jacobian_norm(s.model, s.deepfool.adversarial),
     "gradient_norm": lambda s: _norm(s.slopes),
     "hessian_norm": lambda s: _norm(s.curvatures),
+    "bound_inner": lambda s: _relative(_inner(s), s),
+    "bound_frobenius": lambda s: _relative(s.bounds.frobenius, s),
+    "bound_nearest": lambda s: _relative(s.bounds.nearest, s),
+    "mean_value": lambda s: _tightness(
+        evaluation.mean_value_bound(s.model, s.few, s.deepfool.adversarial)
+    ),
+    "curvature": lambda s: _tightness(evaluation.curvature_bound(s.model, s.few)),
     "auc": lambda s: sum(s.aucs.values()) / len(s.aucs),
 }
 # name -> figure for a number: "auc 2" is that of class 2, "gradient_zeros 1.1" is in `_zeros`

@@ -1,0 +1,91 @@
+"""What ||J||_F bounds, by Jakubovitz & Giryes, and how far from the bounds networks are."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jacfast.evaluation.predict import predict
+from jacfast.jacobian import jacobian
+from jacfast.quiet import Model, check_input
+
+POINTS = 9  # of the way between two inputs, at which the Jacobian is taken
+SAMPLES, ROWS = 16, 64  # of an inner layer's Jacobian, which is large, at a time
+
+
+class Inequality(NamedTuple):
+    """``left <= right`` for each of N samples; float64 [N]. How tight it is: left / right."""
+
+    left: Tensor
+    right: Tensor
+
+
+def mean_value_bound(model: Model, x: Tensor, moved: Tensor) -> Inequality:
+    """Measure ``||z(x') - z(x)||^2 / ||x' - x||^2 <= max ||J||_F^2`` on the way from x to x'.
+
+    The maximum is over nine points of the way, both ends among them, where the inequality is about
+    all: between them a larger J may be missed, so it need not hold to the last digit.
+
+    Args:
+        model: maps [N, ...] to logits [N, K]; evaluated in eval mode and left as it was.
+        x, moved: [N, ...], floating point, of one shape; x and x'. Where they are equal, left is 0.
+
+    Raises:
+        TypeError: x is not floating point. ValueError: a shape is wrong.
+
+    Source: Jakubovitz & Giryes 2018, eq. 9.
+    """
+    check_input(x)
+    if moved.shape != x.shape:
+        raise ValueError(
+            f"moved must have the shape of x, {list(x.shape)}; got {list(moved.shape)}"
+        )
+    change = (predict(model, moved) - predict(model, x)).double().square().sum(dim=1)
+    way = (moved - x).flatten(1).double().square().sum(dim=1)
+    left = torch.where(way > 0, change / way, torch.zeros_like(way))
+    steps = torch.linspace(0, 1, POINTS, dtype=x.dtype, device=x.device)
+    squares = [_square(model, torch.lerp(x, moved, step)) for step in steps]
+    return Inequality(left, torch.stack(squares).amax(dim=0))
+
+
+def curvature_bound(model: Model, x: Tensor) -> Inequality:
+    """Measure ``(J_k1 x)^2 - (J_k2 x)^2 <= ||J||_F^2 ||x||^2``, largest over the pairs of classes.
+
+    The left side is the curvature of the boundary between k1 and k2 with ``J_k^T J_k`` in the place
+    of the Hessian of z_k. Arguments and errors as for `mean_value_bound`.
+
+    Source: Jakubovitz & Giryes 2018, eq. 13 to 15.
+    """
+    rows = jacobian(model, x).flatten(2).double()
+    along = (rows @ x.flatten(1).double()[:, :, None])[:, :, 0].square()
+    right = rows.square().sum(dim=(1, 2)) * x.flatten(1).double().square().sum(dim=1)
+    return Inequality(along.amax(dim=1) - along.amin(dim=1), right)
+
+
+def inner_distance_bound(model: Model, inner: Model, x: Tensor) -> Tensor:
+    """Return ``min_k |z_k* - z_k| / (sqrt(2) ||J^(L-1)||_F)`` of every sample, [N].
+
+    It is at most the Frobenius bound of `distance_bounds`, and so a bound on the distance to the
+    decision boundary as that is, if the last layer's weight has orthonormal rows (as
+    ``nn.Linear.weight``, [K, M]) and nothing else comes after layer L - 1.
+
+    Args:
+        model: maps [N, ...] to logits [N, K]; evaluated in eval mode and left as it was.
+        inner: maps [N, ...] to the output of layer L - 1, [N, M]; ``model[:-1]`` of a sequential
+            model that ends in its last layer.
+        x: [N, ...], floating point. Cost: M vector-Jacobian products.
+
+    Raises:
+        TypeError: x is not floating point. ValueError: a shape is wrong.
+
+    Source: Jakubovitz & Giryes 2018, proposition 4 (eq. 30).
+    """
+    norm = (2 * _square(inner, x)).sqrt()
+    first, second = predict(model, x).double().topk(2, dim=1).values.unbind(1)
+    return torch.where(norm > 0, (first - second) / norm, float("inf"))
+
+
+def _square(model: Model, x: Tensor) -> Tensor:
+    """Return ||J||_F^2 [N] of every sample."""
+    parts = (jacobian(model, part, chunk=ROWS).flatten(1) for part in x.split(SAMPLES))
+    return torch.cat([rows.double().square().sum(dim=1) for rows in parts])

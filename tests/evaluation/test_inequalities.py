@@ -1,0 +1,112 @@
+"""What ||J||_F bounds: exact cases, brute force, and networks on which the bounds must hold."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import jacobian
+from jacfast.evaluation import (
+    curvature_bound,
+    distance_bounds,
+    inner_distance_bound,
+    mean_value_bound,
+)
+from tests.nets import NETS, build, draw
+
+
+def linear(*rows):
+    model = nn.Linear(len(rows[0]), len(rows), bias=False).double()
+    model.weight.data = torch.tensor(rows).double()
+    return model
+
+
+def test_mean_value_of_a_linear_model():
+    """J = W everywhere; along (1, 0) the outputs change by 3, ||W||_F^2 is 9 + 16."""
+    x = draw(4, 2)
+    found = mean_value_bound(linear([3.0, 0.0], [0.0, 4.0]), x, x + torch.tensor([0.5, 0.0]))
+    torch.testing.assert_close(found.left, torch.full((4,), 9.0).double())
+    torch.testing.assert_close(found.right, torch.full((4,), 25.0).double())
+
+
+def test_mean_value_looks_at_the_whole_way():
+    """z = sin x from -pi/2 to pi/2: J is 0 at both ends and 1 in the middle."""
+
+    def model(x):
+        return torch.cat([torch.sin(x), torch.zeros_like(x)], dim=1)
+
+    x = torch.tensor([[-math.pi / 2], [0.3]]).double()
+    moved = torch.tensor([[math.pi / 2], [0.3]]).double()
+    found = mean_value_bound(model, x, moved)
+    torch.testing.assert_close(found.left, torch.tensor([(2 / math.pi) ** 2, 0.0]).double())
+    torch.testing.assert_close(found.right, torch.tensor([1.0, math.cos(0.3) ** 2]).double())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_bounds_hold_on_networks(name):
+    model, x = build(name, 12)
+    model.eval()
+    moved = x + 0.1 * draw(*x.shape).to(x)
+    for found in (mean_value_bound(model, x, moved), curvature_bound(model, x)):
+        assert bool((found.left <= found.right * 1.01).all())
+        assert int((found.left > 0).sum()) > 6  # one sample of the mlp has no active neuron
+
+
+def test_curvature_by_brute_force():
+    model, x = build(next(iter(NETS)), 5)
+    model.eval()
+    found = curvature_bound(model, x)
+    rows = jacobian(model, x).flatten(2)
+    for i in range(5):
+        along = [float(row @ x[i].flatten()) ** 2 for row in rows[i]]
+        want = max(a - b for a in along for b in along)
+        assert float(found.left[i]) == pytest.approx(want)
+        want = float(rows[i].norm() ** 2 * x[i].norm() ** 2)
+        assert float(found.right[i]) == pytest.approx(want)
+
+
+def orthonormal(seed=0):
+    torch.manual_seed(seed)
+    inner = nn.Sequential(nn.Linear(6, 9), nn.Tanh()).double()
+    last = nn.Linear(9, 4).double()
+    nn.init.orthogonal_(last.weight)
+    return nn.Sequential(inner, last), inner
+
+
+def test_the_inner_bound_is_below_the_outer_one():
+    model, inner = orthonormal()
+    x = draw(30, 6)
+    found, outer = inner_distance_bound(model, inner, x), distance_bounds(model, x).frobenius
+    assert bool((found <= outer * (1 + 1e-12)).all())
+    i = 7
+    z = model(x[i : i + 1])[0].detach().sort().values
+    rows = torch.autograd.functional.jacobian(lambda row: inner(row[None])[0], x[i])
+    want = float((z[-1] - z[-2]) / (math.sqrt(2) * rows.norm()))
+    assert float(found[i]) == pytest.approx(want)
+
+
+def test_without_orthonormal_rows_it_is_no_bound():
+    model, inner = orthonormal()
+    model[1].weight.data *= 5
+    x = draw(30, 6)
+    assert bool((inner_distance_bound(model, inner, x) > distance_bounds(model, x).frobenius).any())
+
+
+def test_an_inner_layer_that_does_not_move():
+    inner = linear([0.0, 0.0], [0.0, 0.0])
+    model = nn.Sequential(inner, nn.Linear(2, 2).double())
+    assert inner_distance_bound(model, inner, draw(3, 2)).tolist() == [math.inf] * 3
+
+
+def test_errors():
+    model, x = linear([1.0, 0.0], [0.0, 1.0]), draw(3, 2)
+    with pytest.raises(ValueError, match=r"moved must have the shape of x, \[3, 2\]; got \[2, 2\]"):
+        mean_value_bound(model, x, x[:2])
+    for call in (
+        lambda x: mean_value_bound(model, x, x),
+        lambda x: curvature_bound(model, x),
+        lambda x: inner_distance_bound(model, model, x),
+    ):
+        with pytest.raises(TypeError, match="x must be"):
+            call(x.long())
