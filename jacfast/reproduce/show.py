@@ -131,7 +131,9 @@ def figure(result: dict[str, Any]) -> bytes:
         there = [(p, value) for p, value in paper if value is not None]
         axis.plot([v for _, v in there], [p for p, _ in there], "o", color=PAPER, label="paper")
         ours, sd = [row["ours"][i] for row in rows], [row["sd"][i] for row in rows]
-        axis.errorbar(ours, places, xerr=sd, fmt="D", color=OURS, label="ours", capsize=3)
+        axis.errorbar(
+            ours, places, xerr=sd if any(sd) else None, fmt="D", color=OURS, label="ours", capsize=3
+        )
         axis.set_title(heading(column), fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].set_yticks(places, [row["name"] for row in rows])

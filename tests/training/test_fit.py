@@ -67,6 +67,9 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     write_atomically(b"old", path)
+    (ordinary := tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == ordinary.stat().st_mode
+    ordinary.unlink()
     with pytest.raises(TypeError):
         write_atomically("not bytes", path)  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
