@@ -77,6 +77,8 @@ def check_logits(logits: object, x: Tensor) -> None:
     """Check what a model returned for x."""
     if not isinstance(logits, Tensor):
         raise TypeError(f"model must return a tensor of logits; got {type(logits).__name__}")
+    if not logits.dtype.is_floating_point:
+        raise TypeError(f"model must return floating-point logits; got {logits.dtype}")
     if logits.dim() < 2 or len(logits) != len(x):
         raise ValueError(
             f"model must return one row of logits per sample, [N, K] with N = {len(x)}; "

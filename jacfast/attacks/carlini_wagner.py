@@ -1,6 +1,7 @@
 """The attack of Carlini and Wagner in the 2-norm."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -59,15 +60,17 @@ def carlini_wagner(
         and so are those that were from the start.
 
     Raises:
-        TypeError: x or y has the wrong type. ValueError: a shape or value is wrong.
+        TypeError: an argument has the wrong type. ValueError: a shape or value is wrong.
 
     Source: Carlini & Wagner 2017 (arXiv 1608.04644), sections V and VI; the constants are those of
     the authors' code.
     """
     check_input(x)
-    if clip is None:
-        raise ValueError("clip must be (low, high): the tangent maps onto that box; got None")
     checks.check_box(clip, x)
+    if clip is None or not clip[1] - clip[0] < math.inf:
+        raise ValueError(
+            f"clip must be finite, (low, high): the tangent maps onto that box; got {clip}"
+        )
     for name, number in (("steps", steps), ("binary_steps", binary_steps)):
         checks.count(name, number)
     for name, size in (("initial_const", initial_const), ("lr", lr)):
@@ -148,7 +151,7 @@ class _Descent:
     def _start(self, x: Tensor) -> Tensor:
         """Return w with x' = x, but for a millionth."""
         low, high = self.clip
-        wide = x.to(accumulator(x.dtype))
+        wide = x.to(accumulator(x.dtype)).clamp(low, high)
         return ((2 * (wide - low) / (high - low) - 1) * INSIDE).atanh()
 
     def _look(

@@ -1,23 +1,32 @@
 """The rules that several attacks share; a message names argument, rule and value."""
 
 import math
+import numbers
 
+import torch
 from torch import Tensor
 
 from jacfast import quiet
 
 
 def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
-    """Check the box of valid inputs, and that x lies in it: clipping alone would change it."""
+    """Check the box of valid inputs, and that x lies in it: clipping alone would change it.
+
+    A bound may be passed by its rounding and that of x, as in ``(0 - mean) / std`` of images
+    normalised in another order; what is NaN is not looked at.
+    """
     if clip is None:
         return
-    if not clip[0] < clip[1]:
+    pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
+    if not (pair and clip[0] < clip[1]):
         raise ValueError(f"clip must be (low, high) with low < high, or None; got {clip}")
-    low, high = float(x.min()), float(x.max())
-    if low < clip[0] or high > clip[1]:
+    eps = 2 * torch.finfo(x.dtype).eps
+    low, high = clip[0] - eps * abs(clip[0]), clip[1] + eps * abs(clip[1])
+    beyond = x[(x < low) | (x > high)]
+    if beyond.numel():
         raise ValueError(
-            f"x must lie in the box clip = {clip}; got {low:.4g} .. {high:.4g} "
-            "(give the box of your inputs, or clip=None)"
+            f"x must lie in the box clip = {tuple(clip)}; got {float(beyond.min()):.4g} .. "
+            f"{float(beyond.max()):.4g} (give the box of your inputs, or clip=None)"
         )
 
 
@@ -29,12 +38,14 @@ def check_classes(logits: Tensor, y: Tensor, *, name: str = "y") -> None:
 
 def at_least(name: str, value: float, least: float) -> None:
     """Check a length, a weight: finite, and >= `least`."""
+    _number(name, value)
     if not least <= value < math.inf:
         raise ValueError(f"{name} must be finite and >= {least}; got {value}")
 
 
 def above_zero(name: str, value: float) -> None:
     """Check a length, a weight: finite, and > 0."""
+    _number(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be finite and > 0; got {value}")
 
@@ -45,7 +56,18 @@ def one_of(name: str, value: object, choices: tuple) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
 
 
-def count(name: str, value: int) -> None:
-    """Check a number of steps: >= 1."""
-    if value < 1:
-        raise ValueError(f"{name} must be >= 1; got {value}")
+def count(name: str, value: int, least: int = 1) -> None:
+    """Check a number of steps, of samples: an integer, >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}; got {value}")
+
+
+def _number(name: str, value: object) -> None:
+    if not _is_number(value):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

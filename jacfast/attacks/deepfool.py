@@ -3,6 +3,7 @@
 from torch import Tensor
 from tqdm import tqdm
 
+from jacfast.attacks import checks
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.options import VARIANTS, Options
 from jacfast.attacks.result import DeepFoolResult
@@ -66,7 +67,7 @@ def deepfool(
         overshoot: the relative length added to r, >= 0.
         max_iter: steps at most, >= 1.
         floor: a length added to every step (1e-4 in several implementations), in units of x.
-        clip: the box of valid inputs, in which x must lie, or None.
+        clip: the box of valid inputs, in which x must lie but for roundings, or None.
         clip_steps: clip each step, so that r never leaves the box, and not just the point x + r.
         linearize: where the model is linearised: ``overshot``, x + (1 + overshoot) r, or ``plain``,
             x + r (the paper). Where it differs from `test`, an iteration costs one more forward.
@@ -92,7 +93,7 @@ def deepfool(
         -inf is never the nearest.
 
     Raises:
-        TypeError: x is not floating point, or y not int64. ValueError: a shape or value is wrong.
+        TypeError: an argument has the wrong type. ValueError: a shape or value is wrong.
 
     Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 (arXiv 1511.04599), algorithm 2 and section 2;
     SuperDeepFool: Abdollahpoorrostam et al. 2023 (arXiv 2303.12481), algorithm 2.
@@ -140,8 +141,7 @@ def _check(
             check_labels(labels, samples, name=name)
     if y is not None and target is not None:
         raise ValueError("give y, the classes to leave, or target, the classes to reach; got both")
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+    checks.one_of("variant", variant, VARIANTS)
     if variant == "super":
         for name, value, needed in (
             ("p", options.p, 2),
@@ -150,5 +150,5 @@ def _check(
         ):
             if value is not needed and value != needed:
                 raise ValueError(f"variant='super' needs {name}={needed}; got {value}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+    if batch_size is not None:
+        checks.count("batch_size", batch_size)

@@ -28,13 +28,13 @@ def fgsm(
         x: [N, ...], floating point.
         y: [N] int64, true labels; default: the predicted ones.
         eps: size of the change of each entry (infinity norm), in the units of x; >= 0.
-        clip: the box of valid inputs, in which x must lie, or None.
+        clip: the box of valid inputs, in which x must lie but for roundings, or None.
 
     Returns:
         The perturbed batch, without a graph. A sample whose gradient is not finite is unchanged.
 
     Raises:
-        TypeError: x or y has the wrong type. ValueError: a shape, label, eps or clip is wrong.
+        TypeError: an argument has the wrong type. ValueError: a shape, label, eps or clip is wrong.
 
     Source: Goodfellow, Shlens & Szegedy 2015; Jakubovitz & Giryes eq. 16.
     """

@@ -7,10 +7,10 @@ from jacfast.quiet import Model, check_labels, logits_of
 from jacfast.vjp import pull_back
 
 
-def labels_of(model: Model, x: Tensor, y: Tensor | None) -> Tensor:
+def labels_of(model: Model, x: Tensor, y: Tensor | None, *, name: str = "y") -> Tensor:
     """Return y [N], or the predicted labels. The number of classes is not looked at."""
     if y is not None:
-        check_labels(y, len(x))
+        check_labels(y, len(x), name=name)
         return y
     return look(model, x).argmax(dim=1)
 

@@ -55,14 +55,14 @@ def jsma(
         outputs: whose derivatives: those of the ``logits`` z, or of the softmax, the
             ``probabilities`` (there b = -a, and the saliency is ``a^2``).
         stop: a sample that is classified as wanted is finished; else all steps run.
-        clip: the box of valid inputs, in which x must lie, or None.
+        clip: the box of valid inputs, in which x must lie but for roundings, or None.
 
     Returns:
         The perturbed batch, without a graph. Memory beside the model's: O(N D); pairs are searched
         in blocks, among the pixels that can be part of the best one, never in a D x D matrix.
 
     Raises:
-        TypeError: x or a label has the wrong type. ValueError: a shape or value is wrong.
+        TypeError: an argument has the wrong type. ValueError: a shape or value is wrong.
 
     Source: Papernot et al. 2016 (arXiv 1511.07528), eq. 8 and algorithm 3, increasing features;
     Wiyatno & Xu 2018 (arXiv 1808.07945).
@@ -78,7 +78,8 @@ def jsma(
     if pixels == 2 and target is None:
         raise ValueError("pixels=2 needs target, the classes to reach; got None")
     with quiet(model), lean(model):
-        labels = labels_of(model, x, y if target is None else target)
+        given, name = (y, "y") if target is None else (target, "target")
+        labels = labels_of(model, x, given, name=name)
         aim = _Aim(model, target is not None, pixels, outputs, stop)
         high = float("inf") if clip is None else clip[1]
         return _run(aim, x.detach(), labels, eps, steps, high)

@@ -6,8 +6,8 @@ import math
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import check_box
-from jacfast.ops import checks
+from jacfast.attacks import checks
+from jacfast.ops.checks import floating, shape
 
 POINTS = ("overshot", "plain")
 VARIANTS = ("deepfool", "super")
@@ -80,22 +80,14 @@ class Options:
 
     def check(self, x: Tensor) -> None:
         """Check every choice against x; the message names argument, rule and value."""
-        check_box(self.clip, x)
-        if self.candidates is not None and self.candidates < 2:
-            raise ValueError(
-                f"candidates must be >= 2 (it counts the class to leave); got {self.candidates}"
-            )
+        checks.check_box(self.clip, x)
+        if self.candidates is not None:
+            checks.count("candidates", self.candidates, 2)
         for name in ("overshoot", "floor"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be finite and >= 0; got {value}")
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter must be >= 1; got {self.max_iter}")
+            checks.at_least(name, getattr(self, name), 0)
+        checks.count("max_iter", self.max_iter)
         for name in ("linearize", "test"):
-            if getattr(self, name) not in POINTS:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(POINTS)}; got {getattr(self, name)!r}"
-                )
+            checks.one_of(name, getattr(self, name), POINTS)
         if not self.p > 1:
             raise ValueError(f"p must be > 1 (inf for the maximum norm); got {self.p}")
         if self.max_norm is not None and not self.max_norm > 0:
@@ -114,10 +106,12 @@ class Options:
                 f"mask must have the shape of one sample, {list(x.shape[1:])}; "
                 f"got {list(self.mask.shape)}"
             )
+        if self.mask is not None and not bool(((self.mask == 0) | (self.mask == 1)).all()):
+            raise ValueError("mask must hold nothing but 0 and 1, or be bool; got other values")
         if self.subspace is None:
             return
-        checks.floating("subspace", self.subspace)
-        checks.shape("subspace", self.subspace, "[m, D]", (None, x[0].numel()))
+        floating("subspace", self.subspace)
+        shape("subspace", self.subspace, "[m, D]", (None, x[0].numel()))
         gram = self.subspace.double() @ self.subspace.double().T
         off = float((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max())
         if off > 1e-3:

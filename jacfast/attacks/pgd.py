@@ -49,7 +49,7 @@ def pgd(
         random_start: begin at a point drawn uniformly from the ball, then clipped; else at x.
         restarts: runs at most, each from a start of its own. A sample keeps its first misclassified
             result, and leaves; if there is none, that of the largest loss.
-        clip: the box of valid inputs, in which x must lie, or None.
+        clip: the box of valid inputs, in which x must lie but for roundings, or None.
         generator: of the random starts, on the device of x; the same one gives the same result.
             Default: a new one, seeded by the system.
 
@@ -58,7 +58,7 @@ def pgd(
         not finite. The result is not always misclassified.
 
     Raises:
-        TypeError: x or y has the wrong type. ValueError: a shape or value is wrong.
+        TypeError: an argument has the wrong type. ValueError: a shape or value is wrong.
 
     Source: Madry et al. 2018 (arXiv 1706.06083); the margin: Carlini & Wagner 2017, f_6.
     """
@@ -100,6 +100,7 @@ def bim(
     Source: Kurakin, Goodfellow & Bengio 2017 (arXiv 1607.02533), section 2.2.
     """
     checks.count("steps", steps)
+    checks.at_least("eps", eps, 0)
     if step_size is None and eps > 0:
         step_size = 1.25 * eps / steps
     return pgd(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.evaluation.predict import batches
 from jacfast.lean import lean
 from jacfast.quiet import Model, check_input, logits_of, quiet
 from jacfast.vjp import pull_back
@@ -47,10 +48,9 @@ def distance_bounds(model: Model, x: Tensor, batch_size: int | None = None) -> B
     Source: Jakubovitz & Giryes 2018, eq. 10 to 12.
     """
     check_input(x)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+    size = len(x) if batch_size is None else batch_size
     with quiet(model), lean(model):
-        parts = [_bounds(model, part.detach()) for part in x.split(batch_size or len(x))]
+        parts = [_bounds(model, part.detach()) for part in batches(x, size)]
     return Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jacfast.attacks.checks import count
 from jacfast.quiet import Model, check_input, logits_of, quiet
 
 BATCH = 250
@@ -18,6 +19,5 @@ def predict(model: Model, x: Tensor, batch_size: int = BATCH) -> Tensor:
 def batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Split a batch of inputs, or say what is wrong with it."""
     check_input(x)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+    count("batch_size", batch_size)
     return x.split(batch_size)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import cotangents
+from jacfast.attacks.checks import above_zero
 from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
 from jacfast.evaluation.rho import sizes
@@ -89,8 +90,7 @@ def deep_defense_penalty(
         )
     options = _options(x, max_iter, overshoot, candidates)
     for name, value in (("c", c), ("d", d)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be finite and > 0; got {value}")
+        above_zero(name, value)
     x, size = x.detach(), sizes(x)
     modules = model.modules() if isinstance(model, nn.Module) else ()
     with in_eval_mode(modules), torch.enable_grad():

@@ -167,7 +167,8 @@ def test_faces_of_the_box_and_half_precision():
 @pytest.mark.parametrize(
     ("text", "arguments"),
     [
-        ("clip must be (low, high): the tangent maps onto that box; got None", {"clip": None}),
+        ("clip must be finite, (low, high): the tangent maps onto that box; got N", {"clip": None}),
+        ("clip must be finite, (low, high): the tangent", {"clip": (0, float("inf"))}),
         ("x must lie in the box", {"clip": (0.6, 1)}),
         ("steps must be >= 1; got 0", {"steps": 0}),
         ("binary_steps must be >= 1; got 0", {"binary_steps": 0}),

@@ -262,7 +262,8 @@ def test_labels_of_a_wrong_shape(y, batch_size):
 @pytest.mark.parametrize(
     ("kind", "text", "arguments"),
     [
-        (ValueError, "candidates must be >= 2 (it counts the class to", {"candidates": 1}),
+        (ValueError, "candidates must be >= 2; got 1", {"candidates": 1}),
+        (TypeError, "candidates must be an integer; got 2.5", {"candidates": 2.5}),
         (ValueError, "overshoot must be finite and >= 0; got -0.1", {"overshoot": -0.1}),
         (ValueError, "overshoot must be finite and >= 0; got inf", {"overshoot": float("inf")}),
         (ValueError, "floor must be finite and >= 0; got nan", {"floor": float("nan")}),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import deepfool, fgsm
+from jacfast import carlini_wagner, deepfool, fgsm, jsma, pgd
 from tests.nets import build, draw
 
 Y = torch.tensor([1, 4, 0, 2])
@@ -109,6 +109,13 @@ def test_nothing_is_changed():
         (TypeError, "x must be floating point", {"x": torch.ones(4, 6, dtype=torch.uint8)}),
         (ValueError, "x must be a non-empty batch", {"x": draw(0, 6)}),
         (ValueError, "one row of logits per sample", {"model": lambda x: x.sum(1)}),
+        (TypeError, "floating-point logits; got torch.int64", {"model": lambda x: x.long()}),
+        (TypeError, "eps must be a number; got str", {"eps": "0.1"}),
+        (TypeError, "eps must be a number; got Tensor", {"eps": torch.full((4,), 0.1)}),
+        (ValueError, "clip must be (low, high) with low < high", {"clip": 0.5}),
+        (ValueError, "clip must be (low, high) with low < high", {"clip": (0, 0.5, 1)}),
+        (ValueError, "clip must be (low, high) with low < high", {"clip": (None, 1)}),
+        (ValueError, "clip must be (low, high)", {"clip": (torch.zeros(6), torch.ones(6))}),
     ],
 )
 def test_bad_input_is_refused(kind, text, arguments):
@@ -130,3 +137,31 @@ def test_inputs_outside_the_box_are_refused(attack):
     x = torch.linspace(-2, 2.5, 12).view(2, 6)
     with pytest.raises(ValueError, match=r"x must lie in the box clip = .*; got -2 \.\. 2\.5"):
         attack(torch.nn.Linear(6, 3), x)
+
+
+def test_a_nan_hides_nothing_outside_the_box():
+    x = torch.full((2, 6), 0.5)
+    x[0, 0], x[1, 3] = float("nan"), 1.5
+    with pytest.raises(ValueError, match=r"x must lie in the box .*; got 1\.5 \.\. 1\.5"):
+        fgsm(torch.nn.Linear(6, 3), x, eps=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("attack", [
+    lambda m, x, box: fgsm(m, x, eps=0.1, clip=box),
+    lambda m, x, box: pgd(m, x, eps=0.1, clip=box),
+    lambda m, x, box: carlini_wagner(m, x, steps=30, lr=0.1, clip=box, abort_early=False),
+    lambda m, x, box: jsma(m, x, steps=2, clip=box),
+    lambda m, x, box: deepfool(m, x, clip=box).adversarial,
+])  # fmt: skip
+def test_a_box_that_x_passes_by_rounding(attack, dtype):
+    """Images normalised in their dtype, the box as Python computes it."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 3).to(dtype)
+    for mean, std in ((0.1307, 0.3081), (0.485, 0.229), (0.406, 0.225)):
+        x = torch.rand(8, 6).to(dtype)
+        x[:, :3] = x[:, :3].round()
+        x = (x - torch.tensor(mean, dtype=dtype)) / torch.tensor(std, dtype=dtype)
+        got = attack(lambda at: 4 * model(at), x, ((0 - mean) / std, (1 - mean) / std))
+        assert bool(got.isfinite().all())
+        assert bool((got != x).any())

@@ -201,7 +201,7 @@ def test_stop():
         (ValueError, "give y, the classes to leave, or target", {"y": torch.zeros(2).long()}),
         (ValueError, "pixels=2 needs target", {"pixels": 2, "target": None}),
         (ValueError, "target must lie in 0 .. K - 1 = 3; got 4", {"target": torch.tensor([4, 4])}),
-        (ValueError, "y must have shape [N]", {"target": torch.tensor([1])}),
+        (ValueError, "target must have shape [N]", {"target": torch.tensor([1])}),
         (ValueError, "at least 2 logits", {"model": lambda x: x[:, :1]}),
     ],
 )

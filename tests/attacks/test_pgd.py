@@ -211,6 +211,8 @@ def test_zero_gradient_moves_nothing(loss, p):
         (ValueError, "eps must be finite and >= 0; got -1", {"eps": -1}),
         (ValueError, "eps must be finite and >= 0; got nan", {"eps": math.nan}),
         (ValueError, "steps must be >= 1; got 0", {"steps": 0}),
+        (TypeError, "steps must be an integer; got 2.5", {"steps": 2.5}),
+        (TypeError, "steps must be an integer; got nan", {"steps": math.nan}),
         (ValueError, "step_size must be finite and > 0; got 0", {"step_size": 0}),
         (ValueError, "p must be one of 2, inf; got 1", {"p": 1}),
         (ValueError, "loss must be one of cross-entropy, margin; got 'ce'", {"loss": "ce"}),
@@ -231,6 +233,8 @@ def test_bad_input_is_refused(kind, text, arguments):
 
 def test_restarts_are_checked():
     model, x = build("mlp", samples=2)
+    with pytest.raises(TypeError, match="eps must be a number; got NoneType"):
+        bim(model, x, eps=None)
     with pytest.raises(ValueError, match="restarts must be >= 1; got 0"):
         pgd(model, x, eps=0.1, clip=None, restarts=0)
     with pytest.raises(ValueError, match=r"restarts must be 1 without random_start.*; got 2"):
