@@ -72,22 +72,21 @@ class Defence:
             count = max(1, round(self.share * len(x)))
             labels = y[:count]
             moved = self.attack(model, x[:count], labels)
-        with_penalty = functools.partial(
-            forward_with_penalty,
-            model,
-            penalty=self.penalty if self.lam > 0 else None,
-            layer=self.layer,
-        )
-        if self.penalise == "both":
-            points, classes = torch.cat([x, moved]), torch.cat([y, labels])
-            logits, value = with_penalty(points, classes)
-            logits, of_moved = logits.split([len(x), len(moved)])
-        elif self.penalise == "attacked":
-            of_moved, value = with_penalty(moved, labels)
-            logits = model(x)
-        else:
-            logits, value = with_penalty(x, y)
-            of_moved = model(moved) if len(moved) else logits[:0]
         first = 0 if self.twins else len(moved)
-        logits, classes = torch.cat([logits[first:], of_moved]), torch.cat([y[first:], labels])
+        rest, classes = x[first:], torch.cat([y[first:], labels])
+        with_penalty = functools.partial(
+            forward_with_penalty, model, penalty=self.penalty, layer=self.layer
+        )
+        value: Tensor | float = 0.0
+        if self.lam == 0:
+            logits = model(torch.cat([rest, moved]))
+        elif self.penalise == "clean":
+            logits, value = with_penalty(x, y)
+            logits = torch.cat([logits[first:], model(moved)]) if len(moved) else logits
+        elif self.penalise == "attacked":
+            logits, value = with_penalty(moved, labels)
+            logits = torch.cat([model(rest), logits]) if len(rest) else logits
+        else:
+            logits, value = with_penalty(torch.cat([x, moved]), torch.cat([y, labels]))
+            logits = logits[first:]
         return F.cross_entropy(logits, classes, label_smoothing=self.smoothing) + self.lam * value

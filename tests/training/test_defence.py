@@ -1,8 +1,11 @@
 """The loss of a defence, against the same written by hand."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import jacfast
 from jacfast.training import Defence, fit
@@ -80,6 +83,39 @@ def test_a_weight_of_zero_costs_no_penalty():
 
     model, (x, y) = cnn().double(), batch()
     compare(Defence(Dear(), 0.0)(model, x, y), F.cross_entropy(model(x), y), model)
+
+
+@pytest.mark.parametrize(
+    ("share", "twins", "samples"), [(1.0, False, 6), (0.5, False, 6), (0.5, True, 9)]
+)
+def test_adversarial_training_is_one_forward_pass_of_what_counts(share, twins, samples):
+    """Also with batch-norm in training mode: nothing is refused without a penalty."""
+    x, y = batch()
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)]
+    model = nn.Sequential(*layers).double()
+    twin, seen, count = copy.deepcopy(model), [], round(6 * share)
+    first = 0 if twins else count
+    want = F.cross_entropy(
+        twin(torch.cat([x[first:], x[:count] + 0.1])), torch.cat([y[first:], y[:count]])
+    )
+    model.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
+    got = Defence(attack=lambda _, x, y: x + 0.1, share=share, twins=twins)(model, x, y)
+    assert seen == [samples]
+    ours = torch.autograd.grad(got, list(model.parameters()))
+    theirs = torch.autograd.grad(want, list(twin.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert torch.equal(model[1].running_mean, twin[1].running_mean)
+
+
+@pytest.mark.parametrize("penalise", ["clean", "attacked", "both"])
+def test_a_penalty_costs_no_forward_pass_of_samples_that_do_not_count(penalise):
+    seen, (x, y) = [], batch()
+    model = cnn().double()
+    model.register_forward_hook(lambda _, given, out: seen.append(len(given[0])))
+    defence = Defence(jacfast.InputGradient(), LAM, lambda _, x, y: x + 0.1, penalise=penalise)
+    defence(model, x, y)
+    assert seen == {"clean": [6, 6], "attacked": [6], "both": [12]}[penalise]
 
 
 @pytest.mark.parametrize(
