@@ -17,6 +17,8 @@ MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 def quiet(model: Model) -> Iterator[None]:
     """Put every module in eval mode and switch off requires_grad of every parameter, for a while.
 
+    Compiled models run as they were before: what is compiled for one backward pass has no second.
+
     Afterwards, also after an exception, each module's flag and each parameter's requires_grad is
     what it was. Nothing is ever written to ``.grad``. Dropout or a normalisation layer in training
     mode draws a warning: the answer differs from what the model does as it stands.
@@ -26,7 +28,8 @@ def quiet(model: Model) -> Iterator[None]:
             "gradients with respect to x do not exist in torch.inference_mode(): call this outside"
         )
     if not isinstance(model, nn.Module):
-        yield
+        with eager():
+            yield
         return
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     if any(module.training and isinstance(module, MODAL) for module in model.modules()):
@@ -34,7 +37,7 @@ def quiet(model: Model) -> Iterator[None]:
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"
         )
-    with in_eval_mode(model.modules()):
+    with eager(), in_eval_mode(model.modules()):
         try:
             for parameter, _ in flags:
                 parameter.requires_grad_(False)
@@ -42,6 +45,24 @@ def quiet(model: Model) -> Iterator[None]:
         finally:
             for parameter, requires_grad in flags:
                 parameter.requires_grad_(requires_grad)
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Let compiled models run as they were before; without dynamo loaded there are none.
+
+    Inside a compiled function, where that cannot be asked for, they are left as they are.
+    """
+    if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
+        yield
+        return
+    try:
+        stance = torch.compiler.set_stance("force_eager")
+    except RuntimeError:
+        yield
+        return
+    with stance:
+        yield
 
 
 @contextlib.contextmanager

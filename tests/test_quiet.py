@@ -91,10 +91,12 @@ def test_train_mode_of_plain_layers_draws_no_warning():
 
 CALLS = {
     "jacobian": lambda model, x: jacfast.jacobian(model, x),
-    "deepfool": lambda model, x: jacfast.deepfool(model, x),
+    "deepfool": lambda model, x: jacfast.deepfool(model, x).r,
     "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1, clip=None),
     "rho_adv": lambda model, x: jacfast.rho_adv(model, x),
-    "pgd": lambda model, x: jacfast.pgd(model, x, eps=0.1, clip=None, restarts=2),
+    "pgd": lambda model, x: jacfast.pgd(
+        model, x, eps=0.1, clip=None, restarts=2, generator=torch.Generator().manual_seed(0)
+    ),
     "bim": lambda model, x: jacfast.bim(model, x, eps=0.1, clip=None),
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
         model, x, steps=5, binary_steps=2, clip=(-9.0, 9.0)
@@ -143,15 +145,36 @@ def test_caller_s_x_is_not_written_to(call):
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_wrapped_models(call):
-    """A compiled module and a shared one keep their flags."""
-    inner, x = build("mlp")
+    """A compiled module and a shared one keep their flags, and give what they gave."""
+    inner, x = build("smooth_mlp")
+    want = call(inner, x)
     torch._dynamo.reset()
-    compiled = torch.compile(inner, backend="eager")
+    compiled = torch.compile(inner, backend="aot_eager")
     compiled.train()
-    call(compiled, x)
+    for model in (compiled, lambda x: compiled(x)):
+        torch.testing.assert_close(call(model, x), want)
     assert compiled.training
     assert inner.training
     assert all(p.requires_grad for p in inner.parameters())
+    torch._dynamo.reset()
+
+
+def test_compiled_models_are_compiled_again_afterwards():
+    model, x = build("smooth_mlp")
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    with contextlib.suppress(Boom), quiet(compiled):
+        assert compiled(x).grad_fn is None
+        raise Boom
+    assert "CompiledFunction" in compiled(x).grad_fn.name()
+    torch._dynamo.reset()
+
+
+def test_inside_a_compiled_function():
+    model, x = build("smooth_mlp")
+    torch._dynamo.reset()
+    compiled = torch.compile(CALLS["fgsm"], backend="aot_eager")
+    torch.testing.assert_close(compiled(model, x), CALLS["fgsm"](model, x))
     torch._dynamo.reset()
 
 

@@ -1,8 +1,6 @@
 """The fast way to a penalised step: logits and penalty from one node."""
 
 import contextlib
-import sys
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +8,7 @@ from torch import Tensor, nn
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.quiet import in_eval_mode
+from jacfast.quiet import eager, in_eval_mode
 from jacfast.step.checks import check, with_batch_statistics
 from jacfast.step.run import Run
 
@@ -93,11 +91,11 @@ def _forward_with_penalty(
     chunk = chunk or _chunk(model, x, batch_norm)
     run = Run(model, penalty, layer, chunk, batch_norm == "coupled", generator)
     if at is None and precision is None and not frozen:
-        with _eager():
+        with eager():
             logits, value = run(x, y, whole=True)
     else:
         logits = model(x)
-        with _eager(), in_eval_mode(frozen), _in(precision, x.device.type):
+        with eager(), in_eval_mode(frozen), _in(precision, x.device.type):
             _, value = run(x if at is None else at, y, whole=False)
     return logits, value if penalty.every == 1 else penalty.every * value
 
@@ -127,16 +125,6 @@ def _chunk(model: nn.Module, x: Tensor, batch_norm: str) -> int:
     convolves = any(isinstance(module, CONVS) for module in model.modules())
     small = x.device.type == "cpu" and convolves and batch_norm != "coupled"
     return CHUNK if small else len(x)
-
-
-@contextlib.contextmanager
-def _eager() -> Iterator[None]:
-    """Let compiled models run as they were before; without dynamo loaded there are none."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _in(precision: torch.dtype | None, device: str) -> contextlib.AbstractContextManager:

@@ -18,6 +18,7 @@ from jacfast.quiet import (
     check_classes,
     check_input,
     check_labels,
+    eager,
     in_eval_mode,
     logits_of,
 )
@@ -60,7 +61,7 @@ def deep_defense_penalty(
 
     Args:
         model: maps [N, ...] to logits [N, K], K >= 2, each sample by itself; twice differentiable
-            by autograd, so not compiled.
+            by autograd. A compiled one runs as it was before.
         x: [N, ...], floating point; no sample all zero. (The authors' x has its mean subtracted.)
         y: [N] int64, the true labels.
         c, d: how fast the terms of classified and misclassified samples change, > 0.
@@ -93,7 +94,7 @@ def deep_defense_penalty(
         above_zero(name, value)
     x, size = x.detach(), sizes(x)
     modules = model.modules() if isinstance(model, nn.Module) else ()
-    with in_eval_mode(modules), torch.enable_grad():
+    with eager(), in_eval_mode(modules), torch.enable_grad():
         correct, sane, r = _perturb(Search(model, options), x, y, linked)
     rho = (1 + overshoot) * safe_sqrt(row_norm(r.flatten(1), "sumsq")) / size.to(r.dtype)
     exponent = torch.where(correct, -c * rho, (d * rho).clamp(max=math.log(MOST)))

@@ -135,6 +135,17 @@ def test_autocast():
     assert all(g.isfinite().all() for g in gradients(got, model))
 
 
+def test_compiled_models_run_as_they_were():
+    model, x, y = problem("smooth_mlp")
+    want = deep_defense_penalty(model, x, y, d=D)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    got = deep_defense_penalty(compiled, x, y, d=D)
+    for a, b in zip(gradients(got, model), gradients(want, model), strict=True):
+        assert torch.equal(a, b)
+    torch._dynamo.reset()
+
+
 def test_layouts_and_one_sample():
     model, x, y = problem("cnn")
     want = deep_defense_penalty(model, x, y)
