@@ -50,8 +50,9 @@ def pgd(
         restarts: runs at most, each from a start of its own. A sample keeps its first misclassified
             result, and leaves; if there is none, that of the largest loss.
         clip: the box of valid inputs, in which x must lie but for roundings, or None.
-        generator: of the random starts, on the device of x; the same one gives the same result.
-            Default: a new one, seeded by the system.
+        generator: of the random starts, on the device of x; from the same state the same result
+            (``torch.default_generator`` is the global one). Default: a new one, seeded by the
+            system.
 
     Returns:
         The perturbed batch, without a graph. A sample does not move while its gradient is zero or

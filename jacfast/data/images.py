@@ -25,7 +25,7 @@ def load_images(folder: Path | str) -> Split:
 
     Classes are numbered in the order of their names. Images come by turns, the first of each class,
     the second of each class, so that a prefix holds all classes alike. All images must have one
-    size and be all grey (one channel) or all in colour (three). Needs Pillow.
+    size, 8 bits a channel, and be all grey (one channel) or all in colour (three). Needs Pillow.
 
     Raises:
         FileNotFoundError: there are no images. ValueError: the classes of train and test differ, a
@@ -92,6 +92,8 @@ def _pixels(path: Path) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                raise OSError(f"more than 8 bits a channel (mode {image.mode})")
             grey = image.mode in ("L", "1")
             pixels = np.asarray(image.convert("L" if grey else "RGB"))
     except OSError as error:  # UnidentifiedImageError is one

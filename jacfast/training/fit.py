@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from jacfast.attacks.checks import count
 from jacfast.training import checkpoint
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -30,10 +31,12 @@ def fit(
 ) -> None:
     """Train `model` in place by Adam on shuffled batches of x [N, ...], y [N].
 
-    All randomness (shuffling, dropout, projections) follows from `seed`; the caller's random state
-    is as before afterwards. With `save` a checkpoint is written after every epoch, in one atomic
-    move, and ``resume=True`` continues from it to the same weights, bit for bit, as a run that was
-    not interrupted, on the same machine and number of threads.
+    Shuffling and all that is drawn from the CPU's global generator (dropout, projections) follow
+    from `seed`; that generator's state is as before afterwards. With `save` a checkpoint is written
+    after every epoch, in one atomic move, and ``resume=True`` continues from it to the same
+    weights, bit for bit, as a run that was not interrupted, on the same machine and number of
+    threads. For a loss that calls `jacfast.pgd` to be among that, it must draw there, too:
+    ``pgd(model, x, y, eps=eps, generator=torch.default_generator)``.
 
     Args:
         loss: maps (model, x batch, y batch) to the scalar to descend.
@@ -43,8 +46,13 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
-        ValueError: the checkpoint belongs to another configuration.
+        TypeError, ValueError: epochs or batch_size is no integer >= 1, x and y differ in length, or
+            the checkpoint belongs to another configuration.
     """
+    count("epochs", epochs)
+    count("batch_size", batch_size)
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(f"x and y must be as long, and not empty; got {len(x)} and {len(y)}")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     order = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):

@@ -93,3 +93,11 @@ def test_what_is_missing(tmp_path):
     write(tmp_path / "train" / "a" / "x.png", 1)
     with pytest.raises(FileNotFoundError, match=r"missing test/CLASS/\*.png or .jpg$"):
         data.load_images(tmp_path)
+
+
+def test_16_bits_are_refused(folder):
+    """Pillow cuts them off at 255."""
+    pixels = np.arange(0, 40_000, 2000, dtype=np.uint16).reshape(4, 5)
+    Image.fromarray(pixels).save(folder / "test" / "dog" / "0000.png")
+    with pytest.raises(ValueError, match=r"0000\.png must be .*more than 8 bits .*mode I;16"):
+        data.load(folder)

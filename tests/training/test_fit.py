@@ -1,12 +1,15 @@
 """The training loop: what it computes, what it leaves alone, what it refuses."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+import jacfast
 from jacfast import models
 from jacfast.files import write_atomically
-from jacfast.training import checkpoint, fit
+from jacfast.training import Defence, checkpoint, fit
 
 
 def cross_entropy(model, x, y):
@@ -62,6 +65,41 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
             model, x, y, epochs=3, batch_size=8, lr=0.01, loss=failing, save=tmp_path / "c.pt"
         )  # fmt: skip
     assert checkpoint.read(tmp_path / "c.pt", None)["epoch"] == 1
+
+
+def test_pgd_from_the_global_generator_is_resumed_to_the_bit(tmp_path):
+    def run(resume, epochs):
+        torch.rand(3)  # the caller's state differs each time
+        model, x, y = problem()
+        attack = partial(jacfast.pgd, eps=0.1, clip=None, generator=torch.default_generator)
+        options = {"batch_size": 8, "lr": 0.01, "save": tmp_path / "c.pt"}
+        fit(model, x, y, epochs=epochs, loss=Defence(attack=attack), resume=resume, **options)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    whole = run(resume=False, epochs=2)
+    run(resume=False, epochs=1)
+    assert torch.equal(run(resume=True, epochs=2), whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "options"),
+    [
+        (ValueError, "epochs must be >= 1; got 0", {"epochs": 0}),
+        (ValueError, "batch_size must be >= 1; got 0", {"batch_size": 0}),
+        (TypeError, "batch_size must be an integer; got 2.5", {"batch_size": 2.5}),
+        (
+            ValueError,
+            "x and y must be as long, and not empty; got 30 and 29",
+            {"y": torch.ones(29)},
+        ),
+        (ValueError, "and not empty; got 0 and 0", {"x": torch.ones(0, 5), "y": torch.ones(0)}),
+    ],
+)
+def test_bad_input_is_refused(kind, text, options):
+    model, x, y = problem()
+    given = {"x": x, "y": y, "epochs": 1, "batch_size": 8, "lr": 0.01, **options}
+    with pytest.raises(kind, match=text):
+        fit(model, loss=cross_entropy, **given)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
