@@ -14,21 +14,23 @@ MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
 @contextlib.contextmanager
-def quiet(model: Model) -> Iterator[None]:
+def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
     """Put every module in eval mode and switch off requires_grad of every parameter, for a while.
 
-    Compiled models run as they were before: what is compiled for one backward pass has no second.
+    For `gradients` in x, compiled models run as they were before (what is compiled for one backward
+    pass has no second), and torch.inference_mode() is an error; without them, both are as usual.
 
     Afterwards, also after an exception, each module's flag and each parameter's requires_grad is
     what it was. Nothing is ever written to ``.grad``. Dropout or a normalisation layer in training
     mode draws a warning: the answer differs from what the model does as it stands.
     """
-    if torch.is_inference_mode_enabled():
+    if gradients and torch.is_inference_mode_enabled():
         raise RuntimeError(
             "gradients with respect to x do not exist in torch.inference_mode(): call this outside"
         )
+    stance = eager() if gradients else contextlib.nullcontext()
     if not isinstance(model, nn.Module):
-        with eager():
+        with stance:
             yield
         return
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -37,7 +39,7 @@ def quiet(model: Model) -> Iterator[None]:
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"
         )
-    with eager(), in_eval_mode(model.modules()):
+    with stance, in_eval_mode(model.modules()):
         try:
             for parameter, _ in flags:
                 parameter.requires_grad_(False)

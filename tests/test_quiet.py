@@ -10,6 +10,7 @@ import torch._dynamo
 from torch import nn
 
 import jacfast
+from jacfast import evaluation
 from jacfast.quiet import quiet
 from tests.nets import build, draw
 
@@ -181,3 +182,24 @@ def test_inside_a_compiled_function():
 def test_function_passes_through():
     with quiet(lambda x: x):
         pass
+
+
+def test_measures_without_gradients_run_in_inference_mode():
+    model, x = build("conv_batch_norm", 6)
+    y, found = torch.arange(6) % 5, jacfast.deepfool(model, x)
+    plane = evaluation.plane(draw(*x.shape[1:]), draw(*x.shape[1:], seed=2))
+    calls = (
+        lambda: torch.tensor(evaluation.accuracy(model, x, y)),
+        lambda: evaluation.decision_function(model, x, y),
+        lambda: evaluation.input_surface(model, x[:1], y[:1], plane, 1.0, points=3).values,
+        lambda: found.survives_rounding(model, box=(-5.0, 5.0)),
+    )
+    want = [call() for call in calls]
+    model.train()
+    with torch.inference_mode(), pytest.warns(UserWarning, match="evaluated in eval mode"):
+        got = [call() for call in calls]
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="call this outside"):
+        evaluation.decision_gradient(model, x, y)

@@ -98,7 +98,7 @@ class DeepFoolResult:
             raise ValueError(f"box must be (low, high) with low < high; got {box}")
         unit = (self.adversarial.clamp(low, high) - low) / (high - low)
         rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
-        with quiet(model):
+        with quiet(model, gradients=False):
             logits = logits_of(model, rounded)
         sane = (logits < float("inf")).all(dim=1)
         return self.success & sane & (logits.argmax(dim=1) == self.label)

@@ -58,7 +58,7 @@ def attack_to_file(
     for start in tqdm(range(0, len(x), batch_size), desc=name, unit="batch"):
         here, true = (t[start : start + batch_size].to(device) for t in (x, y))
         moved = ATTACKS[name](model, here, true if labels else None, **given)
-        with quiet(model):
+        with quiet(model, gradients=False):
             hits = [(look(model, at).argmax(dim=1) == true).sum() for at in (here, moved)]
         right += torch.stack(hits).cpu()
         parts.append(moved.cpu())

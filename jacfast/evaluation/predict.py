@@ -11,7 +11,7 @@ BATCH = 250
 
 def predict(model: Model, x: Tensor, batch_size: int = BATCH) -> Tensor:
     """Return the logits [N, K] of x [N, ...] in eval mode, without a graph."""
-    with quiet(model), torch.no_grad():
+    with quiet(model, gradients=False), torch.no_grad():
         # a clone: the model may work in place
         return torch.cat([logits_of(model, part.clone()) for part in batches(x, batch_size)])
 

@@ -128,7 +128,7 @@ def parameter_surface(
         logits = predict(lambda part: functional_call(model, moved, (part,)), x)
         return float(VALUES[of](logits.double(), y).mean())
 
-    with quiet(model):
+    with quiet(model, gradients=False):
         rows = [[value(a, b) for b in steps.tolist()] for a in steps.tolist()]
     return Surface(steps, torch.tensor(rows, dtype=torch.float64), of, "parameter")
 
