@@ -183,3 +183,38 @@ def test_bad_input_is_refused(text, arguments):
     model, x = linear()
     with pytest.raises(ValueError, match=re.escape(text)):
         carlini_wagner(**{"model": model, "x": x, **arguments})
+
+
+def test_misclassified_by_less_than_the_confidence_is_not_enough():
+    model, x = linear()
+    y = (model(x).argmax(1) + 1) % 4
+    z = model(x).detach()
+    by = z.max(1).values - z.gather(1, y[:, None])[:, 0]
+    confidence = float(by.median()) + 1e-6
+    got = carlini_wagner(model, x, y, confidence=confidence, steps=60, lr=0.05)
+    assert torch.equal((got != x).any(dim=1), by <= confidence)
+
+
+def test_steps_are_those_of_adam():
+    model, x = build("smooth_mlp", samples=5)
+    x, y, seen = x.sigmoid(), torch.arange(5), []
+    const = torch.full((5,), 3.0).double()
+
+    def noted(at):
+        seen.append(at.detach().clone())
+        return model(at)
+
+    descent = _Descent(noted, 0.3, 40, 0.1, False, (0.0, 1.0))
+    w = descent._start(x).requires_grad_()
+    descent.run(_Nearest(x, y), const)
+    adam = torch.optim.Adam([w], lr=0.1)
+    for point in seen:
+        moved = (w.tanh() + 1) / 2
+        torch.testing.assert_close(point, moved.detach())
+        z = model(moved)
+        others = z.scatter(1, y[:, None], -torch.inf).max(1).values
+        short = (z.gather(1, y[:, None])[:, 0] - others + 0.3).clamp(min=0)
+        adam.zero_grad()
+        ((moved - x).square().sum(1) + const * short).sum().backward()
+        adam.step()
+    assert len(seen) == 40

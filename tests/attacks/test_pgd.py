@@ -239,3 +239,15 @@ def test_restarts_are_checked():
         pgd(model, x, eps=0.1, clip=None, restarts=0)
     with pytest.raises(ValueError, match=r"restarts must be 1 without random_start.*; got 2"):
         pgd(model, x, eps=0.1, clip=None, restarts=2, random_start=False)
+
+
+def test_restarts_keep_no_end_with_nan_logits():
+    def model(x):
+        left = torch.stack([0 * x[:, 0], -x[:, 0] - 1], dim=1)
+        return torch.where(x > 0.5, math.nan, left)
+
+    x, y = torch.full((40, 1), 0.5), torch.zeros(40, dtype=torch.int64)
+    once = pgd(model, x, y, eps=0.5, generator=seeded())
+    assert bool((once > 0.5).any())
+    many = pgd(model, x, y, eps=0.5, restarts=40, generator=seeded())
+    assert bool((many == 0).all())

@@ -157,6 +157,18 @@ def test_a_step_sees_the_bend_of_a_relu():
     assert decision_hessian(model, x, y, step=0.25).tolist() == [[[2.0, 0.0], [0.0, 0.0]]]
 
 
+def test_differences_that_are_not_symmetric_are_made_so():
+    """S = relu(x_0 + 2 x_1 - 0.3) at 0: with h = 0.2 e_1 alone reaches the bend, with (1, 2)/2h."""
+
+    def model(x):
+        rectified = (x @ torch.tensor([[1.0], [2.0]]).to(x) - 0.3).relu()
+        return torch.cat([rectified, 0 * rectified], dim=1)
+
+    x, y = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0])
+    want = torch.tensor([[1 + 1.25**0.5, 1 - 1.25**0.5]]).double() / 0.4
+    torch.testing.assert_close(hessian_eigenvalues(model, x, y, step=0.2), want)
+
+
 def test_a_small_step_tends_to_the_exact_values():
     model, x = build("smooth_mlp", 3)
     y = labels(x)

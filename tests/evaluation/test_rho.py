@@ -119,3 +119,9 @@ def test_none_fooled_leaves_no_mean():
 def test_bad_labels_are_refused(kind, text, y):
     with pytest.raises(kind, match=re.escape(text)):
         rho_adv(identity, X, y, over="correct")
+
+
+def test_both_norms_are_those_of_p():
+    """In the maximum norm the distance is |a - b| / 2."""
+    want = 1.02 / 2 * (1 / 4 + 7 / 12 + 2 / 8 + 7 / 4) / 4
+    assert rho_adv(identity, X, p=float("inf")) == pytest.approx(want, rel=1e-12)
