@@ -46,10 +46,10 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
-        TypeError, ValueError: epochs or batch_size is no integer >= 1, x and y differ in length, or
-            the checkpoint belongs to another configuration.
+        TypeError, ValueError: epochs is no integer >= 0, batch_size none >= 1, x and y differ in
+            length or are empty, or the checkpoint belongs to another configuration.
     """
-    count("epochs", epochs)
+    count("epochs", epochs, 0)
     count("batch_size", batch_size)
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y must be as long, and not empty; got {len(x)} and {len(y)}")

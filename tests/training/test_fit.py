@@ -84,7 +84,7 @@ def test_pgd_from_the_global_generator_is_resumed_to_the_bit(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "text", "options"),
     [
-        (ValueError, "epochs must be >= 1; got 0", {"epochs": 0}),
+        (ValueError, "epochs must be >= 0; got -1", {"epochs": -1}),
         (ValueError, "batch_size must be >= 1; got 0", {"batch_size": 0}),
         (TypeError, "batch_size must be an integer; got 2.5", {"batch_size": 2.5}),
         (
