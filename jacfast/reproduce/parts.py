@@ -17,12 +17,19 @@ from jacfast.training.deep_defense import deep_defense_penalty
 from jacfast.training.defence import Attack, Defence
 from jacfast.training.fit import Loss
 
+
+def _pgd(model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    """Return `pgd` from starts that follow the seed of the run, wherever x is."""
+    generator = torch.Generator(x.device).manual_seed(int(torch.randint(2**31, ())))
+    return attacks.pgd(model, x, y, generator=generator, **options)
+
+
 ATTACKS: dict[str, Callable] = {
     "bim": attacks.bim,
     "deepfool": attacks.deepfool,
     "fgsm": attacks.fgsm,
     "jsma": attacks.jsma,
-    "pgd": attacks.pgd,
+    "pgd": _pgd,
 }
 PENALTIES = {name: getattr(penalties, name) for name in penalties.__all__ if name[0].isupper()}
 del PENALTIES["Penalty"], PENALTIES["JacobianReg"]  # what all are; a module

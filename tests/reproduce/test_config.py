@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from jacfast import models
 from jacfast.commands.pictures import PICTURES
@@ -104,3 +105,14 @@ def test_quick_comes_last_and_only_if_asked_for():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_starts_of_pgd_follow_the_seed():
+    model, x, y = models.fc500(), torch.rand(2, 1, 28, 28), torch.tensor([1, 2])
+    attack = parts.attack({"name": "pgd", "eps": 0.1, "steps": 1, "step_size": 0.01})
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(attack(model, x, y))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
