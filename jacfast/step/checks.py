@@ -22,7 +22,9 @@ def check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk) -
         )
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
-    _model(model, layer, batch_norm)
+    _model(model, layer)
+    if penalty is not None and batch_norm == "refuse":
+        _refuse_batch_statistics(model)
     check_input(x)
     if y is not None:
         checks.class_index("y", y, len(x), x)
@@ -47,7 +49,7 @@ def check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk) -
         raise ValueError(f"chunk must be the whole batch with batch_norm='coupled'; got {chunk}")
 
 
-def _model(model: object, layer: str | None, batch_norm: str) -> None:
+def _model(model: object, layer: str | None) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(
             "model must be a torch.nn.Module, whose parameters are known; got "
@@ -69,8 +71,11 @@ def _model(model: object, layer: str | None, batch_norm: str) -> None:
     if layer is not None and layer not in dict(model.named_modules()):
         names = ", ".join(name for name, _ in model.named_modules() if name)
         raise ValueError(f"layer must name a submodule, one of {names}; got {layer!r}")
+
+
+def _refuse_batch_statistics(model: nn.Module) -> None:
     layers = with_batch_statistics(model)
-    if layers and batch_norm == "refuse":
+    if layers:
         raise RuntimeError(
             "batch_norm must be 'frozen' or 'coupled' for a model with batch-norm in training "
             "mode, whose samples have no Jacobian of their own (or put those layers in eval "

@@ -34,6 +34,8 @@ class Defence:
             ``"both"`` (the mean over all of them).
         smoothing: label smoothing of the cross-entropy, in [0, 1).
         layer: the submodule whose output takes the place of the logits in the penalty.
+        batch_norm: of the penalty, for batch-norm in training mode: ``"refuse"``, ``"frozen"`` or
+            ``"coupled"``, see `forward_with_penalty`.
 
     Raises:
         ValueError: an argument is not as above.
@@ -50,6 +52,7 @@ class Defence:
     penalise: str = "clean"
     smoothing: float = 0.0
     layer: str | None = None
+    batch_norm: str = "refuse"
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam < float("inf"):
@@ -75,7 +78,11 @@ class Defence:
         first = 0 if self.twins else len(moved)
         rest, classes = x[first:], torch.cat([y[first:], labels])
         with_penalty = functools.partial(
-            forward_with_penalty, model, penalty=self.penalty, layer=self.layer
+            forward_with_penalty,
+            model,
+            penalty=self.penalty,
+            layer=self.layer,
+            batch_norm=self.batch_norm,
         )
         value: Tensor | float = 0.0
         if self.lam == 0:

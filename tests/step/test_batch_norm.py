@@ -36,6 +36,11 @@ def test_it_is_refused(resnet):
     with pytest.raises(RuntimeError, match=text):
         fast(model, x, y, Frobenius())
     assert torch.equal(state(model), before)
+    twin = copy.deepcopy(model)
+    logits, value = fast(model, x, y, None)  # nothing to refuse without a penalty
+    assert torch.equal(logits, twin(x))
+    assert torch.equal(state(model), state(twin))
+    assert value == 0
 
 
 @pytest.mark.parametrize("chunk", [None, 2])

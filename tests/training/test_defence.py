@@ -108,6 +108,25 @@ def test_adversarial_training_is_one_forward_pass_of_what_counts(share, twins, s
     assert torch.equal(model[1].running_mean, twin[1].running_mean)
 
 
+def test_a_penalty_of_a_network_with_batch_norm():
+    x, y = batch()
+    layers = [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)]
+    model = nn.Sequential(*layers).double()
+    penalty = jacfast.Frobenius("exact")
+    with pytest.raises(RuntimeError, match="batch_norm must be 'frozen' or 'coupled'"):
+        Defence(penalty, LAM)(model, x, y)
+    twin = copy.deepcopy(model)
+    got = Defence(penalty, LAM, batch_norm="frozen")(model, x, y)
+    logits = twin(x)
+    twin.eval()  # the penalty by running statistics
+    leaf = x.clone().requires_grad_()
+    want = F.cross_entropy(logits, y) + LAM * penalty(twin(leaf), leaf)
+    torch.testing.assert_close(got, want)
+    ours = torch.autograd.grad(got, list(model.parameters()))
+    theirs = torch.autograd.grad(want, list(twin.parameters()))
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("penalise", ["clean", "attacked", "both"])
 def test_a_penalty_costs_no_forward_pass_of_samples_that_do_not_count(penalise):
     seen, (x, y) = [], batch()
