@@ -22,7 +22,7 @@ h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }}
 th {{ border-bottom: 2px solid #444; vertical-align: bottom; }}
-th:first-child, td:first-child {{ text-align: left; }}
+th:first-child, td:first-child {{ text-align: left; white-space: nowrap; }}
 img {{ max-width: 100%; height: auto; }}
 pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; }}
 </style></head><body>

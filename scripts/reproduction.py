@@ -28,7 +28,7 @@ def block(result: dict, pictures: list[str]) -> str:
             f"**{about['source']}: {about['title']}** (`jacfast reproduce {about['key']}`, "
             f"{result['data']})",
             "\n".join(rows),
-            f"{order[0].upper()}{order[1:]}. {about['remark']}".strip(),
+            f"{order}. {about['remark']}".strip(),
             *(f"![{name}](../benchmarks/results/reproduction/{name})" for name in pictures),
         ]
     )

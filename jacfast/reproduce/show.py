@@ -79,12 +79,12 @@ def order(result: dict[str, Any]) -> str:
     ]
     rank = result["table"]["rank"]
     if len(ranked) < 2:
-        return f"the paper has no order of the methods by {rank}"
+        return f"The paper has no order of the methods by {rank}"
     if not swapped:
-        return f"order of the methods by {rank}: as in the paper"
+        return f"Order of the methods by {rank}: as in the paper"
     pairs = len(ranked) * (len(ranked) - 1) // 2
     return (
-        f"order of the methods by {rank}: {len(swapped)} of {pairs} pairs are the other way round: "
+        f"Order of the methods by {rank}: {len(swapped)} of {pairs} pairs are the other way round: "
         + "; ".join(swapped)
     )
 

@@ -239,7 +239,7 @@ def test_the_order_of_the_methods():
     assert show.order(result_of(a=(1, 5), b=(1, 4), c=(2, 6))).endswith("as in the paper")
     said = show.order(result_of(a=(1, 5), b=(2, 4), c=(3, 6)))
     assert said.endswith("1 of 3 pairs are the other way round: a before b")
-    assert show.order(result_of(a=(None, 5), b=(1, 4))).startswith("the paper has no order")
+    assert show.order(result_of(a=(None, 5), b=(1, 4))).startswith("The paper has no order")
     line = show.text(result_of(a=(1, 5), b=(None, 4))).splitlines()[5]
     assert line.split() == ["a", "1", "5.00", "+4.00"]
 
