@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from jacfast import attacks, penalties
 from jacfast.attacks.result import DeepFoolResult
@@ -62,8 +63,8 @@ def attacked(training: Training, model: nn.Module, x: Tensor, y: Tensor) -> Tens
     move = attack(training.attack)
     if move is None:
         raise ValueError("attack must be named where it is made once")
-    batches = zip(x.split(BATCH), y.split(BATCH), strict=True)
-    return torch.cat([move(model, *batch) for batch in batches])
+    batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
+    return torch.cat([move(model, *batch) for batch in tqdm(batches, desc="attack")])
 
 
 def penalty(spec: dict[str, Any]) -> Penalty | None:
