@@ -19,7 +19,7 @@ class Training:
     lam: float = 0.0
     penalty: dict[str, Any] = dataclasses.field(default_factory=dict)
     attack: dict[str, Any] = dataclasses.field(default_factory=dict)
-    once: bool = False  # attack all images before the phase, not a batch in its step
+    once: bool = False  # attack a share of the images before the phase, not of a batch in its step
     share: float = 1.0
     twins: bool = False
     penalise: str = "clean"

@@ -59,12 +59,14 @@ def _deep_defense(training: Training, model: nn.Module, x: Tensor, y: Tensor) ->
 
 
 def attacked(training: Training, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the images of a phase's attack on `model`."""
+    """Return the images of a phase, the first `share` of them attacked on `model`."""
     move = attack(training.attack)
     if move is None:
         raise ValueError("attack must be named where it is made once")
-    batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
-    return torch.cat([move(model, *batch) for batch in tqdm(batches, desc="attack")])
+    count = round(training.share * len(x))
+    batches = list(zip(x[:count].split(BATCH), y[:count].split(BATCH), strict=True))
+    moved = [move(model, *batch) for batch in tqdm(batches, desc="attack")]
+    return torch.cat([*moved, x[count:]])
 
 
 def penalty(spec: dict[str, Any]) -> Penalty | None:

@@ -158,7 +158,7 @@ def trained(out, file):
 
 
 def test_images_that_are_attacked_once(tables, tmp_path, monkeypatch):
-    lines = ['attack = { name = "fgsm", eps = 0.1 }', "once = true"]
+    lines = ['attack = { name = "fgsm", eps = 0.1 }', "once = true", "share = 0.5"]
     (tables / "mine.toml").write_text(one_more_row(*lines))
     seen, fit = {}, run.fit
 
