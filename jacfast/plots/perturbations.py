@@ -1,5 +1,7 @@
 """Images, what an attack made of them, and the change."""
 
+import textwrap
+
 import torch
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
@@ -28,7 +30,8 @@ def perturbation_figure(
     if not results or rows < 1:
         raise ValueError(f"results must hold one model, rows be >= 1; got {len(results)}, {rows}")
     shown = choose(y, list(results.values()), rows)
-    figure = new_figure(1.45 * len(shown) + 0.8 if shown else 2.0)
+    side = min(7.3 / (1 + 2 * len(results)), 1.5)  # of an image, which fills its column
+    figure = new_figure((side + 0.05) * len(shown) + 1.0 if shown else 2.0)
     draw_perturbations(figure, x, shown, results)
     return figure
 
@@ -54,8 +57,10 @@ def draw_perturbations(
 ) -> None:
     """Draw one row per image into a figure."""
     names, found = list(results), list(results.values())
-    titles = ["original", *(f"perturbed\n{name}" for name in names)]
-    titles += [f"difference\n{name}" for name in names]
+    letters = 60 // (1 + 2 * len(names))  # that stand over a column
+    short = [textwrap.fill(name, letters, break_long_words=False) for name in names]
+    titles = ["original", *(f"perturbed\n{name}" for name in short)]
+    titles += [f"difference\n{name}" for name in short]
     axes = figure.subplots(max(len(shown), 1), len(titles), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
