@@ -21,8 +21,9 @@ h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }}
+td {{ white-space: nowrap; }}
 th {{ border-bottom: 2px solid #444; vertical-align: bottom; }}
-th:first-child, td:first-child {{ text-align: left; white-space: nowrap; }}
+th:first-child, td:first-child {{ text-align: left; }}
 img {{ max-width: 100%; height: auto; }}
 pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; }}
 </style></head><body>

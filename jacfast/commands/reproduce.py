@@ -41,11 +41,12 @@ def reproduce(name: str | None, out: Path | None, data: Path | None, **options: 
     return 0
 
 
-def _pictures(result: dict[str, Any], out: Path, data: Path | None) -> dict[str, bytes]:
-    """Return what the table's file asks for of `jacfast plot`, as PNGs by name."""
+def _pictures(result: dict[str, Any], out: Path, data: Path | None) -> dict[str, tuple[str, bytes]]:
+    """Return what the table's file asks for of `jacfast plot`: what it is, and a PNG, by name."""
     from jacfast import data as datasets
     from jacfast import reproduce as tables
     from jacfast.commands.pictures import PICTURES
+    from jacfast.commands.plot import NAMES
     from jacfast.commands.subject import Subject
     from jacfast.plots import png
 
@@ -54,4 +55,5 @@ def _pictures(result: dict[str, Any], out: Path, data: Path | None) -> dict[str,
     split = datasets.load(data)
     few = slice(PICTURED)
     subject = Subject(tables.networks(result, out), split.test_x[few], split.test_y[few], None)
-    return {name: png(PICTURES[name](subject)) for name in result["table"]["pictures"]}
+    names = result["table"]["pictures"]
+    return {name: (NAMES[name], png(PICTURES[name](subject))) for name in names}

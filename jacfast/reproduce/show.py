@@ -9,6 +9,7 @@ from jacfast.files import write_atomically
 from jacfast.plots import accuracy_figure
 from jacfast.plots.style import legend_below, new_figure, png
 
+Pictures = dict[str, tuple[str, bytes]]  # beside the table: what it shows and a PNG, by name
 PAPER, OURS = "#777777", "#0072b2"
 ACROSS = 4  # panels side by side
 ATTACKS = {"bim": "BIM", "fgsm": "FGSM", "margin": "C&W"}  # as the papers call them
@@ -154,8 +155,8 @@ def curves(result: dict[str, Any]) -> dict[str, bytes]:
     return found
 
 
-def report(result: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
-    """Return the HTML report of a run, with further pictures by name."""
+def report(result: dict[str, Any], pictures: Pictures) -> bytes:
+    """Return the HTML report of a run."""
     about = result["table"]
     sections = [
         (
@@ -168,8 +169,8 @@ def report(result: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
             for name, picture in curves(result).items()
         ),
         *(
-            (name.capitalize(), parts.picture(picture, f"jacfast plot {name}"))
-            for name, picture in pictures.items()
+            (what[0].upper() + what[1:], parts.picture(picture, f"jacfast plot {name}"))
+            for name, (what, picture) in pictures.items()
         ),
         (
             "Configuration",
@@ -180,10 +181,10 @@ def report(result: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
     return parts.page(f"{about['source']}: {about['title']}", sections)
 
 
-def write(result: dict[str, Any], out: Path, pictures: dict[str, bytes]) -> list[str]:
+def write(result: dict[str, Any], out: Path, pictures: Pictures) -> list[str]:
     """Write text, pictures and report into `out`; return the files' names."""
     files = {"table.txt": text(result).encode(), "table.png": figure(result)} | curves(result)
-    files |= {f"{name}.png": picture for name, picture in pictures.items()}
+    files |= {f"{name}.png": picture for name, (_, picture) in pictures.items()}
     files["report.html"] = report(result, pictures)
     for name, content in files.items():
         write_atomically(content, out / name)
