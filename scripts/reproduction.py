@@ -21,7 +21,8 @@ def block(result: dict, pictures: list[str]) -> str:
     from jacfast.reproduce import show
 
     about, cells, order = result["table"], show.lines(result), show.order(result)
-    rows = ["| " + " | ".join(row) + " |" for row in cells]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]  # of ||J||_F
+    rows = ["| " + " | ".join(row) + " |" for row in escaped]
     rows.insert(1, "|---" * len(cells[0]) + "|")
     return "\n\n".join(
         [

@@ -144,6 +144,8 @@ class Run:
     @functools.cached_property
     def reference(self) -> Subject:
         """The row that others are measured by."""
+        if not self.table.reference:
+            raise ValueError("reference must name a row for columns that measure by one; got none")
         i = [row.name for row in self.table.rows].index(self.table.reference)
         return self._subject(i, self.trained(i))
 

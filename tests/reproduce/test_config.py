@@ -7,7 +7,7 @@ import torch
 
 from jacfast import models
 from jacfast.commands.pictures import PICTURES
-from jacfast.reproduce import config, load, names, parts
+from jacfast.reproduce import config, load, names, parts, show
 from jacfast.reproduce.measures import find
 
 MINIMAL = {
@@ -32,6 +32,7 @@ def test_every_table_can_be_run(name, quick):
     models.load_factory(found.model)
     for column in found.columns:
         find(column)
+        assert show.heading(column)
     assert found.rank in found.columns
     by_reference = re.compile(r"auc|.*_zeros|.* ref$")
     assert any(map(by_reference.match, found.columns)) == bool(found.reference)

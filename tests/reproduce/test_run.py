@@ -195,6 +195,13 @@ def test_columns_that_measure_by_a_reference(tables, tmp_path):
     assert last[4] < base[4]
 
 
+def test_a_column_without_the_reference_that_it_needs(tables, tmp_path):
+    text = one_more_row("lam = 0.0", columns='"auc"').replace('reference = "penalty"', "")
+    (tables / "mine.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"reference must name a row .*; got none"):
+        reproduce("mine", tmp_path / "run", quick=True)
+
+
 def test_pictures_of_the_networks_in_the_report(tables, tmp_path):
     (tables / "mine.toml").write_text(one_more_row("lam = 0.0"))
     out = tmp_path / "run"

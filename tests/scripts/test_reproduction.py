@@ -57,6 +57,16 @@ def test_a_new_table_comes_last(script, tmp_path):
     assert script.PAGE.read_text().startswith("first\n\n<!-- mine -->\n**s: t**")
 
 
+def test_bars_in_headings_do_not_end_cells(script, tmp_path):
+    script.PAGE.write_text("first\n")
+    write(tmp_path / "run", 2.0)
+    file = tmp_path / "run" / "result.json"
+    file.write_text(file.read_text().replace('"rho_adv"', '"norm_clean"'))
+    script.main([str(tmp_path / "run")])
+    head = next(row for row in script.PAGE.read_text().splitlines() if "J" in row)
+    assert head.replace("\\|", "").count("|") == 5  # four cells
+
+
 def test_a_quick_run_is_not_taken(script, tmp_path):
     script.PAGE.write_text("first\n")
     write(tmp_path / "run", 2.0, quick=True)
