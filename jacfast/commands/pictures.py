@@ -12,10 +12,10 @@ from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
 from jacfast.commands import planes
 from jacfast.commands.subject import Subject
+from jacfast.evaluation.hessian import IMAGE_STEP
 from jacfast.evaluation.line import crossing
 
 MAPS, SPECTRA = 4, 2  # images shown, images whose whole Hessian is computed
-STEP = 0.05  # of the Hessian's central differences, in units of x
 # One pixel, 80 times, and its changes: Jakubovitz & Giryes, figure 2.
 JSMA = functools.partial(jsma, steps=80, outputs="probabilities", stop=False)
 PIXEL_CHANGES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -45,11 +45,11 @@ def line(subject: Subject) -> Figure:
 def hessians(subject: Subject) -> Figure:
     x, y = subject.one()
     found = {
-        name: evaluation.decision_hessian(model, x, y, step=STEP)[0]
+        name: evaluation.decision_hessian(model, x, y, step=IMAGE_STEP)[0]
         for name, model in subject.models.items()
     }
     label = "|entry of the Hessian of S|, logit / (unit of x)²"
-    return plots.hessian_figure(found, label=f"{label}\n(by differences of ±{STEP:g})")
+    return plots.hessian_figure(found, label=f"{label}\n(by differences of ±{IMAGE_STEP:g})")
 
 
 def jacobians(subject: Subject) -> Figure:
@@ -68,8 +68,8 @@ def spectra(subject: Subject) -> Figure:
     entries, eigenvalues = {}, {}
     for name, model in subject.models.items():
         entries[name] = evaluation.decision_gradient(model, subject.x, subject.y)
-        eigenvalues[name] = evaluation.hessian_eigenvalues(model, x, y, step=STEP)
-    second = f"eigenvalue of the Hessian of S\n(by differences of ±{STEP:g})"
+        eigenvalues[name] = evaluation.hessian_eigenvalues(model, x, y, step=IMAGE_STEP)
+    second = f"eigenvalue of the Hessian of S\n(by differences of ±{IMAGE_STEP:g})"
     return plots.spectra_figure(entries, eigenvalues, second=second)
 
 

@@ -9,6 +9,7 @@ from jacfast.quiet import Model, check_input, check_labels
 
 FULL_UP_TO = 64  # entries of a sample up to which a few eigenvalues are cut from the whole matrix
 COPIES = 64  # products at a time for the whole matrix
+IMAGE_STEP = 0.05  # a step for images in [0, 1]: differences over it count the bends of a ReLU
 
 
 def decision_hessian(model: Model, x: Tensor, y: Tensor, *, step: float | None = None) -> Tensor:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from jacfast import evaluation
 from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
+from jacfast.evaluation.hessian import IMAGE_STEP
 from jacfast.evaluation.predict import BATCH
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Curve, Row, Table
 
-HESSIANS, STEP = 10, 0.05  # test images whose whole Hessian is computed, by differences of ±STEP
+HESSIANS = 10  # test images whose whole Hessian is computed
 
 
 class Subject:
@@ -66,7 +67,7 @@ class Subject:
     def curvatures(self) -> Tensor:
         """Eigenvalues of the Hessian of the decision function."""
         x, y = self.few[:HESSIANS], self.labels[:HESSIANS]
-        return evaluation.hessian_eigenvalues(self.model, x, y, step=STEP)
+        return evaluation.hessian_eigenvalues(self.model, x, y, step=IMAGE_STEP)
 
     def under(self, name: str, eps: float) -> float:
         """Return the accuracy, in percent, under one of `UNDER` of that size."""
