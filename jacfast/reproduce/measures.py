@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from jacfast import evaluation
 from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
@@ -81,7 +82,8 @@ class Subject:
         """Return the accuracy, as a share, at every size of an attack."""
         attack = partial(parts.ATTACKS[curve.attack], **curve.options)
         x, y = self.x[: curve.samples], self.y[: curve.samples]
-        return accuracy_curve(self.model, x, y, attack, curve.epsilons)
+        sizes = tqdm(curve.epsilons, desc=curve.attack)
+        return [accuracy_curve(self.model, x, y, attack, [eps])[0] for eps in sizes]
 
 
 def _zeros(of: Callable[[Subject], Tensor], percent: float, subject: Subject) -> float:
@@ -145,7 +147,7 @@ UNDER: dict[str, tuple[Callable, dict[str, Any]]] = {
 
 def measure(columns: list[str], subject: Subject) -> list[float]:
     """Return the figure of each column, accuracies in percent, rho_adv times 100."""
-    return [find(column)(subject) for column in columns]
+    return [find(column)(subject) for column in tqdm(columns, desc="measures")]
 
 
 def find(column: str) -> Callable[[Subject], float]:

@@ -52,11 +52,11 @@ def reproduce(
     split = data.load(folder)
     if split.name.split()[0] != table.data:
         raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
-    read = {"quick": quick, "data": split.name}
+    read = {"quick": quick, "data": split.name, "checksum": split.checksum, "device": device}
     about = dataclasses.asdict(table)
     counts = {name: value for name, value in about.items() if name not in WORDS}
-    _claim(out / "run.json", {"table": counts} | read)
     split = _on(split, table.train_samples, device)
+    _claim(out / "run.json", {"table": counts} | read)
     runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
     figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
     rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
@@ -67,13 +67,19 @@ def reproduce(
 
 def _claim(path: Path, about: dict[str, Any]) -> None:
     """Note what the folder is for, or refuse it if it is for something else."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(about, indent=2)
+    folder, text = path.parent, json.dumps(about, indent=2)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder; {folder} is a file")
     if path.exists() and path.read_text() != text:
         raise ValueError(
             f"out must be a folder of the same run, or a new one; {path} is of another table, "
-            "data set or configuration"
+            "data set, device or configuration"
         )
+    if not path.exists() and folder.exists() and any(folder.iterdir()):
+        raise ValueError(
+            f"out must be a folder of the same run, or a new one; {folder} holds other files"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(text.encode(), path)
 
 

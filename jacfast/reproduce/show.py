@@ -69,25 +69,44 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
 
 
 def order(result: dict[str, Any]) -> str:
-    """Say whether the methods come in the paper's order in the column that counts."""
-    column = result["table"]["columns"].index(result["table"]["rank"])
-    ranked = [row for row in result["rows"] if row["paper"][column] is not None]
-    swapped = [
-        f"{high['name']} before {low['name']}"
-        for low, high in itertools.permutations(ranked, 2)
-        if low["paper"][column] > high["paper"][column]
-        and low["ours"][column] < high["ours"][column]
-    ]
-    rank = result["table"]["rank"]
-    if len(ranked) < 2:
+    """Say whether the methods come in the paper's order, above all in the column that counts."""
+    columns, rank = result["table"]["columns"], result["table"]["rank"]
+    swapped, close, pairs = _pairs(result, columns.index(rank))
+    if not pairs:
         return f"The paper has no order of the methods by {rank}"
-    if not swapped:
-        return f"Order of the methods by {rank}: as in the paper"
-    pairs = len(ranked) * (len(ranked) - 1) // 2
-    return (
-        f"Order of the methods by {rank}: {len(swapped)} of {pairs} pairs are the other way round: "
-        + "; ".join(swapped)
-    )
+    said = f"Order of the methods by {rank}: "
+    if swapped:
+        said += f"{len(swapped)} of {pairs} pairs are the other way round: {'; '.join(swapped)}"
+    else:
+        said += "as in the paper"
+    if close:
+        said += f"; within one standard deviation: {'; '.join(close)}"
+    others = [_pairs(result, i) for i, name in enumerate(columns) if name not in (rank, "accuracy")]
+    total = sum(pairs for *_, pairs in others)
+    if total:
+        wrong = sum(len(swapped) for swapped, *_ in others)
+        said += f". In the other columns but accuracy: {wrong} of {total} pairs the other way round"
+    return said
+
+
+def _pairs(result: dict[str, Any], column: int) -> tuple[list[str], list[str], int]:
+    """Compare the order of the methods in a column with the paper's.
+
+    Returns:
+        The pairs that are the other way round, those that differ by less than one standard
+        deviation of the seeds, and how many pairs the paper has an order of.
+    """
+    rows = [row for row in result["rows"] if row["paper"][column] is not None]
+    swapped, close, pairs = [], [], 0
+    for low, high in itertools.permutations(rows, 2):
+        if low["paper"][column] < high["paper"][column]:
+            pairs += 1
+            gain = high["ours"][column] - low["ours"][column]
+            if abs(gain) < max(low["sd"][column], high["sd"][column]):
+                close.append(f"{low['name']} and {high['name']}")
+            elif gain < 0:
+                swapped.append(f"{low['name']} before {high['name']}")
+    return swapped, close, pairs
 
 
 def text(result: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A table of a small network from beginning to end, interrupted, and refused."""
 
 import base64
+import dataclasses
 import functools
 import json
 import re
@@ -135,9 +136,28 @@ def test_refused(tables, tmp_path, capsys):
         assert cli.main(["reproduce", *call]) == 2
         assert message in capsys.readouterr().err
     assert (out / "result.json").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.html").write_text("of something else")
+    with pytest.raises(ValueError, match=r"out must be .* a new one; .*/mine holds other files"):
+        reproduce("mine", tmp_path / "mine", quick=True)
+    with pytest.raises(ValueError, match=r"out must be a folder; .*/mine/report.html is a file"):
+        reproduce("mine", tmp_path / "mine" / "report.html", quick=True)
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["report.html"]
     (tables / "mine.toml").write_text(TABLE.replace('data = "MNIST"', 'data = "CIFAR-10"'))
     assert cli.main(["reproduce", "mine", "--quick", "--out", str(tmp_path / "other")]) == 2
     assert "data must be CIFAR-10, as in the paper; got MNIST digits" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tables")
+def test_other_images_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    reproduce("mine", tmp_path / "run", quick=True)
+    digits = load_digits()
+    other = dataclasses.replace(digits, test_x=digits.test_x.flip(0))
+    monkeypatch.setattr(run.data, "load", lambda _folder: other)
+    with pytest.raises(
+        ValueError, match=r"run\.json is of another table, data set, device or conf"
+    ):
+        reproduce("mine", tmp_path / "run", quick=True)
 
 
 def one_more_row(*lines, columns='"accuracy"', paper="1.0"):
@@ -246,6 +266,21 @@ def test_the_order_of_the_methods():
     said = show.order(result_of(a=(1, 5), b=(2, 4), c=(3, 6)))
     assert said.endswith("1 of 3 pairs are the other way round: a before b")
     assert show.order(result_of(a=(None, 5), b=(1, 4))).startswith("The paper has no order")
+    seeds = result_of(a=(1, 5), b=(2, 4), c=(3, 9))
+    seeds["rows"][1]["sd"] = [1.5]
+    said = show.order(seeds)
+    assert said.endswith("by rho_adv: as in the paper; within one standard deviation: a and b")
+
+
+def test_the_order_in_the_other_columns():
+    result = result_of(a=(1, 5), b=(2, 6), c=(2, 7))
+    result["table"]["columns"] += ["accuracy", "fgsm 0.1"]
+    for row, (paper, ours) in zip(result["rows"], [(1, 3), (2, 2), (3, 1)], strict=True):
+        row["paper"] += [ours, paper]  # accuracies in another order do not count
+        row["ours"] += [paper, ours]
+        row["sd"] += [0.0, 0.0]
+    said = show.order(result)
+    assert "by rho_adv: as in the paper. In the other columns but accuracy: 3 of 3 pairs" in said
     line = show.text(result_of(a=(1, 5), b=(None, 4))).splitlines()[5]
     assert line.split() == ["a", "1", "5.00", "+4.00"]
 
