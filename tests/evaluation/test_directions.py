@@ -72,14 +72,16 @@ def test_filters():
                 torch.testing.assert_close(sizes, p.detach().flatten(1).norm(dim=1))
 
 
-def test_plain():
+def test_directions_of_parameters_are_two_and_follow_the_seed_alone():
     model, _ = build("mlp")
-    one, two = parameter_directions(model, scale="plain", seed=3)
-    want = torch.cat([p.detach().flatten() for p in model.parameters()])
-    flat = [torch.cat([d.flatten() for d in direction.values()]) for direction in (one, two)]
-    torch.testing.assert_close(flat[0].norm(), want.norm())
-    assert abs(torch.cosine_similarity(*flat, dim=0)) < 0.5
-    assert bool((flat[0] != 0).all())
+    state = torch.get_rng_state()
+    found = [*parameter_directions(model, seed=3), parameter_directions(model, seed=4)[0]]
+    flat = [torch.cat([d.flatten() for d in direction.values()]) for direction in found]
+    for a, b in ((0, 1), (0, 2)):
+        assert abs(torch.cosine_similarity(flat[a], flat[b], dim=0)) < 0.5
+    again = parameter_directions(model, seed=3)[1]
+    assert all(torch.equal(again[name], d) for name, d in found[1].items())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_plain():
         (lambda m, x, y: plane(x, 3 * x), ValueError, "they are parallel"),
         (lambda m, x, y: plane(x, 0 * x), ValueError, "they are parallel"),
         (lambda m, x, y: plane(x, x[0]), ValueError, "must have one shape"),
-        (lambda m, x, y: parameter_directions(m, scale="x"), ValueError, "scale must be one of"),
+        (lambda m, x, y: plane(x, None), TypeError, "second must be a torch.Tensor; got NoneType"),
         (lambda m, x, y: parameter_directions(lambda x: x), TypeError, "model must be a torch.nn"),
     ],
 )
