@@ -230,6 +230,11 @@ def test_factory_from_the_current_folder(nets):
     assert isinstance(models.load_factory("torch.nn:ReLU"), nn.ReLU)
 
 
+def test_a_mistyped_network_of_the_papers_is_found_by_its_message():
+    with pytest.raises(ValueError, match="must have a function seckc; nearest to it: seck_c, seck"):
+        models.load_factory("jacfast.models:seckc")
+
+
 def test_a_path_that_already_holds_the_folder_keeps_it(nets, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(nets)])
     path = list(sys.path)
@@ -241,7 +246,8 @@ def test_a_path_that_already_holds_the_folder_keeps_it(nets, monkeypatch):
     ("spec", "kind", "rule"),
     [
         ("my_nets:x", TypeError, "must return a torch.nn.Module; got dict"),
-        ("my_nets:y", ValueError, "cannot be imported; my_nets must have a function y"),
+        ("my_nets:nett", ValueError, "must have a function nett; nearest to it: net, late"),
+        ("my_parts:y", ValueError, "my_parts must have a function y; nearest to it: net$"),
         ("my_nets:size", ValueError, "cannot be imported; my_nets must have a function size"),
         ("my_nets:fails", ValueError, r"cannot be made; fails\(\) raised KeyError: 'width'"),
         ("my_absent:net", ValueError, "cannot be imported; ModuleNotFoundError: .*'my_absent'"),

@@ -21,8 +21,12 @@ def for_foolbox(**options) -> Any:
     clipped inputs and success, for one epsilon, several or none. The box is that of the foolbox
     model; the other choices default to foolbox's.
 
+    Args:
+        options: of `deepfool`. `p` is also the norm of the epsilons.
+
     Raises:
-        ImportError: foolbox is not installed.
+        ImportError: foolbox is not installed. The attack, when called, raises what `deepfool` does,
+            and ValueError for another criterion than Misclassification.
     """
     import eagerpy
     from foolbox.attacks.base import MinimizationAttack, get_criterion, raise_if_kwargs
@@ -50,8 +54,14 @@ def for_torchattacks(model: torch.nn.Module, steps: int = 50, **options) -> Any:
 
     As torchattacks' DeepFool: every class, [0, 1], each step clipped.
 
+    Args:
+        model: maps images [N, C, H, W] to logits [N, K]; torchattacks may normalise them for it.
+        steps: `max_iter` of `deepfool`.
+        options: of `deepfool`.
+
     Raises:
-        ImportError: torchattacks is not installed.
+        ImportError: torchattacks is not installed. The attack, when called, raises what `deepfool`
+            does.
     """
     from torchattacks.attack import Attack
 
@@ -73,8 +83,14 @@ def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
 
     As ART's DeepFool: the predicted class is left, given labels are not looked at.
 
+    Args:
+        classifier: whose model is attacked, on its device, in the box of its `clip_values`.
+        batch_size: samples at a time.
+        options: of `deepfool`.
+
     Raises:
-        ImportError: adversarial-robustness-toolbox is not installed.
+        ImportError: adversarial-robustness-toolbox is not installed. `generate`, when called,
+            raises what `deepfool` does.
     """
     from art.attacks.attack import EvasionAttack
     from art.estimators.classification import PyTorchClassifier
@@ -105,8 +121,24 @@ def for_attackbench(
 ) -> Tensor:
     """Attack as AttackBench (and adv-lib) call an attack; return adversarial inputs in [0, 1].
 
-    Inputs that were not fooled come back as they were.
+    Args:
+        model: maps [N, ...] to logits [N, K].
+        inputs: [N, ...], floating point, in [0, 1].
+        labels: [N] int64, the classes to leave; not looked at where `targeted`.
+        targets: [N] int64, the classes to reach; needed where `targeted`, else not looked at.
+        options: of `deepfool`; those not given are adv-lib's.
+
+    Returns:
+        [N, ...], in the dtype of `inputs`, without a graph. Inputs that were not fooled come back
+        as they were.
+
+    Raises:
+        TypeError, ValueError: as `deepfool`; or targeted without targets.
+
+    Source: the form of the call: AttackBench (Cinà et al., AAAI 2025).
     """
+    if targeted and targets is None:
+        raise ValueError("targeted=True needs targets, the classes to reach; got None")
     choices = {**PRESETS["advlib"], **options}
     wanted = {"target": targets} if targeted else {"y": labels}
     found = deepfool(model, inputs, **wanted, **choices)

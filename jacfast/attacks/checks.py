@@ -17,9 +17,7 @@ def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
     """
     if clip is None:
         return
-    pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(map(_is_number, clip))
-    if not (pair and clip[0] < clip[1]):
-        raise ValueError(f"clip must be (low, high) with low < high, or None; got {clip}")
+    check_bounds("clip", clip)
     eps = 2 * torch.finfo(x.dtype).eps
     low, high = clip[0] - eps * abs(clip[0]), clip[1] + eps * abs(clip[1])
     beyond = x[(x < low) | (x > high)]
@@ -30,22 +28,35 @@ def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
         )
 
 
+def check_bounds(name: str, box: tuple[float, float]) -> None:
+    """Check a box by itself."""
+    pair = isinstance(box, tuple | list) and len(box) == 2 and all(map(_is_number, box))
+    if not (pair and box[0] < box[1]):
+        raise ValueError(f"{name} must be (low, high) with low < high; got {box}")
+
+
 def check_classes(logits: Tensor, y: Tensor, *, name: str = "y") -> None:
     """Check that there is a class beside the label, and the labels against the number of them."""
     quiet.check_classes(logits)
     quiet.check_labels(y, *logits.shape, name=name)
 
 
+def number(name: str, value: object) -> None:
+    """Check that it is a number."""
+    if not _is_number(value):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+
+
 def at_least(name: str, value: float, least: float) -> None:
     """Check a length, a weight: finite, and >= `least`."""
-    _number(name, value)
+    number(name, value)
     if not least <= value < math.inf:
         raise ValueError(f"{name} must be finite and >= {least}; got {value}")
 
 
 def above_zero(name: str, value: float) -> None:
     """Check a length, a weight: finite, and > 0."""
-    _number(name, value)
+    number(name, value)
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be finite and > 0; got {value}")
 
@@ -62,11 +73,6 @@ def count(name: str, value: int, least: int = 1) -> None:
         raise TypeError(f"{name} must be an integer; got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be >= {least}; got {value}")
-
-
-def _number(name: str, value: object) -> None:
-    if not _is_number(value):
-        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
 
 
 def _is_number(value: object) -> bool:

@@ -88,10 +88,13 @@ class Options:
         checks.count("max_iter", self.max_iter)
         for name in ("linearize", "test"):
             checks.one_of(name, getattr(self, name), POINTS)
+        checks.number("p", self.p)
         if not self.p > 1:
             raise ValueError(f"p must be > 1 (inf for the maximum norm); got {self.p}")
-        if self.max_norm is not None and not self.max_norm > 0:
-            raise ValueError(f"max_norm must be > 0; got {self.max_norm}")
+        if self.max_norm is not None:
+            checks.number("max_norm", self.max_norm)
+            if not self.max_norm > 0:
+                raise ValueError(f"max_norm must be > 0; got {self.max_norm}")
         if self.clip_steps and self.clip is None:
             raise ValueError("clip_steps needs clip, the box; got clip=None")
         self._check_restriction(x)

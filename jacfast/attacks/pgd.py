@@ -69,6 +69,8 @@ def pgd(
     checks.count("restarts", restarts)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without random_start: all are equal; got {restarts}")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     if random_start and generator is None:
         generator = torch.Generator(x.device)
         generator.seed()

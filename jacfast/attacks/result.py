@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from jacfast.attacks.checks import check_bounds, count
 from jacfast.quiet import Model, logits_of, quiet
 
 
@@ -86,16 +87,23 @@ class DeepFoolResult:
         """Say per sample whether `adversarial` has the same class, and success, as saved pixels.
 
         Saving an image rounds to `levels` values of the box, and an overshoot of 2% can be less
-        than that. Entries outside the box are clipped, as an image file would.
+        than that: ``low + (high - low) round((levels - 1) (x' - low)/(high - low))/(levels - 1)``.
+        Entries outside the box are clipped, as an image file would.
+
+        Args:
+            model: the one that was attacked; evaluated in eval mode and left as it was.
+            levels: how many values an entry can have, >= 2.
+            box: (low, high), the least and the largest of them, in units of x.
 
         Returns:
             [N] bool: success that is still there after rounding.
+
+        Raises:
+            TypeError: levels is not an integer. ValueError: levels or box is wrong.
         """
-        if levels < 2:
-            raise ValueError(f"levels must be >= 2; got {levels}")
+        count("levels", levels, 2)
+        check_bounds("box", box)
         low, high = box
-        if not low < high:
-            raise ValueError(f"box must be (low, high) with low < high; got {box}")
         unit = (self.adversarial.clamp(low, high) - low) / (high - low)
         rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
         with quiet(model, gradients=False):

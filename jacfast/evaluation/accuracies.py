@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jacfast.attacks.checks import above_zero, at_least
 from jacfast.attacks.fgsm import fgsm
 from jacfast.evaluation.predict import BATCH, batches, predict
 from jacfast.quiet import Model, check_labels
@@ -52,20 +53,21 @@ def accuracy_curve(
     Args:
         model, x, y, batch_size: as for `accuracy`.
         attack: any function of the form of `jacfast.fgsm`.
-        epsilons: sizes, each finite and >= 0, in the units of the attack.
+        epsilons: sizes, one at least, each finite and >= 0, in the units of the attack.
 
     Returns:
         Shares in [0, 1], in the order of `epsilons`.
 
     Raises:
-        TypeError, ValueError: as `accuracy` and the attack; or an eps is wrong.
+        TypeError, ValueError: as `accuracy` and the attack; or an eps is wrong, or none is given.
 
     Source: Jakubovitz & Giryes 2018, figures 1, 2, 4; Deng, Zhang & Zhao, figure 3.5.
     """
     sizes = [float(eps) for eps in epsilons]
+    if not sizes:
+        raise ValueError("epsilons must hold one size at least; got none")
     for eps in sizes:
-        if not 0 <= eps < float("inf"):
-            raise ValueError(f"epsilons must be finite and >= 0; got {eps}")
+        at_least("epsilons", eps, 0)
     check_labels(y, len(x))
     parts = list(zip(batches(x, batch_size), y.split(batch_size), strict=True))
     shares = []
@@ -96,7 +98,8 @@ def reference_epsilon(
     apart, and the upper end is returned. So the share is reached at the value returned, and is not
     yet reached somewhere within `tolerance` below it. Where the share of misclassified images is
     not monotone in eps (an attack of fixed steps can overshoot a class), that is one crossing, not
-    always the first. If the share is reached without an attack, the result is 0.
+    always the first. A model that misclassifies the share without an attack has no such size: eps 0
+    would be no attack, and "accuracy at eps_ref" the accuracy.
 
     Args:
         model, x, y, attack, batch_size: as for `accuracy_curve`.
@@ -104,22 +107,29 @@ def reference_epsilon(
         high: the largest eps to consider, > 0.
         tolerance: > 0, in the units of eps.
 
+    Returns:
+        eps, in (0, high], in the units of the attack.
+
     Raises:
-        ValueError: fewer than `share` are misclassified at `high`, or an argument is wrong.
+        TypeError: as `accuracy` and the attack; or an argument is no number. ValueError: `share` or
+            more are misclassified without an attack, or fewer at `high`; or an argument is wrong.
 
     Source: eps_ref of Deng, Zhang & Zhao, section 2.3.
     """
-    if not 0 < share <= 1:
+    for name, value in (("share", share), ("high", high), ("tolerance", tolerance)):
+        above_zero(name, value)
+    if share > 1:
         raise ValueError(f"share must be in (0, 1]; got {share}")
-    for name, value in (("high", high), ("tolerance", tolerance)):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} must be finite and > 0; got {value}")
 
     def wrong(eps: float) -> float:
         return 1 - accuracy_curve(model, x, y, attack, [eps], batch_size=batch_size)[0]
 
-    if wrong(0.0) >= share:
-        return 0.0
+    clean = wrong(0.0)
+    if clean >= share:
+        raise ValueError(
+            f"model must misclassify less than {share:g} of the images without an attack; "
+            f"it misclassifies {clean:.3g}"
+        )
     reached = wrong(high)
     if reached < share:
         raise ValueError(

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
+from jacfast.attacks.checks import above_zero
 from jacfast.evaluation.predict import predict
+from jacfast.ops.checks import floating
 from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
 from jacfast.vjp import pull_back
 
@@ -29,9 +31,20 @@ def decision_function(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
 
 def decision_gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """Return ``dS(x_i)/dx_i`` [N, ...], without a graph; arguments as for `decision_function`.
+    """Return ``dS(x_i)/dx_i = J^T (e_y - e_r)`` of every sample, r the runner-up.
 
     Where two classes tie for the runner-up, that of the lower one is taken.
+
+    Args:
+        model, x, y: as for `decision_function`. Cost: one vector-Jacobian product.
+
+    Returns:
+        The shape and dtype of x, without a graph, in logits per unit of x.
+
+    Raises:
+        TypeError, ValueError: as `decision_function`.
+
+    Source: Yu, Liu, Wang & Chen, eq. 4: the Jacobian of their section 4.
     """
     check_input(x)
     with quiet(model), torch.enable_grad():
@@ -48,12 +61,16 @@ def curvature(
 
     Args:
         model, x, y: as for `decision_function`.
-        direction: the shape of x, or of one sample; not zero.
+        direction: the shape of x, or of one sample, floating point; finite, not zero.
         step: None: S'' by a second backward pass, which is 0 for a piecewise-linear network;
             else by the central difference ``(S'(x + step d) - S'(x - step d)) / (2 step)``.
 
     Returns:
         [N], in the dtype of x.
+
+    Raises:
+        TypeError: x or direction is not floating point, y not int64, or step no number.
+            ValueError: a shape, a label, direction or step is wrong.
 
     Source: Yu, Liu, Wang & Chen, eq. 10.
     """
@@ -112,6 +129,7 @@ def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
 
 def along(direction: Tensor, x: Tensor) -> Tensor:
     """Return a direction in the shape of x or of one sample as [N, D], and check it."""
+    floating("direction", direction)
     if direction.shape not in (x.shape, x.shape[1:]):
         raise ValueError(
             f"direction must have the shape of x or of a sample; got {list(direction.shape)}"
@@ -125,5 +143,5 @@ def along(direction: Tensor, x: Tensor) -> Tensor:
 
 def check_step(step: float | None) -> None:
     """Check the step of a central difference."""
-    if step is not None and not 0 < step < float("inf"):
-        raise ValueError(f"step must be finite and > 0, or None; got {step}")
+    if step is not None:
+        above_zero("step", step)

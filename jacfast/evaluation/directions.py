@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import check_classes
+from jacfast.attacks.checks import check_classes, one_of
 from jacfast.attacks.losses import cotangent
+from jacfast.ops.checks import floating
 from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
 from jacfast.vjp import pull_back
 
@@ -31,7 +32,7 @@ def input_direction(
         seed: of the random direction; the global random state is not touched.
 
     Returns:
-        The shape of x.
+        The shape and dtype of x, without a graph.
 
     Raises:
         TypeError, ValueError: an argument is not as above, or a gradient is zero or not finite.
@@ -40,8 +41,7 @@ def input_direction(
     """
     check_input(x)
     check_labels(y, len(x))
-    if kind not in DIRECTIONS:
-        raise ValueError(f"kind must be one of {', '.join(DIRECTIONS)}; got {kind!r}")
+    one_of("kind", kind, DIRECTIONS)
     if kind == "random":
         shape = (1, *x.shape[1:])
         drawn = torch.randn(
@@ -70,13 +70,24 @@ def _uphill(logits: Tensor, y: Tensor, kind: str) -> Tensor:
 
 
 def plane(first: Tensor, second: Tensor) -> Tensor:
-    """Return two orthonormal directions [2, ...] spanning the plane of `first` and `second`.
+    """Return two orthonormal directions spanning the plane of `first` and `second`.
 
     The first is that of `first`, the second the part of `second` at a right angle to it.
 
+    Args:
+        first, second: floating point, of one shape: that of a sample, as `input_surface` needs it.
+
+    Returns:
+        [2, ...], in the dtype of `first`.
+
     Raises:
-        ValueError: the shapes differ, or the two are parallel, zero or not finite.
+        TypeError: one is not floating point. ValueError: the shapes differ, or the two are
+            parallel, zero or not finite.
+
+    Source: the base vectors of Yu, Liu, Wang & Chen, section 2.1.
     """
+    floating("first", first)
+    floating("second", second)
     if first.shape != second.shape:
         raise ValueError(
             f"first and second must have one shape; got {list(first.shape)}, {list(second.shape)}"

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jacfast.attacks.checks import count
 from jacfast.evaluation.decision import check_step, hessian_product
 from jacfast.quiet import Model, check_input, check_labels
 
@@ -75,8 +76,10 @@ def hessian_eigenvalues(
     check_labels(y, len(x))
     check_step(step)
     size = x[0].numel()
-    if k is not None and not 1 <= k <= size:
-        raise ValueError(f"k must be in 1 .. D = {size}, or None; got {k}")
+    if k is not None:
+        count("k", k)
+        if k > size:
+            raise ValueError(f"k must be in 1 .. D = {size}, or None; got {k}")
     found = []
     for i in range(len(x)):
         sample, label = x[i : i + 1].detach(), y[i : i + 1]

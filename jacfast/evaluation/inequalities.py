@@ -7,7 +7,8 @@ from torch import Tensor
 
 from jacfast.evaluation.predict import predict
 from jacfast.jacobian import jacobian
-from jacfast.quiet import Model, check_input
+from jacfast.ops.checks import same
+from jacfast.quiet import Model, check_classes, check_input
 
 POINTS = 9  # of the way between two inputs, at which the Jacobian is taken
 SAMPLES, ROWS = 16, 64  # of an inner layer's Jacobian, which is large, at a time
@@ -28,14 +29,18 @@ def mean_value_bound(model: Model, x: Tensor, moved: Tensor) -> Inequality:
 
     Args:
         model: maps [N, ...] to logits [N, K]; evaluated in eval mode and left as it was.
-        x, moved: [N, ...], floating point, of one shape; x and x'. Where they are equal, left is 0.
+        x, moved: [N, ...], floating point, of one shape and dtype; x and x'. Where they are equal,
+            left is 0.
 
     Raises:
-        TypeError: x is not floating point. ValueError: a shape is wrong.
+        TypeError: x or moved is not floating point, or they differ in dtype. ValueError: a shape is
+            wrong.
 
     Source: Jakubovitz & Giryes 2018, eq. 9.
     """
     check_input(x)
+    check_input(moved, name="moved")
+    same("moved", moved, "x", x)
     if moved.shape != x.shape:
         raise ValueError(
             f"moved must have the shape of x, {list(x.shape)}; got {list(moved.shape)}"
@@ -52,7 +57,13 @@ def curvature_bound(model: Model, x: Tensor) -> Inequality:
     """Measure ``(J_k1 x)^2 - (J_k2 x)^2 <= ||J||_F^2 ||x||^2``, largest over the pairs of classes.
 
     The left side is the curvature of the boundary between k1 and k2 with ``J_k^T J_k`` in the place
-    of the Hessian of z_k. Arguments and errors as for `mean_value_bound`.
+    of the Hessian of z_k.
+
+    Args:
+        model, x: as for `mean_value_bound`.
+
+    Raises:
+        TypeError: x is not floating point. ValueError: a shape is wrong.
 
     Source: Jakubovitz & Giryes 2018, eq. 13 to 15.
     """
@@ -63,14 +74,14 @@ def curvature_bound(model: Model, x: Tensor) -> Inequality:
 
 
 def inner_distance_bound(model: Model, inner: Model, x: Tensor) -> Tensor:
-    """Return ``min_k |z_k* - z_k| / (sqrt(2) ||J^(L-1)||_F)`` of every sample, [N].
+    """Return ``min_k |z_k* - z_k| / (sqrt(2) ||J^(L-1)||_F)`` of every sample, [N] float64.
 
     It is at most the Frobenius bound of `distance_bounds`, and so a bound on the distance to the
     decision boundary as that is, if the last layer's weight has orthonormal rows (as
     ``nn.Linear.weight``, [K, M]) and nothing else comes after layer L - 1.
 
     Args:
-        model: maps [N, ...] to logits [N, K]; evaluated in eval mode and left as it was.
+        model: maps [N, ...] to logits [N, K], K >= 2; evaluated in eval mode and left as it was.
         inner: maps [N, ...] to the output of layer L - 1, [N, M]; ``model[:-1]`` of a sequential
             model that ends in its last layer.
         x: [N, ...], floating point. Cost: M vector-Jacobian products.
@@ -80,8 +91,10 @@ def inner_distance_bound(model: Model, inner: Model, x: Tensor) -> Tensor:
 
     Source: Jakubovitz & Giryes 2018, proposition 4 (eq. 30).
     """
+    logits = predict(model, x)
+    check_classes(logits)
     norm = (2 * _square(inner, x)).sqrt()
-    first, second = predict(model, x).double().topk(2, dim=1).values.unbind(1)
+    first, second = logits.double().topk(2, dim=1).values.unbind(1)
     return torch.where(norm > 0, (first - second) / norm, float("inf"))
 
 

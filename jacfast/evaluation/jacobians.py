@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from jacfast.attacks.checks import above_zero
 from jacfast.evaluation.predict import BATCH, batches
 from jacfast.jacobian import jacobian
 from jacfast.quiet import Model, check_input
@@ -31,13 +32,13 @@ def jacobian_statistics(rows: Tensor, threshold: float) -> Statistics:
         `Statistics`. NaN entries make the mean and the norm NaN, and are not near zero.
 
     Raises:
-        TypeError: rows is not floating point. ValueError: rows is empty, or threshold wrong.
+        TypeError: rows is not floating point, or threshold no number. ValueError: rows is empty, or
+            threshold wrong.
 
     Source: Yu, Liu, Wang & Chen, section 4.3.
     """
     check_input(rows, name="rows")
-    if not 0 < threshold < float("inf"):
-        raise ValueError(f"threshold must be finite and > 0; got {threshold}")
+    above_zero("threshold", threshold)
     size = rows.detach().flatten(1).double().abs()
     return Statistics(
         near_zero=(size < threshold).double().mean(dim=1),

@@ -10,7 +10,19 @@ BATCH = 250
 
 
 def predict(model: Model, x: Tensor, batch_size: int = BATCH) -> Tensor:
-    """Return the logits [N, K] of x [N, ...] in eval mode, without a graph."""
+    """Return the logits [N, K] of x, in the dtype the model gives, without a graph.
+
+    Args:
+        model: maps [N, ...] to logits [N, K], each sample by itself; evaluated in eval mode and
+            left as it was.
+        x: [N, ...], floating point.
+        batch_size: samples at a time.
+
+    Raises:
+        TypeError: x is not floating point, batch_size no integer, or the model returns no
+            floating-point tensor. ValueError: the shape of x or of what the model returns, or
+            batch_size, is wrong.
+    """
     with quiet(model, gradients=False), torch.no_grad():
         # a clone: the model may work in place
         return torch.cat([logits_of(model, part.clone()) for part in batches(x, batch_size)])

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from jacfast.attacks.checks import one_of
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
+from jacfast.evaluation.predict import BATCH
 from jacfast.quiet import Model, check_input, check_labels, warn
 
 OVER = ("all", "correct", "success")
@@ -30,7 +32,8 @@ def rho_adv(
         many they were.
 
     Raises:
-        ValueError: `over` is unknown, needs labels, leaves no sample, or a sample is all zero.
+        TypeError, ValueError: as `deepfool`; or `over` is unknown, needs labels, leaves no sample,
+            or a sample is all zero.
 
     Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 eq. 15; rho_2 of Deng, Zhang & Zhao eq. 2.2.
     """
@@ -42,7 +45,23 @@ def rho_adv(
 def rho_of(
     result: DeepFoolResult, x: Tensor, y: Tensor | None = None, *, over: str = "all"
 ) -> float:
-    """Return rho_adv of perturbations that `deepfool` found at `x`; arguments as for `rho_adv`."""
+    """Return rho_adv of perturbations that `deepfool` found at `x`.
+
+    Args:
+        result: of `deepfool`.
+        x: [N, ...], floating point: the images that were attacked, which are adversarial - r.
+        y, over: as for `rho_adv`.
+
+    Returns:
+        A float, as `rho_adv`, which also says what is warned of.
+
+    Raises:
+        TypeError: x is not floating point, or y not int64. ValueError: x is not what was attacked;
+            else as `rho_adv`.
+
+    Source: as `rho_adv`.
+    """
+    check_attacked(result, x)
     check_over(over, x, y)
     size = sizes(x, result.p)
     keep = torch.ones_like(result.success)
@@ -70,10 +89,36 @@ def sizes(x: Tensor, p: float = 2.0) -> Tensor:
     return size
 
 
+def check_attacked(result: DeepFoolResult, x: Tensor) -> None:
+    """Check that a result is of the images x: they are adversarial - r, but for one rounding.
+
+    Whatever the box or the variant, r is ``adversarial - x``, rounded once. So x can differ by a
+    rounding of r; four units in the last place of a sample's largest entry are let pass, as x may
+    have been computed anew. A sample that is NaN or infinite somewhere is not looked at.
+    """
+    check_input(x)
+    if x.shape != result.r.shape:
+        raise ValueError(
+            f"x must have the shape of what was attacked, {list(result.r.shape)}; "
+            f"got {list(x.shape)}"
+        )
+    last = 4 * max(torch.finfo(t.dtype).eps for t in (x, result.r))
+    batches = zip(
+        *(t.split(BATCH) for t in (x.detach(), result.adversarial, result.r)), strict=True
+    )
+    for here, adversarial, r in batches:
+        off = (adversarial.double() - r - here).flatten(1).abs().amax(dim=1)
+        slack = last * (adversarial.double().abs() + r.abs()).flatten(1).amax(dim=1)
+        if bool((off > slack).any()):
+            raise ValueError(
+                "x must be the images that were attacked, result.adversarial - result.r; it "
+                f"differs from them by up to {float(off.max()):.3g}"
+            )
+
+
 def check_over(over: str, x: Tensor, y: Tensor | None) -> None:
     """Check the convention of the mean, and the labels it needs."""
-    if over not in OVER:
-        raise ValueError(f"over must be one of {', '.join(OVER)}; got {over!r}")
+    one_of("over", over, OVER)
     if over == "correct" and y is None:
         raise ValueError("over='correct' needs the true labels y; got None")
     if y is not None:

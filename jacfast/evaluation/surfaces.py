@@ -8,8 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from jacfast.attacks.checks import above_zero, count, one_of
 from jacfast.evaluation.decision import margin
 from jacfast.evaluation.predict import BATCH, predict
+from jacfast.evaluation.weights import check_module
+from jacfast.ops.checks import floating
 from jacfast.quiet import Model, check_input, check_labels, quiet
 
 
@@ -54,7 +57,7 @@ def input_surface(
         x: [1, ...], one sample, floating point.
         y: [1] int64, its true label.
         directions: [2, ...], alpha and beta in the shape of the sample, from `plane`, say: with
-            orthonormal ones a and b are lengths in units of x.
+            orthonormal ones a and b are lengths in units of x. Floating point, finite.
         extent: > 0.
         of: loss, decision or label.
         points: P, >= 3 and odd, so that x itself is one of them.
@@ -68,11 +71,14 @@ def input_surface(
     check_labels(y, len(x))
     if len(x) != 1:
         raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
+    floating("directions", directions)
     if directions.numel() != 2 * x.numel():
         raise ValueError(
             f"directions must be [2, ...] in the shape of the sample {list(x.shape[1:])}; "
             f"got {list(directions.shape)}"
         )
+    if not bool(directions.isfinite().all()):
+        raise ValueError("directions must be finite; got NaN or inf")
     steps = _steps(extent, points, of)
     pairs = torch.cartesian_prod(steps, steps)
     alpha, beta = directions.detach().to(x).reshape(2, *x.shape[1:])
@@ -113,14 +119,14 @@ def parameter_surface(
 
     Source: Yu, Liu, Wang & Chen, eq. 1 and figure 2; Li et al. 2018.
     """
+    check_module(model)
     check_input(x)
     check_labels(y, len(x))
     if of == "label":
         raise ValueError("of must be loss or decision; the mean of labels says nothing")
     steps = _steps(extent, points, of)
     own = {name: p.detach() for name, p in model.named_parameters()}
-    if len(directions) != 2 or any(direction.keys() != own.keys() for direction in directions):
-        raise ValueError("directions must be two, each with every parameter of the model")
+    _check_pair(directions, own)
     alpha, beta = directions
 
     def value(a: float, b: float) -> float:
@@ -133,12 +139,25 @@ def parameter_surface(
     return Surface(steps, torch.tensor(rows, dtype=torch.float64), of, "parameter")
 
 
+def _check_pair(directions: object, own: dict[str, Tensor]) -> None:
+    """Check that directions are two, and that each fits the parameters."""
+    shapes = {name: p.shape for name, p in own.items()}
+    fits = [
+        isinstance(d, dict) and {name: getattr(t, "shape", None) for name, t in d.items()} == shapes
+        for d in (directions if isinstance(directions, list | tuple) else ())
+    ]
+    if fits != [True, True]:
+        raise ValueError(
+            "directions must be two, each with every parameter of the model in its shape, as "
+            "parameter_directions gives them"
+        )
+
+
 def _steps(extent: float, points: int, of: str) -> Tensor:
-    if of not in VALUES:
-        raise ValueError(f"of must be one of {', '.join(VALUES)}; got {of!r}")
-    if not 0 < extent < float("inf"):
-        raise ValueError(f"extent must be finite and > 0; got {extent}")
-    if points < 3 or points % 2 == 0:
-        raise ValueError(f"points must be odd and >= 3; got {points}")
+    one_of("of", of, tuple(VALUES))
+    above_zero("extent", extent)
+    count("points", points, 3)
+    if points % 2 == 0:
+        raise ValueError(f"points must be odd; got {points}")
     half = torch.linspace(0, extent, points // 2 + 1, dtype=torch.float64)[1:]
     return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half])

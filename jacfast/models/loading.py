@@ -1,16 +1,18 @@
 """How a user's own model comes in: a factory by its name, weights from a file."""
 
 import contextlib
+import difflib
 import importlib
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-SHOWN = 8  # offending keys named in one message
+SHOWN = 8  # offending keys, or names to choose from, in one message
 
 
 def load_factory(spec: str) -> nn.Module:
@@ -26,10 +28,14 @@ def load_factory(spec: str) -> nn.Module:
     if not module_name or module_name.startswith(".") or not name.isidentifier():
         raise ValueError(f"model must be package.module:factory; got {spec!r}")
     with _current_folder_first():
-        factory = getattr(_import(spec, module_name), name, None)
+        module = _import(spec, module_name)
+        factory = getattr(module, name, None)
         if not callable(factory):
+            has = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+            nearest = difflib.get_close_matches(name, has, SHOWN, cutoff=0)
             raise ValueError(
-                f"model {spec!r} cannot be imported; {module_name} must have a function {name}"
+                f"model {spec!r} cannot be imported; {module_name} must have a function {name}; "
+                f"nearest to it: {', '.join(nearest) or 'none'}"
             )
         try:
             model = factory()
@@ -42,7 +48,7 @@ def load_factory(spec: str) -> nn.Module:
     return model
 
 
-def _import(spec: str, module_name: str) -> object:
+def _import(spec: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module does on import

@@ -24,6 +24,12 @@ def hardening_figure(
         before, after: `deepfool` of the two models at x.
         rows: how many images to show: those that both models classify correctly and DeepFool fooled
             in both, one of each class first.
+
+    Raises:
+        TypeError, ValueError: as `perturbation_figure`.
+
+    Source: the measure: Moosavi-Dezfooli, Fawzi & Frossard 2016, eq. 15; the images: Lim, figures
+    2 and 3.
     """
     results = {"before": before, "after": after}
     shown = choose(y, [before, after], rows)

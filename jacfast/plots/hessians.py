@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jacfast.evaluation.jacobians import jacobian_statistics
-from jacfast.plots.style import new_figure
+from jacfast.plots.style import ZERO, new_figure
 
 
 def hessian_figure(
     hessians: dict[str, Tensor],
-    threshold: float = 1e-3,
+    threshold: float = ZERO,
     label: str = "|entry of the Hessian of S|, logit / (unit of x)²",
 ) -> Figure:
     """Draw the magnitudes of the entries of Hessians, a panel per model, on one logarithmic scale.
@@ -29,7 +29,8 @@ def hessian_figure(
         label: what the entries are.
 
     Raises:
-        ValueError: there is no model, a Hessian is not [D, D], or threshold is not positive.
+        TypeError: threshold is no number. ValueError: there is no model, a Hessian is not [D, D],
+            or threshold is not positive.
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """

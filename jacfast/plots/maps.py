@@ -17,7 +17,7 @@ def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
         maps: gradients in the shape of x by name, of `decision_gradient`, say.
 
     Raises:
-        ValueError: a map has another shape than x, or there is none.
+        ValueError: a map has another shape than x, there is none, or x does not hold images.
 
     Source: Yu, Liu, Wang & Chen, figures 8, 10, 15.
     """

@@ -7,7 +7,10 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from jacfast.attacks import DeepFoolResult
+from jacfast.attacks.checks import count
+from jacfast.evaluation.rho import check_attacked
 from jacfast.plots.style import image, new_figure, tag
+from jacfast.quiet import check_labels
 
 
 def perturbation_figure(
@@ -25,10 +28,14 @@ def perturbation_figure(
         rows: how many images at most: those that all models classify correctly and DeepFool fooled
             in all, one of each class first.
 
+    Raises:
+        TypeError: rows is not an integer, x not floating point, or y not int64. ValueError: there
+            is no result, one is not of x, rows < 1, y is not [N], or x does not hold images.
+
     Source: Lim, figures 2 and 3; Deng, Zhang & Zhao, figures 3.1, 3.2.
     """
-    if not results or rows < 1:
-        raise ValueError(f"results must hold one model, rows be >= 1; got {len(results)}, {rows}")
+    if not results:
+        raise ValueError("results must hold one model at least; got none")
     shown = choose(y, list(results.values()), rows)
     side = min(7.3 / (1 + 2 * len(results)), 1.5)  # of an image, which fills its column
     figure = new_figure((side + 0.05) * len(shown) + 1.0 if shown else 2.0)
@@ -37,12 +44,16 @@ def perturbation_figure(
 
 
 def ratios(result: DeepFoolResult, x: Tensor) -> Tensor:
-    """Return ||r_i|| / ||x_i|| [N], both in the norm of the result."""
+    """Return ||r_i|| / ||x_i|| [N], both in the norm of the result, which must be of x."""
+    check_attacked(result, x)
     return result.norm / torch.linalg.vector_norm(x.flatten(1), result.p, dim=1)
 
 
 def choose(y: Tensor, results: list[DeepFoolResult], rows: int) -> list[int]:
     """Return the images worth showing, one of each class first."""
+    count("rows", rows)
+    for found in results:
+        check_labels(y, len(found.before))
     right = torch.stack([(found.before == y) & found.success for found in results]).all(dim=0)
     usable = right.nonzero().flatten().tolist()
     first: dict[int, int] = {}

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from jacfast.plots.style import legend_below, lines, new_figure, open_frame
+from jacfast.attacks.checks import above_zero
+from jacfast.plots.style import ZERO, legend_below, lines, new_figure, open_frame
 
 BINS = 60
 
@@ -14,7 +15,7 @@ BINS = 60
 def spectra_figure(
     entries: dict[str, Tensor],
     eigenvalues: dict[str, Tensor],
-    threshold: float = 1e-3,
+    threshold: float = ZERO,
     second: str = "eigenvalue of the Hessian of S",
 ) -> Figure:
     """Draw the magnitudes of Jacobian entries and of Hessian eigenvalues.
@@ -31,14 +32,14 @@ def spectra_figure(
         second: what the eigenvalues are.
 
     Raises:
-        ValueError: there is no model, threshold is not positive, or eigenvalues are not [N, D].
+        TypeError: threshold is no number. ValueError: there is no model, threshold is not positive,
+            or eigenvalues are not [N, D].
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """
     if not entries or not eigenvalues:
         raise ValueError("entries and eigenvalues must hold one model at least; got none")
-    if not 0 < threshold < float("inf"):
-        raise ValueError(f"threshold must be finite and > 0; got {threshold}")
+    above_zero("threshold", threshold)
     for name, values in eigenvalues.items():
         if values.dim() != 2:
             raise ValueError(f"eigenvalues must be [N, D]; {name!r} has {list(values.shape)}")

@@ -19,6 +19,8 @@ CLASSES = (
     "#aa4499", "#44aa99", "#999933", "#882255", "#dddddd",
 )  # fmt: skip
 
+ZERO = 1e-3  # magnitude below which derivatives are counted as zeros, unless told
+
 
 def new_figure(height: float) -> Figure:
     """Return an empty figure of the common width and of `height` inches."""

@@ -98,7 +98,7 @@ def test_nothing_is_changed():
         (ValueError, "eps must be finite and >= 0; got -0.1", {"eps": -0.1}),
         (ValueError, "eps must be finite and >= 0; got nan", {"eps": float("nan")}),
         (ValueError, "eps must be finite and >= 0; got inf", {"eps": float("inf")}),
-        (ValueError, "clip must be (low, high) with low < high, or None; got (1", {"clip": (1, 0)}),
+        (ValueError, "clip must be (low, high) with low < high; got (1", {"clip": (1, 0)}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": (0.5, 0.5)}),
         (TypeError, "y must be an int64 tensor of labels; got torch.float32", {"y": Y.float()}),
         (TypeError, "y must be an int64 tensor of labels; got list", {"y": [1, 2, 3, 4]}),

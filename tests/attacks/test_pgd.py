@@ -235,6 +235,8 @@ def test_restarts_are_checked():
     model, x = build("mlp", samples=2)
     with pytest.raises(TypeError, match="eps must be a number; got NoneType"):
         bim(model, x, eps=None)
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator; got int"):
+        pgd(model, x, eps=0.1, clip=None, generator=0)
     with pytest.raises(ValueError, match="restarts must be >= 1; got 0"):
         pgd(model, x, eps=0.1, clip=None, restarts=0)
     with pytest.raises(ValueError, match=r"restarts must be 1 without random_start.*; got 2"):

@@ -77,13 +77,15 @@ def test_rounding_leaves_the_model_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"levels": 1}, "levels must be >= 2; got 1"),
-        ({"box": (1, 0)}, r"box must be \(low, high\)"),
+        ({"levels": 1}, ValueError, "levels must be >= 2; got 1"),
+        ({"levels": 2.5}, TypeError, "levels must be an integer; got 2.5"),
+        ({"box": (1, 0)}, ValueError, r"box must be \(low, high\).*; got \(1, 0\)"),
+        ({"box": 1}, ValueError, r"box must be \(low, high\).*; got 1"),
     ],
 )
-def test_errors(options, message):
+def test_errors(options, error, message):
     model, x = build("mlp", 3)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         deepfool(model, x).survives_rounding(model, **options)

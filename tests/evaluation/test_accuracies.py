@@ -68,8 +68,20 @@ def test_reference_epsilon(share, want):
     assert 1 - accuracy_curve(signs, X, Y, free, [got])[0] >= share
 
 
-def test_reference_epsilon_of_what_is_wrong_already():
-    assert reference_epsilon(signs, X, 1 - Y, free) == 0.0
+@pytest.mark.parametrize(
+    ("y", "share"), [([1, 1, 1, 1], 1), ([1, 1, 1, 0], 0.75), ([1, 1, 0, 0], 0.5)]
+)
+def test_there_is_no_reference_epsilon_where_the_share_is_lost_already(y, share):
+    message = f"model must misclassify less than 0.5 of the images .*; it misclassifies {share:g}$"
+    with pytest.raises(ValueError, match=message):
+        reference_epsilon(signs, X, torch.tensor(y), free)
+    with pytest.raises(ValueError, match="misclassify less than"):
+        reference_epsilon(signs, X, torch.tensor(y), free, share=share)
+
+
+def test_reference_epsilon_of_a_model_that_knows_just_more():
+    got = reference_epsilon(signs, X, torch.tensor([1, 0, 0, 0]), free, tolerance=1e-6)
+    assert 0.2 <= got <= 0.2 + 1e-6  # the first is wrong at any eps, the second from here on
 
 
 def test_where_the_curve_is_not_monotone_a_crossing_is_found():
@@ -109,7 +121,14 @@ def test_the_model_is_left_as_it_was():
             ValueError,
             "epsilons must be finite and >= 0; got -1",
         ),
-        (lambda m: reference_epsilon(m, X, Y, share=0), ValueError, r"share must be in \(0, 1\]"),
+        (lambda m: accuracy_curve(m, X, Y), ValueError, "epsilons must hold one size at least"),
+        (lambda m: reference_epsilon(m, X, Y, share=1.5), ValueError, r"share must be in \(0, 1\]"),
+        (lambda m: reference_epsilon(m, X, Y, share=0), ValueError, "share must be finite and > 0"),
+        (
+            lambda m: reference_epsilon(m, X, Y, high="1"),
+            TypeError,
+            "high must be a number; got str",
+        ),
         (lambda m: reference_epsilon(m, X, Y, high=math.inf), ValueError, "high must be finite"),
         (lambda m: reference_epsilon(m, X, Y, tolerance=0), ValueError, "tolerance must be"),
     ],

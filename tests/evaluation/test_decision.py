@@ -215,7 +215,12 @@ def test_what_is_left_behind(dtype):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m, x, y: hessian_eigenvalues(m, x, y, 0), ValueError, r"k must be in 1 .. D = 6"),
+        (lambda m, x, y: hessian_eigenvalues(m, x, y, 0), ValueError, "k must be >= 1; got 0"),
+        (
+            lambda m, x, y: hessian_eigenvalues(m, x, y, 2.5),
+            TypeError,
+            "k must be an integer; got 2.5",
+        ),
         (lambda m, x, y: hessian_eigenvalues(m, x, y, 7), ValueError, r"k must be in 1 .. D = 6"),
         (lambda m, x, y: hessian_eigenvalues(m, x, y, step=0.0), ValueError, "step must be finite"),
         (lambda m, x, y: decision_hessian(m, x, y, step=-1.0), ValueError, "step must be finite"),
@@ -226,6 +231,12 @@ def test_what_is_left_behind(dtype):
         (lambda m, x, y: decision_gradient(m, x.long(), y), TypeError, "x must be floating"),
         (lambda m, x, y: decision_function(nn.Linear(6, 1), x, y), ValueError, "K >= 2"),
         (lambda m, x, y: curvature(m, x, y, x[0, :2]), ValueError, "direction must have the shape"),
+        (lambda m, x, y: curvature(m, x, y, None), TypeError, "direction must be a torch.Tensor"),
+        (
+            lambda m, x, y: curvature(m, x, y, x, step="1"),
+            TypeError,
+            "step must be a number; got str",
+        ),
         (lambda m, x, y: curvature(m, x, y, 0 * x), ValueError, "direction must be finite"),
     ],
 )

@@ -110,3 +110,8 @@ def test_errors():
     ):
         with pytest.raises(TypeError, match="x must be"):
             call(x.long())
+    for moved, message in ((None, "moved must be a torch.Tensor"), (x.float(), "the dtype of x")):
+        with pytest.raises(TypeError, match=message):
+            mean_value_bound(model, x, moved)
+    with pytest.raises(ValueError, match="at least 2 logits per sample; got 1"):
+        inner_distance_bound(lambda x: x[:, :1], model, x)

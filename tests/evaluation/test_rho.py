@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jacfast import deepfool, rho_adv
 from jacfast.evaluation import rho_of
+from jacfast.evaluation.rho import check_attacked
 from tests.nets import build, draw
 
 # Two classes, z = (a, b): the distance to the boundary a = b is |a - b| / sqrt(2).
@@ -70,6 +71,51 @@ def test_rho_of_a_result():
     want = (result.r.norm(dim=1) / x.norm(dim=1)).mean()
     assert rho_of(result, x) == pytest.approx(float(want), rel=1e-12)
     assert rho_adv(model, x) == pytest.approx(float(want), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip": (0.0, 1.0), "overshoot": 1.0},
+        {"clip": (0.0, 1.0), "clip_steps": True},
+        {"p": float("inf"), "overshoot": 50.0},
+        {"variant": "super"},
+        {"max_norm": 1e-3},
+    ],
+    ids=str,
+)
+def test_the_images_of_a_result_are_known_by_it(options, dtype):
+    """Also where entries are 0, on a face of the box, or far smaller than r."""
+    model, x = build("cnn", samples=8, dtype=dtype)
+    x = x.sigmoid()
+    x[:3] = x[:3].round()
+    x[3:5] *= 1e-4
+    result = deepfool(model, x, **options)
+    for same in (x, x.double(), x * (1 + torch.finfo(dtype).eps)):
+        check_attacked(result, same)
+    off = x.clone()
+    off[4] += 0.2 * (off + result.r)[4].abs().amax()
+    for other in (off, x.flip(0)):
+        with pytest.raises(ValueError, match=r"x must be the images that were attacked.*by up to"):
+            check_attacked(result, other)
+
+
+def test_samples_that_are_not_finite_are_let_pass():
+    model, x = build("mlp", samples=4)
+    x[1, 2], x[2, 3] = float("nan"), float("inf")
+    check_attacked(deepfool(model, x), x)
+
+
+def test_images_of_another_shape_are_refused():
+    model, x = build("mlp", samples=4)
+    result = deepfool(model, x)
+    for other in (x[:2], x[:1], x[:, None]):
+        with pytest.raises(ValueError, match=r"shape of what was attacked, \[4, 6\]; got \["):
+            rho_of(result, other)
+    with pytest.raises(ValueError, match=r"by up to 1$"):
+        rho_of(result, x + 1)
 
 
 def test_x_may_require_grad_and_have_any_shape():

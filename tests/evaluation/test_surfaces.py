@@ -38,7 +38,8 @@ def test_input(name, of):
 def test_parameters(of):
     model, x = build("cnn", 3)
     y = torch.tensor([2, 0, 1])
-    directions = parameter_directions(model, scale="plain")
+    shapes = {name: p.shape for name, p in model.named_parameters()}  # biases move as well
+    directions = [{name: draw(*size, seed=k) for name, size in shapes.items()} for k in (1, 2)]
     got = parameter_surface(model, x, y, directions, 0.5, of=of, points=5)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -84,6 +85,14 @@ TWO = torch.eye(3)[:2].double()
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda m, x, y: input_surface(m, x, y, (1 - TWO).log(), 1.0), "directions must be finite"),
+        (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, points=1), "points must be >= 3; got 1"),
+        (
+            lambda m, x, y: parameter_surface(
+                m, x, y, [{n: t[:1] for n, t in d.items()} for d in parameter_directions(m)]
+            ),
+            "every parameter of the model in its shape",
+        ),
         (lambda m, x, y: input_surface(m, x, y, TWO, 0.0), "extent must be finite and > 0"),
         (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, points=4), "points must be odd"),
         (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, of="x"), "of must be one of loss"),
@@ -100,4 +109,21 @@ TWO = torch.eye(3)[:2].double()
 )
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
+        call(nn.Linear(3, 3).double(), draw(1, 3), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x, y: input_surface(m, x, y, [1.0], 1.0), "directions must be a torch.Tensor"),
+        (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, points=5.0), "points must be an integer"),
+        (lambda m, x, y: input_surface(m, x, y, TWO, "1"), "extent must be a number; got str"),
+        (
+            lambda m, x, y: parameter_surface(lambda x: x, x, y, parameter_directions(m)),
+            "model must be a torch.nn.Module; got function",
+        ),
+    ],
+)
+def test_wrong_types(call, message):
+    with pytest.raises(TypeError, match=message):
         call(nn.Linear(3, 3).double(), draw(1, 3), torch.tensor([0]))

@@ -115,6 +115,23 @@ def test_rows(channels):
     png(figure)
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"rows": 0}, ValueError, "rows must be >= 1; got 0"),
+        ({"rows": 1.5}, TypeError, "rows must be an integer; got 1.5"),
+        ({"y": torch.zeros(2).long()}, ValueError, r"y must have shape \[N\] = \[6\]; got \[2\]"),
+        ({"x": torch.rand(6, 1, 8, 8)}, ValueError, "x must be the images that were attacked"),
+        ({"x": torch.rand(2, 1, 8, 8)}, ValueError, "x must have the shape of what was attacked"),
+    ],
+)
+def test_rows_of_something_else(change, error, message):
+    x, found, _ = attacked()
+    given = {"x": x, "y": found.before, **change}
+    with pytest.raises(error, match=message):
+        perturbation_figure(results={"m": found}, **given)
+
+
 def test_no_row_to_show():
     x, found, _ = attacked()
     figure = perturbation_figure(x, found.before + 1, {"m": found})
