@@ -40,8 +40,8 @@ def accuracy_curve(
     model: Model,
     x: Tensor,
     y: Tensor,
-    attack: Attack = fgsm,
-    epsilons: Iterable[float] = (),
+    attack: Attack,
+    epsilons: Iterable[float],
     *,
     batch_size: int = BATCH,
 ) -> list[float]:
