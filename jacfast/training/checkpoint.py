@@ -10,6 +10,7 @@ from torch import nn
 from jacfast.files import write_atomically
 
 Config = dict[str, str | int | float]
+PARTS = {"config", "epoch", "model", "optimizer", "order", "random"}
 
 
 def save_atomically(value: Any, path: Path) -> None:
@@ -19,55 +20,89 @@ def save_atomically(value: Any, path: Path) -> None:
     write_atomically(buffer.getvalue(), path)
 
 
+def path_of(save: Path | str | None, resume: bool) -> Path | None:
+    """Return where to write, or refuse what cannot be written or would be lost."""
+    if save is None:
+        if resume:
+            raise ValueError("save must be the file to resume from; got None")
+        return None
+    path = Path(save)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"save must be a file in a folder that exists; got {path}")
+    if path.exists() and not resume:
+        raise FileExistsError(
+            f"save must be a new file, or be continued by resume=True; {path} holds an earlier run"
+        )
+    return path
+
+
 def write(
     path: Path,
     config: Config | None,
-    phase: str,
+    run: Config,
     epoch: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    order: torch.Generator,
+    generators: list[torch.Generator],
 ) -> None:
-    """Save everything that the rest of phase `phase` depends on after `epoch` epochs."""
+    """Save everything that the rest of `run` depends on after `epoch` epochs.
+
+    The generators are that of the order, the CPU's global one, and those of GPUs.
+    """
+    order, random, *gpus = [generator.get_state() for generator in generators]
     state = {
         "config": config,
-        "phase": phase,
+        "run": run,
         "epoch": epoch,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "order": order.get_state(),
-        "random": torch.get_rng_state(),
+        "order": order,
+        "random": random,
+        "gpus": gpus,
     }
     save_atomically(state, path)
 
 
-def read(path: Path, config: Config | None) -> dict[str, Any]:
-    """Read a checkpoint, and refuse one that belongs to another configuration."""
-    state = torch.load(path, weights_only=True)
-    then, now = state["config"] or {}, config or {}
+def read(path: Path, config: Config | None, run: Config | None = None) -> dict[str, Any]:
+    """Read a checkpoint, and refuse one that belongs to another configuration or run.
+
+    Raises:
+        ValueError: it does, or the file is no checkpoint. OSError: it cannot be read.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # of whatever kind: an unpickler meets any bytes
+        raise ValueError(f"{path} must be a checkpoint; it is another file, or damaged") from error
+    if not isinstance(state, dict) or not state.keys() >= PARTS:
+        raise ValueError(f"{path} must be a checkpoint of jacfast; got another file of torch.save")
+    _compare(path, state["config"] or {}, config or {})
+    if run is not None:
+        then = state.get("run") or {"name": state.get("phase")}  # before there was "run"
+        both = then.keys() & run.keys()
+        _compare(path, {key: then[key] for key in both}, {key: run[key] for key in both})
+    return state
+
+
+def _compare(path: Path, then: Config, now: Config) -> None:
     for key in sorted({*then, *now}):
         if then.get(key) != now.get(key):
             raise ValueError(
                 f"{path} belongs to another run: {key} was {then.get(key)!r} and is now "
                 f"{now.get(key)!r}; use the same options, or another folder"
             )
-    return state
 
 
 def restore(
-    path: Path,
-    config: Config | None,
-    phase: str,
+    state: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    order: torch.Generator,
-) -> int:
-    """Bring everything back to the checkpoint; return the epochs done, 0 if of another phase."""
-    state = read(path, config)
-    if state["phase"] != phase:
-        return 0
+    generators: list[torch.Generator],
+) -> None:
+    """Bring everything back to what was read."""
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    order.set_state(state["order"])
-    torch.set_rng_state(state["random"])
-    return state["epoch"]
+    drawn = [state["order"], state["random"], *state.get("gpus", [])]
+    for generator, then in zip(generators, drawn, strict=False):  # GPUs may be others than then
+        generator.set_state(then)

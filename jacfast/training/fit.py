@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from jacfast.attacks.checks import count
+from jacfast.attacks.checks import at_least, count
 from jacfast.training import checkpoint
+from jacfast.training.seeded import seeded
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -24,42 +25,62 @@ def fit(
     lr: float,
     loss: Loss,
     seed: int = 0,
-    save: Path | None = None,
+    save: Path | str | None = None,
     config: checkpoint.Config | None = None,
     resume: bool = False,
     name: str = "fit",
 ) -> None:
-    """Train `model` in place by Adam on shuffled batches of x [N, ...], y [N].
+    """Train `model` in place by Adam on shuffled batches of x and y.
 
-    Shuffling and all that is drawn from the CPU's global generator (dropout, projections) follow
-    from `seed`; that generator's state is as before afterwards. With `save` a checkpoint is written
-    after every epoch, in one atomic move, and ``resume=True`` continues from it to the same
-    weights, bit for bit, as a run that was not interrupted, on the same machine and number of
-    threads. For a loss that calls `jacfast.pgd` to be among that, it must draw there, too:
-    ``pgd(model, x, y, eps=eps, generator=torch.default_generator)``.
+    Shuffling and all that is drawn from PyTorch's global generators (dropout, projections) follow
+    from `seed`; those of the CPU and of the GPUs that hold `model` are seeded, and their states are
+    as before afterwards. With `save` a checkpoint is written after every epoch, in one atomic move,
+    and ``resume=True`` continues from it to the same weights, bit for bit, as a run that was not
+    interrupted, on the same machine and number of threads; on a GPU only as far as its kernels
+    repeat themselves (``torch.use_deterministic_algorithms``). For a loss that calls `jacfast.pgd`
+    to be among that, it must draw there, too: ``pgd(model, x, y, eps=eps,
+    generator=torch.default_generator)``; on a GPU one of ``torch.cuda.default_generators``.
 
     Args:
+        model: in the mode, on the device and of the dtype in which it is to be trained.
+        x: [N, ...], inputs of that device and dtype, N >= 1; batches are ``x[i]``, [B, ...].
+        y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x.
+        epochs: passes over x, >= 0, those in the checkpoint counted.
+        batch_size: samples of a step, >= 1; the last step of an epoch has what is left.
+        lr: Adam's step size, finite and >= 0.
         loss: maps (model, x batch, y batch) to the scalar to descend.
-        lr: Adam's step size.
-        config: what the run depends on; a checkpoint of another one is refused.
-        name: the label of the progress bar, and of the phase in the checkpoint.
+        seed: of the order and of all that is drawn.
+        save: the file of the checkpoint, in a folder that exists.
+        config: what the run depends on beside lr, batch_size, seed, name and the number of samples;
+            a checkpoint in which any of these differs is refused.
+        resume: continue from `save`, or begin if there is no such file.
+        name: the label of the progress bar.
 
     Raises:
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
-        TypeError, ValueError: epochs is no integer >= 0, batch_size none >= 1, x and y differ in
-            length or are empty, or the checkpoint belongs to another configuration.
+        FileExistsError: `save` is there and is not to be resumed.
+        TypeError, ValueError: epochs, batch_size or lr is not as above; x and y differ in length or
+            are empty; `save` has no folder, is no checkpoint, belongs to another run, or holds more
+            epochs; or there is none to resume.
     """
     count("epochs", epochs, 0)
     count("batch_size", batch_size)
+    at_least("lr", lr, 0)
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y must be as long, and not empty; got {len(x)} and {len(y)}")
+    path = checkpoint.path_of(save, resume)
+    run: checkpoint.Config = {"name": name, "lr": float(lr), "batch_size": int(batch_size)}
+    run |= {"seed": int(seed), "len(x)": len(x)}
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     order = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        done = 0
-        if resume and save is not None and save.exists():
-            done = checkpoint.restore(save, config, name, model, optimizer, order)
+    with seeded(model, seed) as drawn:
+        done, generators = 0, [order, *drawn]
+        if path is not None and path.exists():
+            state = checkpoint.read(path, config, run)
+            done = state["epoch"]
+            if done > epochs:
+                raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
+            checkpoint.restore(state, model, optimizer, generators)
         per_epoch = math.ceil(len(x) / batch_size)
         with tqdm(total=epochs * per_epoch, initial=done * per_epoch, desc=name) as bar:
             for epoch in range(done, epochs):
@@ -76,5 +97,5 @@ def fit(
                     optimizer.step()
                     bar.update()
                     bar.set_postfix(epoch=epoch + 1, loss=f"{shown:.4f}")
-                if save is not None:
-                    checkpoint.write(save, config, name, epoch + 1, model, optimizer, order)
+                if path is not None:
+                    checkpoint.write(path, config, run, epoch + 1, model, optimizer, generators)

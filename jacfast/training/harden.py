@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,8 @@ from jacfast.training.step_time import time_steps
 from jacfast.training.table import page
 from jacfast.version import __version__
 
+PHASES = {"train": "training.pt", "harden": "checkpoint.pt"}  # and the checkpoint of each
+
 
 def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     """Train or load a classifier, harden it, measure before and after, and write it all down.
@@ -34,12 +35,12 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     statistics, which would couple the samples' Jacobians, left alone.
 
     Writes ``hardened.pt`` (state_dict), ``trained.pt`` (if it trained), ``figures.json``,
-    ``harden.png`` and ``report.html`` (both in one page) into ``run.out``, and ``checkpoint.pt``
-    after every epoch.
+    ``harden.png`` and ``report.html`` (both in one page) into ``run.out``, and after every epoch
+    ``training.pt``, while it trains, then ``checkpoint.pt``.
 
     Args:
         run: the options.
-        resume: continue from the checkpoint in ``run.out``; the weights come out the same, bit for
+        resume: continue from the checkpoints in ``run.out``; the weights come out the same, bit for
             bit, as without the interruption, on the same machine and number of threads.
 
     Returns:
@@ -49,7 +50,7 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
         FileNotFoundError, ValueError, OSError: data, weights, model, options or the output folder
             are not usable; found before any training.
     """
-    save = _prepare(run, resume)
+    _prepare(run, resume)
     split = data.load(run.data)
     model = _model(run, split)
     x, y = split.test_x[: run.eval_samples], split.test_y[: run.eval_samples]
@@ -57,12 +58,12 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     seconds = {"train": 0.0}
     if run.model is None:
         start = time.perf_counter()
-        _phase(run, model, split, save, resume, "train")
+        _phase(run, model, split, resume, "train")
         seconds["train"] = time.perf_counter() - start
     trained = copy.deepcopy(model)
     before = measure(model, x, y, "before")
     start = time.perf_counter()
-    _phase(run, model, split, save, resume, "harden")
+    _phase(run, model, split, resume, "harden")
     seconds["harden"] = time.perf_counter() - start
     after = measure(model, x, y, "after")
 
@@ -86,8 +87,8 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     return figures
 
 
-def _prepare(run: Harden, resume: bool) -> Path:
-    """Check options and folder before anything costs time; return the checkpoint's path."""
+def _prepare(run: Harden, resume: bool) -> None:
+    """Check options and folder before anything costs time."""
     for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
         if getattr(run, name) < 1:
             raise ValueError(f"{name} must be >= 1; got {getattr(run, name)}")
@@ -99,16 +100,15 @@ def _prepare(run: Harden, resume: bool) -> Path:
     run.out.mkdir(parents=True, exist_ok=True)
     write_atomically(b"", run.out / ".writable")
     (run.out / ".writable").unlink()
-    save = run.out / "checkpoint.pt"
-    if resume:
-        if not save.exists():
-            raise FileNotFoundError(f"{save} is not there: there is no run to resume")
-        checkpoint.read(save, run.options())
-    elif save.exists():
+    begun = {phase: run.out / file for phase, file in PHASES.items() if (run.out / file).exists()}
+    if not resume and begun:
         raise FileExistsError(
-            f"{save} holds an earlier run: continue it with --resume, or use another folder"
+            f"{run.out} holds an earlier run: continue it with --resume, or use another folder"
         )
-    return save
+    if resume and not begun:
+        raise FileNotFoundError(f"{run.out} has no checkpoint: there is no run to resume")
+    for phase, save in begun.items():
+        checkpoint.read(save, run.options(), {"name": phase})
 
 
 def _model(run: Harden, split: data.Split) -> nn.Module:
@@ -136,14 +136,8 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
     return model
 
 
-def _phase(
-    run: Harden, model: nn.Module, split: data.Split, save: Path, resume: bool, name: str
-) -> None:
-    """Train ("train": CE) or harden ("harden": CE + penalty), or take over a finished phase."""
-    trained = run.out / "trained.pt"
-    if name == "train" and resume and checkpoint.read(save, run.options())["phase"] == "harden":
-        models.load_weights(model, trained)
-        return
+def _phase(run: Harden, model: nn.Module, split: data.Split, resume: bool, name: str) -> None:
+    """Train ("train": CE) or harden ("harden": CE + penalty), or take over what is done of it."""
     modes = {module: module.training for module in model.modules()}
     model.train(name == "train")
 
@@ -163,7 +157,7 @@ def _phase(
             lr=run.lr,
             loss=loss,
             seed=run.seed,
-            save=save,
+            save=run.out / PHASES[name],
             config=run.options(),
             resume=resume,
             name=name,
@@ -172,7 +166,7 @@ def _phase(
         for module, training in modes.items():
             module.training = training
     if name == "train":
-        checkpoint.save_atomically(model.state_dict(), trained)
+        checkpoint.save_atomically(model.state_dict(), run.out / "trained.pt")
 
 
 def _numbers(measures: Measures) -> dict[str, Any]:

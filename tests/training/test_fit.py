@@ -68,17 +68,17 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
 
 
 def test_pgd_from_the_global_generator_is_resumed_to_the_bit(tmp_path):
-    def run(resume, epochs):
+    def run(file, epochs, resume=False):
         torch.rand(3)  # the caller's state differs each time
         model, x, y = problem()
         attack = partial(jacfast.pgd, eps=0.1, clip=None, generator=torch.default_generator)
-        options = {"batch_size": 8, "lr": 0.01, "save": tmp_path / "c.pt"}
+        options = {"batch_size": 8, "lr": 0.01, "save": tmp_path / file}
         fit(model, x, y, epochs=epochs, loss=Defence(attack=attack), resume=resume, **options)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
-    whole = run(resume=False, epochs=2)
-    run(resume=False, epochs=1)
-    assert torch.equal(run(resume=True, epochs=2), whole)
+    whole = run("whole.pt", epochs=2)
+    run("parted.pt", epochs=1)
+    assert torch.equal(run("parted.pt", epochs=2, resume=True), whole)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,9 @@ def test_pgd_from_the_global_generator_is_resumed_to_the_bit(tmp_path):
         (ValueError, "epochs must be >= 0; got -1", {"epochs": -1}),
         (ValueError, "batch_size must be >= 1; got 0", {"batch_size": 0}),
         (TypeError, "batch_size must be an integer; got 2.5", {"batch_size": 2.5}),
+        (TypeError, "lr must be a number; got str", {"lr": "0.1"}),
+        (ValueError, "lr must be finite and >= 0; got nan", {"lr": float("nan")}),
+        (ValueError, "save must be the file to resume from; got None", {"resume": True}),
         (
             ValueError,
             "x and y must be as long, and not empty; got 30 and 29",

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -54,6 +55,39 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert base64.b64encode(picture).decode() in page
     assert f"<td>{100 * figures['after']['accuracy']:.2f}</td>" in page
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "stop_at", [3, 5, 6, 8], ids=["first epochs", "last epoch", "between", "hardening"]
+)
+def test_interrupted_in_either_phase(tmp_path, monkeypatch, stop_at):
+    """Six steps of training, two an epoch, and as many of hardening."""
+    write_mnist(tmp_path / "data", train=40, test=20)
+    options = {"data": tmp_path / "data", "train_epochs": 3, "epochs": 3, "batch_size": 20}
+    whole, parted = (Harden(tmp_path / name, **options) for name in ("whole", "parted"))
+    harden(whole)
+    step, steps = torch.optim.Adam.step, []
+
+    def stopped(self, *given, **more):
+        steps.append(1)
+        if len(steps) == stop_at + 1:
+            raise KeyboardInterrupt
+        return step(self, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            harden(parted)
+    assert (parted.out / "trained.pt").exists() == (stop_at >= 6)
+    with pytest.raises(FileExistsError, match="holds an earlier run: continue it with --resume"):
+        harden(parted)
+    with pytest.raises(ValueError, match=r"lam was 0\.03 and is now 0\.5"):
+        harden(dataclasses.replace(parted, lam=0.5), resume=True)
+    harden(parted, resume=True)
+    for name in ("trained.pt", "hardened.pt"):
+        got, want = (torch.load(run.out / name, weights_only=True) for run in (parted, whole))
+        assert all(torch.equal(got[key], want[key]) for key in want)
 
 
 def test_the_table_of_the_command(job):

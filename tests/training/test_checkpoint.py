@@ -1,0 +1,145 @@
+"""What a checkpoint brings back, and which are refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast.training import checkpoint, fit, seeded
+from tests.training.test_fit import cross_entropy, problem
+
+
+def train(save, samples=30, loss=cross_entropy, **options):
+    model, x, y = problem()
+    given = {"epochs": 1, "batch_size": 8, "lr": 0.01, "loss": loss, **options}
+    fit(model, x[:samples], y[:samples], save=save, **given)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def as_before(path, phase):
+    """Write a checkpoint as it was when only the phase was in it, and no GPU."""
+    state = torch.load(path, weights_only=True)
+    del state["run"], state["gpus"]
+    torch.save({**state, "phase": phase}, path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.02}, "lr was 0.01 and is now 0.02"),
+        ({"batch_size": 9}, "batch_size was 8 and is now 9"),
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"samples": 29}, r"len\(x\) was 30 and is now 29"),
+        ({"name": "other"}, "name was 'fit' and is now 'other'"),
+        ({"config": {"lam": 1}}, "lam was None and is now 1"),
+        ({"epochs": 0}, "epochs must be >= 1, as in .*c.pt; got 0"),
+    ],
+)
+def test_another_run_is_refused_and_kept(tmp_path, options, message):
+    path = tmp_path / "c.pt"
+    train(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        train(path, resume=True, **{"epochs": 2, **options})
+    assert path.read_bytes() == before
+
+
+def test_an_earlier_run_is_not_overwritten(tmp_path):
+    path = tmp_path / "c.pt"
+    train(path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"or be continued by resume=True; .*holds an ear"):
+        train(path)
+    assert path.read_bytes() == before
+
+
+def test_the_path_is_checked_before_the_first_step(tmp_path):
+    def untouched(*_):
+        raise AssertionError("a step was made")
+
+    for path in (tmp_path / "none" / "c.pt", str(tmp_path)):
+        for resume in (True, False):
+            with pytest.raises(ValueError, match="save must be a file in a folder that exists"):
+                train(path, loss=untouched, resume=resume)
+
+
+def test_words_will_do_for_a_path(tmp_path):
+    whole = train(None, epochs=2)
+    train(str(tmp_path / "c.pt"), resume=True)  # there is none: it begins
+    assert torch.equal(train(str(tmp_path / "c.pt"), epochs=2, resume=True), whole)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(100), b"some words", "half", "weights", "tensor"])
+def test_a_file_that_is_no_checkpoint(tmp_path, content):
+    path = tmp_path / "c.pt"
+    train(path)
+    match content:
+        case "half":
+            path.write_bytes(path.read_bytes()[:500])
+        case "weights":
+            torch.save(problem()[0].state_dict(), path)
+        case "tensor":
+            torch.save(torch.ones(3), path)
+        case _:
+            path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"c\.pt must be a checkpoint"):
+        train(path, resume=True)
+
+
+def test_a_checkpoint_from_before_the_arguments_were_in_it(tmp_path):
+    path = tmp_path / "c.pt"
+    whole = train(None, epochs=2)
+    train(path)
+    as_before(path, "fit")
+    assert torch.equal(train(path, epochs=2, resume=True), whole)
+    as_before(path, "train")
+    with pytest.raises(ValueError, match="name was 'train' and is now 'fit'"):
+        train(path, epochs=2, resume=True)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a generator in the place of a GPU's global one."""
+    found = torch.Generator().manual_seed(99)
+    monkeypatch.setattr(seeded, "generators_of", lambda model: [torch.default_generator, found])
+    return found
+
+
+def test_the_generators_of_gpus_are_seeded_kept_and_put_back(tmp_path, gpu):
+    def noisy(model, x, y):
+        return cross_entropy(model, x + torch.randn(x.shape, generator=gpu), y)
+
+    before = gpu.get_state()
+    whole = train(None, epochs=3, loss=noisy)
+    assert torch.equal(gpu.get_state(), before)
+    before = gpu.manual_seed(4).get_state()
+    train(tmp_path / "c.pt", loss=noisy)
+    assert torch.equal(gpu.get_state(), before)
+    gpu.manual_seed(5)
+    assert torch.equal(train(tmp_path / "c.pt", epochs=3, loss=noisy, resume=True), whole)
+    assert torch.equal(gpu.get_state(), torch.Generator().manual_seed(5).get_state())
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_without_one(tmp_path, gpu, monkeypatch):
+    path = tmp_path / "c.pt"
+    whole = train(None, epochs=2)
+    train(path)
+    assert len(torch.load(path)["gpus"]) == 1
+    monkeypatch.undo()
+    assert torch.equal(train(path, epochs=2, resume=True), whole)
+    seen, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: seen.append(k) or load(*a, **k))
+    checkpoint.read(path, None)
+    assert seen[0]["map_location"] == "cpu"
+
+
+def test_whose_generators_a_model_draws_from(monkeypatch):
+    class Parameter:
+        def __init__(self, device):
+            self.device = torch.device(device)
+            self.is_cuda = self.device.type == "cuda"
+
+    monkeypatch.setattr(torch.cuda, "default_generators", ("zero", "one", "two"))
+    model = nn.Module()
+    model.parameters = lambda: map(Parameter, ["cuda:2", "cpu", "cuda:0", "cuda:2"])
+    assert seeded.generators_of(model) == [torch.default_generator, "zero", "two"]
+    assert seeded.generators_of(nn.Linear(2, 2)) == [torch.default_generator]
