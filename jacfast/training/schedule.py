@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jacfast.attacks.checks import at_least, count
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -11,9 +13,13 @@ class Schedule:
     plain training (Jakubovitz & Giryes 2018, section 4); ``warmup=w`` reaches lam over w steps.
 
     Args:
-        lam: the final weight, >= 0.
-        start: the first step, counted from 0, with a weight above 0.
-        warmup: steps of the ramp; step ``start + i`` has weight ``lam (i + 1) / warmup``.
+        lam: the final weight, finite and >= 0.
+        start: the first step, counted from 0, with a weight above 0; an integer >= 0.
+        warmup: steps of the ramp, an integer >= 0; step ``start + i`` has weight
+            ``lam (i + 1) / warmup``.
+
+    Raises:
+        TypeError: lam is no number, or start or warmup no integer. ValueError: one is out of range.
     """
 
     lam: float
@@ -21,11 +27,9 @@ class Schedule:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < float("inf"):
-            raise ValueError(f"lam must be finite and >= 0; got {self.lam}")
+        at_least("lam", self.lam, 0)
         for name in ("start", "warmup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0; got {getattr(self, name)}")
+            count(name, getattr(self, name), 0)
 
     def __call__(self, step: int) -> float:
         """Return the weight of step `step`, counted from 0."""

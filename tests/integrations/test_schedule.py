@@ -39,6 +39,19 @@ def test_steps_are_not_negative(name):
         Schedule(0.1, **{name: -1})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lam": "a"}, "lam must be a number; got str"),
+        ({"lam": 1.0, "start": "a"}, "start must be an integer; got 'a'"),
+        ({"lam": 1.0, "warmup": 2.5}, "warmup must be an integer; got 2.5"),
+    ],
+)
+def test_kinds(options, message):
+    with pytest.raises(TypeError, match=message):
+        Schedule(**options)
+
+
 def test_a_number_is_a_constant_schedule():
     ramp = Schedule(1, warmup=2)
     assert common.as_schedule(ramp) is ramp
