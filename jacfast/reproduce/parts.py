@@ -1,5 +1,6 @@
 """Penalties, attacks and losses by the names they have in a table's file."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -7,15 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jacfast import attacks, penalties
+from jacfast.attacks.checks import above_zero
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.evaluation.predict import BATCH
-from jacfast.penalties.base import Penalty
 from jacfast.reproduce.config import Training
+from jacfast.training.attacked import Attack, attack_once
 from jacfast.training.deep_defense import deep_defense_penalty
-from jacfast.training.defence import Attack, Defence
+from jacfast.training.defence import Defence
 from jacfast.training.fit import Loss
 
 
@@ -34,16 +34,21 @@ ATTACKS: dict[str, Callable] = {
 }
 PENALTIES = {name: getattr(penalties, name) for name in penalties.__all__ if name[0].isupper()}
 del PENALTIES["Penalty"], PENALTIES["JacobianReg"]  # what all are; a module
+PENALTIES["DeepDefense"] = deep_defense_penalty
+ELSE = ("attack", "share", "twins", "penalise", "smoothing", "layer")  # not of Deep Defense
 
 
 def loss(training: Training) -> Loss:
     """Return the loss of a phase, a function of (model, x, y)."""
-    if training.penalty.get("name") == "DeepDefense":
-        return functools.partial(_deep_defense, training)
+    if training.once:  # by then the attack is over
+        training = dataclasses.replace(training, attack={}, share=Training.share)
+    penalty, options = _named("penalty", PENALTIES, training.penalty)
+    if penalty is deep_defense_penalty:
+        return _deep_defense(training, options)
     return Defence(
-        penalty=penalty(training.penalty),
+        penalty=None if penalty is None else penalty(**options),
         lam=training.lam,
-        attack=None if training.once else attack(training.attack),
+        attack=attack(training.attack),
         share=training.share,
         twins=training.twins,
         penalise=training.penalise,
@@ -52,27 +57,28 @@ def loss(training: Training) -> Loss:
     )
 
 
-def _deep_defense(training: Training, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    options = {name: value for name, value in training.penalty.items() if name != "name"}
-    penalty = deep_defense_penalty(model, x, y, **options)
-    return F.cross_entropy(model(x), y) + training.lam * penalty
+def _deep_defense(training: Training, options: dict[str, Any]) -> Loss:
+    above_zero("lam", training.lam)
+    for name in ELSE:
+        if (value := getattr(training, name)) != getattr(Training(), name):
+            raise ValueError(
+                f"{name} must be left out beside the penalty DeepDefense (an attack may be made "
+                f"once); got {value!r}"
+            )
+
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        penalty = deep_defense_penalty(model, x, y, **options)
+        return F.cross_entropy(model(x), y) + training.lam * penalty
+
+    return step
 
 
 def attacked(training: Training, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the images of a phase, the first `share` of them attacked on `model`."""
+    """Return the images of a phase whose attack is made once."""
     move = attack(training.attack)
     if move is None:
-        raise ValueError("attack must be named where it is made once")
-    count = round(training.share * len(x))
-    batches = list(zip(x[:count].split(BATCH), y[:count].split(BATCH), strict=True))
-    moved = [move(model, *batch) for batch in tqdm(batches, desc="attack")]
-    return torch.cat([*moved, x[count:]])
-
-
-def penalty(spec: dict[str, Any]) -> Penalty | None:
-    """Return the penalty of ``{name = "Frobenius", n = 1}``; None of an empty one."""
-    kind, options = _named("penalty", PENALTIES, spec)
-    return None if kind is None else kind(**options)
+        raise ValueError("attack must be named where it is made once; got none")
+    return attack_once(model, x, y, move, training.share)
 
 
 def attack(spec: dict[str, Any]) -> Attack | None:
@@ -83,9 +89,8 @@ def attack(spec: dict[str, Any]) -> Attack | None:
     if function is not attacks.deepfool:
         return functools.partial(function, **options)
 
-    def moved(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        found: DeepFoolResult = attacks.deepfool(model, x, **options)
-        return found.adversarial
+    def moved(model: nn.Module, x: Tensor, y: Tensor) -> DeepFoolResult:
+        return attacks.deepfool(model, x, **options)  # away from the predicted class, whatever y
 
     return moved
 

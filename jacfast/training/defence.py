@@ -2,17 +2,25 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacfast.attacks.checks import at_least, one_of
 from jacfast.penalties.base import Penalty
+from jacfast.quiet import check_labels
 from jacfast.step import forward_with_penalty
+from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 PLACES = ("clean", "attacked", "both")
+NEEDS = {  # what would be ignored without
+    "share": "attack",
+    "twins": "attack",
+    "penalise": "attack",
+    "layer": "penalty",
+    "batch_norm": "penalty",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +34,10 @@ class Defence:
 
     Args:
         penalty: see `jacfast.penalties`; None: none.
-        lam: its weight, finite and >= 0.
-        attack: maps (model, x, y) to perturbed inputs, without a graph; called at every step.
+        lam: its weight, finite and > 0; 0 without a penalty.
+        attack: maps (model, x, y) to perturbed inputs, without a graph, or to a `DeepFoolResult` of
+            them: ``attack=jacfast.deepfool`` will do; called at every step. For images attacked
+            once, before the training, see `attack_once`.
         share: of the batch that is attacked, in (0, 1].
         twins: keep the attacked samples' originals in the cross-entropy.
         penalise: the penalty at the ``"clean"`` batch, at the ``"attacked"`` samples, or at
@@ -38,7 +48,9 @@ class Defence:
             ``"coupled"``, see `forward_with_penalty`.
 
     Raises:
-        ValueError: an argument is not as above.
+        TypeError, ValueError: an argument is not as above, or would be ignored: ``share``,
+            ``twins`` or ``penalise`` without an attack, ``layer`` or ``batch_norm`` without a
+            penalty, a penalty without a weight.
 
     Source: Jakubovitz & Giryes 2018, section 4 and appendix (shares; inner layers; the clean
     batch); Seck, Loosli & Canu, section 4 (twins; penalty at both); Madry et al. 2018 (min-max).
@@ -55,26 +67,36 @@ class Defence:
     batch_norm: str = "refuse"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < float("inf"):
-            raise ValueError(f"lam must be finite and >= 0; got {self.lam}")
-        if self.lam > 0 and self.penalty is None:
+        at_least("lam", self.lam, 0)
+        if self.penalty is None and self.lam > 0:
             raise ValueError(f"lam needs a penalty to weigh; got {self.lam} and penalty=None")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be in (0, 1]; got {self.share}")
-        if self.penalise not in PLACES:
-            raise ValueError(f"penalise must be one of {', '.join(PLACES)}; got {self.penalise!r}")
-        if self.penalise != "clean" and self.attack is None:
-            raise ValueError(f"penalise={self.penalise!r} needs an attack; got attack=None")
-        if not 0 <= self.smoothing < 1:
+        if self.penalty is not None and self.lam == 0:
+            raise ValueError(f"lam must be > 0 with a penalty; got {self.lam}")
+        if self.penalty is not None and not isinstance(self.penalty, Penalty):
+            raise TypeError(f"penalty must be a jacfast Penalty; got {self.penalty!r}")
+        if self.attack is not None:
+            check_attack(self.attack, self.share)
+        one_of("penalise", self.penalise, PLACES)
+        for name, needed in NEEDS.items():
+            value = getattr(self, name)
+            if value != getattr(Defence, name) and getattr(self, needed) is None:
+                raise ValueError(f"{name}={value!r} needs {needed}; got {needed}=None")
+        at_least("smoothing", self.smoothing, 0)
+        if self.smoothing >= 1:
             raise ValueError(f"smoothing must be in [0, 1); got {self.smoothing}")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of a batch x [N, ...] with labels y [N] int64."""
+        """Return the loss of a batch x [N, ...], floating point, with labels y [N] int64.
+
+        Raises:
+            TypeError, ValueError: y is not int64 [N] in 0 .. K - 1, or the attack, the penalty or
+                `forward_with_penalty` refuses what it is given.
+        """
+        check_labels(y, len(x))
         moved, labels = x[:0], y[:0]
         if self.attack is not None:
-            count = max(1, round(self.share * len(x)))
-            labels = y[:count]
-            moved = self.attack(model, x[:count], labels)
+            labels = y[: attacked_of(len(x), self.share)]
+            moved = perturb(self.attack, model, x[: len(labels)], labels)
         first = 0 if self.twins else len(moved)
         rest, classes = x[first:], torch.cat([y[first:], labels])
         with_penalty = functools.partial(
@@ -85,7 +107,7 @@ class Defence:
             batch_norm=self.batch_norm,
         )
         value: Tensor | float = 0.0
-        if self.lam == 0:
+        if self.penalty is None:
             logits = model(torch.cat([rest, moved]))
         elif self.penalise == "clean":
             logits, value = with_penalty(x, y)
@@ -96,4 +118,5 @@ class Defence:
         else:
             logits, value = with_penalty(torch.cat([x, moved]), torch.cat([y, labels]))
             logits = logits[first:]
+        check_labels(classes, *logits.shape[:2])
         return F.cross_entropy(logits, classes, label_smoothing=self.smoothing) + self.lam * value

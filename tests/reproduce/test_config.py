@@ -4,11 +4,13 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from jacfast import models
 from jacfast.commands.pictures import PICTURES
 from jacfast.reproduce import config, load, names, parts, show
 from jacfast.reproduce.measures import find
+from jacfast.training import deep_defense_penalty
 
 MINIMAL = {
     "title": "t",
@@ -97,7 +99,20 @@ def test_quick_comes_last_and_only_if_asked_for():
             lambda: parts.attacked(config.Training(once=True), None, None, None),
             "attack must be named",
         ),
-        (lambda: parts.penalty({"name": "Nope"}), "penalty must be one of ColumnSumL1, .*; got 'N"),
+        (
+            lambda: parts.loss(config.Training(penalty={"name": "Nope"})),
+            "penalty must be one of ColumnSumL1, .*, DeepDefense, .*; got 'N",
+        ),
+        (lambda: deep_defense(lam=0.0), "lam must be finite and > 0; got 0.0"),
+        (
+            lambda: deep_defense(attack={"name": "fgsm"}),
+            "attack must be left out beside .*; got {'",
+        ),
+        (lambda: deep_defense(share=0.5), "share must be left out beside .*; got 0.5"),
+        (lambda: deep_defense(once=True, twins=True), "twins must be left out beside .*; got True"),
+        (lambda: deep_defense(penalise="both"), "penalise must be left out beside .*; got 'both'"),
+        (lambda: deep_defense(smoothing=0.1), "smoothing must be left out beside .*; got 0.1"),
+        (lambda: deep_defense(layer="8"), "layer must be left out beside .*; got '8'"),
         (lambda: parts.attack({"eps": 1}), "attack must be one of bim, .*; got None"),
         (lambda: find("speed"), "column must be one of accuracy, .*; got 'speed'"),
         (lambda: find("fgsm"), "column must be one of accuracy, .*; got 'fgsm'"),
@@ -106,6 +121,20 @@ def test_quick_comes_last_and_only_if_asked_for():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def deep_defense(**options):
+    penalty = {"name": "DeepDefense", "max_iter": 2}
+    return parts.loss(config.Training(**{"penalty": penalty, "lam": 15.0, **options}))
+
+
+def test_deep_defense_also_on_images_that_were_attacked_once():
+    torch.manual_seed(0)
+    model, x, y = models.fc500(), torch.rand(4, 1, 28, 28), torch.arange(4)
+    want = F.cross_entropy(model(x), y) + 15 * deep_defense_penalty(model, x, y, max_iter=2)
+    attack = {"name": "fgsm", "eps": 0.1}
+    for loss in (deep_defense(), deep_defense(attack=attack, once=True, share=0.5)):
+        assert torch.equal(loss(model, x, y), want)
 
 
 def test_the_starts_of_pgd_follow_the_seed():

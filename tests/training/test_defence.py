@@ -76,15 +76,6 @@ def test_an_inner_layer():
     compare(defence(model, x, y), want, model)
 
 
-def test_a_weight_of_zero_costs_no_penalty():
-    class Dear(jacfast.InputGradient):
-        def cotangents(self, *args):
-            raise AssertionError("the penalty was computed")
-
-    model, (x, y) = cnn().double(), batch()
-    compare(Defence(Dear(), 0.0)(model, x, y), F.cross_entropy(model(x), y), model)
-
-
 @pytest.mark.parametrize(
     ("share", "twins", "samples"), [(1.0, False, 6), (0.5, False, 6), (0.5, True, 9)]
 )
@@ -142,16 +133,55 @@ def test_a_penalty_costs_no_forward_pass_of_samples_that_do_not_count(penalise):
     [
         ({"lam": -1.0}, "lam must be finite and >= 0; got -1.0"),
         ({"lam": float("nan")}, "lam must be finite and >= 0; got nan"),
+        ({"lam": "1"}, "lam must be a number; got str"),
         ({"lam": 1.0}, "lam needs a penalty to weigh; got 1.0 and penalty=None"),
-        ({"share": 0.0}, r"share must be in \(0, 1\]; got 0.0"),
+        ({"penalty": jacfast.Frobenius()}, "lam must be > 0 with a penalty; got 0.0"),
+        ({"penalty": 0.1, "lam": 1.0}, "penalty must be a jacfast Penalty; got 0.1"),
+        ({"attack": "fgsm"}, r"attack must be a function of \(model, x, y\); got 'fgsm'"),
+        ({"attack": shift, "share": 0.0}, "share must be finite and > 0; got 0.0"),
+        ({"attack": shift, "share": 1.5}, r"share must be in \(0, 1\]; got 1.5"),
+        ({"attack": shift, "share": "all"}, "share must be a number; got str"),
+        ({"share": 0.5}, "share=0.5 needs attack; got attack=None"),
+        ({"twins": True}, "twins=True needs attack; got attack=None"),
+        ({"penalise": "both"}, "penalise='both' needs attack; got attack=None"),
+        ({"layer": "2"}, "layer='2' needs penalty; got penalty=None"),
+        ({"batch_norm": "frozen"}, "batch_norm='frozen' needs penalty; got penalty=None"),
         ({"penalise": "there"}, "penalise must be one of clean, attacked, both; got 'there'"),
-        ({"penalise": "both"}, "penalise='both' needs an attack; got attack=None"),
         ({"smoothing": 1.0}, r"smoothing must be in \[0, 1\); got 1.0"),
+        ({"smoothing": "much"}, "smoothing must be a number; got str"),
     ],
 )
 def test_errors(arguments, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
         Defence(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.tensor([0, 1, 2, 3, 4, 5]), "y must lie in 0 .. K - 1 = 4; got 0 .. 5"),
+        (torch.tensor([0, 1, 2, 3, -1, 0]), "y must lie in 0 .. K - 1 = 4; got -1 .. 3"),
+        (torch.arange(5), r"y must have shape \[N\] = \[6\]; got \[5\]"),
+        (torch.rand(6), "y must be an int64 tensor of labels; got torch.float32"),
+    ],
+)
+def test_labels(y, message):
+    model, (x, _) = cnn().double(), batch()
+    for defence in (
+        Defence(),
+        Defence(jacfast.Frobenius(), LAM),
+        Defence(attack=lambda m, x, y: x),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            defence(model, x, y)
+
+
+def test_deepfool_as_it_is():
+    """Away from the labels: a sample that is misclassified stays."""
+    model, (x, y) = cnn().double(), batch()
+    moved = jacfast.deepfool(model, x[:3], y[:3]).adversarial
+    want = F.cross_entropy(model(torch.cat([x[3:], moved])), torch.cat([y[3:], y[:3]]))
+    compare(Defence(attack=jacfast.deepfool, share=0.5)(model, x, y), want, model)
 
 
 def test_fit_takes_it_and_it_defends():
