@@ -14,6 +14,7 @@ from jacfast.files import write_atomically
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Row, Table, Training, load
 from jacfast.reproduce.measures import Subject, find, measure
+from jacfast.training import checkpoint
 from jacfast.training.fit import fit
 
 WORDS = ("title", "source", "remark", "pictures", "pictured")  # of a table: no figure hangs on them
@@ -157,7 +158,9 @@ class Run:
 
     def _train(self, model: nn.Module, training: Training, save: Path, name: str) -> None:
         x, y = self.split.train_x, self.split.train_y
-        if training.once:
+        config = {"training": json.dumps(dataclasses.asdict(training)), "seed": self.seed}
+        done = save.exists() and checkpoint.read(save, config)["epoch"] == training.epochs
+        if training.once and not done:
             x = parts.attacked(training, model, x, y)
         model.train(training.mode == "train")
         fit(
@@ -170,7 +173,7 @@ class Run:
             loss=parts.loss(training),
             seed=self.seed,
             save=save,
-            config={"training": json.dumps(dataclasses.asdict(training)), "seed": self.seed},
+            config=config,
             resume=True,
             name=name,
         )

@@ -193,6 +193,9 @@ def test_images_that_are_attacked_once(tables, tmp_path, monkeypatch):
     moved = fgsm(trained(tmp_path / "run", "base.pt"), x[:200], y[:200], eps=0.1)
     torch.testing.assert_close(seen["last"], torch.cat([moved, x[200:]]))
     assert torch.equal(seen["penalty"], x)
+    (tmp_path / "run" / "seed0" / "row3.json").unlink()  # trained, and not yet measured
+    reproduce("mine", tmp_path / "run", quick=True)
+    assert torch.equal(seen["last"], x)  # what is trained is not attacked again
 
 
 def test_columns_that_measure_by_a_reference(tables, tmp_path):
