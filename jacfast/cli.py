@@ -2,37 +2,53 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 
-from jacfast.attacks.whole import ATTACKS
 from jacfast.commands import attack, harden, plot, reproduce
 from jacfast.version import __version__
+
+# By command, where what was finished is noted, and what needs less memory.
+STATE = {"deepfool": "attack.json", "harden": "checkpoint.pt", "reproduce": "run.json"}
+LESS = {
+    "attack": "a smaller --batch-size",
+    "deepfool": "a smaller --chunk",
+    "harden": "a smaller --batch-size, in another folder",
+    "plot": "fewer --samples",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a user's error, 130 when interrupted."""
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
+    kind = "deepfool" if options.get("name") == "deepfool" else command.__name__
     try:
         return command(**options)
     except KeyboardInterrupt:
-        again = "the same command with --resume" if "resume" in options else "the same command"
-        goes_on = "starts anew in" if options.get("name") in ATTACKS else "goes on from"
-        print(f"\njacfast: interrupted; {again} {goes_on} {options.get('out')}", file=sys.stderr)
+        print(f"\njacfast: interrupted; {_again(kind, options.get('out'))}", file=sys.stderr)
         return 130
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and "allocate memory" not in str(error):
             raise
-        print(
-            "jacfast: out of memory; less is needed with a smaller batch size (in Python: chunk= "
-            f"of forward_with_penalty and jacobian); {options.get('out')} holds what was finished",
-            file=sys.stderr,
-        )
+        less = [LESS[kind]] if kind in LESS else []
+        less += ["--device cpu"] if options.get("device", "cpu") != "cpu" else []
+        advice = f"less is needed with {' or '.join(less)}; " if less else ""
+        again = _again(kind, options.get("out"))
+        print(f"jacfast: out of memory; {advice}{again}", file=sys.stderr)
         return 2
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"jacfast: {error}", file=sys.stderr)
         return 2
+
+
+def _again(kind: str, out: Path | None) -> str:
+    """Say what the same command would do: it looks at what is there."""
+    if out is None or kind not in STATE or not (out / STATE[kind]).exists():
+        return "the same command starts anew"
+    return f"the same command{' with --resume' if kind == 'harden' else ''} goes on from {out}"
 
 
 def _parser() -> argparse.ArgumentParser:

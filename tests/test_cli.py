@@ -43,17 +43,70 @@ def test_usage(capsys):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
     ],
 )
-def test_out_of_memory_says_what_needs_less(error, monkeypatch, capsys):
+def test_out_of_memory_is_said_in_words(error, monkeypatch, capsys):
     def fails():
         raise error
 
     monkeypatch.setattr(cli, "_doctor", fails)
     assert cli.main(["doctor"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("jacfast: out of memory; less is needed with a smaller batch size (in")
-    assert "chunk= of forward_with_penalty and jacobian" in said
+    assert capsys.readouterr().err == "jacfast: out of memory; the same command starts anew\n"
+
+
+CLASSIFIER = ["--model", "a:b", "--weights", "w.pt", "--out"]
+
+
+@pytest.mark.parametrize(
+    ("command", "note", "less", "again"),
+    [
+        (["attack", "deepfool", *CLASSIFIER], "attack.json", "--chunk", "command goes on from"),
+        (["attack", "fgsm", *CLASSIFIER], None, "--batch-size", "command starts anew"),
+        (["harden", "--out"], "checkpoint.pt", "--batch-size", "with --resume goes on from"),
+        (["plot", "cells", *CLASSIFIER], None, "--samples", "command starts anew"),
+        (["reproduce", "deep-defense", "--out"], "run.json", None, "command goes on from"),
+    ],
+)
+def test_what_is_left_and_what_the_command_has(command, note, less, again, tmp_path, capsys):
+    """The advice is an option of that command, and what is said to be there is."""
+    out = tmp_path / "out"
+    kind = "deepfool" if "deepfool" in command else command[0]
+    assert cli.LESS.get(kind, "").split(",")[0].split(" ")[-1] == (less or "")
+    if less:
+        with pytest.raises(SystemExit):
+            cli.main([command[0], "--help"])
+        assert less in capsys.readouterr().out
+    assert cli._again(kind, out) == "the same command starts anew"
+    if note:
+        out.mkdir()
+        (out / note).touch()
+        assert f"{again} {out}" in cli._again(kind, out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["harden", "--out", "o", "--n", "some"], "must be a number, or 'exact'; got 'some'"),
+        (["reproduce", "--device", "foo"], "must be one that torch can use; got 'foo'"),
+        (["reproduce", "--device", "meta"], "must be one that torch can use; got 'meta'"),
+        (["reproduce", "--device", "cuda:99"], "must be one that torch can use; got 'cuda:99'"),
+        (["reproduce", "--out", __file__], "must be a folder, or not be there; "),
+        (["attack", "fgsm", *CLASSIFIER, __file__], "must be a folder, or not be there; "),
+    ],
+)
+def test_arguments_are_refused_in_words(arguments, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_harden_leaves_the_folder_of_something_else_alone(tmp_path, capsys):
+    (tmp_path / "report.html").write_text("of a reproduction")
+    assert cli.main(["harden", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds other files" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_other_runtime_errors_are_not_taken_for_it(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from jacfast import models
+from jacfast import data, models
 from tests.nets import draw
 
 
@@ -267,3 +267,32 @@ def test_factories_that_give_no_model(nets, spec, kind, rule):
 def test_malformed_factories(spec):
     with pytest.raises(ValueError, match=r"package.module:factory; got"):
         models.load_factory(spec)
+
+
+def split_of(*shape: int, classes: int) -> data.Split:
+    x, y = torch.ones(2, *shape), torch.zeros(2, dtype=torch.int64)
+    return data.Split(x, y, x, y, classes, "ones")
+
+
+@pytest.mark.parametrize(
+    ("model", "rule"),
+    [
+        (models.mlp(9, 5), r"accept images of shape \[1, 2, 2\]; got RuntimeError: mat1"),
+        (nn.Conv2d(3, 5, 1), r"accept images of shape \[1, 2, 2\]; got RuntimeError"),
+        (models.mlp(4, 3), r"return \[N, K\] logits with K >= 4 classes; got \[1, 3\]"),
+        (nn.Conv2d(1, 5, 1), r"return \[N, K\] logits with K >= 4 classes; got \[1, 5, 2, 2\]"),
+    ],
+)
+def test_a_model_for_another_data_set(model, rule):
+    with pytest.raises(ValueError, match=f"model must {rule}"):
+        models.check_fits(model, split_of(1, 2, 2, classes=4))
+
+
+def test_a_model_that_fits_is_left_as_it_was():
+    split = split_of(1, 2, 2, classes=4)
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.BatchNorm2d(1), models.mlp(4, 6))
+    split.test_x.neg_()
+    assert models.check_fits(model, split) == 6
+    assert bool((split.test_x == -1).all())
+    assert model[1].training
+    assert int(model[1].num_batches_tracked) == 0

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.files import write_atomically
+from jacfast.files import claim, write_atomically
 from jacfast.version import __version__
 
 Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
@@ -27,7 +27,8 @@ def deepfool_to_disk(
     ``out/000000.safetensors``, ``000001.safetensors``, … hold one `DeepFoolResult` each, written
     in one move; ``out/attack.json`` says what the run is of (the options, the weights' checksum).
     Called again with the same arguments, it reads what is there and computes the rest: nothing is
-    lost, nothing done twice.
+    lost, nothing done twice. The option ``batch_size``, samples at a time within a batch, is no
+    part of that: after running out of memory it goes on with a smaller one.
 
     Args:
         out: the folder; made if it is not there.
@@ -46,59 +47,47 @@ def deepfool_to_disk(
             changed), labels are asked for and not given, or there is no batch.
     """
     out = Path(out)
-    about = {
-        "jacfast": __version__,
-        "labels": labels,
-        "model": _checksum(model.state_dict().items()),
-    }
-    about["options"] = {name: _plain(value) for name, value in sorted(options.items())}
-    _claim(out, about)
+    claim(out, "attack.json", about("deepfool", model, labels, options))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     parts = []
     for number, batch in enumerate(tqdm(batches, desc="deepfool", unit="batch")):
         x, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
         if labels and not rest:
             raise ValueError(f"labels=True needs batches of (x, y); batch {number} has x only")
-        path, checksum = out / f"{number:06}.safetensors", _checksum([("x", x)])
+        path, images = out / f"{number:06}.safetensors", checksum([("x", x)])
         if not path.exists():
             y = rest[0].to(device) if labels else None
             found = deepfool(model, x.to(device), y, **options)
-            write_atomically(_serialised(found, checksum), path)
-        parts.append(_read(path, checksum))
+            write_atomically(_serialised(found, images), path)
+        parts.append(_read(path, images))
     if not parts:
         raise ValueError("batches must yield at least one batch; got none")
     return DeepFoolResult.cat(parts)
 
 
-def _claim(out: Path, about: dict[str, Any]) -> None:
-    """Write what the run is of into `out`, or check that it is the same."""
-    file = out / "attack.json"
-    if file.exists():
-        then = json.loads(file.read_text())
-        for name in sorted({*then, *about}):
-            if then.get(name) != about.get(name):
-                raise ValueError(
-                    f"out {out} belongs to another attack: {name} was {then.get(name)!r} and is "
-                    f"now {about.get(name)!r}; use the same arguments, or another folder"
-                )
-        return
-    if out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise ValueError(f"out must be empty or of the same attack; {out} holds other files")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(json.dumps(about, indent=2).encode(), file)
+def about(name: str, model: nn.Module, labels: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the results of the attack `name` depend on beside the images, for JSON."""
+    means = ("batch_size", "progress")
+    return {
+        "attack": name,
+        "jacfast": __version__,
+        "labels": labels,
+        "model": checksum(model.state_dict().items()),
+        "options": {key: _plain(options[key]) for key in sorted(options) if key not in means},
+    }
 
 
-def _serialised(found: DeepFoolResult, checksum: str) -> bytes:
+def _serialised(found: DeepFoolResult, images: str) -> bytes:
     tensors = {name: value.cpu().contiguous() for name, value in found.tensors().items()}
-    return save(tensors, metadata={**found.about(), "x": checksum})
+    return save(tensors, metadata={**found.about(), "x": images})
 
 
-def _read(path: Path, checksum: str) -> DeepFoolResult:
+def _read(path: Path, images: str) -> DeepFoolResult:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         then = (file.metadata() or {}).get("x")
-    if then != checksum:
+    if then != images:
         raise ValueError(
             f"batches must come in the same order as before: {path} is of other images "
             "(shuffle=False, and the same batch size)"
@@ -108,13 +97,14 @@ def _read(path: Path, checksum: str) -> DeepFoolResult:
 
 def _plain(value: Any) -> Any:
     return (
-        _checksum([("tensor", value)])
+        checksum([("tensor", value)])
         if isinstance(value, Tensor)
         else json.loads(json.dumps(value))
     )
 
 
-def _checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
+def checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return a checksum of tensors: names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in tensors:
         plain = tensor.detach().cpu().contiguous()

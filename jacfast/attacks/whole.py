@@ -1,6 +1,7 @@
 """An attack over many images, for the command line: figures, and one file."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.gradient import look
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.pgd import bim, pgd
-from jacfast.files import write_atomically
+from jacfast.attacks.stream import about, checksum
+from jacfast.files import claim, write_atomically
 from jacfast.quiet import quiet
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {
@@ -33,8 +35,11 @@ def attack_to_file(
 ) -> dict[str, float]:
     """Attack x [N, ...] batch by batch; write ``adversarial`` and the true labels ``y`` to `path`.
 
+    What they are of (attack, options, checksums of weights and images) is in the metadata of the
+    file, as JSON named ``about``, and in ``attack.json`` beside it.
+
     Args:
-        path: a .safetensors file; its folder is made.
+        path: a .safetensors file in a folder of its own, which is made.
         name: one of `ATTACKS`.
         model, x, y: the classifier, images in [0, 1], true labels [N].
         batch_size: images at a time; they are moved to the device of the model.
@@ -46,11 +51,14 @@ def attack_to_file(
         change over all images.
 
     Raises:
-        ValueError: the attack has no such option, or needs one that is not given.
+        ValueError: the attack has no such option, or needs one that is not given; the folder holds
+            other files, or another attack (nothing in it is changed).
     """
     labels = options.pop("labels", False)
     given = {option: value for option, value in options.items() if value is not None}
     check_options(name, given)
+    run = {**about(name, model, labels, given), "x": checksum([("x", x)])}
+    claim(path.parent, "attack.json", run)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if name == "pgd":
         given["generator"] = torch.Generator(device).manual_seed(0)
@@ -63,8 +71,8 @@ def attack_to_file(
         right += torch.stack(hits).cpu()
         parts.append(moved.cpu())
     adversarial = torch.cat(parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(save({"adversarial": adversarial, "y": y.contiguous()}), path)
+    tensors = {"adversarial": adversarial, "y": y.contiguous()}
+    write_atomically(save(tensors, {"about": json.dumps(run)}), path)
     r = (adversarial - x).flatten(1).double()
     before, after = (100 * right / len(x)).tolist()
     figures = {"accuracy before, %": before, "accuracy after, %": after}

@@ -6,6 +6,7 @@ from typing import Any
 
 from jacfast.attacks.options import PRESETS, VARIANTS
 from jacfast.attacks.whole import ATTACKS, attack_to_file
+from jacfast.commands.arguments import add_classifier, add_device, classifier, folder
 
 
 def add_arguments(commands: Any) -> None:
@@ -18,10 +19,8 @@ def add_arguments(commands: Any) -> None:
     parser.set_defaults(command=attack)
     add = parser.add_argument
     add("name", choices=["deepfool", *ATTACKS], help="the attack")
-    add("--model", required=True, help="package.module:factory, e.g. jacfast.models:seck_c")
-    add("--weights", type=Path, required=True, help="its state_dict (.pt or .safetensors)")
-    add("--data", type=Path, help="folder with MNIST IDX or CIFAR pickles; default: 5,000 digits")
-    add("--out", type=Path, required=True, help="folder for the results")
+    add_classifier(add)
+    add("--out", type=folder, required=True, help="folder for the results")
     add("--preset", choices=sorted(PRESETS), help="of deepfool: another implementation's choices")
     add("--variant", choices=VARIANTS, help="of deepfool; super: SuperDeepFool")
     add("--p", type=float, help="the norm: deepfool: 2, inf, any above 1; pgd, bim: 2, inf")
@@ -29,8 +28,9 @@ def add_arguments(commands: Any) -> None:
     add("--steps", type=int, help="of bim, pgd, jsma, carlini_wagner")
     add("--labels", action="store_true", help="leave the true class, not the predicted one")
     add("--samples", type=int, help="test images to attack; default: all")
-    add("--batch-size", type=int, default=500, help="images at a time")
-    add("--device", default="cpu", help="cpu or cuda")
+    add("--batch-size", type=int, default=500, help="images at a time; of deepfool: per file")
+    add("--chunk", type=int, help="of deepfool: images at a time; the results are the same")
+    add_device(add)
 
 
 def attack(
@@ -46,15 +46,12 @@ def attack(
 ) -> int:
     """Attack, print the figures, write the files."""
     from jacfast import data as datasets
-    from jacfast import models
 
     for option, count in (("samples", samples), ("batch-size", batch_size)):
         if count is not None and count < 1:
             raise ValueError(f"--{option} must be >= 1; got {count}")
-    network = models.load_factory(model)
-    models.load_weights(network, weights)
-    network.to(device).eval()
     split = datasets.load(data)
+    network = classifier(model, weights, split).to(device)
     x, y = split.test_x[:samples], split.test_y[:samples]
     title = f"{name} on {split.name}, {model}\n"
     if name == "deepfool":
@@ -69,7 +66,9 @@ def attack(
     return 0
 
 
-def _deepfool(out: Path, network: Any, batches: list, preset: str | None, **options: Any) -> str:
+def _deepfool(
+    out: Path, network: Any, batches: list, preset: str | None, chunk: int | None, **options: Any
+) -> str:
     from jacfast.attacks import deepfool_to_disk
 
     for option in ("eps", "steps"):
@@ -78,4 +77,4 @@ def _deepfool(out: Path, network: Any, batches: list, preset: str | None, **opti
     usual = {"p": 2.0, "variant": "deepfool"}
     given = {option: value for option, value in options.items() if value is not None}
     choices = {**(PRESETS[preset] if preset else {}), **usual, **given}
-    return deepfool_to_disk(out, network, batches, **choices).summary()
+    return deepfool_to_disk(out, network, batches, batch_size=chunk, **choices).summary()

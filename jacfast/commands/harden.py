@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jacfast.commands.arguments import DATA, folder
+from jacfast.files import check_own
 from jacfast.training.options import Harden
 
 
@@ -16,10 +18,10 @@ def add_arguments(commands: Any) -> None:
     )
     parser.set_defaults(command=harden)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder for weights, figures and picture")
+    add("--out", type=folder, required=True, help="folder for weights, figures and picture")
     add("--model", help="package.module:factory of your own model; default: the TF-tutorial CNN")
     add("--weights", type=Path, help="trained state_dict of --model (.pt or .safetensors)")
-    add("--data", type=Path, help="folder with MNIST IDX or CIFAR pickles; default: 5,000 digits")
+    add("--data", type=Path, help=DATA)
     add(
         "--train-epochs",
         type=int,
@@ -42,7 +44,10 @@ def add_arguments(commands: Any) -> None:
 
 
 def _projections(text: str) -> int | str:
-    return text if text == "exact" else int(text)
+    try:
+        return text if text == "exact" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, or 'exact'; got {text!r}") from None
 
 
 def harden(resume: bool, **options: Any) -> int:
@@ -51,6 +56,7 @@ def harden(resume: bool, **options: Any) -> int:
     from jacfast.training.table import table
 
     run = Harden(**options)
+    check_own(run.out, "checkpoint.pt")
     figures = training.harden(run, resume)
     print("\n" + table(figures))
     names = ["hardened.pt", "figures.json", "harden.png", "report.html"]

@@ -58,6 +58,10 @@ def loss(subject: Subject) -> Figure:
     return plots.contour_figure(_inputs(subject, "loss", DIRECTIONS))
 
 
+def loss_relief(subject: Subject) -> Figure:
+    return plots.relief_figure(_inputs(subject, "loss", ("random", "loss")))
+
+
 def decision_relief(subject: Subject) -> Figure:
     return plots.relief_figure(_inputs(subject, "decision", ("random", "margin")))
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jacfast.commands.arguments import add_classifier, classifier
 from jacfast.files import write_atomically
 
 NAMES = {
@@ -16,12 +17,15 @@ NAMES = {
     "jacobians": "gradients of the decision function as pictures",
     "line": "the decision function along FGSM's direction, with its tangents",
     "loss": "contours of the cross-entropy around an image, in four directions",
+    "loss-relief": "the cross-entropy in relief, random and adversarial",
     "perturbations": "images, their DeepFool images and the differences",
+    "perturbations-fgsm": "the same by FGSM at eps_ref of the last model",
     "roc": "ROC of the two worst classes, on DeepFool images of the first model",
     "spaces": "contours of the cross-entropy in parameter and in input space",
     "spaces-relief": "the same in relief",
     "spectra": "Jacobian entries and Hessian eigenvalues (by central differences)",
 }
+AROUND = ("cells", "decision", "hessians", "line", "loss", "spaces")  # an image; also in relief
 
 
 def add_arguments(commands: Any) -> None:
@@ -30,18 +34,18 @@ def add_arguments(commands: Any) -> None:
         "plot",
         help="draw a picture of a trained model, or of two to compare them",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="pictures:\n" + "\n".join(f"  {name:<16} {about}" for name, about in NAMES.items()),
+        epilog="pictures:\n" + "\n".join(f"  {name:<18} {about}" for name, about in NAMES.items()),
     )
     parser.set_defaults(command=plot)
     add = parser.add_argument
     add("name", choices=list(NAMES), metavar="NAME", help="the picture, see below")
-    add("--model", required=True, help="package.module:factory, e.g. jacfast.models:seck_c")
-    add("--weights", type=Path, required=True, help="its state_dict (.pt or .safetensors)")
+    add_classifier(add)
     add("--against", type=Path, help="a second state_dict of the same model, drawn beside it")
-    add("--data", type=Path, help="folder with MNIST IDX or CIFAR pickles; default: 5,000 digits")
     add("--out", type=Path, required=True, help="the PNG to write")
     add("--samples", type=int, default=200, help="test images to measure on (default: 200)")
-    add("--image", type=int, help="the test image of pictures of one; default: the first to fit")
+    add(
+        "--image", type=int, help=f"the test image of {', '.join(AROUND)}; default: the first known"
+    )
 
 
 def plot(
@@ -56,23 +60,24 @@ def plot(
 ) -> int:
     """Draw, and write the file."""
     from jacfast import data as datasets
-    from jacfast import models
     from jacfast.commands.pictures import PICTURES
     from jacfast.commands.subject import Subject
     from jacfast.plots import png
 
     if samples < 1:
         raise ValueError(f"--samples must be >= 1; got {samples}")
+    if image is not None and name.removesuffix("-relief") not in AROUND:
+        raise ValueError(f"--image must be left out: {name} is not of one image; got {image}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out must be in a folder that exists; got {out}")
     files = [weights] if against is None else [weights, against]
-    same = len({file.stem for file in files}) < len(files)
-    networks = {}
-    for file in files:
-        network = models.load_factory(model)
-        models.load_weights(network, file)
-        networks[str(file) if same else file.stem] = network.eval()
+    names = [file.stem for file in files]
+    if len({*names}) < len(names):
+        names = [f"{number}: {file}" for number, file in enumerate(files, start=1)]
     split = datasets.load(data)
+    networks = {
+        each: classifier(model, file, split) for each, file in zip(names, files, strict=True)
+    }
     subject = Subject(networks, split.test_x[:samples], split.test_y[:samples], image)
     write_atomically(png(PICTURES[name](subject)), out)
     print(f"{name} of {' and '.join(networks)} on {split.name}, {model}\nwritten: {out}")

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from jacfast.commands.arguments import add_device, folder
+
 PICTURED = 200  # test images that the pictures are of, as by `jacfast plot`
 
 
@@ -17,10 +19,10 @@ def add_arguments(commands: Any) -> None:
     parser.set_defaults(command=reproduce)
     add = parser.add_argument
     add("name", nargs="?", help="the table; without it they are listed")
-    add("--out", type=Path, help="folder of the run, to go on in after an interruption")
+    add("--out", type=folder, help="folder of the run, to go on in after an interruption")
     add("--data", type=Path, help="folder with the data set; with --quick 5,000 digits will do")
     add("--quick", action="store_true", help="less training, fewer images: minutes")
-    add("--device", default="cpu", help="cpu or cuda")
+    add_device(add)
 
 
 def reproduce(name: str | None, out: Path | None, data: Path | None, **options: Any) -> int:

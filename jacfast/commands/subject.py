@@ -23,20 +23,20 @@ class Subject:
         return {name: deepfool(model, x) for name, model in self.models.items()}
 
     def known(self) -> Tensor:
-        """Return the indices of the images that all models classify correctly."""
+        """Return the indices of the images that all models classify correctly: one at least."""
         labels = [predict(model, self.x).argmax(dim=1) for model in self.models.values()]
         right = torch.stack([label == self.y for label in labels]).all(dim=0)
+        if not bool(right.any()):
+            raise ValueError("no test image is classified correctly by every model")
         return right.nonzero().flatten()
 
     def one(self) -> tuple[Tensor, Tensor]:
         """Return the image [1, ...] and its label [1]."""
         known = self.known().tolist()
-        if self.image is None and not known:
-            raise ValueError("no test image is classified correctly by every model")
         i = known[0] if self.image is None else self.image
         if i not in known:
             raise ValueError(
                 f"--image must be below {len(self.x)} and one that every model classifies "
-                f"correctly, {known[0] if known else 'none'} for example; got {i}"
+                f"correctly, {known[0]} for example; got {i}"
             )
         return self.x[i : i + 1], self.y[i : i + 1]

@@ -1,5 +1,6 @@
 """The networks of the papers, and how a user's own model comes in."""
 
+from jacfast.models.fits import check_fits
 from jacfast.models.loading import load_factory, load_weights
 from jacfast.models.networks import (
     cifar100_cnn,
@@ -17,6 +18,7 @@ from jacfast.models.networks import (
 )
 
 __all__ = [
+    "check_fits",
     "cifar100_cnn",
     "cifar_cnn",
     "deep_defense_mlp",

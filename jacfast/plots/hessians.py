@@ -13,9 +13,7 @@ from jacfast.plots.style import ZERO, new_figure
 
 
 def hessian_figure(
-    hessians: dict[str, Tensor],
-    threshold: float = ZERO,
-    label: str = "|entry of the Hessian of S|, logit / (unit of x)²",
+    hessians: dict[str, Tensor], threshold: float = ZERO, step: float | None = None
 ) -> Figure:
     """Draw the magnitudes of the entries of Hessians, a panel per model, on one logarithmic scale.
 
@@ -26,7 +24,7 @@ def hessian_figure(
     Args:
         hessians: [D, D], by model: one of `decision_hessian`.
         threshold: below which an entry counts as zero, > 0, as for `spectra_figure`.
-        label: what the entries are.
+        step: of the central differences that they are by, if they are, in units of x.
 
     Raises:
         TypeError: threshold is no number. ValueError: there is no model, a Hessian is not [D, D],
@@ -58,7 +56,9 @@ def hessian_figure(
         axis.set_title(f"{name}: {words}", fontsize=10)
         axis.set_xlabel("entry of x")
     axes[0, 0].set_ylabel("entry of x")
-    bar = figure.colorbar(picture, ax=axes, label=label, shrink=0.9)
+    label = "|entry of the Hessian of S|, logit / (unit of x)²"
+    by = f"\n(by differences of ±{step:g})" if step else ""
+    bar = figure.colorbar(picture, ax=axes, label=label + by, shrink=0.9)
     bar.ax.set_yticks(norm.boundaries, [f"{edge:g}" for edge in norm.boundaries])
     return figure
 

@@ -80,6 +80,23 @@ def test_it_goes_on_where_it_stopped(tmp_path, problem, attacked):
     same(found, DeepFoolResult.cat([deepfool(model, batch) for batch, _ in whole]))
 
 
+def test_with_less_memory_it_goes_on(tmp_path, problem, attacked, monkeypatch):
+    model, x, y = problem
+    counting = stream.deepfool
+
+    def hungry(model, x, y=None, *, batch_size=None, **options):
+        if (batch_size or len(x)) > 2 and len(attacked) == 1:
+            raise torch.OutOfMemoryError
+        return counting(model, x, y, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(stream, "deepfool", hungry)
+    with pytest.raises(torch.OutOfMemoryError):
+        deepfool_to_disk(tmp_path, model, loader(x, y), batch_size=4)
+    found = deepfool_to_disk(tmp_path, model, loader(x, y), batch_size=2)
+    assert attacked == [4, 4, 2]
+    torch.testing.assert_close(found.r, deepfool(model, x).r)
+
+
 def test_batches_of_x_alone(tmp_path, problem):
     model, x, _ = problem
     same(
@@ -112,8 +129,8 @@ def test_another_attack_is_refused_and_nothing_changes(tmp_path, problem, change
         next(model.parameters()).data[0] += 1
     message = {
         "order": "batches must come in the same order",
-        "foreign": "out must be empty or of the same attack",
-    }.get(change, f"belongs to another attack: {change if change == 'model' else 'options'}")
+        "foreign": "out must be empty or of the same run",
+    }.get(change, f"belongs to another run: {change if change == 'model' else 'options'}")
     with pytest.raises(ValueError, match=message):
         deepfool_to_disk(out, model, loader(x.flip(0) if change == "order" else x, y), **options)
     assert files == {path: path.read_bytes() for path in out.iterdir()}
@@ -134,8 +151,14 @@ def test_command(tmp_path, capsys):
     assert "written: 2 files" in said
     about = json.loads((tmp_path / "out" / "attack.json").read_text())
     assert about["options"]["clip_steps"] is True
+    first = (tmp_path / "out" / "000000.safetensors").read_bytes()
+    (tmp_path / "out" / "000001.safetensors").unlink()
+    assert main([*command, "--chunk", "7"]) == 0
+    assert (tmp_path / "out" / "000001.safetensors").exists()
+    assert (tmp_path / "out" / "000000.safetensors").read_bytes() == first
+    capsys.readouterr()
     assert main([*command, "--labels"]) == 2
-    assert "belongs to another attack: labels was False" in capsys.readouterr().err
+    assert "belongs to another run: labels was False" in capsys.readouterr().err
     assert main([*command, "--samples", "0"]) == 2
     assert "--samples must be >= 1; got 0" in capsys.readouterr().err
 
@@ -145,7 +168,9 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jacfast.models.load_factory", interrupted)
-    command = ["attack", "deepfool", "--model", "a:b", "--weights", "w.pt", "--out", "there"]
+    command = ["attack", "deepfool", "--model", "a:b", "--weights", "w.pt", "--out", str(tmp_path)]
     assert main(command) == 130
-    said = capsys.readouterr().err
-    assert "interrupted; the same command goes on from there" in said
+    assert "interrupted; the same command starts anew" in capsys.readouterr().err
+    (tmp_path / "attack.json").touch()
+    assert main(command) == 130
+    assert f"interrupted; the same command goes on from {tmp_path}" in capsys.readouterr().err

@@ -1,7 +1,10 @@
 """jacfast attack with attacks other than deepfool: figures and the file."""
 
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -61,6 +64,29 @@ def test_options_are_checked(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_file_says_what_it_is_of(tmp_path):
+    model, x, y = problem()
+    path = tmp_path / "out" / "a.safetensors"
+    attack_to_file(path, "fgsm", model, x, y, 4, eps=0.1)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+    assert about.items() >= {"attack": "fgsm", "labels": False, "options": {"eps": 0.1}}.items()
+    before, other = path.read_bytes(), problem()[0]
+    other[1].weight.data[0, 0] += 1
+    for words, name, net, images, options in (
+        ("attack was 'fgsm' and is now 'bim'", "bim", model, x, {"eps": 0.1, "steps": 3}),
+        ("options was {'eps': 0.1} and is now", "fgsm", model, x, {"eps": 0.2}),
+        ("model was", "fgsm", other, x, {"eps": 0.1}),
+        ("x was", "fgsm", model, x.flip(0), {"eps": 0.1}),
+        ("labels was False and is now True", "fgsm", model, x, {"eps": 0.1, "labels": True}),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
+            attack_to_file(path, name, net, images, y, 4, **options)
+    assert path.read_bytes() == before
+    attack_to_file(path, "fgsm", model, x, y, 11, eps=0.1)
+    assert path.read_bytes() == before
+
+
 def test_command(tmp_path, capsys):
     from jacfast import data, models
 
@@ -90,4 +116,4 @@ def test_an_interrupted_command_says_that_it_starts_anew(capsys, monkeypatch):
     monkeypatch.setattr("jacfast.models.load_factory", interrupted)
     command = ["attack", "bim", "--model", "a:b", "--weights", "w.pt", "--out", "there"]
     assert main(command) == 130
-    assert "the same command starts anew in there" in capsys.readouterr().err
+    assert "the same command starts anew" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from matplotlib.image import imread
 
 from jacfast import cli, data, evaluation, fgsm, models, plots, reproduce
 from jacfast.attacks import jsma
-from jacfast.commands import pictures
-from jacfast.commands.plot import NAMES
+from jacfast.commands import attacked, pictures, planes
+from jacfast.commands.plot import AROUND, NAMES
 from jacfast.commands.subject import Subject
 from jacfast.training import fit
 
@@ -122,12 +122,12 @@ def test_the_hessian_is_by_differences_of_the_step_that_is_named(monkeypatch):
     pictures.hessians(Subject({"m": quartic}, x, y, None))
     want = (12 * x[1].flatten() ** 2 + 4 * 0.05**2).diag()
     torch.testing.assert_close(seen["args"][0]["m"], want)
-    assert "±0.05" in seen["label"]
+    assert seen["step"] == 0.05
 
 
 def test_jsma_changes_one_pixel_80_times_as_in_the_table(subject, monkeypatch):
     seen = given(monkeypatch, "accuracy_figure")
-    pictures.accuracy_jsma(subject)
+    attacked.accuracy_jsma(subject)
     epsilons, curves = seen["args"]
     path = pathlib.Path(reproduce.__file__).parent / "tables" / "jg-table3.toml"
     (table,) = (c for c in tomllib.loads(path.read_text())["curves"] if c["attack"] == "jsma")
@@ -139,6 +139,68 @@ def test_jsma_changes_one_pixel_80_times_as_in_the_table(subject, monkeypatch):
     assert curves["plain"][0] == evaluation.accuracy(model, subject.x, subject.y)
     assert curves["plain"][-1] < curves["plain"][0]
     assert seen["attack"] == "JSMA"
+
+
+def test_the_images_of_fgsm_are_those_of_eps_ref_of_the_last_model(subject, monkeypatch):
+    seen = given(monkeypatch, "perturbation_figure")
+    attacked.perturbations_fgsm(subject)
+    x, y, results = seen["args"]
+    eps = evaluation.reference_epsilon(subject.models["plain"], x, y)
+    for name, model in subject.models.items():
+        found, moved = results[name], fgsm(model, x, y, eps=eps)
+        assert torch.equal(found.adversarial, moved)
+        torch.testing.assert_close(x + found.r, moved)
+        torch.testing.assert_close(found.norm, torch.linalg.vector_norm(moved - x, dim=(1, 2, 3)))
+        with torch.no_grad():
+            assert torch.equal(found.before, model(x).argmax(dim=1))
+            assert torch.equal(found.success, model(moved).argmax(dim=1) != found.before)
+    assert results["plain"].success.any()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-9])
+def test_without_eps_ref_accuracy_is_that_of_the_whole_box(subject, factor, monkeypatch):
+    """All logits alike: half of the images are wrong at once; one far above: they never are."""
+    last = subject.models["plain"][-1]
+    last.weight.data *= factor
+    last.bias.data *= factor
+    if factor:
+        subject = Subject(subject.models, subject.x[:3], torch.full((3,), 4), None)
+        last.bias.data[4] = 1.0
+    seen = given(monkeypatch, "accuracy_figure")
+    attacked.accuracy(subject)
+    epsilons, curves, reference = seen["args"]
+    assert reference is None
+    assert epsilons[0] == 0
+    assert epsilons[-1] == 1
+    assert (curves["plain"][0] > 0.5) == (curves["plain"][-1] > 0.5) == bool(factor)
+    with pytest.raises(ValueError, match="perturbations-fgsm needs eps_ref: the last model must"):
+        attacked.perturbations_fgsm(subject)
+
+
+def test_reliefs_of_the_loss_are_of_a_random_and_its_own_direction(subject, monkeypatch):
+    seen = given(monkeypatch, "relief_figure")
+    planes.loss_relief(subject)
+    (grid,) = seen["args"]
+    x, y = subject.one()
+    assert list(grid) == ["other", "plain"]
+    for name, model in subject.models.items():
+        assert list(grid[name]) == ["random", "CE, true label"]
+        surface = grid[name]["CE, true label"]
+        assert surface.of == "loss"
+        g = evaluation.input_direction(model, x, y, "loss")
+        with torch.no_grad():
+            end = torch.nn.functional.cross_entropy(model(x + float(surface.steps[-1]) * g), y)
+        torch.testing.assert_close(surface.values[-1, 20], end.double(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_image_is_taken_or_refused(folder, name, capsys):
+    assert run(folder, name, "--image", "-5") == 2
+    said = capsys.readouterr().err
+    if name.removesuffix("-relief") in AROUND:
+        assert "--image must be below 50 and one that every model classifies correctly" in said
+    else:
+        assert f"--image must be left out: {name} is not of one image; got -5" in said
 
 
 def test_unknown_names_list_the_known_ones(capsys):
@@ -177,4 +239,20 @@ def test_names_of_equal_files_are_told_apart(folder, capsys):
     again.mkdir()
     (again / "plain.pt").write_bytes((folder / "plain.pt").read_bytes())
     assert run(folder, "cells", "--against", str(again / "plain.pt")) == 0
-    assert f"{folder / 'plain.pt'} and {again / 'plain.pt'}" in capsys.readouterr().out
+    assert f"1: {folder / 'plain.pt'} and 2: {again / 'plain.pt'}" in capsys.readouterr().out
+    assert run(folder, "cells", "--against", str(folder / "plain.pt")) == 0
+    assert f"1: {folder / 'plain.pt'} and 2: {folder / 'plain.pt'}" in capsys.readouterr().out
+
+
+def test_one_class_has_no_roc(folder, capsys):
+    assert run(folder, "roc", "--samples", "1") == 2
+    assert "--samples must take in two classes; the first 1 images" in capsys.readouterr().err
+
+
+def test_a_model_for_other_images(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(models, "odd", lambda: models.mlp(100, 10), raising=False)
+    torch.save(models.mlp(100, 10).state_dict(), tmp_path / "w.pt")
+    arguments = ["--model", "jacfast.models:odd", "--weights", str(tmp_path / "w.pt"), "--out"]
+    for command in (["plot", "cells"], ["attack", "fgsm", "--eps", "0.1"]):
+        assert cli.main([*command, *arguments, str(tmp_path / "out")]) == 2
+        assert "model must accept images of shape [1, 28, 28]; got" in capsys.readouterr().err

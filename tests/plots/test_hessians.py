@@ -19,7 +19,7 @@ def panels(figure):
 
 
 def test_entries_are_drawn_on_one_scale():
-    figure = hessian_figure({"natural": LARGE, "robust": SMALL}, threshold=0.01, label="entry")
+    figure = hessian_figure({"natural": LARGE, "robust": SMALL}, threshold=0.01, step=0.05)
     one, two = panels(figure)
     np.testing.assert_allclose(two.images[0].get_array(), SMALL.abs())
     assert one.images[0].norm is two.images[0].norm
@@ -34,12 +34,14 @@ def test_entries_are_drawn_on_one_scale():
     assert shade(one, 9.0) == shade(two, 1.1) != shade(two, 0.9)
     labels = [text.get_text() for text in figure.axes[-1].get_yticklabels()]
     assert labels == ["0.01", "0.1", "1", "10", "100", "1000"]
-    assert figure.axes[-1].get_ylabel() == "entry"
+    assert figure.axes[-1].get_ylabel().endswith("(unit of x)²\n(by differences of ±0.05)")
     png(figure)
 
 
 def test_norm_and_share_are_of_all_entries():
-    (axis,) = panels(hessian_figure({"m": SMALL}, threshold=0.01))
+    figure = hessian_figure({"m": SMALL}, threshold=0.01)
+    assert figure.axes[-1].get_ylabel().endswith("(unit of x)²")
+    (axis,) = panels(figure)
     assert axis.get_title() == "m: Frobenius norm 2\n25.0% below 0.01"  # sqrt(4.005)
     (axis,) = panels(hessian_figure({"m": torch.full((3, 3), 2e-3)}))
     assert axis.get_title() == "m: Frobenius norm 0.006\n0.0% below 0.001"

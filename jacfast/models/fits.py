@@ -1,0 +1,30 @@
+"""Whether a model and a data set belong together."""
+
+import torch
+from torch import nn
+
+from jacfast.data.split import Split
+from jacfast.quiet import in_eval_mode
+
+
+def check_fits(model: nn.Module, split: Split) -> int:
+    """Try `model`, in eval mode, on one test image of `split`; return K, the number of its outputs.
+
+    Raises:
+        ValueError: it cannot take such images, or does not return [N, K] logits with K at least the
+            number of classes.
+    """
+    x = split.test_x[:1].clone()  # the model may work in place
+    with in_eval_mode(model.modules()), torch.no_grad():
+        try:
+            shape = list(model(x).shape)
+        except Exception as error:  # whatever the user's module does
+            raise ValueError(
+                f"model must accept images of shape {list(x.shape[1:])}; got {type(error).__name__}"
+                f": {error}"
+            ) from error
+    if len(shape) != 2 or shape[1] < split.classes:
+        raise ValueError(
+            f"model must return [N, K] logits with K >= {split.classes} classes; got {shape}"
+        )
+    return shape[1]
