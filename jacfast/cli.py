@@ -14,7 +14,7 @@ STATE = {"deepfool": "attack.json", "harden": "checkpoint.pt", "reproduce": "run
 LESS = {
     "attack": "a smaller --batch-size",
     "deepfool": "a smaller --chunk",
-    "harden": "a smaller --batch-size, in another folder",
+    "harden": "a smaller --chunk",
     "plot": "fewer --samples",
 }
 

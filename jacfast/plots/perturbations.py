@@ -24,15 +24,15 @@ def perturbation_figure(
 
     Args:
         x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
-        results: `deepfool` of each model at x, by its name.
-        rows: how many images at most: those that all models classify correctly and DeepFool fooled
-            in all, one of each class first.
+        results: `deepfool`, or what another attack found, of each model at x, by its name.
+        rows: how many images at most: those that all models classify correctly and the attack
+            fooled in all, one of each class first.
 
     Raises:
         TypeError: rows is not an integer, x not floating point, or y not int64. ValueError: there
             is no result, one is not of x, rows < 1, y is not [N], or x does not hold images.
 
-    Source: Lim, figures 2 and 3; Deng, Zhang & Zhao, figures 3.1, 3.2.
+    Source: Lim, figures 2 and 3; Deng, Zhang & Zhao, figures 3.1 to 3.3.
     """
     if not results:
         raise ValueError("results must hold one model at least; got none")

@@ -120,19 +120,9 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
     else:
         model = models.load_factory(run.model)
         models.load_weights(model, run.weights)
-    with torch.no_grad():
-        try:
-            shape = copy.deepcopy(model).eval()(split.test_x[:1].clone()).shape
-        except RuntimeError as error:
-            raise ValueError(
-                f"model must accept images of shape {list(split.test_x.shape[1:])}; got: {error}"
-            ) from error
-    if len(shape) != 2 or shape[1] < split.classes:
-        raise ValueError(
-            f"model must return [N, K] logits with K >= {split.classes} classes; got {list(shape)}"
-        )
-    if run.n != "exact" and not 1 <= int(run.n) <= shape[1]:
-        raise ValueError(f"n must be in 1 .. K = {shape[1]}, or 'exact'; got {run.n}")
+    outputs = models.check_fits(model, split)
+    if run.n != "exact" and not 1 <= int(run.n) <= outputs:
+        raise ValueError(f"n must be in 1 .. K = {outputs}, or 'exact'; got {run.n}")
     return model
 
 
@@ -144,7 +134,7 @@ def _phase(run: Harden, model: nn.Module, split: data.Split, resume: bool, name:
     def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
         if name == "train":
             return F.cross_entropy(model(xb), yb)
-        logits, penalty = forward_with_penalty(model, xb, penalty=Frobenius(run.n))
+        logits, penalty = forward_with_penalty(model, xb, penalty=Frobenius(run.n), chunk=run.chunk)
         return F.cross_entropy(logits, yb) + run.lam * penalty
 
     try:
