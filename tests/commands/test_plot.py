@@ -203,6 +203,15 @@ def test_the_image_is_taken_or_refused(folder, name, capsys):
         assert f"--image must be left out: {name} is not of one image; got -5" in said
 
 
+@pytest.mark.parametrize("name", sorted(NAMES.keys() - {f"{kind}-relief" for kind in AROUND}))
+def test_the_pictures_of_one_image_are_those_named(subject, name, monkeypatch):
+    monkeypatch.setattr(pictures, "SPECTRA", 1)
+    asked, one = [], Subject.one
+    monkeypatch.setattr(Subject, "one", lambda self: asked.append(self) or one(self))
+    pictures.PICTURES[name](subject)
+    assert bool(asked) == (name in AROUND)
+
+
 def test_unknown_names_list_the_known_ones(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["plot", "landscape", "--model", "m", "--weights", "w", "--out", "o"])
