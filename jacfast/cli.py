@@ -10,7 +10,11 @@ from jacfast.commands import attack, harden, plot, reproduce
 from jacfast.version import __version__
 
 # By command, where what was finished is noted, and what needs less memory.
-STATE = {"deepfool": "attack.json", "harden": "checkpoint.pt", "reproduce": "run.json"}
+STATE = {
+    "deepfool": ("attack.json",),
+    "harden": ("training.pt", "checkpoint.pt"),
+    "reproduce": ("run.json",),
+}
 LESS = {
     "attack": "a smaller --batch-size",
     "deepfool": "a smaller --chunk",
@@ -46,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _again(kind: str, out: Path | None) -> str:
     """Say what the same command would do: it looks at what is there."""
-    if out is None or kind not in STATE or not (out / STATE[kind]).exists():
+    if out is None or not any((out / file).exists() for file in STATE.get(kind, ())):
         return "the same command starts anew"
     return f"the same command{' with --resume' if kind == 'harden' else ''} goes on from {out}"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def claim(out: Path, note: str, about: dict[str, Any]) -> None:
         for name in sorted({*then, *about}):
             if then.get(name) != about.get(name):
                 raise ValueError(
-                    f"out {out} belongs to another run: {name} was {then.get(name)!r} and is now "
-                    f"{about.get(name)!r}; use the same arguments, or another folder"
+                    f"out {out} belongs to another run: {name} was {reprlib.repr(then.get(name))} "
+                    f"and is now {reprlib.repr(about.get(name))}; use the same arguments, or "
+                    "another folder"
                 )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(json.dumps(about, indent=2).encode(), file)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from jacfast.commands.arguments import DATA, folder
-from jacfast.files import check_own
 from jacfast.training.options import Harden
 
 
@@ -57,7 +56,6 @@ def harden(resume: bool, **options: Any) -> int:
     from jacfast.training.table import table
 
     run = Harden(**options)
-    check_own(run.out, "checkpoint.pt")
     figures = training.harden(run, resume)
     print("\n" + table(figures))
     names = ["hardened.pt", "figures.json", "harden.png", "report.html"]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jacfast import data, models
-from jacfast.files import write_atomically
+from jacfast.files import claim, write_atomically
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Row, Table, Training, load
 from jacfast.reproduce.measures import Subject, find, measure
@@ -57,31 +57,13 @@ def reproduce(
     about = dataclasses.asdict(table)
     counts = {name: value for name, value in about.items() if name not in WORDS}
     split = _on(split, table.train_samples, device)
-    _claim(out / "run.json", {"table": counts} | read)
+    claim(out, "run.json", counts | read | {"data": split.name})
     runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
     figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
     rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
     result = {"table": about} | read | {"rows": rows, "threads": torch.get_num_threads()}
     write_atomically(json.dumps(result, indent=2).encode(), out / "result.json")
     return result
-
-
-def _claim(path: Path, about: dict[str, Any]) -> None:
-    """Note what the folder is for, or refuse it if it is for something else."""
-    folder, text = path.parent, json.dumps(about, indent=2)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"out must be a folder; {folder} is a file")
-    if path.exists() and path.read_text() != text:
-        raise ValueError(
-            f"out must be a folder of the same run, or a new one; {path} is of another table, "
-            "data set, device or configuration"
-        )
-    if not path.exists() and folder.exists() and any(folder.iterdir()):
-        raise ValueError(
-            f"out must be a folder of the same run, or a new one; {folder} holds other files"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(text.encode(), path)
 
 
 def _on(split: data.Split, train_samples: int | None, device: str) -> data.Split:
@@ -158,7 +140,10 @@ class Run:
 
     def _train(self, model: nn.Module, training: Training, save: Path, name: str) -> None:
         x, y = self.split.train_x, self.split.train_y
-        config = {"training": json.dumps(dataclasses.asdict(training)), "seed": self.seed}
+        config: checkpoint.Config = {
+            "training": json.dumps(dataclasses.asdict(training)),
+            "seed": self.seed,
+        }
         done = save.exists() and checkpoint.read(save, config)["epoch"] == training.epochs
         if training.once and not done:
             x = parts.attacked(training, model, x, y)

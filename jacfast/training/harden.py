@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import data, models
-from jacfast.files import write_atomically
+from jacfast.files import check_own, write_atomically
 from jacfast.penalties import Frobenius
 from jacfast.plots import hardening_figure, png
 from jacfast.step import forward_with_penalty
@@ -107,6 +107,8 @@ def _prepare(run: Harden, resume: bool) -> None:
         )
     if resume and not begun:
         raise FileNotFoundError(f"{run.out} has no checkpoint: there is no run to resume")
+    if not begun:
+        check_own(run.out, PHASES["harden"])
     for phase, save in begun.items():
         checkpoint.read(save, run.options(), {"name": phase})
 
