@@ -64,6 +64,7 @@ CLASSIFIER = ["--model", "a:b", "--weights", "w.pt", "--out"]
         (["attack", "deepfool", *CLASSIFIER], "attack.json", "--chunk", "command goes on from"),
         (["attack", "fgsm", *CLASSIFIER], None, "--batch-size", "command starts anew"),
         (["harden", "--out"], "checkpoint.pt", "--chunk", "with --resume goes on from"),
+        (["harden", "--out"], "training.pt", "--chunk", "with --resume goes on from"),
         (["plot", "cells", *CLASSIFIER], None, "--samples", "command starts anew"),
         (["reproduce", "deep-defense", "--out"], "run.json", None, "command goes on from"),
     ],

@@ -92,6 +92,8 @@ def _prepare(run: Harden, resume: bool) -> None:
     for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
         if getattr(run, name) < 1:
             raise ValueError(f"{name} must be >= 1; got {getattr(run, name)}")
+    if run.chunk is not None and run.chunk < 1:
+        raise ValueError(f"chunk must be >= 1; got {run.chunk}")
     for name in ("lam", "lr"):
         if not 0 <= getattr(run, name) < float("inf"):
             raise ValueError(f"{name} must be finite and >= 0; got {getattr(run, name)}")

@@ -90,6 +90,38 @@ def test_interrupted_in_either_phase(tmp_path, monkeypatch, stop_at):
         assert all(torch.equal(got[key], want[key]) for key in want)
 
 
+@pytest.mark.usefixtures("small")
+def test_a_chunk_changes_roundings_alone_and_may_change_on_the_way(tmp_path):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    options = {"data": tmp_path / "data", "train_epochs": 2, "batch_size": 20}
+    whole = Harden(tmp_path / "whole", epochs=4, **options)
+    harden(whole)
+    parted = Harden(tmp_path / "parted", epochs=4, chunk=7, **options)
+    harden(parted)
+    got, want = (torch.load(run.out / "hardened.pt", weights_only=True) for run in (parted, whole))
+    assert not all(torch.equal(got[key], want[key]) for key in want)
+    for key in want:
+        torch.testing.assert_close(got[key], want[key], rtol=1e-3, atol=1e-5)
+    (parted.out / "hardened.pt").unlink()
+    harden(dataclasses.replace(parted, chunk=3), resume=True)
+    assert (parted.out / "hardened.pt").exists()
+    with pytest.raises(ValueError, match="chunk must be >= 1; got 0"):
+        harden(dataclasses.replace(whole, out=tmp_path / "none", chunk=0))
+
+
+@pytest.mark.usefixtures("small")
+def test_other_weights_of_the_same_name_are_refused(tmp_path):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    weights = tmp_path / "w.pt"
+    torch.save(models.fc500().state_dict(), weights)
+    options = {"data": tmp_path / "data", "epochs": 1, "batch_size": 20}
+    run = Harden(tmp_path / "out", model="jacfast.models:fc500", weights=weights, **options)
+    harden(run)
+    torch.save(models.fc500().state_dict(), weights)
+    with pytest.raises(ValueError, match=r"weights was 'w\.pt, SHA-256 .* and is now 'w\.pt, SHA"):
+        harden(run, resume=True)
+
+
 def test_the_table_of_the_command(job):
     done = run(job, *harden_arguments("out"))
     assert done.returncode == 0, done.stderr
