@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from jacfast.commands import attack, harden, plot, reproduce
+from jacfast.memory import ran_out
 from jacfast.version import __version__
 
 # By command, where what was finished is noted, and what needs less memory.
@@ -34,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\njacfast: interrupted; {_again(kind, options.get('out'))}", file=sys.stderr)
         return 130
     except (RuntimeError, MemoryError) as error:
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not known and "allocate memory" not in str(error):
+        if not ran_out(error):
             raise
         less = [LESS[kind]] if kind in LESS else []
         less += ["--device cpu"] if options.get("device", "cpu") != "cpu" else []

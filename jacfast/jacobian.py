@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jacfast.lean import lean
+from jacfast.memory import advise
 from jacfast.quiet import Model, check_input, logits_of, quiet
 from jacfast.vjp import pull_back
 
@@ -33,7 +34,8 @@ def jacobian(
     check_input(x)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be >= 1; got {chunk}")
-    with quiet(model), lean(model), torch.enable_grad():
+    less = advise(f"less memory is needed with a smaller chunk of rows; it was {chunk or 'all'}")
+    with less, quiet(model), lean(model), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         logits = logits_of(model, x)
         wanted = list(range(logits.shape[1]) if classes is None else classes)

@@ -10,6 +10,7 @@ from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
 from jacfast.lean import lean
+from jacfast.memory import advise
 from jacfast.quiet import Model, check_input, check_labels, quiet
 
 
@@ -118,7 +119,8 @@ def deepfool(
     step = batch_size or len(x)
     starts = tqdm(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
     search = Search(model, options)
-    with quiet(model), lean(model):
+    less = f"less memory is needed with a smaller batch_size; it was {step} of {len(x)} samples"
+    with advise(less), quiet(model), lean(model):
         parts = []
         for start in starts:
             part = slice(start, start + step)

@@ -5,6 +5,7 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
+from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
@@ -90,12 +91,13 @@ def _forward_with_penalty(
     frozen = with_batch_statistics(model) if batch_norm == "frozen" else []
     chunk = chunk or _chunk(model, x, batch_norm)
     run = Run(model, penalty, layer, chunk, batch_norm == "coupled", generator)
+    less = advise(f"less memory is needed with a smaller chunk; it was {chunk} of {len(x)} samples")
     if at is None and precision is None and not frozen:
-        with eager():
+        with eager(), less:
             logits, value = run(x, y, whole=True)
     else:
         logits = model(x)
-        with eager(), in_eval_mode(frozen), _in(precision, x.device.type):
+        with eager(), less, in_eval_mode(frozen), _in(precision, x.device.type):
             _, value = run(x if at is None else at, y, whole=False)
     return logits, value if penalty.every == 1 else penalty.every * value
 
