@@ -1,7 +1,5 @@
 """Images, what an attack made of them, and the change."""
 
-import textwrap
-
 import torch
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from jacfast.attacks import DeepFoolResult
 from jacfast.attacks.checks import count
 from jacfast.evaluation.rho import check_attacked
-from jacfast.plots.style import image, new_figure, tag
+from jacfast.plots.style import image, new_figure, tag, wrapped
 from jacfast.quiet import check_labels
 
 
@@ -69,7 +67,7 @@ def draw_perturbations(
     """Draw one row per image into a figure."""
     names, found = list(results), list(results.values())
     letters = 60 // (1 + 2 * len(names))  # that stand over a column
-    short = [textwrap.fill(name, letters, break_long_words=False) for name in names]
+    short = [wrapped(name, letters) for name in names]
     titles = ["original", *(f"perturbed\n{name}" for name in short)]
     titles += [f"difference\n{name}" for name in short]
     axes = figure.subplots(max(len(shown), 1), len(titles), squeeze=False)

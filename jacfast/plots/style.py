@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import textwrap
 from collections.abc import Iterable, Iterator
 
 from matplotlib.axes import Axes
@@ -69,3 +70,8 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     """Put the legend of `axis` under everything, where it covers no data."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+
+
+def wrapped(name: str, letters: int) -> str:
+    """Break a name between words into lines of so many letters, to stand over a panel."""
+    return textwrap.fill(name, letters, break_long_words=False)

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from jacfast.evaluation import line
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.scales import Grid, Kind, Scale, kind, scales
-from jacfast.plots.style import new_figure
+from jacfast.plots.style import new_figure, wrapped
 
 LABELS = {"loss": "cross-entropy", "decision": "S = z_y - max z_k (0: boundary)"}
 COLOURMAPS = {"loss": "cividis_r", "decision": "RdBu"}
@@ -39,7 +39,7 @@ def contour_figure(grid: Grid) -> Figure:
     for axis_row, (row, surfaces) in zip(axes, grid.items(), strict=True):
         for axis, (column, surface) in zip(axis_row, surfaces.items(), strict=True):
             picture = _contours(axis, surface, shared[kind(surface)])
-            axis.set_title(f"{row}\n{column}", fontsize=10)
+            axis.set_title(f"{wrapped(row, 88 // columns)}\n{column}", fontsize=10)
             drawn.setdefault(kind(surface), (picture, []))[1].append(axis)
             axis.set_xlabel(f"a, {UNITS[surface.space]}", fontsize=9)
         axis_row[0].set_ylabel("b")
@@ -63,7 +63,7 @@ def relief_figure(grid: Grid) -> Figure:
         for j, (column, surface) in enumerate(surfaces.items()):
             axis = figure.add_subplot(rows, columns, i * columns + j + 1, projection="3d")
             picture = _relief(axis, surface, shared[kind(surface)])
-            axis.set_title(f"{row}\n{column}", fontsize=10)
+            axis.set_title(f"{wrapped(row, 88 // columns)}\n{column}", fontsize=10)
             drawn.setdefault(kind(surface), (picture, []))[1].append(axis)
     _bars(figure, drawn)
     return figure

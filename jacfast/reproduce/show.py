@@ -43,8 +43,10 @@ def heading(column: str) -> str:
     name, size = column.split(" ", 1)
     if name in NUMBERED:
         return NUMBERED[name].format(size)
-    size = {"own": "of its eps"}.get(size, size.replace(" ref", " eps_ref"))
-    return f"{ATTACKS[name]} {size}, %"
+    if size == "own":
+        return f"{ATTACKS[name]} of its eps, %"
+    eps, *ref = size.split()
+    return f"{ATTACKS[name]} {float(eps):.3g}{' eps_ref' if ref else ''}, %"
 
 
 def lines(result: dict[str, Any]) -> list[list[str]]:

@@ -1,5 +1,7 @@
 """Surfaces and cells: what is drawn is what was measured."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,17 @@ def test_contours_share_one_scale_and_show_the_boundary():
         np.testing.assert_allclose(across[:, 0], place, atol=1e-12)  # a is the horizontal axis
     assert "1.50" in [text.get_text() for text in one.texts]
     assert one.get_xlabel() == "a, units of x (L2)"
+
+
+@pytest.mark.parametrize("draw", [contour_figure, relief_figure])
+def test_long_names_stay_over_their_panels(draw):
+    columns = ["random", "CE, true label", "CE, least likely", "margin loss"]
+    figure = draw({"gradient of the decision function": {column: surface() for column in columns}})
+    figure.canvas.draw()
+    boxes = sorted((axis.title.get_window_extent() for axis in panels(figure)), key=lambda b: b.x0)
+    assert len(boxes) == 4
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert boxes[-1].x1 <= figure.bbox.x1
 
 
 def test_parameter_space_has_its_own_scale_and_no_arrow():

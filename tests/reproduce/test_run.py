@@ -273,6 +273,19 @@ def test_the_order_of_the_methods():
     assert said.endswith("by rho_adv: as in the paper; within one standard deviation: a and b")
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("fgsm 0.011765", "FGSM 0.0118, %"),
+        ("bim 0.5 ref", "BIM 0.5 eps_ref, %"),
+        ("margin own", "C&W of its eps, %"),
+        ("auc 3", "AUC of class 3"),
+    ],
+)
+def test_headings(column, words):
+    assert show.heading(column) == words
+
+
 def test_the_order_in_the_other_columns():
     result = result_of(a=(1, 5), b=(2, 6), c=(2, 7))
     result["table"]["columns"] += ["accuracy", "fgsm 0.1"]
