@@ -118,7 +118,7 @@ class Run:
         row = self.table.rows[i]
         self.folder.mkdir(exist_ok=True)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)
             model = models.load_factory(self.table.model).to(self.device)
         if self.table.base is not None and not row.fresh:
             self._train(model, self.table.base, self.folder / "base.pt", "base")

@@ -119,7 +119,7 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
     """Build the model, and try it on one image."""
     if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.seed)
+            torch.default_generator.manual_seed(run.seed)
             model: nn.Module = models.tf_tutorial_cnn()
     else:
         model = models.load_factory(run.model)
