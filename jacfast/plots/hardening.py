@@ -16,7 +16,7 @@ def hardening_figure(
     """Draw what DeepFool needs to fool a classifier before and after hardening.
 
     Left, one image per row: the original, the perturbed images, and the perturbations r on one
-    colour scale, with ||r||_2 / ||x||_2 on each. Right: the distribution of ||r||_2 / ||x||_2
+    colour scale, with ||r||_p / ||x||_p on each. Right: the distribution of ||r||_p / ||x||_p
     over all images.
 
     Args:
@@ -37,7 +37,9 @@ def hardening_figure(
     figure = Figure(figsize=(13, height), dpi=110, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))  # type: ignore[misc]
     draw_perturbations(left, x, shown, results)
-    _distribution(right.subplots(), {name: ratios(found, x) for name, found in results.items()})
+    axis = right.subplots()
+    _distribution(axis, {name: ratios(found, x) for name, found in results.items()})
+    axis.set_xlabel(f"||r|| / ||x|| in the {before.p:g}-norm, DeepFool (last bar: all beyond)")
     return figure
 
 
@@ -54,7 +56,6 @@ def _distribution(axis: Axes, shares: dict[str, Tensor]) -> None:
             label=f"{name}: mean (rho_adv) {mean:.3f}",
         )
         axis.axvline(mean, color=colour, linewidth=1.5)
-    axis.set_xlabel("||r||₂ / ||x||₂ of DeepFool (last bar: all beyond)")
     axis.set_ylabel("images")
     axis.legend(frameon=False)
     open_frame(axis)

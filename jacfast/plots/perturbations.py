@@ -16,9 +16,9 @@ def perturbation_figure(
 ) -> Figure:
     """Draw images, their perturbed versions for one or more models, and the differences.
 
-    One image per row. On each difference stands ``||r||_2 / ||x||_2``, and for the second model on
-    how many times that of the first it is; differences share one colour scale, and are means over
-    the channels.
+    One image per row. On each difference stands ``||r||_p / ||x||_p``, with the p of the results,
+    and for the second model on how many times that of the first it is; differences share one colour
+    scale, and are means over the channels.
 
     Args:
         x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
@@ -28,7 +28,8 @@ def perturbation_figure(
 
     Raises:
         TypeError: rows is not an integer, x not floating point, or y not int64. ValueError: there
-            is no result, one is not of x, rows < 1, y is not [N], or x does not hold images.
+            is no result, one is not of x, or two are in different norms; rows < 1, y is not [N], or
+            x does not hold images.
 
     Source: Lim, figures 2 and 3; Deng, Zhang & Zhao, figures 3.1 to 3.3.
     """
@@ -66,6 +67,9 @@ def draw_perturbations(
 ) -> None:
     """Draw one row per image into a figure."""
     names, found = list(results), list(results.values())
+    norms = [result.p for result in found]
+    if len(set(norms)) > 1:
+        raise ValueError(f"results must all be in one norm p; got {norms}")
     letters = 60 // (1 + 2 * len(names))  # that stand over a column
     short = [wrapped(name, letters) for name in names]
     titles = ["original", *(f"perturbed\n{name}" for name in short)]

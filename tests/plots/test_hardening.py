@@ -36,3 +36,13 @@ def test_nothing_classified_correctly_is_said():
     said = figure.subfigs[0].get_suptitle()
     assert said == "no image is classified correctly and fooled by every model"
     assert imread(io.BytesIO(png(figure))).shape[1] == 1430
+
+
+def test_the_norm_is_named():
+    x, (before, _) = results(1)
+    most = deepfool(models.mlp(64, 16, 4).eval(), x, p=float("inf"))
+    figure = hardening_figure(x, before.before, most, most)
+    said = figure.subfigs[1].axes[0].get_xlabel()
+    assert said == "||r|| / ||x|| in the inf-norm, DeepFool (last bar: all beyond)"
+    with pytest.raises(ValueError, match=r"results must all be in one norm p; got \[2.0, inf\]"):
+        hardening_figure(x, before.before, before, most)
