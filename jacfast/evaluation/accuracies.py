@@ -63,7 +63,7 @@ def accuracy_curve(
 
     Source: Jakubovitz & Giryes 2018, figures 1, 2, 4; Deng, Zhang & Zhao, figure 3.5.
     """
-    sizes = [float(eps) for eps in epsilons]
+    sizes = [eps.item() if isinstance(eps, Tensor) else eps for eps in epsilons]
     if not sizes:
         raise ValueError("epsilons must hold one size at least; got none")
     for eps in sizes:

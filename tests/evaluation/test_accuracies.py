@@ -122,6 +122,11 @@ def test_the_model_is_left_as_it_was():
             "epsilons must be finite and >= 0; got -1",
         ),
         (lambda m: accuracy_curve(m, X, Y, fgsm, []), ValueError, "epsilons must hold one size"),
+        (
+            lambda m: accuracy_curve(m, X, Y, fgsm, "0.1"),
+            TypeError,
+            "epsilons must be a number; got str",
+        ),
         (lambda m: reference_epsilon(m, X, Y, share=1.5), ValueError, r"share must be in \(0, 1\]"),
         (lambda m: reference_epsilon(m, X, Y, share=0), ValueError, "share must be finite and > 0"),
         (
