@@ -202,14 +202,14 @@ FAULTS = [
         "max_pool.cuh",
         "above / pool.stride_height + 1",
         "above / pool.stride_height + 2",
-        "max_pool",
+        "max_pool_gradients",
     ),
     Fault(
         "max_pool_gather: dead windows take an entry",
         "max_pool.cuh",
         "place < pool.kernel_height * width",
         "place <= DEAD",
-        "max_pool",
+        "max_pool_gradients",
     ),
 ]
 
