@@ -116,7 +116,7 @@ def _prepare(run: Harden, resume: bool) -> None:
 
 
 def _model(run: Harden, split: data.Split) -> nn.Module:
-    """Build the model, and try it on one image."""
+    """Build the model, in eval mode, and try it on one image."""
     if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(run.seed)
@@ -127,12 +127,11 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
     outputs = models.check_fits(model, split)
     if run.n != "exact" and not 1 <= int(run.n) <= outputs:
         raise ValueError(f"n must be in 1 .. K = {outputs}, or 'exact'; got {run.n}")
-    return model
+    return model.eval()
 
 
 def _phase(run: Harden, model: nn.Module, split: data.Split, resume: bool, name: str) -> None:
     """Train ("train": CE) or harden ("harden": CE + penalty), or take over what is done of it."""
-    modes = {module: module.training for module in model.modules()}
     model.train(name == "train")
 
     def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
@@ -141,24 +140,21 @@ def _phase(run: Harden, model: nn.Module, split: data.Split, resume: bool, name:
         logits, penalty = forward_with_penalty(model, xb, penalty=Frobenius(run.n), chunk=run.chunk)
         return F.cross_entropy(logits, yb) + run.lam * penalty
 
-    try:
-        fit(
-            model,
-            split.train_x,
-            split.train_y,
-            epochs=run.train_epochs if name == "train" else run.epochs,
-            batch_size=run.batch_size,
-            lr=run.lr,
-            loss=loss,
-            seed=run.seed,
-            save=run.out / PHASES[name],
-            config=run.options(),
-            resume=resume,
-            name=name,
-        )
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    fit(
+        model,
+        split.train_x,
+        split.train_y,
+        epochs=run.train_epochs if name == "train" else run.epochs,
+        batch_size=run.batch_size,
+        lr=run.lr,
+        loss=loss,
+        seed=run.seed,
+        save=run.out / PHASES[name],
+        config=run.options(),
+        resume=resume,
+        name=name,
+    )
+    model.eval()
     if name == "train":
         checkpoint.save_atomically(model.state_dict(), run.out / "trained.pt")
 

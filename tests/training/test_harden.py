@@ -90,6 +90,16 @@ def test_interrupted_in_either_phase(tmp_path, monkeypatch, stop_at):
         assert all(torch.equal(got[key], want[key]) for key in want)
 
 
+def test_a_network_with_dropout_is_measured_without_a_warning(tmp_path, monkeypatch, recwarn):
+    """The networks are harden's own: it has no need to warn of the mode in which it measures."""
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
+    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: net)
+    write_mnist(tmp_path / "data", train=40, test=20)
+    options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
+    harden(Harden(tmp_path / "out", **options))
+    assert not [str(one.message) for one in recwarn if "mode" in str(one.message)]
+
+
 @pytest.mark.usefixtures("small")
 def test_a_chunk_changes_roundings_alone_and_may_change_on_the_way(tmp_path):
     write_mnist(tmp_path / "data", train=40, test=20)
