@@ -1,19 +1,10 @@
-"""A reproduced table to look at: the paper's figures, ours, and the order of the methods."""
+"""A reproduced table in words: the paper's figures, ours, and the order of the methods."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
-from jacfast import report as parts
-from jacfast.files import write_atomically
-from jacfast.plots import accuracy_figure
-from jacfast.plots.style import legend_below, new_figure, png
-
-Pictures = dict[str, tuple[str, bytes]]  # beside the table: what it shows and a PNG, by name
-PAPER, OURS = "#777777", "#0072b2"
-ACROSS = 4  # panels side by side
+ACROSS = 4  # columns side by side
 ATTACKS = {"bim": "BIM", "fgsm": "FGSM", "margin": "C&W"}  # as the papers call them
-KINDS = ("paper", "ours", "deviation")
 TITLES = {
     "accuracy": "accuracy, %",
     "rho_adv": "rho_adv x 100",
@@ -25,8 +16,8 @@ TITLES = {
     "bound_inner": "proposition 4 x 100",
     "bound_frobenius": "proposition 3 x 100",
     "bound_nearest": "corollary 2 x 100",
-    "mean_value": "mean value (eq. 9), % of bound",
-    "curvature": "curvature (eq. 13), % of bound",
+    "mean_value": "mean value (eq. 9), % of its bound",
+    "curvature": "curvature (eq. 13), % of its bound",
 }
 FINE = ("norm_clean", "norm_perturbed", "gradient_norm", "hessian_norm", "auc")  # no percentages
 NUMBERED = {
@@ -49,25 +40,32 @@ def heading(column: str) -> str:
     return f"{ATTACKS[name]} {float(eps):.3g}{' eps_ref' if ref else ''}, %"
 
 
+def kinds(result: dict[str, Any], column: int) -> tuple[str, ...]:
+    """Return the figures that a column has: only ours, where the paper has none."""
+    there = any(row["paper"][column] is not None for row in result["rows"])
+    return ("paper", "ours", "deviation") if there else ("ours",)
+
+
 def lines(result: dict[str, Any]) -> list[list[str]]:
     """Return the cells of the table, the first row being the heading."""
-    columns = result["table"]["columns"]
-    first = ["", *(f"{heading(c)}: {kind}" for c in columns for kind in KINDS)]
-    several = len(result["table"]["seeds"]) > 1
-    found = [first]
+    columns = list(enumerate(result["table"]["columns"]))
+    first = [f"{heading(name)}: {kind}" for i, name in columns for kind in kinds(result, i)]
+    found = [["", *first]]
     for row in result["rows"]:
-        cells = [row["name"]]
-        for column, *figures in zip(columns, row["paper"], row["ours"], row["sd"], strict=True):
-            (paper, ours, sd), digits = figures, 4 if column.split()[0] in FINE else 2
-            spread = f" ± {sd:.{digits}f}" if several else ""
-            deviation = "" if paper is None else f"{ours - paper:+.{digits}f}"
-            cells += [
-                "" if paper is None else f"{paper:g}",
-                f"{ours:.{digits}f}{spread}",
-                deviation,
-            ]
-        found.append(cells)
+        cells = (_cells(result, row, i) for i, _ in columns)
+        found.append([row["name"], *itertools.chain.from_iterable(cells)])
     return found
+
+
+def _cells(result: dict[str, Any], row: dict[str, Any], column: int) -> list[str]:
+    """Return what a row says in a column, a cell for each of its kinds."""
+    digits = 4 if result["table"]["columns"][column].split()[0] in FINE else 2
+    paper, ours, sd = (row[name][column] for name in ("paper", "ours", "sd"))
+    spread = f" ± {sd:.{digits}f}" if len(result["table"]["seeds"]) > 1 else ""
+    said = f"{ours:.{digits}f}{spread}"
+    if kinds(result, column) == ("ours",):
+        return [said]
+    return ["", said, ""] if paper is None else [f"{paper:g}", said, f"{ours - paper:+.{digits}f}"]
 
 
 def order(result: dict[str, Any]) -> str:
@@ -116,97 +114,27 @@ def text(result: dict[str, Any]) -> str:
     about, cells = result["table"], lines(result)
     kind = ", quick" if result["quick"] else ""
     head = f"{about['source']}: {about['title']}; {result['data']}{kind}"
-    columns = range(0, len(about["columns"]), ACROSS)
-    blocks = [_block(about["columns"][i : i + ACROSS], cells, 1 + len(KINDS) * i) for i in columns]
+    columns = [(heading(name), kinds(result, i)) for i, name in enumerate(about["columns"])]
+    blocks, first = [], 1
+    for i in range(0, len(columns), ACROSS):
+        part = columns[i : i + ACROSS]
+        blocks.append(_block(part, cells, first))
+        first += sum(len(said) for _, said in part)
     return "\n\n".join([head, *blocks, order(result), about["remark"]]).rstrip()
 
 
-def _block(columns: list[str], cells: list[list[str]], first: int) -> str:
+def _block(columns: list[tuple[str, tuple[str, ...]]], cells: list[list[str]], first: int) -> str:
     """Return the names and some columns, whose cells begin at `first`, under their headings."""
-    last = first + len(KINDS) * len(columns)
-    rows = [["", *KINDS * len(columns)], *([row[0], *row[first:last]] for row in cells[1:])]
+    said = [kind for _, kinds in columns for kind in kinds]
+    rows = [["", *said], *([row[0], *row[first : first + len(said)]] for row in cells[1:])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    top = " " * widths[0]
-    for i, column in enumerate(columns):
-        start = 1 + len(KINDS) * i
-        under = sum(widths[start : start + len(KINDS)]) + 2 * (len(KINDS) - 1)
-        widths[start] += max(0, len(heading(column)) - under)
-        top += "  " + heading(column).rjust(under)
+    top, start = " " * widths[0], 1
+    for title, kinds in columns:
+        under = sum(widths[start : start + len(kinds)]) + 2 * (len(kinds) - 1)
+        widths[start] += max(0, len(title) - under)
+        top += "  " + title.rjust(under)
+        start += len(kinds)
     out = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
     return "\n".join([top, out[0], "-" * len(out[0]), *out[1:]])
-
-
-def figure(result: dict[str, Any]) -> bytes:
-    """Return a PNG: per column and method the paper's figure and ours."""
-    columns, rows = result["table"]["columns"], result["rows"]
-    lines = -(-len(columns) // ACROSS)
-    figure = new_figure(lines * (0.9 + 0.3 * len(rows)) + 0.4)
-    across = min(len(columns), ACROSS)
-    axes = figure.subplots(lines, across, sharey=True, squeeze=False).flatten()
-    for axis in axes[len(columns) :]:
-        axis.set_axis_off()
-    places = list(range(len(rows)))
-    for i, (axis, column) in enumerate(zip(axes, columns, strict=False)):
-        paper = [(p, row["paper"][i]) for p, row in zip(places, rows, strict=True)]
-        there = [(p, value) for p, value in paper if value is not None]
-        axis.plot([v for _, v in there], [p for p, _ in there], "o", color=PAPER, label="paper")
-        ours, sd = [row["ours"][i] for row in rows], [row["sd"][i] for row in rows]
-        axis.errorbar(
-            ours, places, xerr=sd if any(sd) else None, fmt="D", color=OURS, label="ours", capsize=3
-        )
-        axis.set_title(heading(column), fontsize=10)
-        axis.grid(alpha=0.3)
-    axes[0].set_yticks(places, [row["name"] for row in rows])
-    axes[0].invert_yaxis()
-    legend_below(figure, axes[0])
-    return png(figure)
-
-
-def curves(result: dict[str, Any]) -> dict[str, bytes]:
-    """Return a PNG per curve of the table: accuracy against the size of an attack, by method."""
-    found = {}
-    for i, curve in enumerate(result["table"]["curves"]):
-        rows = {row["name"]: row["curves"][i] for row in result["rows"]}
-        attack = curve["attack"].upper()
-        found[f"{curve['attack']}.png"] = png(
-            accuracy_figure(curve["epsilons"], rows, attack=attack)
-        )
-    return found
-
-
-def report(result: dict[str, Any], pictures: Pictures) -> bytes:
-    """Return the HTML report of a run."""
-    about = result["table"]
-    sections = [
-        (
-            "Figures",
-            parts.table(lines(result)) + parts.words(f"{order(result)}. {about['remark']}"),
-        ),
-        ("Picture", parts.picture(figure(result), "the paper's figures and ours, by method")),
-        *(
-            (f"Accuracy under {name[:-4].upper()}", parts.picture(picture, "accuracy against eps"))
-            for name, picture in curves(result).items()
-        ),
-        *(
-            (what[0].upper() + what[1:], parts.picture(picture, f"jacfast plot {name}"))
-            for name, (what, picture) in pictures.items()
-        ),
-        (
-            "Configuration",
-            parts.values(about | {"read from": result["data"], "quick": result["quick"]}),
-        ),
-        ("Environment", parts.values(parts.environment())),
-    ]
-    return parts.page(f"{about['source']}: {about['title']}", sections)
-
-
-def write(result: dict[str, Any], out: Path, pictures: Pictures) -> list[str]:
-    """Write text, pictures and report into `out`; return the files' names."""
-    files = {"table.txt": text(result).encode(), "table.png": figure(result)} | curves(result)
-    files |= {f"{name}.png": picture for name, (_, picture) in pictures.items()}
-    files["report.html"] = report(result, pictures)
-    for name, content in files.items():
-        write_atomically(content, out / name)
-    return ["result.json", *files]

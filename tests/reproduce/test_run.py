@@ -295,8 +295,24 @@ def test_the_order_in_the_other_columns():
         row["sd"] += [0.0, 0.0]
     said = show.order(result)
     assert "by rho_adv: as in the paper. In the other columns but accuracy: 3 of 3 pairs" in said
-    line = show.text(result_of(a=(1, 5), b=(None, 4))).splitlines()[5]
-    assert line.split() == ["a", "1", "5.00", "+4.00"]
+
+
+def test_the_paper_s_figures_stand_where_it_has_any():
+    a, b = show.text(result_of(a=(1, 5), b=(None, 4))).splitlines()[5:7]
+    assert a.split() == ["a", "1", "5.00", "+4.00"]
+    assert b.split() == ["b", "4.00"]
+    assert b.index("4.00") == a.index("5.00")
+    result = result_of(a=(None, 5), b=(None, 4))
+    assert show.lines(result) == [["", "rho_adv x 100: ours"], ["a", "5.00"], ["b", "4.00"]]
+    head, under, _, a, _ = show.text(result).splitlines()[2:7]
+    assert (head, under, a) == ("   rho_adv x 100", "            ours", "a           5.00")
+    for row, paper in zip(result["rows"], (1, 2), strict=True):  # beside a column with figures
+        row["paper"].append(paper)
+        row["ours"].append(7)
+        row["sd"].append(0.0)
+    result["table"]["columns"].append("accuracy")
+    assert show.lines(result)[1] == ["a", "5.00", "1", "7.00", "+6.00"]
+    assert show.text(result).splitlines()[5].split() == ["a", "5.00", "1", "7.00", "+6.00"]
 
 
 @pytest.mark.slow
