@@ -50,7 +50,8 @@ def some_rows(draw: Tensor, n: int, dtype: torch.dtype) -> Tensor:
 def label_against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
     """Return e_y - e_r, r the class of the largest logit but y (the lowest on ties) [1, N, K]."""
     own = torch.zeros_like(logits, requires_grad=False).scatter(1, y[:, None], 1.0)
-    others = logits.detach().masked_fill(own > 0, float("-inf"))
+    floor = torch.finfo(logits.dtype).min  # above y, also for a class at -inf
+    others = logits.detach().clamp(min=floor).masked_fill(own > 0, float("-inf"))
     runner_up = others.argmax(dim=1, keepdim=True)
     return own.scatter(1, runner_up, -1.0)[None]
 

@@ -46,7 +46,8 @@ def carlini_wagner(
         x: [N, ...], floating point.
         y: [N] int64, the class to leave; default: the predicted one.
         confidence: by how much another logit must exceed that of y; >= 0.
-        steps: of Adam, at most, for each constant; >= 1. Each costs one vector-Jacobian product.
+        steps: points at most, for each constant; >= 1. The first is x itself, Adam finds each from
+            the one before it, and each costs one vector-Jacobian product.
         binary_steps: how many constants, >= 1.
         initial_const: the first of them, > 0.
         lr: Adam's step size, in w; > 0.

@@ -33,6 +33,14 @@ class DeepFoolResult:
             p=parts[0].p,
         )
 
+    def clean_label(self) -> Tensor:
+        """Return the class of each sample as it was [N] int64.
+
+        It is `before`, but for samples that no step was taken for: of labels that were given,
+        `before` says nothing of the model, and such a sample may have been another class at once.
+        """
+        return torch.where(self.iterations == 0, self.label, self.before)
+
     def summary(self) -> str:
         """Return a table: how many were fooled, how far away, and what it cost.
 

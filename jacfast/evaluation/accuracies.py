@@ -122,7 +122,8 @@ def reference_epsilon(
         raise ValueError(f"share must be in (0, 1]; got {share}")
 
     def wrong(eps: float) -> float:
-        return 1 - accuracy_curve(model, x, y, attack, [eps], batch_size=batch_size)[0]
+        (right,) = accuracy_curve(model, x, y, attack, [eps], batch_size=batch_size)
+        return round((1 - right) * len(x)) / len(x)  # 1 - 0.9 < 0.1 in floating point
 
     clean = wrong(0.0)
     if clean >= share:
@@ -139,6 +140,8 @@ def reference_epsilon(
     low = 0.0
     while high - low > tolerance:
         middle = (low + high) / 2
+        if not low < middle < high:  # no number in between
+            break
         if wrong(middle) >= share:
             high = middle
         else:

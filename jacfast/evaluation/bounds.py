@@ -39,7 +39,7 @@ def distance_bounds(model: Model, x: Tensor, batch_size: int | None = None) -> B
         batch_size: samples at a time; default all. Memory: O(batch_size D), whatever K.
 
     Returns:
-        `Bounds`, in the dtype of x (float32 for half types), in units of x. Cost: K
+        `Bounds`, in the dtype of x (float32 for half types), in units of x. Cost: K + 1
         vector-Jacobian products.
 
     Raises:

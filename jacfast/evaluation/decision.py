@@ -108,9 +108,9 @@ def hessian_product(
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return S [N] of logits [N, K]."""
-    own = against_runner_up(logits, y) > 0
-    others = logits.masked_fill(own, float("-inf")).amax(dim=1)
-    return logits[own] - others
+    _check(logits, y)
+    others = logits.scatter(1, y[:, None], float("-inf")).amax(dim=1)
+    return logits.gather(1, y[:, None])[:, 0] - others
 
 
 def gradient_at(model: Model, leaf: Tensor, y: Tensor, create_graph: bool) -> Tensor:
@@ -121,10 +121,14 @@ def gradient_at(model: Model, leaf: Tensor, y: Tensor, create_graph: bool) -> Te
 
 def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
     """Return e_y - e_r [N, K], the cotangent of S; check the labels and K."""
+    _check(logits, y)
+    return cotangents.label_against_runner_up(logits, y)[0]
+
+
+def _check(logits: Tensor, y: Tensor) -> None:
     if logits.shape[1] < 2:
         raise ValueError(f"model must have K >= 2 classes; got {logits.shape[1]}")
     check_labels(y, *logits.shape)
-    return cotangents.label_against_runner_up(logits, y)[0]
 
 
 def along(direction: Tensor, x: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def jacobian_norm(
     Source: Jakubovitz & Giryes 2018, table 1.
     """
     norms = [
-        torch.linalg.vector_norm(jacobian(model, part).flatten(1), dim=1)
+        torch.linalg.vector_norm(jacobian(model, part).flatten(1), dim=1, dtype=torch.float64)
         for part in tqdm(batches(x, batch_size), desc=progress, disable=progress is None)
     ]
-    return float(torch.cat(norms).double().mean())
+    return float(torch.cat(norms).mean())

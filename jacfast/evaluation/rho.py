@@ -21,6 +21,10 @@ def rho_adv(
     model classifies as `y`, ``over="success"`` over those that DeepFool fooled. With ``p=inf``,
     say, both norms are p-norms.
 
+    DeepFool makes a step of at most eps ``||x_i||`` twice that long, with the eps of x or of the
+    logits, whichever is larger: so distances below 1.6% are too long where the logits are bfloat16,
+    below 0.2% where they are float16, under autocast as well.
+
     Args:
         model, x: as for `deepfool`.
         y: [N] int64, true labels; needed for ``over="correct"`` only.
@@ -48,7 +52,8 @@ def rho_of(
     """Return rho_adv of perturbations that `deepfool` found at `x`.
 
     Args:
-        result: of `deepfool`.
+        result: of `deepfool`. If that was given labels, the samples misclassified from the start
+            have r = 0 in it, and count so, but for ``over="correct"``.
         x: [N, ...], floating point: the images that were attacked, which are adversarial - r.
         y, over: as for `rho_adv`.
 
@@ -68,7 +73,7 @@ def rho_of(
     if over == "success":
         keep = result.success
     elif over == "correct" and y is not None:
-        keep = result.before.eq(y)
+        keep = result.clean_label() == y
     missed = int((keep & ~result.success).sum())
     if missed:
         warn(

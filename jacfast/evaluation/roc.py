@@ -5,8 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.attacks import losses
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.quiet import Model, check_labels
+
+LARGEST = torch.finfo(torch.float64).max / 4  # whose differences do not overflow
 
 
 class Roc(NamedTuple):
@@ -50,11 +53,12 @@ def roc_curves(model: Model, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -
     classes = y.unique().tolist()
     if len(classes) < 2:
         raise ValueError(f"y must hold two classes at least; got only {classes[0]}")
-    scores = logits.double().softmax(dim=1).cpu()
-    if not bool(scores.isfinite().all()):
+    if not bool(logits.double().softmax(dim=1).isfinite().all()):
         raise ValueError("the model's probabilities must be finite; got NaN")
     curves = {}
-    for k in classes:
-        false, true, _ = roc_curve((y == k).cpu().numpy(), scores[:, k].numpy())
+    for k in classes:  # by log(p / (1 - p)), which still tells apart what rounds to p = 1
+        score = -losses.value("cross-entropy", logits, torch.full_like(y, k))
+        score = score.clamp(-LARGEST, LARGEST)  # of impossible classes it is infinite
+        false, true, _ = roc_curve((y == k).numpy(force=True), score.numpy(force=True))
         curves[k] = Roc(torch.from_numpy(false), torch.from_numpy(true), float(auc(false, true)))
     return curves

@@ -9,8 +9,9 @@ from jacfast.plots.style import image, new_figure, tag
 def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
     """Draw images and, beside each, its gradient for one or more models.
 
-    Each map has a scale of its own, from minus to plus its largest magnitude, so that its pattern
-    shows however small it is; its 2-norm is written on it. Colour channels are averaged.
+    Colour channels are averaged. Each map has a scale of its own, from minus to plus the largest
+    magnitude that is left, so that its pattern shows however small it is; the 2-norm of the
+    gradient is written on it.
 
     Args:
         x: [N, 1 or 3, H, W] in [0, 1], one row of the figure each.
@@ -36,9 +37,9 @@ def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
     for i, row in enumerate(axes):
         image(row[0], x[i])
         for axis, map_ in zip(row[1:], maps.values(), strict=True):
-            limit = float(map_[i].abs().max()) or 1.0
-            pixels = map_[i].mean(dim=0).numpy(force=True)
-            drawn = axis.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            pixels = map_[i].mean(dim=0)
+            limit = float(pixels.abs().max()) or 1.0
+            drawn = axis.imshow(pixels.numpy(force=True), cmap="RdBu_r", vmin=-limit, vmax=limit)
             tag(axis, f"2-norm {float(map_[i].norm()):.3g}")
         for axis in row:
             axis.set_axis_off()

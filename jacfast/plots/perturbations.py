@@ -53,8 +53,8 @@ def choose(y: Tensor, results: list[DeepFoolResult], rows: int) -> list[int]:
     count("rows", rows)
     for found in results:
         check_labels(y, len(found.before))
-    right = torch.stack([(found.before == y) & found.success for found in results]).all(dim=0)
-    usable = right.nonzero().flatten().tolist()
+    right = [(found.clean_label() == y) & found.success for found in results]
+    usable = torch.stack(right).all(dim=0).nonzero().flatten().tolist()
     first: dict[int, int] = {}
     for i in usable:
         first.setdefault(int(y[i]), i)
@@ -82,7 +82,7 @@ def draw_perturbations(
     if not shown:
         figure.suptitle("no image is classified correctly and fooled by every model")
         return
-    limit = max(float(result.r[shown].abs().max()) for result in found)
+    limit = max(float(result.r[shown].mean(dim=1).abs().max()) for result in found)
     shares = [ratios(result, x) for result in found]
     for row, i in zip(axes, shown, strict=True):
         image(row[0], x[i])

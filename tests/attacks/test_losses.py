@@ -36,6 +36,13 @@ def test_margin_of_a_tie_takes_the_lowest_class():
     assert torch.equal(got, torch.tensor([[-1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]))
 
 
+def test_margin_where_every_other_class_is_impossible():
+    """The logit of y falls, whichever class y is."""
+    z = torch.tensor([[1.0, -float("inf")], [-float("inf"), 1.0]])
+    got = cotangent("margin", z, torch.tensor([0, 1]))
+    assert torch.equal(got, torch.tensor([[-1.0, 1.0], [1.0, -1.0]]))
+
+
 def test_misclassified():
     nan, inf = float("nan"), float("inf")
     z = torch.tensor([[2.0, 1.0], [1.0, 2.0], [1.0, 1.0], [nan, 1.0], [1.0, inf], [-inf, 1.0]])

@@ -68,6 +68,20 @@ def test_reference_epsilon(share, want):
     assert 1 - accuracy_curve(signs, X, Y, free, [got])[0] >= share
 
 
+@pytest.mark.parametrize("lost", range(1, 10))
+def test_a_share_that_is_reached_exactly(lost):
+    """1 - 0.9 is less than 0.1 in floating point; so are other shares of ten images."""
+    x = torch.tensor([[0.1]] * lost + [[0.6]] * (10 - lost), dtype=torch.float64)
+    y = torch.zeros(10, dtype=torch.int64)
+    got = reference_epsilon(signs, x, y, free, share=lost / 10, tolerance=1e-6)
+    assert 0.1 <= got <= 0.1 + 1e-6
+
+
+def test_a_tolerance_below_the_spacing_of_numbers():
+    got = reference_epsilon(signs, X, Y, free, tolerance=1e-30)
+    assert 0.2 <= got <= math.nextafter(0.2, 1)
+
+
 @pytest.mark.parametrize(
     ("y", "share"), [([1, 1, 1, 1], 1), ([1, 1, 1, 0], 0.75), ([1, 1, 0, 0], 0.5)]
 )

@@ -57,6 +57,16 @@ def test_value_at_a_tie_and_of_an_impossible_class():
     assert got.tolist() == [0.0, 1.0, -3.0]
 
 
+def test_where_every_other_class_is_impossible():
+    """S is infinite there, of that sample alone, and what it runs against is not y itself."""
+    inf = float("inf")
+    z = torch.tensor([[1.0, -inf, -inf], [2.0, 5.0, 3.0], [-inf, -inf, 1.0]])
+    y = torch.tensor([0, 1, 2])
+    assert decision_function(lambda x: 1.0 * x, z, y).tolist() == [inf, 2.0, inf]
+    gradient = decision_gradient(lambda x: 1.0 * x, z, y)
+    assert gradient.tolist() == [[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0]]
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_hessian(name):
     model, x = build(name, 2)

@@ -25,6 +25,13 @@ def test_half_precision_neither_overflows_nor_hides_nan():
     assert math.isnan(got.norm[1])
 
 
+def test_the_norm_of_half_precision_rows_does_not_overflow():
+    net = nn.Linear(2, 2, bias=False).half()
+    net.weight.data = torch.tensor([[6e4, 0.0], [0.0, 6e4]]).half()
+    want = float(net.weight.detach()[0, 0]) * math.sqrt(2)
+    assert jacobian_norm(net, torch.ones(1, 2).half()) == pytest.approx(want, rel=1e-12)
+
+
 @pytest.mark.parametrize("batch_size", [2, 250])
 def test_norm(batch_size):
     model, x = build("cnn", 5)

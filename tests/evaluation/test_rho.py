@@ -32,6 +32,15 @@ def test_correct_samples():
     assert rho_adv(identity, X, Y, over="correct") == pytest.approx(want, rel=1e-12)
 
 
+@pytest.mark.parametrize("labels", [None, Y], ids=["predicted", "given"])
+def test_correct_samples_of_a_result(labels):
+    """With labels given, misclassified samples stay where they are; they are not correct ones."""
+    found = deepfool(identity, X, labels)
+    want = float(RATIOS[[0, 2]].mean())
+    assert rho_of(found, X, Y, over="correct") == pytest.approx(want, rel=1e-12)
+    assert found.clean_label().equal(identity(X).argmax(dim=1))
+
+
 def walled(x: Tensor) -> Tensor:
     """Return the logits of the identity, but constant ones for the last sample (x_1 < 0)."""
     flat = torch.tensor([1.0, 0.0], dtype=x.dtype)

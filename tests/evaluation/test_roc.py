@@ -46,6 +46,19 @@ def test_float32_logits_are_told_apart_where_their_probabilities_round_to_one():
     assert roc_curves(identity, x, torch.tensor([0, 1]))[0].auc == 1.0
 
 
+def test_scores_beyond_the_resolution_of_probabilities():
+    """exp(-40) is lost in 1 - exp(-40); and of two classes both curves have one area."""
+    x = torch.tensor([[50.0, 0.0], [45.0, 0.0], [60.0, 0.0], [40.0, 0.0]])
+    curves = roc_curves(identity, x, torch.tensor([0, 1, 0, 1]))
+    assert [curve.auc for curve in curves.values()] == [1.0, 1.0]
+
+
+def test_an_impossible_class_has_the_lowest_score():
+    x = torch.tensor([[0.0, -float("inf")], [0.0, 1.0], [0.0, 0.5], [0.0, 2.0]])
+    assert roc_curves(identity, x, torch.tensor([0, 1, 0, 1]))[1].auc == 1.0
+    assert roc_curves(identity, x, torch.tensor([1, 0, 0, 0]))[1].auc == 0.0
+
+
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [

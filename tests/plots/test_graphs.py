@@ -90,7 +90,7 @@ def test_maps():
     figure = map_figure(x, {"m": gradient})
     drawn = figure.axes[1].images[0]
     assert drawn.get_array()[1, 2] == -1.0
-    assert drawn.get_clim() == (-6.0, 6.0)
+    assert drawn.get_clim() == (-1.0, 1.0)  # of what is drawn, the mean of the channels
     assert figure.axes[1].texts[0].get_text() == "2-norm 6.71"
     png(figure)
 
@@ -101,6 +101,15 @@ def attacked(channels=1):
     found = deepfool(net, x)
     longer = dataclasses.replace(found, norm=3 * found.norm)
     return x, found, longer
+
+
+def test_images_misclassified_from_the_start_are_not_shown():
+    """DeepFool that was given the labels leaves them as they are, and calls them fooled."""
+    torch.manual_seed(0)
+    x, net = torch.rand(6, 1, 8, 8), models.mlp(64, 16, 4).eval()
+    y = (net(x).argmax(dim=1) + 1) % 4
+    figure = perturbation_figure(x, y, {"m": deepfool(net, x, y)})
+    assert figure.get_suptitle() == "no image is classified correctly and fooled by every model"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
