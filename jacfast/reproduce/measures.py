@@ -58,6 +58,15 @@ class Subject:
         curves = evaluation.roc_curves(self.model, x, self.labels)
         return {k: curve.auc for k, curve in curves.items()}
 
+    def auc(self, k: int) -> float:
+        """Return one of `aucs`."""
+        if k not in self.aucs:
+            raise ValueError(
+                f"samples must take in an image of class {k}, which column 'auc {k}' measures; the "
+                f"first {len(self.labels)} test images hold none"
+            )
+        return self.aucs[k]
+
     @cached_property
     def slopes(self) -> Tensor:
         """Gradients of the decision function."""
@@ -132,7 +141,7 @@ MEASURES: dict[str, Callable[[Subject], float]] = {
 }
 # name -> figure for a number: "auc 2" is that of class 2, "gradient_zeros 1.1" is in `_zeros`
 NUMBERED: dict[str, Callable[[float, Subject], float]] = {
-    "auc": lambda k, s: s.aucs[int(k)],
+    "auc": lambda k, s: s.auc(int(k)),
     "gradient_zeros": partial(_zeros, lambda s: s.slopes),
     "hessian_zeros": partial(_zeros, lambda s: s.curvatures),
 }

@@ -51,6 +51,18 @@ def test_every_table_can_be_run(name, quick):
             assert row.training.attack["eps"] > 0
 
 
+# the labels of MNIST's test images, as far as the first 8
+FIRST = "72104149590690159734966540740131347271211742351244635560419578"
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", names())
+def test_every_class_whose_roc_is_measured_is_among_the_images(name, quick):
+    found = load(name, quick)
+    measured = {column.split()[1] for column in found.columns if column.startswith("auc ")}
+    assert measured <= {*FIRST[: found.samples]}
+
+
 def test_tables_are_listed_by_number():
     listed = names()
     assert listed.index("jg-table2") < listed.index("jg-table11") < listed.index("seck-table2")

@@ -216,6 +216,18 @@ def test_columns_that_measure_by_a_reference(tables, tmp_path):
     assert last[4] < base[4]
 
 
+def test_a_class_without_an_image_has_no_auc(tables, tmp_path):
+    text = one_more_row("lam = 0.0", columns='"auc", "auc 3"', paper="1.0, 1.0")
+    labels = load_digits().test_y
+    first = int((labels != labels[0]).nonzero()[0]) + 1  # so many images hold two classes
+    absent = min({*range(10)} - {*labels[:first].tolist()})
+    text = text.replace("auc 3", f"auc {absent}").replace("samples = 20\n", f"samples = {first}\n")
+    (tables / "mine.toml").write_text(text)
+    message = f"samples must .* class {absent}, .*; the first {first} test images hold none"
+    with pytest.raises(ValueError, match=message):
+        reproduce("mine", tmp_path / "run", quick=True)
+
+
 def test_a_column_without_the_reference_that_it_needs(tables, tmp_path):
     text = one_more_row("lam = 0.0", columns='"auc"').replace('reference = "penalty"', "")
     (tables / "mine.toml").write_text(text)
