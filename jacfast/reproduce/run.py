@@ -26,7 +26,8 @@ def reproduce(
     """Reproduce the table `name` in the folder `out`.
 
     Every network is trained by `jacfast.training.fit` with a checkpoint per epoch, every finished
-    row leaves its figures; a call with the same arguments goes on from there.
+    row leaves its figures; a call with the same arguments, and as many threads (OMP_NUM_THREADS or
+    `torch.set_num_threads`), goes on from there.
 
     Args:
         name: one of `jacfast.reproduce.names()`.
@@ -55,13 +56,14 @@ def reproduce(
         raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
     read = {"quick": quick, "data": split.name, "checksum": split.checksum, "device": device}
     about = dataclasses.asdict(table)
+    read["threads"] = torch.get_num_threads()  # sums are of other bits with another number
     counts = {name: value for name, value in about.items() if name not in WORDS}
     split = _on(split, table.train_samples, device)
     claim(out, "run.json", counts | read | {"data": split.name})
     runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
     figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
     rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
-    result = {"table": about} | read | {"rows": rows, "threads": torch.get_num_threads()}
+    result = {"table": about} | read | {"rows": rows}
     write_atomically(json.dumps(result, indent=2).encode(), out / "result.json")
     return result
 

@@ -158,6 +158,18 @@ def test_other_images_under_the_same_name_are_refused(tmp_path, monkeypatch):
         reproduce("mine", tmp_path / "run", quick=True)
 
 
+@pytest.mark.usefixtures("tables")
+def test_another_number_of_threads_is_refused(tmp_path, monkeypatch):
+    before = reproduce("mine", tmp_path / "run", quick=True)
+    assert before["threads"] == torch.get_num_threads()
+    threads = before["threads"] + 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    message = f"threads was {threads - 1} and is now {threads}; .*OMP_NUM_THREADS"
+    with pytest.raises(ValueError, match=message):
+        reproduce("mine", tmp_path / "run", quick=True)
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == before
+
+
 def one_more_row(*lines, columns='"accuracy"', paper="1.0"):
     """Return TABLE with one seed, other columns, and a last row of these lines."""
     text = TABLE.replace("seeds = [0, 1]", 'pictures = ["perturbations"]\npictured = ["last"]')
