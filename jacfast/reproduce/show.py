@@ -1,7 +1,8 @@
 """A reproduced table in words: the paper's figures, ours, and the order of the methods."""
 
 import itertools
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 ACROSS = 4  # columns side by side
 ATTACKS = {"bim": "BIM", "fgsm": "FGSM", "margin": "C&W"}  # as the papers call them
@@ -71,42 +72,66 @@ def _cells(result: dict[str, Any], row: dict[str, Any], column: int) -> list[str
 def order(result: dict[str, Any]) -> str:
     """Say whether the methods come in the paper's order, above all in the column that counts."""
     columns, rank = result["table"]["columns"], result["table"]["rank"]
-    swapped, close, pairs = _pairs(result, columns.index(rank))
-    if not pairs:
+    found = _pairs(result, columns.index(rank))
+    if not found.count:
         return f"The paper has no order of the methods by {rank}"
     said = f"Order of the methods by {rank}: "
-    if swapped:
-        said += f"{len(swapped)} of {pairs} pairs are the other way round: {'; '.join(swapped)}"
-    else:
+    if found.swapped:
+        count = f"{len(found.swapped)} of {found.count} pairs"
+        said += f"{count} are the other way round: {'; '.join(found.swapped)}"
+    elif found.undecided < found.count:
         said += "as in the paper"
-    if close:
-        said += f"; within one standard deviation: {'; '.join(close)}"
+    else:
+        said += "no pair is decided"
+    for words, names in (
+        ("within one standard deviation", found.close),
+        ("equal", found.equal),
+        ("not comparable", found.unknown),
+    ):
+        if names:
+            said += f"; {words}: {'; '.join(names)}"
     others = [_pairs(result, i) for i, name in enumerate(columns) if name not in (rank, "accuracy")]
-    total = sum(pairs for *_, pairs in others)
+    total = sum(pairs.count for pairs in others)
     if total:
-        wrong = sum(len(swapped) for swapped, *_ in others)
+        wrong = sum(len(pairs.swapped) for pairs in others)
         said += f". In the other columns but accuracy: {wrong} of {total} pairs the other way round"
+        if undecided := sum(pairs.undecided for pairs in others):
+            said += f", {undecided} undecided"
     return said
 
 
-def _pairs(result: dict[str, Any], column: int) -> tuple[list[str], list[str], int]:
-    """Compare the order of the methods in a column with the paper's.
+class _Pairs(NamedTuple):
+    """The pairs of methods of which the paper has an order in a column."""
 
-    Returns:
-        The pairs that are the other way round, those that differ by less than one standard
-        deviation of the seeds, and how many pairs the paper has an order of.
-    """
+    count: int
+    swapped: list[str]  # the other way round
+    close: list[str]  # differ by less than one standard deviation of the seeds
+    equal: list[str]
+    unknown: list[str]  # a figure is NaN
+
+    @property
+    def undecided(self) -> int:
+        return len(self.close) + len(self.equal) + len(self.unknown)
+
+
+def _pairs(result: dict[str, Any], column: int) -> _Pairs:
+    """Compare the order of the methods in a column with the paper's."""
     rows = [row for row in result["rows"] if row["paper"][column] is not None]
-    swapped, close, pairs = [], [], 0
+    found, count = _Pairs(0, [], [], [], []), 0
     for low, high in itertools.permutations(rows, 2):
         if low["paper"][column] < high["paper"][column]:
-            pairs += 1
-            gain = high["ours"][column] - low["ours"][column]
-            if abs(gain) < max(low["sd"][column], high["sd"][column]):
-                close.append(f"{low['name']} and {high['name']}")
-            elif gain < 0:
-                swapped.append(f"{low['name']} before {high['name']}")
-    return swapped, close, pairs
+            count += 1
+            less, more = low["ours"][column], high["ours"][column]
+            both = f"{low['name']} and {high['name']}"
+            if math.isnan(less) or math.isnan(more):
+                found.unknown.append(both)
+            elif abs(more - less) < max(low["sd"][column], high["sd"][column]):
+                found.close.append(both)
+            elif more == less:
+                found.equal.append(both)
+            elif more < less:
+                found.swapped.append(f"{low['name']} before {high['name']}")
+    return found._replace(count=count)
 
 
 def text(result: dict[str, Any]) -> str:

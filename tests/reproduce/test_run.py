@@ -316,6 +316,35 @@ def test_the_order_in_the_other_columns():
     for row, (paper, ours) in zip(result["rows"], [(1, 3), (2, 2), (3, 1)], strict=True):
         row["paper"] += [ours, paper]  # accuracies in another order do not count
         row["ours"] += [paper, ours]
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ((5, 5, 5), "no pair is decided; equal: a and b; a and c; b and c"),
+        ((5, 5, 6), "as in the paper; equal: a and b"),
+        ((5, 5, 4), "2 of 3 pairs are the other way round: a before c; b before c; equal: a and b"),
+        ((NAN, NAN, NAN), "no pair is decided; not comparable: a and b; a and c; b and c"),
+        ((1, NAN, 3), "as in the paper; not comparable: a and b; b and c"),
+        ((float("inf"), float("inf"), NAN), "equal: a and b; not comparable: a and c; b and c"),
+    ],
+)
+def test_ties_and_nan_are_not_the_paper_s_order(figures, words):
+    result = result_of(**dict(zip("abc", zip((1, 2, 3), figures, strict=True), strict=True)))
+    assert show.order(result).removeprefix("Order of the methods by rho_adv: ").endswith(words)
+    result["table"]["columns"] = ["fgsm 0.1", "rho_adv"]  # the same figures in another column
+    for paper, row in enumerate(result["rows"]):
+        for name, value in (("paper", paper), ("ours", paper), ("sd", 0.0)):
+            row[name].append(value)
+    swapped = len(re.findall("before", words))
+    undecided = len(re.findall("and", words))
+    assert show.order(result).endswith(
+        f"as in the paper. In the other columns but accuracy: {swapped} of 3 pairs the other way "
+        f"round, {undecided} undecided"
+    )
+
+
         row["sd"] += [0.0, 0.0]
     said = show.order(result)
     assert "by rho_adv: as in the paper. In the other columns but accuracy: 3 of 3 pairs" in said
