@@ -16,6 +16,7 @@ from jacfast.reproduce.config import Row, Table, Training, load
 from jacfast.reproduce.measures import Subject, find, measure
 from jacfast.training import checkpoint
 from jacfast.training.fit import fit
+from jacfast.training.seeded import seeded
 
 WORDS = ("title", "source", "remark", "pictures", "pictured")  # of a table: no figure hangs on them
 
@@ -55,8 +56,8 @@ def reproduce(
     if split.name.split()[0] != table.data:
         raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
     read = {"quick": quick, "data": split.name, "checksum": split.checksum, "device": device}
-    about = dataclasses.asdict(table)
     read["threads"] = torch.get_num_threads()  # sums are of other bits with another number
+    about = dataclasses.asdict(table)
     counts = {name: value for name, value in about.items() if name not in WORDS}
     split = _on(split, table.train_samples, device)
     claim(out, "run.json", counts | read | {"data": split.name})
@@ -85,10 +86,17 @@ def networks(result: dict[str, Any], out: Path) -> dict[str, nn.Module]:
         if row["name"] in table["pictured"]:
             folder = out / f"seed{table['seeds'][0]}"
             file = folder / (f"row{i}.pt" if row["training"] else "base.pt")
-            model = models.load_factory(table["model"])
+            model = _made(table["model"], table["seeds"][0])
             model.load_state_dict(torch.load(file, map_location="cpu")["model"])
             found[row["name"]] = model.eval()
     return found
+
+
+def _made(model: str, seed: int) -> nn.Module:
+    """Return a new network, its weights by the seed, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return models.load_factory(model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +116,10 @@ class Run:
             return json.loads(done.read_text())
         model = self.trained(i)
         subject = self._subject(i, model)
-        found = {
-            "figures": measure(self.table.columns, subject),
-            "curves": [subject.curve(curve) for curve in self.table.curves],
-        }
+        figures = measure(self.table.columns, subject)
+        with seeded(model, self.seed):
+            curves = [subject.curve(curve) for curve in self.table.curves]
+        found = {"figures": figures, "curves": curves}
         write_atomically(json.dumps(found).encode(), done)
         return found
 
@@ -119,9 +127,7 @@ class Run:
         """Return the network of row i, in eval mode; what was trained before is taken over."""
         row = self.table.rows[i]
         self.folder.mkdir(exist_ok=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
-            model = models.load_factory(self.table.model).to(self.device)
+        model = _made(self.table.model, self.seed).to(self.device)
         if self.table.base is not None and not row.fresh:
             self._train(model, self.table.base, self.folder / "base.pt", "base")
         if row.training is not None:
@@ -148,7 +154,8 @@ class Run:
         }
         done = save.exists() and checkpoint.read(save, config)["epoch"] == training.epochs
         if training.once and not done:
-            x = parts.attacked(training, model, x, y)
+            with seeded(model, self.seed):
+                x = parts.attacked(training, model, x, y)
         model.train(training.mode == "train")
         fit(
             model,

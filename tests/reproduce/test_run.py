@@ -208,6 +208,25 @@ def test_images_that_are_attacked_once(tables, tmp_path, monkeypatch):
     assert torch.equal(seen["last"], x)  # what is trained is not attacked again
 
 
+def test_nothing_is_drawn_from_the_user_s_generator(tables, tmp_path):
+    """Neither by attacks with a random start, made once or in a curve, nor by networks."""
+    lines = ['attack = { name = "pgd", eps = 0.1, steps = 1, step_size = 0.01 }', "once = true"]
+    text = one_more_row(*lines).replace('[[curves]]\nattack = "fgsm"', '[[curves]]\nattack = "pgd"')
+    options = "[curves.options]\nsteps = 1\nstep_size = 0.01\n"
+    (tables / "mine.toml").write_text(text.replace("[quick]", f"{options}[quick]"))
+    weights = []
+    for name in ("a", "b"):
+        torch.manual_seed(len(weights))  # the user's, another in each call
+        before = torch.get_rng_state()
+        result = reproduce("mine", tmp_path / name, quick=True)
+        assert torch.equal(torch.get_rng_state(), before)
+        networks(result, tmp_path / name)
+        assert torch.equal(torch.get_rng_state(), before)
+        weights.append(trained(tmp_path / name, "row3.pt").state_dict())
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key])
+
+
 def test_columns_that_measure_by_a_reference(tables, tmp_path):
     columns = '"auc", "auc 3", "gradient_zeros 10", "hessian_zeros 60", "gradient_norm"'
     lines = ['penalty = { name = "Frobenius" }', "lam = 1.0"]
@@ -297,25 +316,6 @@ def test_the_order_of_the_methods():
     assert said.endswith("by rho_adv: as in the paper; within one standard deviation: a and b")
 
 
-@pytest.mark.parametrize(
-    ("column", "words"),
-    [
-        ("fgsm 0.011765", "FGSM 0.0118, %"),
-        ("bim 0.5 ref", "BIM 0.5 eps_ref, %"),
-        ("margin own", "C&W of its eps, %"),
-        ("auc 3", "AUC of class 3"),
-    ],
-)
-def test_headings(column, words):
-    assert show.heading(column) == words
-
-
-def test_the_order_in_the_other_columns():
-    result = result_of(a=(1, 5), b=(2, 6), c=(2, 7))
-    result["table"]["columns"] += ["accuracy", "fgsm 0.1"]
-    for row, (paper, ours) in zip(result["rows"], [(1, 3), (2, 2), (3, 1)], strict=True):
-        row["paper"] += [ours, paper]  # accuracies in another order do not count
-        row["ours"] += [paper, ours]
 NAN = float("nan")
 
 
@@ -345,6 +345,25 @@ def test_ties_and_nan_are_not_the_paper_s_order(figures, words):
     )
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("fgsm 0.011765", "FGSM 0.0118, %"),
+        ("bim 0.5 ref", "BIM 0.5 eps_ref, %"),
+        ("margin own", "C&W of its eps, %"),
+        ("auc 3", "AUC of class 3"),
+    ],
+)
+def test_headings(column, words):
+    assert show.heading(column) == words
+
+
+def test_the_order_in_the_other_columns():
+    result = result_of(a=(1, 5), b=(2, 6), c=(2, 7))
+    result["table"]["columns"] += ["accuracy", "fgsm 0.1"]
+    for row, (paper, ours) in zip(result["rows"], [(1, 3), (2, 2), (3, 1)], strict=True):
+        row["paper"] += [ours, paper]  # accuracies in another order do not count
+        row["ours"] += [paper, ours]
         row["sd"] += [0.0, 0.0]
     said = show.order(result)
     assert "by rho_adv: as in the paper. In the other columns but accuracy: 3 of 3 pairs" in said
