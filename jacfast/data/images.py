@@ -96,6 +96,6 @@ def _pixels(path: Path) -> np.ndarray:
                 raise OSError(f"more than 8 bits a channel (mode {image.mode})")
             grey = image.mode in ("L", "1")
             pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except OSError as error:  # UnidentifiedImageError is one
+    except (OSError, SyntaxError) as error:  # UnidentifiedImageError; a broken PNG
         raise ValueError(f"{path} must be an image; got {error}") from error
     return pixels[None] if grey else pixels.transpose(2, 0, 1)

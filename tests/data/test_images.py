@@ -101,3 +101,13 @@ def test_16_bits_are_refused(folder):
     Image.fromarray(pixels).save(folder / "test" / "dog" / "0000.png")
     with pytest.raises(ValueError, match=r"0000\.png must be .*more than 8 bits .*mode I;16"):
         data.load(folder)
+
+
+def test_a_broken_chunk_of_a_png(folder):
+    """Too short a length: what follows is no chunk, and Pillow raises a SyntaxError."""
+    file = folder / "test" / "dog" / "0000.png"
+    whole = file.read_bytes()
+    at = whole.index(b"IDAT")
+    file.write_bytes(whole[: at - 4] + b"\0\0\0\4" + whole[at:])
+    with pytest.raises(ValueError, match=r"0000\.png must be an image; got broken PNG"):
+        data.load(folder)
