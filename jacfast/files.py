@@ -48,12 +48,12 @@ def claim(out: Path, note: str, about: dict[str, Any]) -> None:
         about: what the results depend on, of types that JSON has.
 
     Raises:
-        ValueError: `out` holds files and no such note, or its note says something else; nothing is
-            changed.
+        ValueError: `out` holds files and no such note, or its note is damaged or says something
+            else; nothing is changed.
     """
     file, about = out / note, json.loads(json.dumps(about))
     if check_own(out, note) - {note}:
-        then = json.loads(file.read_text())
+        then = _read(file)
         for name in sorted({*then, *about}):
             if then.get(name) != about.get(name):
                 raise ValueError(
@@ -63,3 +63,17 @@ def claim(out: Path, note: str, about: dict[str, Any]) -> None:
                 )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(json.dumps(about, indent=2).encode(), file)
+
+
+def _read(note: Path) -> dict[str, Any]:
+    """Return what a note says."""
+    try:
+        about = json.loads(note.read_text())
+        if not isinstance(about, dict):
+            raise ValueError(f"it holds a {type(about).__name__}")
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such
+        raise ValueError(
+            f"{note} must be the JSON object that was written; {error}: put it back, or use "
+            "another folder"
+        ) from error
+    return about

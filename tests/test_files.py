@@ -34,3 +34,15 @@ def test_a_folder_without_results_is_free(tmp_path):
     assert check_own(tmp_path, "note.json") == {"note.json"}
     assert check_own(tmp_path / "new", "note.json") == set()
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("content", [b'{"eps": 0.', b"", b'["eps"]', b"1", b"\xff\xfe"])
+def test_a_damaged_note_is_named(tmp_path, content):
+    note = tmp_path / "note.json"
+    note.write_bytes(content)
+    (tmp_path / "result").write_text("1")
+    with pytest.raises(
+        ValueError, match=r"note\.json must be .*: put it back, or use another folder"
+    ):
+        claim(tmp_path, "note.json", {"eps": 0.1})
+    assert note.read_bytes() == content
