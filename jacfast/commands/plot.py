@@ -70,6 +70,8 @@ def plot(
         raise ValueError(f"--image must be left out: {name} is not of one image; got {image}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out must be in a folder that exists; got {out}")
+    if out.is_dir():
+        raise IsADirectoryError(f"--out must be a file; got the folder {out}")
     files = [weights] if against is None else [weights, against]
     names = [file.stem for file in files]
     if len({*names}) < len(names):

@@ -236,6 +236,11 @@ def test_errors(folder, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_folder_for_the_picture_is_refused_before_any_work(folder, tmp_path, capsys):
+    assert run(folder, "cells", "--out", str(tmp_path), "--weights", "missing.pt") == 2
+    assert f"--out must be a file; got the folder {tmp_path}" in capsys.readouterr().err
+
+
 def test_a_model_that_knows_none_of_the_images(folder, capsys):
     arguments = ["--model", "jacfast.models:deep_defense_mlp", "--samples", "2"]
     weights = ["--weights", str(folder / "nines.pt"), "--out", str(folder / "u.png")]
