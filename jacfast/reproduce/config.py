@@ -100,7 +100,7 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
     """
     smaller = read.pop("quick", {}) if quick else {}
     read.pop("quick", None)
-    base, rows = read.pop("base", None), read.pop("rows")
+    base = read.pop("base", None)
     every = read.pop("every_row", {})  # what the rows have in common
     less = {name: smaller.pop(name, {}) for name in ("base", "every_row")}
     curves = smaller.pop("curves", read.pop("curves", []))
@@ -108,12 +108,14 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
         table = Table(
             key=key,
             base=None if base is None else Training(**base | less["base"]),
-            rows=[_row(dict(row), every, less["every_row"]) for row in rows],
+            rows=[_row(dict(row), every, less["every_row"]) for row in read.pop("rows")],
             curves=[Curve(**curve) for curve in curves],
             **read | smaller,
         )
     except TypeError as error:
         raise ValueError(f"table {key}: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"table {key}: missing {error}") from error
     known = [row.name for row in table.rows]
     for name in [*table.pictured, *filter(None, [table.reference])]:
         if name not in known:

@@ -99,6 +99,9 @@ def test_quick_comes_last_and_only_if_asked_for():
         (lambda: load("nope"), f"name must be one of {names()[0]}.*; got 'nope'"),
         (lambda: table(colour=1), "table mine: .*colour"),
         (lambda: table({"name": "a", "paper": [1.0], "epoch": 1}), "table mine: .*epoch"),
+        (lambda: config.parse("mine", dict(MINIMAL)), "table mine: missing 'rows'"),
+        (lambda: table({"paper": [1.0]}), "table mine: missing 'name'"),
+        (lambda: table({"name": "a"}), "table mine: missing 'paper'"),
         (
             lambda: table({"name": "a", "paper": [1.0]}, reference="b"),
             "must be of the rows a; got 'b'",
