@@ -73,13 +73,13 @@ def order(result: dict[str, Any]) -> str:
     """Say whether the methods come in the paper's order, above all in the column that counts."""
     columns, rank = result["table"]["columns"], result["table"]["rank"]
     found = _pairs(result, columns.index(rank))
-    if not found.count:
+    if not found.total:
         return f"The paper has no order of the methods by {rank}"
     said = f"Order of the methods by {rank}: "
     if found.swapped:
-        count = f"{len(found.swapped)} of {found.count} pairs"
+        count = f"{len(found.swapped)} of {found.total} pairs"
         said += f"{count} are the other way round: {'; '.join(found.swapped)}"
-    elif found.undecided < found.count:
+    elif found.undecided < found.total:
         said += "as in the paper"
     else:
         said += "no pair is decided"
@@ -91,7 +91,7 @@ def order(result: dict[str, Any]) -> str:
         if names:
             said += f"; {words}: {'; '.join(names)}"
     others = [_pairs(result, i) for i, name in enumerate(columns) if name not in (rank, "accuracy")]
-    total = sum(pairs.count for pairs in others)
+    total = sum(pairs.total for pairs in others)
     if total:
         wrong = sum(len(pairs.swapped) for pairs in others)
         said += f". In the other columns but accuracy: {wrong} of {total} pairs the other way round"
@@ -103,7 +103,7 @@ def order(result: dict[str, Any]) -> str:
 class _Pairs(NamedTuple):
     """The pairs of methods of which the paper has an order in a column."""
 
-    count: int
+    total: int
     swapped: list[str]  # the other way round
     close: list[str]  # differ by less than one standard deviation of the seeds
     equal: list[str]
@@ -117,10 +117,10 @@ class _Pairs(NamedTuple):
 def _pairs(result: dict[str, Any], column: int) -> _Pairs:
     """Compare the order of the methods in a column with the paper's."""
     rows = [row for row in result["rows"] if row["paper"][column] is not None]
-    found, count = _Pairs(0, [], [], [], []), 0
+    found, total = _Pairs(0, [], [], [], []), 0
     for low, high in itertools.permutations(rows, 2):
         if low["paper"][column] < high["paper"][column]:
-            count += 1
+            total += 1
             less, more = low["ours"][column], high["ours"][column]
             both = f"{low['name']} and {high['name']}"
             if math.isnan(less) or math.isnan(more):
@@ -131,7 +131,7 @@ def _pairs(result: dict[str, Any], column: int) -> _Pairs:
                 found.equal.append(both)
             elif more < less:
                 found.swapped.append(f"{low['name']} before {high['name']}")
-    return found._replace(count=count)
+    return found._replace(total=total)
 
 
 def text(result: dict[str, Any]) -> str:
