@@ -9,7 +9,7 @@ from torch import nn
 
 from jacfast.files import write_atomically
 
-Config = dict[str, str | int | float]
+Config = dict[str, str | int | float | None]
 PARTS = {"config", "epoch", "model", "optimizer", "order", "random"}
 
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,23 +48,27 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
         The figures, as in ``figures.json``.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: data, weights, model, options or the output folder
-            are not usable; found before any training.
+        FileNotFoundError, TypeError, ValueError, OSError: data, weights, model, options or the
+            output folder are not usable, or the checkpoints are of other options or other data;
+            found before any training.
     """
-    _prepare(run, resume)
+    begun = _prepare(run, resume)
     split = data.load(run.data)
+    config = run.depends(split.checksum)
+    for phase, save in begun.items():
+        checkpoint.read(save, config, {"name": phase})
     model = _model(run, split)
     x, y = split.test_x[: run.eval_samples], split.test_y[: run.eval_samples]
 
     seconds = {"train": 0.0}
     if run.model is None:
         start = time.perf_counter()
-        _phase(run, model, split, resume, "train")
+        _phase(run, model, split, config, resume, "train")
         seconds["train"] = time.perf_counter() - start
     trained = copy.deepcopy(model)
     before = measure(model, x, y, "before")
     start = time.perf_counter()
-    _phase(run, model, split, resume, "harden")
+    _phase(run, model, split, config, resume, "harden")
     seconds["harden"] = time.perf_counter() - start
     after = measure(model, x, y, "after")
 
@@ -87,8 +92,8 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     return figures
 
 
-def _prepare(run: Harden, resume: bool) -> None:
-    """Check options and folder before anything costs time."""
+def _prepare(run: Harden, resume: bool) -> dict[str, Path]:
+    """Check options and folder before anything costs time; return the checkpoints by phase."""
     for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
         if getattr(run, name) < 1:
             raise ValueError(f"{name} must be >= 1; got {getattr(run, name)}")
@@ -111,8 +116,7 @@ def _prepare(run: Harden, resume: bool) -> None:
         raise FileNotFoundError(f"{run.out} has no checkpoint: there is no run to resume")
     if not begun:
         check_own(run.out, PHASES["harden"])
-    for phase, save in begun.items():
-        checkpoint.read(save, run.options(), {"name": phase})
+    return begun
 
 
 def _model(run: Harden, split: data.Split) -> nn.Module:
@@ -130,7 +134,14 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
     return model.eval()
 
 
-def _phase(run: Harden, model: nn.Module, split: data.Split, resume: bool, name: str) -> None:
+def _phase(
+    run: Harden,
+    model: nn.Module,
+    split: data.Split,
+    config: checkpoint.Config,
+    resume: bool,
+    name: str,
+) -> None:
     """Train ("train": CE) or harden ("harden": CE + penalty), or take over what is done of it."""
     model.train(name == "train")
 
@@ -150,7 +161,7 @@ def _phase(run: Harden, model: nn.Module, split: data.Split, resume: bool, name:
         loss=loss,
         seed=run.seed,
         save=run.out / PHASES[name],
-        config=run.options(),
+        config=config,
         resume=resume,
         name=name,
     )

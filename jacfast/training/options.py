@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import numbers
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,12 +30,26 @@ class Harden:
     chunk: int | None = None
 
     def options(self) -> Config:
-        """Return the options that the weights depend on, for the checkpoint."""
+        """Return the options, as types that JSON has, and the number of threads; weights by sum."""
         values = dataclasses.asdict(self)
         del values["out"], values["chunk"]  # the second changes roundings alone
         if self.weights is not None and self.weights.is_file():
             digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()[:16]
             values["weights"] = f"{self.weights.name}, SHA-256 {digest}"
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()} | {
-            "threads": torch.get_num_threads()
-        }
+        return {k: _plain(v) for k, v in values.items()} | {"threads": torch.get_num_threads()}
+
+    def depends(self, checksum: str) -> Config:
+        """Return what the weights depend on, for the checkpoint: the data by their checksum."""
+        values = self.options() | {"data": f"SHA-256 {checksum}"}
+        del values["eval_samples"]
+        if self.model is not None:
+            del values["train_epochs"]  # it came with its weights
+        return values
+
+
+def _plain(value: Any) -> str | int | float | None:
+    if isinstance(value, numbers.Integral):  # of NumPy, too
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    return str(value) if isinstance(value, Path) else value

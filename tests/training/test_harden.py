@@ -4,6 +4,7 @@ import base64
 import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,41 @@ def test_other_weights_of_the_same_name_are_refused(tmp_path):
     torch.save(models.fc500().state_dict(), weights)
     with pytest.raises(ValueError, match=r"weights was 'w\.pt, SHA-256 .* and is now 'w\.pt, SHA"):
         harden(run, resume=True)
+
+
+@pytest.mark.usefixtures("small")
+def test_resumed_on_the_same_data_elsewhere_and_on_no_others(tmp_path, monkeypatch):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    shutil.copytree(tmp_path / "data", tmp_path / "moved" / "data")
+    run = Harden(tmp_path / "out", data=Path("data"), train_epochs=1, epochs=1, batch_size=20)
+    monkeypatch.chdir(tmp_path)
+    harden(run)
+    kept = {path: path.read_bytes() for path in run.out.glob("*.pt")}
+    monkeypatch.chdir(tmp_path / "moved")
+    harden(dataclasses.replace(run, data=tmp_path / "moved" / "data"), resume=True)
+    file = tmp_path / "moved" / "data" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")  # the last pixel of one image
+    with pytest.raises(ValueError, match=r"data was 'SHA-256 .* and is now 'SHA-256 "):
+        harden(run, resume=True)
+    assert {path: path.read_bytes() for path in run.out.glob("*.pt")} == kept
+
+
+@pytest.mark.usefixtures("small")
+def test_what_the_weights_do_not_depend_on_may_change_on_the_way(tmp_path):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    weights = tmp_path / "w.pt"
+    torch.save(models.fc500().state_dict(), weights)
+    run = Harden(tmp_path / "out", data=tmp_path / "data", epochs=1, batch_size=20, train_epochs=1)
+    own = dataclasses.replace(
+        run, out=tmp_path / "own", model="jacfast.models:fc500", weights=weights
+    )
+    harden(run)
+    figures = harden(dataclasses.replace(run, eval_samples=7), resume=True)
+    assert figures["options"]["eval_samples"] == figures["data"]["evaluated"] == 7
+    with pytest.raises(ValueError, match="train_epochs was 1 and is now 2"):
+        harden(dataclasses.replace(run, train_epochs=2), resume=True)
+    harden(own)
+    harden(dataclasses.replace(own, train_epochs=2), resume=True)
 
 
 def test_the_table_of_the_command(job):
