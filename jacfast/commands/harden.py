@@ -31,7 +31,11 @@ def add_arguments(commands: Any) -> None:
     add("--lam", type=float, default=Harden.lam, help="weight of the mean squared Frobenius norm")
     add("--n", type=_projections, default=Harden.n, help="projections per step, or 'exact'")
     add("--batch-size", type=int, default=Harden.batch_size, help="images per step")
-    add("--chunk", type=int, help="images at a time within a step; only roundings differ")
+    add(
+        "--chunk",
+        type=int,
+        help="images at a time within a step, and in the timed one; only roundings differ",
+    )
     add("--lr", type=float, default=Harden.lr, help="Adam's step size")
     add(
         "--seed",

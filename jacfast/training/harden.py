@@ -25,6 +25,7 @@ from jacfast.training.table import page
 from jacfast.version import __version__
 
 PHASES = {"train": "training.pt", "harden": "checkpoint.pt"}  # and the checkpoint of each
+RESULTS = {"train": "trained.pt", "harden": "hardened.pt"}
 
 
 def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
@@ -72,9 +73,8 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
     seconds["harden"] = time.perf_counter() - start
     after = measure(model, x, y, "after")
 
-    steps = time_steps(
-        trained, split.train_x[: run.batch_size], split.train_y[: run.batch_size], run.n
-    )
+    timed = min(run.chunk or run.batch_size, run.batch_size)  # no more than fit into memory
+    steps = time_steps(trained, split.train_x[:timed], split.train_y[:timed], run.n)
     figures = {
         "options": run.options(),
         "data": {"name": split.name, "train": len(split.train_x), "evaluated": len(x)},
@@ -84,7 +84,6 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
         "after": _numbers(after),
         "step": steps,
     }
-    checkpoint.save_atomically(model.state_dict(), run.out / "hardened.pt")
     write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
     picture = png(hardening_figure(x, y, before.deepfool, after.deepfool))
     write_atomically(picture, run.out / "harden.png")
@@ -166,8 +165,7 @@ def _phase(
         name=name,
     )
     model.eval()
-    if name == "train":
-        checkpoint.save_atomically(model.state_dict(), run.out / "trained.pt")
+    checkpoint.save_atomically(model.state_dict(), run.out / RESULTS[name])
 
 
 def _numbers(measures: Measures) -> dict[str, Any]:

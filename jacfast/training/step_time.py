@@ -30,7 +30,7 @@ def time_steps(
     Returns:
         Median seconds by name: ``plain`` (cross-entropy alone), ``jacfast`` (with
         `forward_with_penalty`, n projections) and ``loop`` (with `looped_penalty`, which is exact),
-        taken in turns in one run; and ``speedup``, loop over jacfast.
+        taken in turns in one run; ``speedup``, loop over jacfast; and ``images``, N.
 
     Raises:
         RuntimeError: the two exact penalties disagree, so that their times would mean nothing.
@@ -51,7 +51,7 @@ def time_steps(
                 if repeat:  # the first round warms up
                     times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-    return {**medians, "speedup": medians["loop"] / medians["jacfast"]}
+    return {**medians, "speedup": medians["loop"] / medians["jacfast"], "images": len(x)}
 
 
 def _fast(model: nn.Module, x: Tensor, y: Tensor, n: int | str) -> Tensor:

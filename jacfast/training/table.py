@@ -37,7 +37,7 @@ def _step(figures: dict[str, Any]) -> str:
     step, options = figures["step"], figures["options"]
     kind = "exact" if options["n"] == "exact" else f"unbiased, n = {options['n']}"
     return (
-        f"one training step of {options['batch_size']} images, median of one run: "
+        f"one training step of {step['images']} images, median of one run: "
         f"cross-entropy alone {1e3 * step['plain']:.0f} ms; "
         f"with the penalty ({kind}) {1e3 * step['jacfast']:.0f} ms; "
         f"with the usual loop over the classes (exact) {1e3 * step['loop']:.0f} ms\n"

@@ -14,8 +14,10 @@ from torch import nn
 from jacfast import data, jacobian, models, rho_adv
 from jacfast.evaluation import accuracy
 from jacfast.training import harden as module
-from jacfast.training.harden import harden
+from jacfast.training import step_time
+from jacfast.training.harden import PHASES, harden
 from jacfast.training.options import Harden
+from jacfast.training.table import table
 from tests.data.files import write_mnist
 from tests.training.runs import harden_arguments, make_job, run
 
@@ -166,6 +168,36 @@ def test_what_the_weights_do_not_depend_on_may_change_on_the_way(tmp_path):
         harden(dataclasses.replace(run, train_epochs=2), resume=True)
     harden(own)
     harden(dataclasses.replace(own, train_epochs=2), resume=True)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("memory", [4, 3], ids=["enough for the chunk", "too little to time"])
+def test_a_chunk_bounds_the_timed_step_and_the_weights_come_first(tmp_path, monkeypatch, memory):
+    seen, step = [], step_time.forward_with_penalty
+
+    def short_of_memory(model, x, **options):
+        seen.append(len(x))
+        if len(x) > memory:
+            raise MemoryError
+        return step(model, x, **options)
+
+    monkeypatch.setattr(step_time, "forward_with_penalty", short_of_memory)
+    write_mnist(tmp_path / "data", train=40, test=20)
+    options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
+    run = Harden(tmp_path / "out", chunk=4, eval_samples=5, **options)
+    if memory < 4:
+        with pytest.raises(MemoryError):
+            harden(run)
+    else:
+        figures = harden(run)
+        assert set(seen) == {4}
+        assert "one training step of 4 images, median" in table(figures)
+        large = dataclasses.replace(run, out=tmp_path / "large", batch_size=3)
+        assert "one training step of 3 images, median" in table(harden(large))
+    got, then = (
+        torch.load(run.out / f, weights_only=True) for f in ("hardened.pt", PHASES["harden"])
+    )
+    assert all(torch.equal(got[key], then["model"][key]) for key in got)
 
 
 def test_the_table_of_the_command(job):
