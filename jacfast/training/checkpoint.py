@@ -10,6 +10,7 @@ from torch import nn
 from jacfast.files import write_atomically
 
 Config = dict[str, str | int | float | None]
+PLAIN = (str, int, float, bool, type(None))
 PARTS = {"config", "epoch", "model", "optimizer", "order", "random"}
 
 
@@ -34,6 +35,16 @@ def path_of(save: Path | str | None, resume: bool) -> Path | None:
             f"save must be a new file, or be continued by resume=True; {path} holds an earlier run"
         )
     return path
+
+
+def check_config(config: Config | None) -> None:
+    """Check that a checkpoint with this in it can be read back: no type that is to be unpickled."""
+    for key, value in (config or {}).items():
+        if type(key) is not str or type(value) not in PLAIN:
+            raise TypeError(
+                f"config must map str to str, int, float, bool or None; got {key!r}: {value!r}, "
+                f"a {type(value).__name__}"
+            )
 
 
 def write(

@@ -52,26 +52,29 @@ def fit(
         seed: of the order and of all that is drawn.
         save: the file of the checkpoint, in a folder that exists.
         config: what the run depends on beside lr, batch_size, seed, name and the number of samples;
-            a checkpoint in which any of these differs is refused.
+            a checkpoint in which any of these differs is refused. Values: str, int, float, bool or
+            None, and no type derived of these.
         resume: continue from `save`, or begin if there is no such file.
         name: the label of the progress bar.
 
     Raises:
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
         FileExistsError: `save` is there and is not to be resumed.
-        TypeError, ValueError: epochs, batch_size or lr is not as above; x and y differ in length or
-            are empty; `save` has no folder, is no checkpoint, belongs to another run, or holds more
-            epochs; or there is none to resume.
+        TypeError, ValueError: epochs, batch_size, lr or config is not as above; x and y differ in
+            length or are empty; `save` has no folder, is no checkpoint, belongs to another run, or
+            holds more epochs; or there is none to resume.
     """
     count("epochs", epochs, 0)
     count("batch_size", batch_size)
+    batch_size = int(batch_size)  # of NumPy, too
     at_least("lr", lr, 0)
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y must be as long, and not empty; got {len(x)} and {len(y)}")
+    checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
-    run: checkpoint.Config = {"name": name, "lr": float(lr), "batch_size": int(batch_size)}
+    run: checkpoint.Config = {"name": name, "lr": float(lr), "batch_size": batch_size}
     run |= {"seed": int(seed), "len(x)": len(x)}
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=float(lr))
     order = torch.Generator().manual_seed(seed)
     with seeded(model, seed) as drawn:
         done, generators = 0, [order, *drawn]

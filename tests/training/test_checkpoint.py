@@ -1,5 +1,8 @@
 """What a checkpoint brings back, and which are refused."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -83,6 +86,27 @@ def test_a_file_that_is_no_checkpoint(tmp_path, content):
             path.write_bytes(content)
     with pytest.raises(ValueError, match=r"c\.pt must be a checkpoint"):
         train(path, resume=True)
+
+
+def test_numbers_of_numpy_are_written_as_plain_ones(tmp_path):
+    path = tmp_path / "c.pt"
+    whole = train(None, epochs=2)
+    train(path, epochs=np.int64(1), batch_size=np.int64(8), lr=np.float64(0.01))
+    assert torch.equal(train(path, epochs=2, resume=True), whole)
+
+
+@pytest.mark.parametrize("config", [{"a": "b", "c": 1, "d": 0.5, "e": True, "f": None}, {}, None])
+def test_a_config_comes_back(tmp_path, config):
+    train(tmp_path / "c.pt", config=config)
+    assert checkpoint.read(tmp_path / "c.pt", config)["config"] == config
+    train(tmp_path / "c.pt", config=config, resume=True)
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.int64(1), Path("data"), ["a"], {"b": 1}])
+def test_a_config_that_could_not_be_read_back_is_refused(tmp_path, value):
+    with pytest.raises(TypeError, match=f"got 'lam': .*, a {type(value).__name__}$"):
+        train(tmp_path / "c.pt", config={"seed": 1, "lam": value})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_from_before_the_arguments_were_in_it(tmp_path):
