@@ -81,6 +81,16 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"weights {path} are not there (no such file)")
     state = _read_state(path)
+    check_state(model, state, f"weights {path}")
+    model.load_state_dict(state)
+
+
+def check_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Check that `state` can be loaded into `model` as a whole.
+
+    Raises:
+        ValueError: it cannot; the message names `source` and the keys.
+    """
     own = model.state_dict()
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
@@ -88,12 +98,15 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
         if key in state and (misfit := _misfit(own[key], state[key])):
             problems.append(f"{key} is {misfit}")
     if problems:
-        raise ValueError(f"weights {path} must fit the model: {_some(problems)}")
-    model.load_state_dict(state)
+        raise ValueError(f"{source} must fit the model: {_some(problems)}")
 
 
 def _misfit(own: Tensor, new: Tensor) -> str | None:
     """Say why `new` cannot be loaded into `own`; None if it can."""
+    if not isinstance(own, Tensor):
+        return None  # what a module keeps beside its tensors is its own affair
+    if not isinstance(new, Tensor):
+        return f"{type(new).__name__}, the model's a tensor"
     if new.shape != own.shape:
         return f"{list(new.shape)}, the model's {list(own.shape)}"
     if not torch.can_cast(new.dtype, own.dtype):

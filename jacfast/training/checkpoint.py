@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from jacfast.files import write_atomically
+from jacfast.models.loading import check_state
 
 Config = dict[str, str | int | float | None]
 PLAIN = (str, int, float, bool, type(None))
@@ -106,14 +107,20 @@ def _compare(path: Path, then: Config, now: Config) -> None:
 
 
 def restore(
+    path: Path,
     state: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: list[torch.Generator],
 ) -> None:
-    """Bring everything back to what was read."""
+    """Bring everything back to what was read from `path`: all of it, or nothing.
+
+    Raises:
+        ValueError: it is of another network.
+    """
+    check_state(model, state["model"], f"checkpoint {path}")
+    optimizer.load_state_dict(state["optimizer"])  # first: it refuses, and then changes nothing
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
     drawn = [state["order"], state["random"], *state.get("gpus", [])]
     for generator, then in zip(generators, drawn, strict=False):  # GPUs may be others than then
         generator.set_state(then)

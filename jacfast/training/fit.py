@@ -61,8 +61,8 @@ def fit(
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
         FileExistsError: `save` is there and is not to be resumed.
         TypeError, ValueError: epochs, batch_size, lr or config is not as above; x and y differ in
-            length or are empty; `save` has no folder, is no checkpoint, belongs to another run, or
-            holds more epochs; or there is none to resume.
+            length or are empty; `save` has no folder, is no checkpoint, belongs to another run or
+            network, or holds more epochs; or there is none to resume.
     """
     count("epochs", epochs, 0)
     count("batch_size", batch_size)
@@ -83,7 +83,7 @@ def fit(
             done = state["epoch"]
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
-            checkpoint.restore(state, model, optimizer, generators)
+            checkpoint.restore(path, state, model, optimizer, generators)
         per_epoch = math.ceil(len(x) / batch_size)
         with tqdm(total=epochs * per_epoch, initial=done * per_epoch, desc=name) as bar:
             for epoch in range(done, epochs):

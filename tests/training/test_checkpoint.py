@@ -1,5 +1,6 @@
 """What a checkpoint brings back, and which are refused."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from jacfast import models
 from jacfast.training import checkpoint, fit, seeded
 from tests.training.test_fit import cross_entropy, problem
 
@@ -107,6 +109,55 @@ def test_a_config_that_could_not_be_read_back_is_refused(tmp_path, value):
     with pytest.raises(TypeError, match=f"got 'lam': .*, a {type(value).__name__}$"):
         train(tmp_path / "c.pt", config={"seed": 1, "lam": value})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ((5, 8, 4), r"3\.weight is \[3, 8\], the model's \[4, 8\]; 3\.bias is \[3\]"),
+        ((5, 8, 8, 3), r"missing 5\.weight; missing 5\.bias; 3\.weight is \[3, 8\]"),
+        ((5, 3), r"unexpected 3\.weight; unexpected 3\.bias; 1\.weight is \[8, 5\]"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_and_changes_nothing(tmp_path, widths, message):
+    path = tmp_path / "c.pt"
+    train(path)
+    _, x, y = problem()
+    other = models.mlp(*widths)
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match=rf"checkpoint .*c\.pt must fit the model: {message}"):
+        fit(
+            other, x, y, epochs=2, batch_size=8, lr=0.01, loss=cross_entropy, save=path, resume=True
+        )
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+
+
+def test_what_a_module_keeps_beside_its_tensors_comes_back(tmp_path):
+    class Noted(nn.Linear):
+        note = 0
+
+        def get_extra_state(self):
+            return {"note": self.note}
+
+        def set_extra_state(self, state):
+            self.note = state["note"]
+
+    _, x, y = problem()
+    for note, resume in ((3, False), (0, True)):
+        net = Noted(5, 3)
+        net.note = note
+        fit(
+            net,
+            x,
+            y,
+            epochs=1,
+            batch_size=8,
+            lr=0.01,
+            loss=cross_entropy,
+            save=tmp_path / "c.pt",
+            resume=resume,
+        )
+        assert net.note == 3
 
 
 def test_a_checkpoint_from_before_the_arguments_were_in_it(tmp_path):
