@@ -73,7 +73,7 @@ def attacked_of(samples: int, share: float) -> int:
 
 
 def perturb(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the perturbed inputs that `attack` finds."""
+    """Return the perturbed inputs that `attack` finds, of the dtype and on the device of x."""
     found = attack(model, x, y)
     moved = found.adversarial if isinstance(found, DeepFoolResult) else found
     if not isinstance(moved, Tensor):
@@ -82,4 +82,4 @@ def perturb(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         raise ValueError(
             f"attack must return inputs shaped as x, {list(x.shape)}; got {list(moved.shape)}"
         )
-    return moved
+    return moved.to(x)

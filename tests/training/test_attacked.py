@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import jacfast
-from jacfast.training import attack_once
+from jacfast.training import Defence, attack_once
 from tests.nets import cnn, draw
 
 
@@ -45,6 +45,17 @@ def test_deepfool_and_its_images():
     assert torch.equal(attack_once(model, x, y, jacfast.deepfool), want)
     images = attack_once(model, x, y, lambda m, x, y: jacfast.deepfool(m, x, y).adversarial)
     assert torch.equal(images, want)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_of_the_dtype_of_x(share):
+    x, y = samples()
+    x = x.float()
+    got = attack_once(None, x, y, lambda model, x, y: x.double() + 1, share)
+    assert got.dtype == x.dtype == torch.float32
+    loss = Defence(attack=lambda model, x, y: x.double() + 1, share=share)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 9))
+    assert loss(model, x, y).dtype == torch.float32
 
 
 def test_no_graph_and_nothing_changed():
