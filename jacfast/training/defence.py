@@ -41,7 +41,8 @@ class Defence:
         share: of the batch that is attacked, in (0, 1].
         twins: keep the attacked samples' originals in the cross-entropy.
         penalise: the penalty at the ``"clean"`` batch, at the ``"attacked"`` samples, or at
-            ``"both"`` (the mean over all of them).
+            ``"both"`` (the mean over all of them). It may stand without a penalty, and then says
+            nothing: so a row of lambda 0 differs from the others in the penalty alone.
         smoothing: label smoothing of the cross-entropy, in [0, 1).
         layer: the submodule whose output takes the place of the logits in the penalty.
         batch_norm: of the penalty, for batch-norm in training mode: ``"refuse"``, ``"frozen"`` or
