@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from jacfast.attacks.checks import at_least, count
 from jacfast.training import checkpoint
+from jacfast.training.checks import check_loss, check_seed, check_trainable
 from jacfast.training.seeded import seeded
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -49,7 +50,7 @@ def fit(
         batch_size: samples of a step, >= 1; the last step of an epoch has what is left.
         lr: Adam's step size, finite and >= 0.
         loss: maps (model, x batch, y batch) to the scalar to descend.
-        seed: of the order and of all that is drawn.
+        seed: of the order and of all that is drawn; an integer that `torch.manual_seed` takes.
         save: the file of the checkpoint, in a folder that exists.
         config: what the run depends on beside lr, batch_size, seed, name and the number of samples;
             a checkpoint in which any of these differs is refused. Values: str, int, float, bool or
@@ -60,20 +61,23 @@ def fit(
     Raises:
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
         FileExistsError: `save` is there and is not to be resumed.
-        TypeError, ValueError: epochs, batch_size, lr or config is not as above; x and y differ in
-            length or are empty; `save` has no folder, is no checkpoint, belongs to another run or
-            network, or holds more epochs; or there is none to resume.
+        TypeError, ValueError: epochs, batch_size, lr, seed, config or what `loss` returns is not as
+            above; no parameter of `model` requires grad; x and y differ in length or are empty;
+            `save` has no folder, is no checkpoint, belongs to another run or network, or holds more
+            epochs; or there is none to resume.
     """
     count("epochs", epochs, 0)
     count("batch_size", batch_size)
     batch_size = int(batch_size)  # of NumPy, too
     at_least("lr", lr, 0)
+    seed = check_seed(seed)
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y must be as long, and not empty; got {len(x)} and {len(y)}")
+    check_trainable(model)
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
     run: checkpoint.Config = {"name": name, "lr": float(lr), "batch_size": batch_size}
-    run |= {"seed": int(seed), "len(x)": len(x)}
+    run |= {"seed": seed, "len(x)": len(x)}
     optimizer = torch.optim.Adam(model.parameters(), lr=float(lr))
     order = torch.Generator().manual_seed(seed)
     with seeded(model, seed) as drawn:
@@ -89,6 +93,7 @@ def fit(
             for epoch in range(done, epochs):
                 for batch in torch.randperm(len(x), generator=order).split(batch_size):
                     value = loss(model, x[batch], y[batch])
+                    check_loss(value)
                     shown = value.item()
                     if not math.isfinite(shown):
                         raise FloatingPointError(

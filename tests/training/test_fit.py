@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,20 @@ def test_pgd_from_the_global_generator_is_resumed_to_the_bit(tmp_path):
         (TypeError, "batch_size must be an integer; got 2.5", {"batch_size": 2.5}),
         (TypeError, "lr must be a number; got str", {"lr": "0.1"}),
         (ValueError, "lr must be finite and >= 0; got nan", {"lr": float("nan")}),
+        (TypeError, "seed must be an integer; got 1.5", {"seed": 1.5}),
+        (ValueError, r"seed must be <= 2\^64 - 1; got 1180591620717411303424", {"seed": 2**70}),
+        (ValueError, "seed must be >= -9223372036854775808; got -1180", {"seed": -(2**70)}),
+        (TypeError, "loss must return a scalar tensor; got float", {"loss": lambda m, x, y: 0.5}),
+        (
+            ValueError,
+            r"loss must return a scalar tensor; got shape \[8, 3\]",
+            {"loss": lambda m, x, y: m(x)},
+        ),
+        (
+            ValueError,
+            "loss must depend on the model's parameters",
+            {"loss": lambda m, x, y: m(x).sum().detach()},
+        ),
         (ValueError, "save must be the file to resume from; got None", {"resume": True}),
         (
             ValueError,
@@ -100,9 +115,35 @@ def test_pgd_from_the_global_generator_is_resumed_to_the_bit(tmp_path):
 )
 def test_bad_input_is_refused(kind, text, options):
     model, x, y = problem()
-    given = {"x": x, "y": y, "epochs": 1, "batch_size": 8, "lr": 0.01, **options}
+    given = {
+        "x": x,
+        "y": y,
+        "epochs": 1,
+        "batch_size": 8,
+        "lr": 0.01,
+        "loss": cross_entropy,
+        **options,
+    }
     with pytest.raises(kind, match=text):
-        fit(model, loss=cross_entropy, **given)
+        fit(model, **given)
+
+
+def test_a_frozen_model_is_refused():
+    model, x, y = problem()
+    with pytest.raises(ValueError, match="model must have a parameter with requires_grad"):
+        fit(
+            model.requires_grad_(False), x, y, epochs=1, batch_size=8, lr=0.01, loss=cross_entropy
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), 2**64 - 1, -(2**63)])
+def test_every_seed_of_pytorch(seed):
+    got = []
+    for given in (seed, int(seed)):
+        model, x, y = problem()
+        fit(model, x, y, epochs=1, batch_size=8, lr=0.01, loss=cross_entropy, seed=given)
+        got.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*got)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
