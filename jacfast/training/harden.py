@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import data, models
+from jacfast.attacks.checks import at_least, count
 from jacfast.files import check_own, write_atomically
 from jacfast.penalties import Frobenius
+from jacfast.penalties.base import projections
 from jacfast.plots import hardening_figure, png
 from jacfast.step import forward_with_penalty
 from jacfast.training import checkpoint
+from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.fit import fit
 from jacfast.training.measure import Measures, measure
 from jacfast.training.options import Harden
@@ -60,6 +63,7 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
         checkpoint.read(save, config, {"name": phase})
     model = _model(run, split)
     x, y = split.test_x[: run.eval_samples], split.test_y[: run.eval_samples]
+    _check_images(x)
 
     seconds = {"train": 0.0}
     if run.model is None:
@@ -94,13 +98,12 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
 def _prepare(run: Harden, resume: bool) -> dict[str, Path]:
     """Check options and folder before anything costs time; return the checkpoints by phase."""
     for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
-        if getattr(run, name) < 1:
-            raise ValueError(f"{name} must be >= 1; got {getattr(run, name)}")
-    if run.chunk is not None and run.chunk < 1:
-        raise ValueError(f"chunk must be >= 1; got {run.chunk}")
+        count(name, getattr(run, name))
+    if run.chunk is not None:
+        count("chunk", run.chunk)
     for name in ("lam", "lr"):
-        if not 0 <= getattr(run, name) < float("inf"):
-            raise ValueError(f"{name} must be finite and >= 0; got {getattr(run, name)}")
+        at_least(name, getattr(run, name), 0)
+    check_seed(run.seed)
     if (run.model is None) != (run.weights is None):
         raise ValueError("model and weights go together: give both, or neither")
     run.out.mkdir(parents=True, exist_ok=True)
@@ -118,18 +121,26 @@ def _prepare(run: Harden, resume: bool) -> dict[str, Path]:
     return begun
 
 
+def _check_images(x: Tensor) -> None:
+    zero = x.flatten(1).eq(0).all(dim=1).nonzero()
+    if len(zero):
+        raise ValueError(
+            "test images must not be all zero (rho_adv divides by ||x||); the image at "
+            f"{int(zero[0])} is: leave it out, or take fewer eval_samples"
+        )
+
+
 def _model(run: Harden, split: data.Split) -> nn.Module:
     """Build the model, in eval mode, and try it on one image."""
-    if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(run.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(run.seed))
+        if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
             model: nn.Module = models.tf_tutorial_cnn()
-    else:
-        model = models.load_factory(run.model)
-        models.load_weights(model, run.weights)
-    outputs = models.check_fits(model, split)
-    if run.n != "exact" and not 1 <= int(run.n) <= outputs:
-        raise ValueError(f"n must be in 1 .. K = {outputs}, or 'exact'; got {run.n}")
+        else:
+            model = models.load_factory(run.model)  # may draw buffers that no file holds
+            models.load_weights(model, run.weights)
+    check_trainable(model)
+    projections(run.n, models.check_fits(model, split), "K")
     return model.eval()
 
 

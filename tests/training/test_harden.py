@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -250,6 +251,77 @@ def test_a_folder_that_cannot_be_written_is_found_first(job):
 def test_model_without_weights(job):
     arguments = [a for a in harden_arguments("failed") if not a.startswith("--weights")]
     assert "model and weights go together" in run(job, *arguments).stderr
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (TypeError, {"n": "foo"}, "n must be an int or 'exact'; got 'foo'"),
+        (TypeError, {"n": 1.5}, "n must be an int or 'exact'; got 1.5"),
+        (TypeError, {"lam": "a"}, "lam must be a number; got str"),
+        (TypeError, {"eval_samples": 2.5}, "eval_samples must be an integer; got 2.5"),
+        (TypeError, {"chunk": 2.5}, "chunk must be an integer; got 2.5"),
+        (TypeError, {"seed": 1.5}, "seed must be an integer; got 1.5"),
+        (ValueError, {"seed": 2**70}, "seed must be <= 2"),
+        (ValueError, {"zero": True}, "test images must not be all zero .* the image at 3 is"),
+        (ValueError, {"frozen": True}, "model must have a parameter with requires_grad"),
+    ],
+)
+def test_bad_input_is_found_before_any_work(tmp_path, monkeypatch, kind, options, message):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    if options.pop("zero", False):
+        file = tmp_path / "data" / "t10k-images-idx3-ubyte"
+        content = file.read_bytes()
+        start, end = 16 + 3 * 784, 16 + 4 * 784
+        file.write_bytes(content[:start] + bytes(784) + content[end:])
+    if options.pop("frozen", False):
+        net = models.mlp(784, 10).requires_grad_(False)
+        monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: net)
+    for work in ("measure", "fit"):
+        monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("work was done"))
+    with pytest.raises(kind, match=message):
+        harden(Harden(tmp_path / "out", data=tmp_path / "data", **options))
+
+
+@pytest.mark.usefixtures("small")
+def test_numbers_of_numpy(tmp_path):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    options = {"seed": 3, "epochs": 1, "batch_size": 20, "eval_samples": 5}
+    run = Harden(
+        tmp_path / "out",
+        data=tmp_path / "data",
+        train_epochs=1,
+        lam=np.float64(0.1),
+        **{name: np.int64(value) for name, value in options.items()},
+    )
+    figures = harden(run)
+    assert figures["options"]["lam"] == 0.1
+    assert json.loads((run.out / "figures.json").read_text()) == figures
+    harden(dataclasses.replace(run, lam=0.1, **options), resume=True)
+
+
+def test_what_a_factory_draws_follows_from_the_seed(tmp_path, monkeypatch):
+    class Noisy(nn.Linear):
+        def __init__(self):
+            super().__init__(784, 10)
+            self.register_buffer("noise", torch.randn(784), persistent=False)
+
+        def forward(self, x):
+            return super().forward(x.flatten(1) + 0.01 * self.noise)
+
+    made = []
+    monkeypatch.setattr(models, "load_factory", lambda spec: made.append(Noisy()) or made[-1])
+    write_mnist(tmp_path / "data", train=40, test=20)
+    torch.save(Noisy().state_dict(), tmp_path / "w.pt")
+    options = {"model": "a:b", "weights": tmp_path / "w.pt", "data": tmp_path / "data"}
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        torch.rand(3)  # the caller's state differs each time
+        state = torch.get_rng_state()
+        harden(Harden(tmp_path / name, epochs=1, eval_samples=5, seed=seed, **options))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(made[0].noise, made[1].noise)
+    assert not torch.equal(made[0].noise, made[2].noise)
 
 
 def test_model_for_other_images(tmp_path, monkeypatch):
