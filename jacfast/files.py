@@ -58,8 +58,8 @@ def claim(out: Path, note: str, about: dict[str, Any]) -> None:
             if then.get(name) != about.get(name):
                 raise ValueError(
                     f"out {out} belongs to another run: {name} was {reprlib.repr(then.get(name))} "
-                    f"and is now {reprlib.repr(about.get(name))}; use the same arguments "
-                    "and threads (OMP_NUM_THREADS), or another folder"
+                    f"and is now {reprlib.repr(about.get(name))}; use the same arguments, or "
+                    "another folder"
                 )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(json.dumps(about, indent=2).encode(), file)

@@ -164,7 +164,7 @@ def test_another_number_of_threads_is_refused(tmp_path, monkeypatch):
     assert before["threads"] == torch.get_num_threads()
     threads = before["threads"] + 1
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    message = f"threads was {threads - 1} and is now {threads}; .*OMP_NUM_THREADS"
+    message = f"threads was {threads - 1} and is now {threads}"
     with pytest.raises(ValueError, match=message):
         reproduce("mine", tmp_path / "run", quick=True)
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == before
