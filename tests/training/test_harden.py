@@ -14,24 +14,12 @@ from torch import nn
 
 from jacfast import data, jacobian, models, rho_adv
 from jacfast.evaluation import accuracy
-from jacfast.training import harden as module
 from jacfast.training import step_time
 from jacfast.training.harden import PHASES, harden
 from jacfast.training.options import Harden
 from jacfast.training.table import table
 from tests.data.files import write_mnist
-from tests.training.runs import harden_arguments, make_job, run
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory) -> Path:
-    return make_job(tmp_path_factory.mktemp("job"))
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A small network in the place of the TF-tutorial CNN."""
-    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: models.mlp(784, 24, 10))
+from tests.training.runs import harden_arguments, run
 
 
 @pytest.mark.usefixtures("small")
@@ -220,70 +208,6 @@ def test_the_table_of_the_command(job):
     assert not [p for p in (job / "out").iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"weights": "none.pt"}, "weights none.pt are not there"),
-        ({"weights": "other.pt"}, "weights other.pt must fit the model: missing 4.weight"),
-        ({"model": "nets:nothing"}, "model 'nets:nothing' cannot be imported"),
-        ({"data": "."}, "looked for MNIST"),
-        ({"epochs": 0}, "epochs must be >= 1; got 0"),
-        ({"lam": -1}, "lam must be finite and >= 0; got -1.0"),
-        ({"n": 11}, "n must be in 1 .. K = 10, or 'exact'; got 11"),
-    ],
-)
-def test_errors_of_the_user_are_one_line(job, options, message):
-    failed = run(job, *harden_arguments("failed", **options))
-    assert failed.returncode == 2
-    assert message in failed.stderr
-    assert "Traceback" not in failed.stderr
-    assert "harden:" not in failed.stderr  # no training bar: found before
-
-
-def test_a_folder_that_cannot_be_written_is_found_first(job):
-    (job / "file").write_text("not a folder")
-    failed = run(job, *harden_arguments("file/out"))
-    assert failed.returncode == 2
-    assert "file/out" in failed.stderr
-    assert "Traceback" not in failed.stderr
-
-
-def test_model_without_weights(job):
-    arguments = [a for a in harden_arguments("failed") if not a.startswith("--weights")]
-    assert "model and weights go together" in run(job, *arguments).stderr
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (TypeError, {"n": "foo"}, "n must be an int or 'exact'; got 'foo'"),
-        (TypeError, {"n": 1.5}, "n must be an int or 'exact'; got 1.5"),
-        (TypeError, {"lam": "a"}, "lam must be a number; got str"),
-        (TypeError, {"eval_samples": 2.5}, "eval_samples must be an integer; got 2.5"),
-        (TypeError, {"chunk": 2.5}, "chunk must be an integer; got 2.5"),
-        (TypeError, {"seed": 1.5}, "seed must be an integer; got 1.5"),
-        (ValueError, {"seed": 2**70}, "seed must be <= 2"),
-        (ValueError, {"zero": True}, "test images must not be all zero .* the image at 3 is"),
-        (ValueError, {"frozen": True}, "model must have a parameter with requires_grad"),
-    ],
-)
-def test_bad_input_is_found_before_any_work(tmp_path, monkeypatch, kind, options, message):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    if options.pop("zero", False):
-        file = tmp_path / "data" / "t10k-images-idx3-ubyte"
-        content = file.read_bytes()
-        start, end = 16 + 3 * 784, 16 + 4 * 784
-        file.write_bytes(content[:start] + bytes(784) + content[end:])
-    if options.pop("frozen", False):
-        net = models.mlp(784, 10).requires_grad_(False)
-        monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: net)
-    for work in ("measure", "fit"):
-        monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("work was done"))
-    with pytest.raises(kind, match=message):
-        harden(Harden(tmp_path / "out", data=tmp_path / "data", **options))
-
-
 @pytest.mark.usefixtures("small")
 def test_numbers_of_numpy(tmp_path):
     write_mnist(tmp_path / "data", train=40, test=20)
@@ -324,13 +248,6 @@ def test_what_a_factory_draws_follows_from_the_seed(tmp_path, monkeypatch):
     assert not torch.equal(made[0].noise, made[2].noise)
 
 
-def test_model_for_other_images(tmp_path, monkeypatch):
-    write_mnist(tmp_path)
-    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: models.mlp(99, 10))
-    with pytest.raises(ValueError, match=r"must accept images of shape \[1, 28, 28\]"):
-        harden(Harden(tmp_path / "out", data=tmp_path))
-
-
 def test_batch_norm_stays_in_eval_mode(tmp_path, monkeypatch):
     write_mnist(tmp_path / "data", train=40, test=20)
     net = nn.Sequential(
@@ -346,9 +263,3 @@ def test_batch_norm_stays_in_eval_mode(tmp_path, monkeypatch):
     state = torch.load(tmp_path / "out" / "hardened.pt", weights_only=True)
     assert torch.equal(state["2.running_mean"], torch.full((8,), 0.01))
     assert not torch.equal(state["1.weight"], net[1].weight)
-
-
-@pytest.mark.usefixtures("small")
-def test_no_training_when_the_picture_cannot_be_drawn(tmp_path, monkeypatch):
-    """matplotlib is imported with the job, so that its absence is found before the work."""
-    assert module.hardening_figure.__module__ == "jacfast.plots.hardening"

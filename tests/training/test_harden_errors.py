@@ -1,0 +1,87 @@
+"""What harden refuses, before it costs anything."""
+
+import pytest
+
+from jacfast import models
+from jacfast.training import harden as module
+from jacfast.training.harden import harden
+from jacfast.training.options import Harden
+from tests.data.files import write_mnist
+from tests.training.runs import harden_arguments, run
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "none.pt"}, "weights none.pt are not there"),
+        ({"weights": "other.pt"}, "weights other.pt must fit the model: missing 4.weight"),
+        ({"model": "nets:nothing"}, "model 'nets:nothing' cannot be imported"),
+        ({"data": "."}, "looked for MNIST"),
+        ({"epochs": 0}, "epochs must be >= 1; got 0"),
+        ({"lam": -1}, "lam must be finite and >= 0; got -1.0"),
+        ({"n": 11}, "n must be in 1 .. K = 10, or 'exact'; got 11"),
+    ],
+)
+def test_errors_of_the_user_are_one_line(job, options, message):
+    failed = run(job, *harden_arguments("failed", **options))
+    assert failed.returncode == 2
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "harden:" not in failed.stderr  # no training bar: found before
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(job):
+    (job / "file").write_text("not a folder")
+    failed = run(job, *harden_arguments("file/out"))
+    assert failed.returncode == 2
+    assert "file/out" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_model_without_weights(job):
+    arguments = [a for a in harden_arguments("failed") if not a.startswith("--weights")]
+    assert "model and weights go together" in run(job, *arguments).stderr
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (TypeError, {"n": "foo"}, "n must be an int or 'exact'; got 'foo'"),
+        (TypeError, {"n": 1.5}, "n must be an int or 'exact'; got 1.5"),
+        (TypeError, {"lam": "a"}, "lam must be a number; got str"),
+        (TypeError, {"eval_samples": 2.5}, "eval_samples must be an integer; got 2.5"),
+        (TypeError, {"chunk": 2.5}, "chunk must be an integer; got 2.5"),
+        (TypeError, {"seed": 1.5}, "seed must be an integer; got 1.5"),
+        (ValueError, {"seed": 2**70}, "seed must be <= 2"),
+        (ValueError, {"zero": True}, "test images must not be all zero .* the image at 3 is"),
+        (ValueError, {"frozen": True}, "model must have a parameter with requires_grad"),
+    ],
+)
+def test_bad_input_is_found_before_any_work(tmp_path, monkeypatch, kind, options, message):
+    write_mnist(tmp_path / "data", train=40, test=20)
+    if options.pop("zero", False):
+        file = tmp_path / "data" / "t10k-images-idx3-ubyte"
+        content = file.read_bytes()
+        start, end = 16 + 3 * 784, 16 + 4 * 784
+        file.write_bytes(content[:start] + bytes(784) + content[end:])
+    if options.pop("frozen", False):
+        net = models.mlp(784, 10).requires_grad_(False)
+        monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: net)
+    for work in ("measure", "fit"):
+        monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("work was done"))
+    with pytest.raises(kind, match=message):
+        harden(Harden(tmp_path / "out", data=tmp_path / "data", **options))
+
+
+def test_model_for_other_images(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: models.mlp(99, 10))
+    with pytest.raises(ValueError, match=r"must accept images of shape \[1, 28, 28\]"):
+        harden(Harden(tmp_path / "out", data=tmp_path))
+
+
+@pytest.mark.usefixtures("small")
+def test_no_training_when_the_picture_cannot_be_drawn(tmp_path, monkeypatch):
+    """matplotlib is imported with the job, so that its absence is found before the work."""
+    assert module.hardening_figure.__module__ == "jacfast.plots.hardening"
