@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from jacfast.calling import Model, check_input, logits_of, quiet
 from jacfast.lean import lean
 from jacfast.memory import advise
-from jacfast.quiet import Model, check_input, logits_of, quiet
 from jacfast.vjp import pull_back
 
 

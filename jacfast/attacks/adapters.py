@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.options import PRESETS
-from jacfast.quiet import quiet
+from jacfast.calling import quiet
 
 
 def for_foolbox(**options) -> Any:

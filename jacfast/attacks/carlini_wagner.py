@@ -9,9 +9,9 @@ from torch import Tensor
 from jacfast.attacks import checks
 from jacfast.attacks.gradient import finite_rows, forward, labels_of, look
 from jacfast.attacks.losses import cotangent, misclassified, value
+from jacfast.calling import Model, check_input, quiet
 from jacfast.lean import lean
 from jacfast.ops.checks import accumulator
-from jacfast.quiet import Model, check_input, quiet
 
 INSIDE = 1 - 1e-6  # the start is this far towards a face of the box, where tanh ends
 BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam

@@ -6,7 +6,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from jacfast import quiet
+from jacfast import calling
 
 
 def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
@@ -37,8 +37,8 @@ def check_bounds(name: str, box: tuple[float, float]) -> None:
 
 def check_classes(logits: Tensor, y: Tensor, *, name: str = "y") -> None:
     """Check that there is a class beside the label, and the labels against the number of them."""
-    quiet.check_classes(logits)
-    quiet.check_labels(y, *logits.shape, name=name)
+    calling.check_classes(logits)
+    calling.check_labels(y, *logits.shape, name=name)
 
 
 def number(name: str, value: object) -> None:

@@ -9,9 +9,9 @@ from jacfast.attacks.options import VARIANTS, Options
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
+from jacfast.calling import Model, check_input, check_labels, quiet
 from jacfast.lean import lean
 from jacfast.memory import advise
-from jacfast.quiet import Model, check_input, check_labels, quiet
 
 
 def deepfool(

@@ -5,8 +5,8 @@ from torch import Tensor
 from jacfast.attacks.checks import at_least, check_box, check_classes
 from jacfast.attacks.gradient import finite_rows, forward
 from jacfast.attacks.losses import cotangent
+from jacfast.calling import Model, check_input, quiet
 from jacfast.lean import lean
-from jacfast.quiet import Model, check_input, quiet
 
 
 def fgsm(

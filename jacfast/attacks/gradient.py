@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from jacfast.quiet import Model, check_labels, logits_of
+from jacfast.calling import Model, check_labels, logits_of
 from jacfast.vjp import pull_back
 
 

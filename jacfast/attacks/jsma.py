@@ -9,8 +9,8 @@ from jacfast.attacks import checks
 from jacfast.attacks.gradient import finite_rows, forward, labels_of
 from jacfast.attacks.losses import cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
+from jacfast.calling import Model, check_input, quiet
 from jacfast.lean import lean
-from jacfast.quiet import Model, check_input, quiet
 
 OUTPUTS = ("logits", "probabilities")
 

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
+from jacfast.calling import check_classes, check_labels, logits_of, warn
 from jacfast.ops import Nearest
-from jacfast.quiet import check_classes, check_labels, logits_of, warn
 
 # On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
 # threads (benchmarks/README.md, 'Rows at once').

@@ -10,8 +10,8 @@ from jacfast.attacks import checks
 from jacfast.attacks.ball import Ball
 from jacfast.attacks.gradient import finite_rows, forward, labels_of, look
 from jacfast.attacks.losses import LOSSES, cotangent, misclassified, value
+from jacfast.calling import Model, check_input, quiet
 from jacfast.lean import lean
-from jacfast.quiet import Model, check_input, quiet
 
 
 def pgd(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import check_bounds, count
-from jacfast.quiet import Model, logits_of, quiet
+from jacfast.calling import Model, logits_of, quiet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.options import Options
+from jacfast.calling import Model, logits_of
 from jacfast.lipschitz import chain, gradient_bound
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
-from jacfast.quiet import Model, logits_of
 from jacfast.vjp import pull_back
 
 # Gradient rows per backward pass: batching saves calls until the caches are full, and nothing where

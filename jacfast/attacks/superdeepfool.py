@@ -6,7 +6,7 @@ from torch import Tensor
 from jacfast import cotangents
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.quiet import logits_of
+from jacfast.calling import logits_of
 from jacfast.vjp import pull_back
 
 ROUNDS = 10  # of DeepFool and projection, at most

@@ -17,8 +17,8 @@ from jacfast.attacks.gradient import look
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import about, checksum
+from jacfast.calling import quiet
 from jacfast.files import claim, write_atomically
-from jacfast.quiet import quiet
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "bim": bim,

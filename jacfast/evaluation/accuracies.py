@@ -8,8 +8,8 @@ from torch import Tensor
 
 from jacfast.attacks.checks import above_zero, at_least
 from jacfast.attacks.fgsm import fgsm
+from jacfast.calling import Model, check_labels
 from jacfast.evaluation.predict import BATCH, batches, predict
-from jacfast.quiet import Model, check_labels
 
 
 class Attack(Protocol):

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.calling import Model, check_input, logits_of, quiet
 from jacfast.evaluation.predict import batches
 from jacfast.lean import lean
-from jacfast.quiet import Model, check_input, logits_of, quiet
 from jacfast.vjp import pull_back
 
 

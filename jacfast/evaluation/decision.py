@@ -5,9 +5,9 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
+from jacfast.calling import Model, check_input, check_labels, logits_of, quiet
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
-from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
 from jacfast.vjp import pull_back
 
 

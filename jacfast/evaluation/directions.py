@@ -5,8 +5,8 @@ from torch import Tensor
 
 from jacfast.attacks.checks import check_classes, one_of
 from jacfast.attacks.losses import cotangent
+from jacfast.calling import Model, check_input, check_labels, logits_of, quiet
 from jacfast.ops.checks import floating
-from jacfast.quiet import Model, check_input, check_labels, logits_of, quiet
 from jacfast.vjp import pull_back
 
 DIRECTIONS = ("random", "loss", "least_likely", "margin")

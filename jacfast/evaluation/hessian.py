@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import count
+from jacfast.calling import Model, check_input, check_labels
 from jacfast.evaluation.decision import check_step, hessian_product
-from jacfast.quiet import Model, check_input, check_labels
 
 FULL_UP_TO = 64  # entries of a sample up to which a few eigenvalues are cut from the whole matrix
 COPIES = 64  # products at a time for the whole matrix

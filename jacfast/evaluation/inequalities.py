@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.calling import Model, check_classes, check_input
 from jacfast.evaluation.predict import predict
 from jacfast.jacobian import jacobian
 from jacfast.ops.checks import same
-from jacfast.quiet import Model, check_classes, check_input
 
 POINTS = 9  # of the way between two inputs, at which the Jacobian is taken
 SAMPLES, ROWS = 16, 64  # of an inner layer's Jacobian, which is large, at a time

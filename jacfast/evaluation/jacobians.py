@@ -7,9 +7,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jacfast.attacks.checks import above_zero
+from jacfast.calling import Model, check_input
 from jacfast.evaluation.predict import BATCH, batches
 from jacfast.jacobian import jacobian
-from jacfast.quiet import Model, check_input
 
 
 class Statistics(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.calling import Model, check_input, check_labels
 from jacfast.evaluation.decision import along, decision_function, decision_gradient
 from jacfast.evaluation.predict import BATCH
-from jacfast.quiet import Model, check_input, check_labels
 
 
 class Line(NamedTuple):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import count
-from jacfast.quiet import Model, check_input, logits_of, quiet
+from jacfast.calling import Model, check_input, logits_of, quiet
 
 BATCH = 250
 

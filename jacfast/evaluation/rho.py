@@ -5,8 +5,8 @@ from torch import Tensor
 
 from jacfast.attacks.checks import one_of
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
+from jacfast.calling import Model, check_input, check_labels, warn
 from jacfast.evaluation.predict import BATCH
-from jacfast.quiet import Model, check_input, check_labels, warn
 
 OVER = ("all", "correct", "success")
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks import losses
+from jacfast.calling import Model, check_labels
 from jacfast.evaluation.predict import BATCH, predict
-from jacfast.quiet import Model, check_labels
 
 LARGEST = torch.finfo(torch.float64).max / 4  # whose differences do not overflow
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from jacfast.attacks.checks import above_zero, count, one_of
+from jacfast.calling import Model, check_input, check_labels, quiet
 from jacfast.evaluation.decision import margin
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.evaluation.weights import check_module
 from jacfast.ops.checks import floating
-from jacfast.quiet import Model, check_input, check_labels, quiet
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:

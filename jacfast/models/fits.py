@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from jacfast.calling import in_eval_mode
 from jacfast.data.split import Split
-from jacfast.quiet import in_eval_mode
 
 
 def check_fits(model: nn.Module, split: Split) -> int:

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from jacfast.attacks import DeepFoolResult
 from jacfast.attacks.checks import count
+from jacfast.calling import check_labels
 from jacfast.evaluation.rho import check_attacked
 from jacfast.plots.style import image, new_figure, tag, wrapped
-from jacfast.quiet import check_labels
 
 
 def perturbation_figure(

@@ -5,11 +5,11 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling import eager, in_eval_mode
 from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.quiet import eager, in_eval_mode
 from jacfast.step.checks import check, with_batch_statistics
 from jacfast.step.run import Run
 

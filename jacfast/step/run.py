@@ -6,9 +6,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling import check_logits
 from jacfast.lean import TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
-from jacfast.quiet import check_logits
 from jacfast.step.work import Node, Work
 
 

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from jacfast.attacks.checks import above_zero
 from jacfast.attacks.result import DeepFoolResult
+from jacfast.calling import check_input, check_labels
 from jacfast.evaluation.predict import BATCH
-from jacfast.quiet import check_input, check_labels
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | DeepFoolResult]
 

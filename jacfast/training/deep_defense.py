@@ -9,11 +9,7 @@ from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
 from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
-from jacfast.evaluation.rho import sizes
-from jacfast.ops import checks, deepfool_distance, row_norm
-from jacfast.ops.lives import transformed
-from jacfast.penalties.base import check_apart, safe_sqrt
-from jacfast.quiet import (
+from jacfast.calling import (
     Model,
     check_classes,
     check_input,
@@ -22,6 +18,10 @@ from jacfast.quiet import (
     in_eval_mode,
     logits_of,
 )
+from jacfast.evaluation.rho import sizes
+from jacfast.ops import checks, deepfool_distance, row_norm
+from jacfast.ops.lives import transformed
+from jacfast.penalties.base import check_apart, safe_sqrt
 from jacfast.vjp import pull_back
 
 MOST = 50.0  # exp(d rho) of a misclassified sample is clamped here

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast.attacks.checks import at_least, one_of
+from jacfast.calling import check_labels
 from jacfast.penalties.base import Penalty
-from jacfast.quiet import check_labels
 from jacfast.step import forward_with_penalty
 from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
 

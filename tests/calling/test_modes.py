@@ -11,7 +11,7 @@ from torch import nn
 
 import jacfast
 from jacfast import evaluation
-from jacfast.quiet import quiet
+from jacfast.calling import quiet
 from tests.nets import build, draw
 
 

@@ -1,0 +1,14 @@
+"""Warnings are shown at the user's line."""
+
+import sys
+import warnings
+from types import FrameType
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside this library that led here."""
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame and frame.f_globals.get("__name__", "").startswith(("jacfast", "contextlib")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
