@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jacfast.calling import Model, check_input, logits_of, quiet
+from jacfast.calling import Model, check_input, outputs_of, quiet
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.vjp import pull_back
@@ -19,7 +19,8 @@ def jacobian(
     The model is evaluated in eval mode and left as it was; no parameter receives a gradient.
 
     Args:
-        model: maps [N, ...] to logits [N, K], each sample by itself.
+        model: maps [N, ...] to logits [N, K], each sample by itself. Entries of a dense output
+            [N, ...] are rows as well, in the order of ``flatten(1)``; [N] is one row.
         x: [N, ...], floating point.
         classes: the rows wanted, in this order; default all K.
         chunk: rows computed at a time; smaller needs less memory beside the result. Default all.
@@ -37,7 +38,7 @@ def jacobian(
     less = advise(f"less memory is needed with a smaller chunk of rows; it was {chunk or 'all'}")
     with less, quiet(model), lean(model), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        logits = logits_of(model, x)
+        logits = outputs_of(model, x)
         wanted = list(range(logits.shape[1]) if classes is None else classes)
         if not wanted or min(wanted) < 0 or max(wanted) >= logits.shape[1]:
             raise ValueError(

@@ -87,6 +87,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "attention": (Attention, (3, 4)),
     "grid": (Grid, (2, 3)),
 }
+# Whose outputs are classes; a grid's are dense, which attacks and measures refuse.
+CLASSIFIERS = [name for name in NETS if name != "grid"]
 
 
 def build(

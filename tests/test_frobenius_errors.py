@@ -73,8 +73,8 @@ def test_types(pair):
 
 def test_shapes(pair):
     logits, x = pair
-    with refuses(ValueError, "logits must have shape [N, ...] with K outputs; got [4]"):
-        frobenius_penalty(logits.sum(1), x)
+    with refuses(ValueError, "logits must have shape [N, ...], a row per sample; got a single"):
+        frobenius_penalty(logits.sum(), x)
     with refuses(ValueError, "x must have one entry per row of logits (3); got shape [4, 6]"):
         frobenius_penalty(logits[:3], x)
     with refuses(ValueError, "x must have one entry per row of logits (4); got shape []"):

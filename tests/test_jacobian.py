@@ -155,9 +155,9 @@ def test_model_is_left_as_it_was():
         (TypeError, "x must be a torch.Tensor; got list", {"x": [1.0]}),
         (ValueError, "x must be a non-empty batch [N, ...]; got shape [0, 6]", {"x": draw(0, 6)}),
         (ValueError, "x must be a non-empty batch [N, ...]; got shape [6]", {"x": draw(6)}),
-        (TypeError, "model must return a tensor of logits; got list", {"model": lambda x: [x]}),
+        (TypeError, "tensor of logits; got str", {"model": lambda x: "z"}),
         (ValueError, "one row of logits per sample", {"model": lambda x: x[:1]}),
-        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum(1)}),
+        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum()}),
     ],
 )
 def test_bad_input_is_refused(kind, text, arguments):

@@ -67,6 +67,7 @@ def curvature_bound(model: Model, x: Tensor) -> Inequality:
 
     Source: Jakubovitz & Giryes 2018, eq. 13 to 15.
     """
+    check_classes(predict(model, x[:1]))
     rows = jacobian(model, x).flatten(2).double()
     along = (rows @ x.flatten(1).double()[:, :, None])[:, :, 0].square()
     right = rows.square().sum(dim=(1, 2)) * x.flatten(1).double().square().sum(dim=1)

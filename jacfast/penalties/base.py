@@ -48,6 +48,8 @@ class Penalty(abc.ABC):
     ) -> Tensor:
         """Return the penalty of logits [N, ...] computed from x [N, ...] with requires_grad.
 
+        Entries of a dense output are rows of J as any other; logits [N] are one row.
+
         Args:
             y: labels [N] int64, for the penalties that need them.
             generator: source of random cotangents, on the device of `logits`.
@@ -129,15 +131,13 @@ def check_graph(logits: Tensor, x: Tensor) -> Tensor:
             "the penalty calls torch.autograd.grad, which torch.func transforms do not see; "
             "call it outside torch.func.grad/vjp/vmap/jvp"
         )
-    if logits.dim() < 2:
-        raise ValueError(
-            f"logits must have shape [N, ...] with K outputs; got {list(logits.shape)}"
-        )
+    if logits.dim() < 1:
+        raise ValueError("logits must have shape [N, ...], a row per sample; got a single number")
     if x.dim() < 1 or len(x) != len(logits):
         raise ValueError(
             f"x must have one entry per row of logits ({len(logits)}); got shape {list(x.shape)}"
         )
-    logits = logits.flatten(1)
+    logits = logits.flatten(1) if logits.dim() > 1 else logits[:, None]
     if logits.numel() == 0 or x.numel() == 0:
         raise ValueError(
             f"logits and x must not be empty; got {list(logits.shape)} and {list(x.shape)}"

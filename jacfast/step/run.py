@@ -6,7 +6,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import check_logits
+from jacfast.calling import as_rows, pick
 from jacfast.lean import TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
 from jacfast.step.work import Node, Work
@@ -76,14 +76,14 @@ class Run:
                 hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
                 stack.callback(hook.remove)
             stack.enter_context(Lean(work.sink, TRAINING))
-            logits = self.model(leaf)
-        check_logits(logits, leaf)
-        outputs = logits if self.layer is None else self._inner(seen)
-        check_logits(outputs, leaf)
+            logits = pick(self.model(leaf))
+        as_rows(logits, leaf)
+        outputs = logits if self.layer is None else pick(self._inner(seen))
+        rows = as_rows(outputs, leaf)
         if needs_gradient and not outputs.requires_grad:
             raise ValueError("the model's output must depend on x; it has no graph (detached?)")
         work.take(leaf, logits, outputs)
-        return outputs.flatten(1)
+        return rows
 
     def _inner(self, seen: list[tuple[Tensor, int]]) -> Tensor:
         """Return the output of the layer asked for."""

@@ -282,8 +282,8 @@ def test_labels_of_a_wrong_shape(y, batch_size):
         (ValueError, "y must lie in 0 .. K - 1 = 4; got 5 .. 5", {"y": torch.full((4,), 5)}),
         (ValueError, "y must lie in 0 .. K - 1 = 4; got -1 .. -1", {"y": torch.full((4,), -1)}),
         (ValueError, "at least 2 logits per sample; got 1", {"model": lambda x: x[:, :1]}),
-        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum(1)}),
-        (TypeError, "model must return a tensor of logits; got list", {"model": lambda x: [x]}),
+        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum()}),
+        (TypeError, "tensor of logits; got str", {"model": lambda x: "z"}),
     ],
 )
 def test_bad_input_is_refused(kind, text, arguments):

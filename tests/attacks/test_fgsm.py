@@ -108,7 +108,7 @@ def test_nothing_is_changed():
         (ValueError, "y must lie in 0 .. K - 1 = 4; got -1 .. 3", {"y": Y - 1}),
         (TypeError, "x must be floating point", {"x": torch.ones(4, 6, dtype=torch.uint8)}),
         (ValueError, "x must be a non-empty batch", {"x": draw(0, 6)}),
-        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum(1)}),
+        (ValueError, "one row of logits per sample", {"model": lambda x: x.sum()}),
         (TypeError, "floating-point logits; got torch.int64", {"model": lambda x: x.long()}),
         (TypeError, "eps must be a number; got str", {"eps": "0.1"}),
         (TypeError, "eps must be a number; got Tensor", {"eps": torch.full((4,), 0.1)}),

@@ -8,10 +8,10 @@ from torch import nn
 
 from jacfast import deepfool, jacobian
 from jacfast.evaluation import distance_bounds
-from tests.nets import NETS, build, draw
+from tests.nets import CLASSIFIERS, build, draw
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_against_the_jacobian(name):
     model, x = build(name, 5)
     model.eval()
@@ -29,7 +29,7 @@ def test_against_the_jacobian(name):
         torch.testing.assert_close(bounds.frobenius[i], want)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_frobenius_bound_is_never_above_the_nearest_boundary(name):
     model, x = build(name, 40)
     bounds = distance_bounds(model.eval(), x)

@@ -15,9 +15,9 @@ from jacfast.evaluation import (
     hessian,
     hessian_eigenvalues,
 )
-from tests.nets import NETS, build, draw
+from tests.nets import CLASSIFIERS, build, draw
 
-SMOOTH = ["smooth_mlp", "layer_norm_gelu", "group_norm_silu", "attention", "grid"]
+SMOOTH = ["smooth_mlp", "layer_norm_gelu", "group_norm_silu", "attention"]
 
 
 def labels(x):
@@ -41,7 +41,7 @@ def true_hessian(model, x, y):
     return torch.stack(found).detach()
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_value_and_gradient(name):
     model, x = build(name, 5)
     model.eval()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast.evaluation import input_direction, parameter_directions, plane
-from tests.nets import NETS, build, draw
+from tests.nets import CLASSIFIERS, build, draw
 
 GRADIENTS = {
     "loss": lambda z, y: F.cross_entropy(z[None], y[None]),
@@ -16,7 +16,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_gradients(name, kind):
     model, x = build(name, 5)
     model.eval()

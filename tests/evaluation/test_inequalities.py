@@ -13,7 +13,7 @@ from jacfast.evaluation import (
     inner_distance_bound,
     mean_value_bound,
 )
-from tests.nets import NETS, build, draw
+from tests.nets import CLASSIFIERS, build, draw
 
 
 def linear(*rows):
@@ -43,7 +43,7 @@ def test_mean_value_looks_at_the_whole_way():
     torch.testing.assert_close(found.right, torch.tensor([1.0, math.cos(0.3) ** 2]).double())
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_bounds_hold_on_networks(name):
     model, x = build(name, 12)
     model.eval()
@@ -54,7 +54,7 @@ def test_bounds_hold_on_networks(name):
 
 
 def test_curvature_by_brute_force():
-    model, x = build(next(iter(NETS)), 5)
+    model, x = build(CLASSIFIERS[0], 5)
     model.eval()
     found = curvature_bound(model, x)
     rows = jacobian(model, x).flatten(2)

@@ -7,7 +7,7 @@ from torch import nn
 
 from jacfast.evaluation import input_surface, parameter_directions, parameter_surface, plane
 from jacfast.evaluation.surfaces import VALUES
-from tests.nets import NETS, build, draw
+from tests.nets import CLASSIFIERS, build, draw
 
 
 def value(z, y, of):
@@ -18,7 +18,7 @@ def value(z, y, of):
 
 
 @pytest.mark.parametrize("of", VALUES)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_input(name, of):
     model, x = build(name, 1)
     model.eval()

@@ -48,8 +48,8 @@ class Returning(nn.Module):
 
 
 OUTPUTS = {
-    "tuple": (TypeError, lambda z: (z, z), "model must return a tensor of logits; got tuple"),
-    "flat": (ValueError, lambda z: z.sum(1), "[N, K] with N = 4; got shape [4]"),
+    "tuple": (ValueError, lambda z: (z, z), "output= must say which of several is meant"),
+    "a number": (ValueError, lambda z: z.sum(), "[N, K] with N = 4; got shape []"),
     "other rows": (ValueError, lambda z: z[:3], "[N, K] with N = 4; got shape [3, 5]"),
     "detached": (ValueError, Tensor.detach, "the model's output must depend on x"),
 }
