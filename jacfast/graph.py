@@ -27,16 +27,27 @@ def leaf_of(node: Node) -> Tensor | None:
     return getattr(node, "variable", None) if own else None
 
 
+def is_batch_norm(node: Node) -> bool:
+    """Say whether `node` is a batch-norm of PyTorch's own, of any backend, or an instance-norm."""
+    name = node.name()
+    return "BatchNormBackward" in name and hasattr(node, "_saved_training")
+
+
+def shape_of(node: Node) -> list[int]:
+    """Return the shape of the first output that `node` stands for; it reads no saved tensor."""
+    return list(node._input_metadata[0].shape)  # type: ignore[attr-defined]
+
+
 def couples_samples(outputs: Tensor, x: Tensor) -> bool:
     """Say whether a batch-norm with batch statistics is between x and `outputs`.
 
-    Instance-norm is one, too, over a batch of size 1, in which samples are apart.
+    Instance-norm is one, too, over a batch of size 1, whose channels are those of all samples.
     """
     for node in nodes(outputs, past=x.grad_fn):
-        name = node.name()
-        if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
+        if "SyncBatchNorm" in node.name():  # over several processes; it saves nothing to look at
             return True
-        training = "BatchNormBackward" in name and getattr(node, "_saved_training", False)
-        if training and len(getattr(node, "_saved_input", ())) > 1:
-            return True
+        if len(x) > 1 and is_batch_norm(node) and node._saved_training:  # type: ignore[attr-defined]
+            batch, channels, *_ = shape_of(node)
+            if batch > 1 or channels % len(x):
+                return True
     return False

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from jacfast.graph import nodes
+from jacfast.layouts import align
 
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
@@ -29,6 +30,8 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     """
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
+    if not torch.compiler.is_compiling():
+        align(nodes(outputs, past=x.grad_fn))
     shape = (len(cotangents), len(x), -1)
     if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs, x, create_graph):
         try:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from jacfast.graph import couples_samples, leaf_of, nodes
 from tests.nets import draw
@@ -56,6 +57,15 @@ def test_leaves():
     assert found.count(None) == len(found) - 2
 
 
+class Folded(nn.Module):
+    """Batch statistics over samples that lie side by side in one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = x.movedim(0, 1).flatten(1)[None]  # [1, C, N H W]
+        normed = F.batch_norm(side, None, None, training=True)[0]
+        return normed.unflatten(1, (len(x), *x.shape[2:])).movedim(1, 0)
+
+
 NORMS = {
     "batch-norm": (nn.BatchNorm2d(3), 4, True),
     "batch-norm without running statistics": (
@@ -64,6 +74,7 @@ NORMS = {
         True,
     ),
     "batch-norm of one sample": (nn.BatchNorm2d(3), 1, False),
+    "batch-norm of samples in one": (Folded(), 4, True),
     "batch-norm in eval mode": (nn.BatchNorm2d(3).eval(), 4, False),
     "instance-norm": (nn.InstanceNorm2d(3), 4, False),
     "group-norm": (nn.GroupNorm(3, 3), 4, False),

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from jacfast.graph import leaf_of, nodes
+from jacfast.layouts import align
 from jacfast.lean import Gram, Sink
 from jacfast.penalties.base import Penalty
 
@@ -50,7 +51,8 @@ class Work:
     def penalise(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         """Return the last chunk's sum of the penalty of `outputs` [N, K] for vectors [n, N, K]."""
         chunk = self.chunks[-1]
-        forward = set(nodes(outputs, chunk.logits)) if self.keeps else set()
+        forward = set(nodes(outputs, chunk.logits))
+        align(forward)
         gram = self._gram(outputs, rows=vectors.shape[0] * vectors.shape[1])
         sums = []
         for v in vectors:

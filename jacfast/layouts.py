@@ -1,0 +1,51 @@
+"""Batch-norm's backward pass, right in every layout.
+
+PyTorch's takes a gradient whose strides fit more than one layout (it has a dimension of size 1: one
+sample, or a row of pixels) in another layout than the input, and returns wrong gradients of input,
+weight and bias, without an error; in training mode as well, and so for instance-norm, which is a
+batch-norm of one sample. No other layer is known to do so.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from jacfast.graph import is_batch_norm, shape_of
+
+DONE = "jacfast.layouts"  # in a node's metadata
+
+
+def align(graph: Iterable[Node]) -> None:
+    """Let each batch-norm of a graph take its incoming gradient in the layout of its input.
+
+    For good: later backward passes through the same graph, of the loss or of what has been
+    differentiated, go through the same nodes.
+    """
+    for node in graph:
+        known: dict[Any, Any] = node.metadata  # type: ignore[assignment]
+        if not is_batch_norm(node) or DONE in known:
+            continue
+        shape = shape_of(node)
+        if len(shape) < 3 or 1 not in shape:
+            continue  # strides fit one layout only
+        try:
+            saved = node._saved_input  # type: ignore[attr-defined]
+        except RuntimeError:  # freed, or changed in place: PyTorch's own error
+            continue
+        if saved.layout == torch.strided:
+            known[DONE] = True
+            # its strides alone: a hook that holds tensors would keep them when the graph is freed
+            node.register_prehook(_in_strides(torch.empty_like(saved, device="meta").stride()))
+
+
+def _in_strides(strides: tuple[int, ...]) -> Callable[..., Any]:
+    def hook(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+        g, *others = gradients
+        if g is None or g.stride() == strides:
+            return gradients
+        return g.new_empty_strided(g.shape, strides).copy_(g), *others
+
+    return hook
