@@ -1,10 +1,14 @@
 """The vector-Jacobian product: how every penalty, attack and Jacobian row pulls cotangents back."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from jacfast.graph import nodes
 from jacfast.layouts import align
+from jacfast.second import explain, watched
 
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
@@ -27,20 +31,42 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
 
     Returns:
         [n, N, D], D the number of entries of one sample of `x`. The graph of `outputs` is kept.
+
+    Raises:
+        ValueError: the outputs do not depend on x. RuntimeError: a Function in the model has no
+            second derivative, and `create_graph` asks for one.
     """
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
-    if not torch.compiler.is_compiling():
-        align(nodes(outputs, past=x.grad_fn))
-    shape = (len(cotangents), len(x), -1)
-    if len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(outputs, x, create_graph):
+    if torch.compiler.is_compiling():
+        return _looped(outputs, x, cotangents, create_graph)
+    graph = list(nodes(outputs, past=x.grad_fn))
+    align(graph)
+    batch = len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(graph, create_graph)
+    if not create_graph:
+        return _pulled(outputs, x, cotangents, False, batch)
+    with watched(graph):
+        g = _pulled(outputs, x, cotangents, True, batch)
+    explain(g)
+    return g
+
+
+def _pulled(
+    outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool, batch: bool
+) -> Tensor:
+    if batch:
         try:
-            return _grad(outputs, x, cotangents, create_graph, batched=True).reshape(shape)
+            g = _grad(outputs, x, cotangents, create_graph, batched=True)
+            return g.reshape(len(cotangents), len(x), -1)
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
+    return _looped(outputs, x, cotangents, create_graph)
+
+
+def _looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
     rows = [_grad(outputs, x, v, create_graph, batched=False) for v in cotangents]
     joined = torch.stack(rows) if len(rows) > 1 else rows[0]  # one row is not copied
-    return joined.reshape(shape)
+    return joined.reshape(len(cotangents), len(x), -1)
 
 
 def _grad(
@@ -60,7 +86,7 @@ def _grad(
     return g
 
 
-def _batches(outputs: Tensor, x: Tensor, create_graph: bool) -> bool:
+def _batches(graph: Sequence[Node], create_graph: bool) -> bool:
     """Say whether a batched backward keeps the derivative of the derivative.
 
     Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
@@ -71,8 +97,6 @@ def _batches(outputs: Tensor, x: Tensor, create_graph: bool) -> bool:
     group-norm where a graph is asked for: its second derivative has no batching rule, which is an
     error for most shapes and wrong for a few. What is before x does not matter.
     """
-    if torch.compiler.is_compiling():
-        return False
     return not any(
         "BatchNorm" in node.name()
         or (create_graph and "GroupNorm" in node.name())
@@ -80,5 +104,5 @@ def _batches(outputs: Tensor, x: Tensor, create_graph: bool) -> bool:
             isinstance(node, torch.autograd.function.BackwardCFunction)
             and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))
         )
-        for node in nodes(outputs, past=x.grad_fn)
+        for node in graph
     )

@@ -28,6 +28,60 @@ class CubeOnce(Cube):
         return 3 * x**2 * g
 
 
+class CubeNoGrad(Cube):
+    """The same, with its derivative computed without a graph, and no mark."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        with torch.no_grad():
+            return 3 * x**2 * g
+
+
+class CubeData(Cube):
+    """The same, with its derivative computed of what is detached."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 3 * x.data**2 * g.data
+
+
+class CubeNumpy(Cube):
+    """The same, with its derivative computed outside of PyTorch."""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(3 * x.detach().numpy() ** 2 * g.detach().numpy())
+
+
+class Passed(torch.autograd.Function):
+    """x: linear, so that no derivative depends on it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Scaled(torch.autograd.Function):
+    """x w, as a constant in w: the gradient for w is 0, and has no graph."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx, g):
+        (w,) = ctx.saved_tensors
+        return g * w.detach(), torch.zeros_like(w)
+
+
 class CubeBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, g):

@@ -1,5 +1,6 @@
 """The graphs of one call of `forward_with_penalty`, and the node that stands for them outside."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jacfast.graph import leaf_of, nodes
 from jacfast.layouts import align
 from jacfast.lean import Gram, Sink
 from jacfast.penalties.base import Penalty
+from jacfast.second import in_words, watched
 
 
 class Chunk(NamedTuple):
@@ -57,16 +59,21 @@ class Work:
         sums = []
         for v in vectors:
             target = chunk.leaf if gram is None else gram.edge
-            (g,) = torch.autograd.grad(
-                outputs, target, v, create_graph=self.keeps, retain_graph=True, allow_unused=True
-            )
+            with watched(forward) if self.keeps else contextlib.nullcontext():
+                (g,) = torch.autograd.grad(
+                    outputs,
+                    target,
+                    v,
+                    create_graph=self.keeps,
+                    retain_graph=True,
+                    allow_unused=True,
+                )
             if g is None:
                 raise ValueError("the model's output must depend on x; its gradient is None")
             total = gram.square(g) if gram else self.penalty.measure(g.flatten(1)).sum()
             sums.append(total.detach())
             if not (self.keeps and total.requires_grad):
                 continue
-            self._check_derivative(chunk.leaf, total)
             if self._apart(total, forward):
                 self._collect([total], [None])
             else:
@@ -108,10 +115,7 @@ class Work:
         except RuntimeError as error:
             if "is not implemented" not in str(error):
                 raise
-            raise RuntimeError(
-                f"{error}: the penalty needs second derivatives of every operation; for attention "
-                "run the model under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-            ) from error
+            raise in_words(error) from error
         for parameter, gradient in zip(self.parameters, found[1:], strict=False):
             if gradient is not None:
                 self.sink.add(parameter, gradient, shared=True)
@@ -158,17 +162,6 @@ class Work:
         if self.order is None:
             return joined
         return torch.zeros_like(self.x).index_copy(0, self.order, joined)
-
-    def _check_derivative(self, own: Tensor, total: Tensor) -> None:
-        """Refuse a graph that ends in leaves of its own, as torch marks what has no derivative."""
-        known = {own, self.sink.anchor, *self.parameters}
-        for node in nodes(total):
-            leaf = leaf_of(node)
-            if leaf is not None and leaf not in known:
-                raise RuntimeError(
-                    "the model has an operation without a second derivative (an autograd.Function "
-                    "marked once_differentiable?): the penalty's gradient would lose its part"
-                )
 
     def _check_leaves(self, own: Tensor, logits: Tensor, outputs: Tensor) -> None:
         known = {own, self.sink.anchor, *self.parameters}

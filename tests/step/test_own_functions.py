@@ -1,12 +1,13 @@
 """Operations of the user's own in the model, as torch.autograd.Function."""
 
 import pytest
+import torch
 from torch import nn
 
 from jacfast import Frobenius, InputGradient, Spectral
-from tests.functions import Cube, CubeOnce
+from tests.functions import Cube, CubeData, CubeNoGrad, CubeNumpy, CubeOnce, Passed, Scaled
 from tests.step.networks import build
-from tests.step.steps import assert_same, fast, loss_of, plain, step
+from tests.step.steps import assert_same, fast, gradient, plain, step
 
 
 class Applied(nn.Module):
@@ -32,14 +33,30 @@ def test_functions_in_the_model(position, penalty):
 
 
 @pytest.mark.parametrize("way", [fast, plain])
-@pytest.mark.parametrize("penalty", [Frobenius(2), InputGradient()])
-@pytest.mark.parametrize("position", [0, 2])
-def test_functions_that_differentiate_once_are_an_error(position, penalty, way):
+@pytest.mark.parametrize("penalty", [Frobenius(2), Frobenius("exact"), InputGradient()])
+@pytest.mark.parametrize("position", [0, 2, 5])
+@pytest.mark.parametrize("function", [CubeOnce, CubeNoGrad, CubeData, CubeNumpy])
+def test_functions_that_differentiate_once_are_an_error(function, position, penalty, way):
+    """At the end of the model, too, where a constant cotangent leaves no trace of them."""
     model, x, y = build("mlp")
-    once = with_layer(model, position, CubeOnce.apply)
+    once = with_layer(model, position, function.apply)
+    with pytest.raises(RuntimeError, match=f"the backward pass of {function.__name__} leaves no"):
+        way(once, x, y, penalty)
 
-    def backward():
-        loss_of(*way(once, x, y, penalty), y).backward()
 
-    with pytest.raises(RuntimeError, match=r"differentiate twice|without a second derivative"):
-        backward()
+@pytest.mark.parametrize("way", [fast, plain])
+@pytest.mark.parametrize("position", [0, 2, 5])
+def test_functions_whose_derivative_is_a_constant(position, way):
+    """Nothing is lost with them, and a gradient of 0 is a constant."""
+    model, x, y = build("mlp")
+    penalty, scale = Frobenius("exact"), torch.tensor(1.5, dtype=x.dtype, requires_grad=True)
+    for function, same in (
+        (Passed.apply, lambda x: x),
+        (lambda x: Scaled.apply(x, scale.detach()), lambda x: x * 1.5),
+        (lambda x: Scaled.apply(x, scale), lambda x: x * 1.5),
+    ):
+        if way is fast and function(x).requires_grad:
+            continue  # a scale that is no parameter of the model
+        _, got = way(with_layer(model, position, function), x, y, penalty)
+        _, want = plain(with_layer(model, position, same), x, y, penalty)
+        torch.testing.assert_close(gradient(got, model), gradient(want, model))

@@ -1,0 +1,94 @@
+"""Where a model has no second derivative, and PyTorch does not say so, or not in these words."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from jacfast.graph import nodes
+
+ATTENTION = (
+    "attention needs its backend with a second derivative: call the model under "
+    "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
+)
+LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
+
+
+@contextlib.contextmanager
+def watched(graph: Iterable[Node]) -> Iterator[None]:
+    """Refuse Functions whose backward pass leaves no graph, while a gradient with a graph is made.
+
+    A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
+    it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
+    without derivatives), and its second derivative would be lost without an error. A constant
+    incoming gradient leaves no trace either way, so it is made a leaf first. What cannot be seen: a
+    backward pass that keeps the incoming gradient's graph, and detaches what it multiplies by.
+    """
+    handles = []
+    for node in graph:
+        if _foreign(node):
+            handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node))]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def explain(g: Tensor) -> None:
+    """Let attention without a second derivative say so in words, once that is asked for."""
+    for node in nodes(g):
+        name = node.name()
+        if name.startswith("ScaledDotProduct") and "BackwardBackward" in name:
+            node.register_prehook(_refuse_attention)
+
+
+def in_words(error: RuntimeError) -> RuntimeError:
+    """Return an error of PyTorch's about a missing second derivative, in words."""
+    attention = f" ({ATTENTION})" if "attention" in str(error) else ""
+    return RuntimeError(
+        f"{error}: the penalty needs second derivatives of every operation, and PyTorch has none "
+        f"of this one{attention}"
+    )
+
+
+def _foreign(node: Node) -> bool:
+    """Say whether a node is neither one of PyTorch's own operations nor one of this library's."""
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        return not node._forward_cls.__module__.startswith("jacfast.")  # type: ignore[attr-defined]
+    return "CppNode" in node.name()
+
+
+def _as_leaves(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(
+        g if g is None or g.requires_grad else g.detach().requires_grad_() for g in gradients
+    )
+
+
+def _check_of(node: Node) -> Any:
+    name = node.name().removesuffix("Backward")
+    wanted = [following is not None for following, _ in node.next_functions]
+
+    def check(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
+        for g, used in zip(returned, wanted, strict=False):
+            if used and g is not None and _cut(g):
+                raise RuntimeError(
+                    f"the model has an operation without a second derivative: the backward pass of "
+                    f"{name} leaves no graph (once_differentiable, no_grad, detach?), and the "
+                    "penalty's gradient would lose its part"
+                )
+
+    return check
+
+
+def _cut(g: Tensor) -> bool:
+    if g.grad_fn is not None:
+        return g.grad_fn.name() == LOST
+    return not g.requires_grad and bool(g.any())  # a gradient of 0 has a derivative of 0
+
+
+def _refuse_attention(gradients: tuple[Tensor | None, ...]) -> None:
+    raise RuntimeError(f"the penalty needs second derivatives of every operation: {ATTENTION}")
