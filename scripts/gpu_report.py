@@ -13,8 +13,15 @@ import torch
 from benchmarks.harness import environment
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-EXPECTED = ("build", "lives", "tests", *TOOLS, "ops", "step-tf_cnn")
-ON_THE_CPU = ("build", "tests", "ops")
+NETWORKS = ("tf_cnn", "vit", "cifar_cnn", "mlp")
+FIGURES = (
+    "ops",
+    "pooling",
+    *(f"{kind}-{name}" for kind in ("step", "layers") for name in NETWORKS),
+)
+EXPECTED = ("build", "lives", "op-tests", *FIGURES, *TOOLS, "tests")
+ON_THE_CPU = ("build", "op-tests", "ops", "pooling", "tests")
+FILES = {"deepfool": "deepfool-mnist-foolbox"}  # where it is not the step's name
 # What compute-sanitizer says where the machine does not let it attach.
 REFUSED = "Device not supported"
 
@@ -42,7 +49,7 @@ def failures(found: dict[str, dict], expected: tuple[str, ...]) -> list[str]:
         tool = name.endswith("check")
         if step["status"]:
             wrong.append(f"{name}: {step.get('refused', 'status ' + str(step['status']))}")
-        elif (tool or name == "tests") and not re.search(r"\b[1-9]\d* passed", closing):
+        elif (tool or name.endswith("tests")) and not re.search(r"\b[1-9]\d* passed", closing):
             wrong.append(f"{name}: no test passed")
         elif tool and " SUMMARY: 0 " not in closing:
             wrong.append(f"{name}: no summary of 0 errors")
@@ -55,9 +62,12 @@ def main(logs: str, folder: str, dry: str) -> int:
     wrong = failures(found, ON_THE_CPU if dry == "1" else EXPECTED)
     where = environment("foolbox", "mlxtend")
     report = {"environment": where, "steps": found, "failures": wrong}
-    for name in ("ops", "step-tf_cnn", "deepfool"):
-        if found.get(name, {}).get("status") == 0:
-            report[name] = json.loads((Path(logs) / f"{name}-{device}.json").read_text())
+    for name in (*FIGURES, "deepfool"):
+        figures = Path(logs) / f"{FILES.get(name, name)}-{device}.json"
+        if figures.exists():
+            report[name] = json.loads(figures.read_text())
+        elif found.get(name, {}).get("status") == 0:
+            wrong.append(f"{name}: no figures")
     name = where.get("gpu", "no GPU").replace(" ", "-").lower()
     path = Path(folder) / f"{name}-{where['date']}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")

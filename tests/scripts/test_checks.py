@@ -72,7 +72,7 @@ def logs(folder: Path, **changes: tuple[int, str]) -> Path:
         status, text = changes.get(name, fine)
         (folder / f"{name}.status").write_text(f"{status} 1\n")
         (folder / f"{name}.log").write_text(text)
-    for name in ("ops", "step-tf_cnn"):
+    for name in report.FIGURES:
         (folder / f"{name}-cuda.json").write_text("{}")
     return folder
 
@@ -106,6 +106,13 @@ def test_the_gpu_report_names_what_went_wrong(tmp_path, capsys, step, status, lo
     folder = logs(tmp_path, **{step: (status, log)})
     assert report.main(str(folder), str(tmp_path), "0") == 1
     assert said in capsys.readouterr().out
+
+
+def test_a_step_without_figures_is_named(tmp_path, capsys):
+    folder = logs(tmp_path)
+    (folder / "step-vit-cuda.json").unlink()
+    assert report.main(str(folder), str(tmp_path), "0") == 1
+    assert "step-vit: no figures" in capsys.readouterr().out
 
 
 def test_a_step_that_did_not_run_is_missed(tmp_path, capsys):
