@@ -93,15 +93,27 @@ def captures(steps: dict[str, rivals.Step]) -> dict[str, rivals.Step]:
     return {f"{name}, captured": rivals.captured(steps[name]) for name in graphs}
 
 
-def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Raise unless all who are exact, and all who estimate from the same draw, agree."""
+def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Raise unless all who are exact, and all who estimate from the same draw, agree.
+
+    Returns:
+        Those that do not run here, with what they raised.
+    """
+    found, broken = {}, {}
+    for name, step in steps.items():
+        try:
+            found[name] = gradient(step, model, x, y)
+        except Exception as error:  # of whatever compiler, in whatever version
+            broken[name] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            print(f"{name} does not run here: {broken[name]}")
     drawn = [name for name in steps if name not in (*EXACT, *PLAIN, *ALONE)]
     for group in (EXACT, PLAIN, drawn):
-        want = gradient(steps[group[0]], model, x, y)
-        for name in (name for name in group[1:] if name in steps):
-            error = float((gradient(steps[name], model, x, y) - want).norm() / want.norm())
+        want = found[group[0]]
+        for name in (name for name in group[1:] if name in found):
+            error = float((found[name] - want).norm() / want.norm())
             if error > (0.05 if "bfloat16" in name else 1e-3):
                 raise RuntimeError(f"{name} must agree with {group[0]}; relative error {error:.2e}")
+    return broken
 
 
 def gradient(step: rivals.Step, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -150,21 +162,22 @@ def floor(model: nn.Module, x: Tensor) -> float:
     return (plain + 3 * sum(counts)) / plain
 
 
-def verified(name: str) -> tuple[dict[str, rivals.Step], nn.Module, Tensor, Tensor]:
-    """Return a case's contenders, which agree, and what they are called with but for LAM."""
+def verified(name: str) -> tuple[dict[str, rivals.Step], dict, nn.Module, Tensor, Tensor]:
+    """Return a case's contenders, which agree, who does not run, and the model, x and y."""
     make, shape, samples, _ = CASES[name]
     torch.manual_seed(0)
     model, x = make().eval().to(DEVICE), torch.rand(samples, *shape, device=DEVICE)
     y, steps = torch.randint(10, (samples,), device=DEVICE), contenders()
     torch.backends.cudnn.allow_tf32 = False  # agreement is looked at in full float32
-    verify(steps | captures(steps), model, x, y)
+    broken = verify(steps | captures(steps), model, x, y)
     torch.backends.cudnn.allow_tf32 = True  # PyTorch's default, in which all are timed
-    return steps | captures(steps), model, x, y
+    steps = {key: step for key, step in (steps | captures(steps)).items() if key not in broken}
+    return steps, broken, model, x, y
 
 
 def measure(name: str) -> dict:
     """Verify and time every contender on one network; measure the memory of each."""
-    steps, model, x, y = verified(name)
+    steps, broken, model, x, y = verified(name)
     count = max(CASES[name][3], AT_LEAST)
 
     def run(step: rivals.Step, times: int) -> None:
@@ -176,7 +189,7 @@ def measure(name: str) -> dict:
     times = take_turns(runs, REPEATS)
     adam = torch.optim.Adam(model.parameters(), lr=0.0)
     times["Adam's own step"] = take_turns({"": lambda: [adam.step() for _ in range(count)]}, 9)[""]
-    result = {"samples": len(x), "floor": floor(model, x), "contenders": {}}
+    result = {"samples": len(x), "floor": floor(model, x), "does not run": broken, "contenders": {}}
     base = times["plain"]["median"]
     extra = times["Adam's own step"]["median"]
     for key, spent in times.items():

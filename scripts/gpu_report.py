@@ -66,6 +66,8 @@ def main(logs: str, folder: str, dry: str) -> int:
         figures = Path(logs) / f"{FILES.get(name, name)}-{device}.json"
         if figures.exists():
             report[name] = json.loads(figures.read_text())
+            broken = [key for key in report[name].get("does not run", ()) if "jacfast" in key]
+            wrong += [f"{name}: {key} does not run" for key in broken]
         elif found.get(name, {}).get("status") == 0:
             wrong.append(f"{name}: no figures")
     name = where.get("gpu", "no GPU").replace(" ", "-").lower()
