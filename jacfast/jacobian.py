@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jacfast.calling import Model, check_input, outputs_of, quiet
+from jacfast.calling import Call, outputs_of, quiet, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.vjp import pull_back
 
 
+@takes_model
 def jacobian(
-    model: Model, x: Tensor, classes: Sequence[int] | None = None, chunk: int | None = None
+    model: Call, x: Tensor, classes: Sequence[int] | None = None, chunk: int | None = None
 ) -> Tensor:
     """Return ``dz_k(x_i)/dx_i`` for every sample i and every class k asked for.
 
@@ -32,7 +33,6 @@ def jacobian(
         TypeError: x is not floating point. ValueError: a class is out of range, chunk < 1, the
             batch is empty, or the logits do not depend on x.
     """
-    check_input(x)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk must be >= 1; got {chunk}")
     less = advise(f"less memory is needed with a smaller chunk of rows; it was {chunk or 'all'}")

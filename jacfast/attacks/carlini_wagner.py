@@ -9,7 +9,7 @@ from torch import Tensor
 from jacfast.attacks import checks
 from jacfast.attacks.gradient import finite_rows, forward, labels_of, look
 from jacfast.attacks.losses import cotangent, misclassified, value
-from jacfast.calling import Model, check_input, quiet
+from jacfast.calling import Call, check_input, quiet, takes_model
 from jacfast.lean import lean
 from jacfast.ops.checks import accumulator
 
@@ -17,8 +17,9 @@ INSIDE = 1 - 1e-6  # the start is this far towards a face of the box, where tanh
 BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam
 
 
+@takes_model
 def carlini_wagner(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -77,7 +78,6 @@ def carlini_wagner(
     for name, size in (("initial_const", initial_const), ("lr", lr)):
         checks.above_zero(name, size)
     checks.at_least("confidence", confidence, 0)
-    descent = _Descent(model, confidence, steps, lr, abort_early, clip)
     with quiet(model), lean(model):
         y = labels_of(model, x, y)
         clean = look(model, x)
@@ -85,6 +85,8 @@ def carlini_wagner(
         left = (~misclassified(clean, y, confidence)).nonzero()[:, 0]
         found = x.detach().clone()
         if len(left):
+            here = model.rows(left)
+            descent = _Descent(here, confidence, steps, lr, abort_early, clip)
             nearest = _Nearest(found[left], y[left])
             _search(descent, nearest, initial_const, binary_steps)
             found[left] = nearest.point
@@ -118,7 +120,7 @@ def _search(descent: "_Descent", nearest: _Nearest, initial: float, binary_steps
 
 @dataclasses.dataclass(frozen=True)
 class _Descent:
-    model: Model
+    model: Call
     confidence: float
     steps: int
     lr: float
@@ -162,7 +164,7 @@ class _Descent:
         low, high = self.clip
         bent, x, y = w.tanh(), nearest.x[here], nearest.y[here]
         point = (low + (high - low) * (bent + 1) / 2).clamp(low, high).to(x.dtype)
-        leaf, logits = forward(self.model, point)
+        leaf, logits = forward(self.model.rows(here), point)
         r = point.to(w.dtype) - x.to(w.dtype)
         size = torch.linalg.vector_norm(r.flatten(1), dim=1, dtype=torch.float64)
         hit = misclassified(logits, y, self.confidence)

@@ -9,13 +9,14 @@ from jacfast.attacks.options import VARIANTS, Options
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
-from jacfast.calling import Model, check_input, check_labels, quiet
+from jacfast.calling import Call, check_input, check_labels, quiet, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
 
 
+@takes_model
 def deepfool(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -125,7 +126,7 @@ def deepfool(
         for start in starts:
             part = slice(start, start + step)
             leave, reach = (None if labels is None else labels[part] for labels in (y, target))
-            loop = Loop(search, x[part].detach(), leave, reach)
+            loop = Loop(search, model.rows(part), x[part].detach(), leave, reach)
             parts.append(superdeepfool(loop) if variant == "super" else loop.attack())
     return DeepFoolResult.cat(parts)
 

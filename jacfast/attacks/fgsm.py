@@ -5,12 +5,13 @@ from torch import Tensor
 from jacfast.attacks.checks import at_least, check_box, check_classes
 from jacfast.attacks.gradient import finite_rows, forward
 from jacfast.attacks.losses import cotangent
-from jacfast.calling import Model, check_input, quiet
+from jacfast.calling import Call, check_input, quiet, takes_model
 from jacfast.lean import lean
 
 
+@takes_model
 def fgsm(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor | None = None,
     *,

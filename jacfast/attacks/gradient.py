@@ -17,8 +17,8 @@ def labels_of(model: Model, x: Tensor, y: Tensor | None, *, name: str = "y") -> 
 
 @torch.no_grad()
 def look(model: Model, x: Tensor) -> Tensor:
-    """Return the logits [N, K] without a graph, of a copy of x: the model may work in place."""
-    return logits_of(model, x.detach().clone())
+    """Return the logits [N, K] without a graph."""
+    return logits_of(model, x.detach())
 
 
 @torch.enable_grad()

@@ -9,14 +9,15 @@ from jacfast.attacks import checks
 from jacfast.attacks.gradient import finite_rows, forward, labels_of
 from jacfast.attacks.losses import cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
-from jacfast.calling import Model, check_input, quiet
+from jacfast.calling import Call, check_input, quiet, takes_model
 from jacfast.lean import lean
 
 OUTPUTS = ("logits", "probabilities")
 
 
+@takes_model
 def jsma(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -87,7 +88,7 @@ def jsma(
 
 @dataclasses.dataclass(frozen=True)
 class _Aim:
-    model: Model
+    model: Call
     targeted: bool
     pixels: int
     outputs: str
@@ -113,7 +114,8 @@ def _run(aim: _Aim, x: Tensor, labels: Tensor, eps: float, steps: int, high: flo
     for number in range(steps):
         if len(active) == 0:
             break
-        leaf, logits = forward(aim.model, flat[active].view(-1, *x.shape[1:]))
+        point = flat[active].view(-1, *x.shape[1:])
+        leaf, logits = forward(aim.model.rows(active), point)
         if number == 0:
             checks.check_classes(logits, labels, name="target" if aim.targeted else "y")
         a, b = aim.rows(logits, leaf, labels[active])

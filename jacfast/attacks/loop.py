@@ -5,7 +5,7 @@ from torch import Tensor
 
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
-from jacfast.calling import check_classes, check_labels, logits_of, warn
+from jacfast.calling import Call, check_classes, check_labels, logits_of
 from jacfast.ops import Nearest
 
 # On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
@@ -16,16 +16,14 @@ AT_ONCE = 128
 class Loop:
     """The state of every sample of a batch, and the loop over those not yet fooled."""
 
-    def __init__(self, search: Search, x: Tensor, y: Tensor | None, target: Tensor | None) -> None:
-        self.search, self.model, self.options = search, search.model, search.options
+    def __init__(
+        self, search: Search, model: Call, x: Tensor, y: Tensor | None, target: Tensor | None
+    ) -> None:
+        self.search, self.model, self.options = search, model, search.options
         self.x, self.target = x, target
         with torch.no_grad():
-            clean = logits_of(self.model, x.clone())  # a copy: the model may work in place
+            clean = logits_of(self.model, x)
         check_classes(clean)
-        if _probabilities(clean):
-            warn(
-                "the model's outputs look like probabilities; DeepFool needs the logits before them"
-            )
         for name, labels in (("y", y), ("target", target)):
             if labels is not None:
                 check_labels(labels, *clean.shape, name=name)
@@ -78,7 +76,7 @@ class Loop:
     def _forward(self, active: Tensor, kind: str, graph: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(graph):
             leaf = self.options.point(self.x[active], self.r[active], kind).requires_grad_(graph)
-            return leaf, logits_of(self.model, leaf)
+            return leaf, logits_of(self.model.rows(active), leaf)
 
     def _running(self, active: Tensor, logits: Tensor) -> Tensor:
         """Say which samples are not where they should be; with logits NaN or +inf they stall."""
@@ -95,7 +93,8 @@ class Loop:
         """Add to r the step onto the nearest boundary, for the running samples of `active`."""
         labels = self.labels[active]
         origin = self.origin[active] if self.target is None else logits.argmax(dim=1)
-        nearest, rows = self.search.nearest(leaf, logits, origin, labels, running)
+        here = self.model.rows(active)
+        nearest, rows = self.search.nearest(here, leaf, logits, origin, labels, running)
         self.vjps[active] += rows
         self.stalled[active] |= running & (nearest.winner < 0)
         self.iterations[active] += running & (nearest.winner >= 0)
@@ -131,7 +130,7 @@ class Loop:
     def result_at(self, adversarial: Tensor, **changes: Tensor) -> DeepFoolResult:
         """Return the result for these inputs: the class there is evaluated anew."""
         r = adversarial - self.x
-        logits = logits_of(self.model, adversarial.clone())
+        logits = logits_of(self.model, adversarial)
         label = logits.argmax(dim=1)
         sane = (logits < float("inf")).all(dim=1)
         everyone = torch.arange(len(self.x), device=self.x.device)
@@ -147,9 +146,3 @@ class Loop:
             "vjps": self.vjps,
         }
         return DeepFoolResult(**{**fields, **changes}, p=self.options.p)
-
-
-def _probabilities(outputs: Tensor) -> bool:
-    """Say whether every row is non-negative and sums to one, as after a softmax."""
-    sums_to_one = (outputs.double().sum(dim=1) - 1).abs() <= 1e-3  # False for NaN
-    return bool((sums_to_one & (outputs >= 0).all(dim=1)).all())

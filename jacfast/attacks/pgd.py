@@ -10,12 +10,13 @@ from jacfast.attacks import checks
 from jacfast.attacks.ball import Ball
 from jacfast.attacks.gradient import finite_rows, forward, labels_of, look
 from jacfast.attacks.losses import LOSSES, cotangent, misclassified, value
-from jacfast.calling import Model, check_input, quiet
+from jacfast.calling import Call, check_input, quiet, takes_model
 from jacfast.lean import lean
 
 
+@takes_model
 def pgd(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -82,8 +83,9 @@ def pgd(
         return ascent.from_x(x.detach(), y) if restarts == 1 else ascent.best(x, y, restarts)
 
 
+@takes_model
 def bim(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -122,7 +124,7 @@ def bim(
 
 @dataclasses.dataclass(frozen=True)
 class _Ascent:
-    model: Model
+    model: Call
     eps: float
     steps: int
     size: float
@@ -152,8 +154,9 @@ class _Ascent:
         for _ in range(restarts - 1):
             if len(left) == 0:
                 break
-            again = self.from_x(x.detach()[left], y[left])
-            logits = look(self.model, again)
+            part = dataclasses.replace(self, model=self.model.rows(left))
+            again = part.from_x(x.detach()[left], y[left])
+            logits = look(part.model, again)
             rank, fooled = self._rank(logits, y[left]), misclassified(logits, y[left])
             better = fooled | (rank > best[left])
             found[left[better]], best[left[better]] = again[better], rank[better]

@@ -2,12 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import check_bounds, count
-from jacfast.calling import Model, logits_of, quiet
+from jacfast.calling import Call, Model, logits_of, quiet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,11 @@ class DeepFoolResult:
 
     @torch.no_grad()
     def survives_rounding(
-        self, model: Model, levels: int = 256, box: tuple[float, float] = (0.0, 1.0)
+        self,
+        model: Model,
+        levels: int = 256,
+        box: tuple[float, float] = (0.0, 1.0),
+        **arguments: Any,
     ) -> Tensor:
         """Say per sample whether `adversarial` has the same class, and success, as saved pixels.
 
@@ -102,6 +107,7 @@ class DeepFoolResult:
             model: the one that was attacked; evaluated in eval mode and left as it was.
             levels: how many values an entry can have, >= 2.
             box: (low, high), the least and the largest of them, in units of x.
+            arguments: args, kwargs and output of the model, as they were given to `deepfool`.
 
         Returns:
             [N] bool: success that is still there after rounding.
@@ -114,8 +120,9 @@ class DeepFoolResult:
         low, high = box
         unit = (self.adversarial.clamp(low, high) - low) / (high - low)
         rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
+        call = Call(model, len(rounded), **arguments)
         with quiet(model, gradients=False):
-            logits = logits_of(model, rounded)
+            logits = logits_of(call, rounded)
         sane = (logits < float("inf")).all(dim=1)
         return self.success & sane & (logits.argmax(dim=1) == self.label)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.options import Options
-from jacfast.calling import Model, logits_of
+from jacfast.calling import Call, logits_of, unwrapped
 from jacfast.lipschitz import chain, gradient_bound
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
@@ -27,10 +27,10 @@ class Search:
     far is never the winner, and its row is not computed. Near a boundary, that is most of them.
     """
 
-    def __init__(self, model: Model, options: Options) -> None:
-        self.model, self.options = model, options
+    def __init__(self, model: Call, options: Options) -> None:
+        self.options = options
         # in the 2-norm, and where a count of what is left costs no wait for a device
-        self.layers = chain(model) if options.p == 2 else None
+        self.layers = chain(unwrapped(model.plain)) if options.p == 2 else None
         self.bound: Tensor | None = None  # [K, K], of the gradient of z_j - z_k
 
     def learn(self, x: Tensor, rows: int) -> None:
@@ -49,12 +49,18 @@ class Search:
             self.layers = None  # not again
 
     def nearest(
-        self, leaf: Tensor, logits: Tensor, origin: Tensor, labels: Tensor, running: Tensor
+        self,
+        model: Call,
+        leaf: Tensor,
+        logits: Tensor,
+        origin: Tensor,
+        labels: Tensor,
+        running: Tensor,
     ) -> tuple[Nearest, Tensor]:
         """Find the nearest boundary of the n running samples.
 
         Args:
-            leaf, logits: [n, ...] and [n, K], the graph.
+            model: of the n samples; leaf, logits: [n, ...] and [n, K], the graph.
             origin: [n], the class to leave; labels: [n, C], the candidates.
             running: [n] bool, whose result matters.
 
@@ -86,8 +92,9 @@ class Search:
                     here = here[possible]
                     part = Nearest(*(field[here] for field in nearest))
                     leaf = leaf.detach()[possible].requires_grad_()
+                    model = model.rows(possible)
                     with torch.enable_grad():
-                        logits = logits_of(self.model, leaf)
+                        logits = logits_of(model, leaf)
             now = slice(start, start + count)
             self._offer(leaf, logits, origin[here], labels[here, now], f[here, now], part)
             rows[here] += labels[here, now].shape[1]

@@ -36,7 +36,7 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
         active, moved, origin = active[~fooled], moved[~fooled], origin[~fooled]
         if len(active) == 0:
             break
-        again = Loop(first.search, moved, origin, None)
+        again = Loop(first.search, first.model.rows(active), moved, origin, None)
         step = again.attack()
         vjps[active] += step.vjps
         iterations[active] += step.iterations
@@ -50,7 +50,7 @@ def _projection(first: Loop, active: Tensor, point: Tensor) -> Tensor:
     """Return ((point - x) . n) n, with n the unit normal at `point`; zero where it has none."""
     leaf = point.detach().requires_grad_()
     with torch.enable_grad():
-        logits = logits_of(first.model, leaf)
+        logits = logits_of(first.model.rows(active), leaf)
     z, origin = logits.detach(), first.origin[active]
     vectors = cotangents.difference(z, z.argmax(dim=1), origin)
     w = first.options.restrict(pull_back(logits, leaf, vectors, create_graph=False)[0])
@@ -63,7 +63,7 @@ def _projection(first: Loop, active: Tensor, point: Tensor) -> Tensor:
 @torch.no_grad()
 def _keep(first: Loop, active: Tensor, point: Tensor, found: Tensor, size: Tensor) -> Tensor:
     """Keep the points that are fooled and nearer than those found; say which are fooled."""
-    logits = logits_of(first.model, point.clone())
+    logits = logits_of(first.model.rows(active), point)
     sane = (logits < float("inf")).all(dim=1)
     fooled = sane & (logits.argmax(dim=1) != first.origin[active])
     length = first.norm_of(point - first.x[active])

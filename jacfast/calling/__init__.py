@@ -6,7 +6,10 @@ is called, and what may come out; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
+from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
+from jacfast.calling.finite import check_weights, say_bad_logits, say_not_finite
+from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels
 from jacfast.calling.modes import in_eval_mode, quiet
 from jacfast.calling.outputs import (
@@ -14,25 +17,31 @@ from jacfast.calling.outputs import (
     as_logits,
     as_rows,
     check_classes,
-    logits_of,
-    outputs_of,
     pick,
 )
 from jacfast.calling.warning import warn
 
 __all__ = [
     "Arguments",
+    "Call",
     "Model",
     "as_logits",
     "as_rows",
     "check_classes",
     "check_input",
     "check_labels",
+    "check_weights",
+    "compiled",
     "eager",
     "in_eval_mode",
     "logits_of",
+    "modules_of",
     "outputs_of",
     "pick",
     "quiet",
+    "say_bad_logits",
+    "say_not_finite",
+    "takes_model",
+    "unwrapped",
     "warn",
 ]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from jacfast.calling.contexts import eager
+from jacfast.calling.functions import modules_of
 from jacfast.calling.outputs import Model
 from jacfast.calling.warning import warn
 
@@ -29,17 +30,14 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
             "gradients with respect to x do not exist in torch.inference_mode(): call this outside"
         )
     stance = eager() if gradients else contextlib.nullcontext()
-    if not isinstance(model, nn.Module):
-        with stance:
-            yield
-        return
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    if any(module.training and isinstance(module, MODAL) for module in model.modules()):
+    modules = modules_of(model)
+    flags = [(p, p.requires_grad) for module in modules for p in module.parameters(recurse=False)]
+    if any(module.training and isinstance(module, MODAL) for module in modules):
         warn(
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"
         )
-    with stance, in_eval_mode(model.modules()):
+    with stance, in_eval_mode(modules):
         try:
             for parameter, _ in flags:
                 parameter.requires_grad_(False)

@@ -74,16 +74,6 @@ def as_logits(outputs: Tensor, x: Tensor) -> Tensor:
     return rows
 
 
-def logits_of(model: Model, x: Tensor) -> Tensor:
-    """Return model(x) as [N, K], or say what is wrong with it."""
-    return as_logits(pick(model(x)), x)
-
-
-def outputs_of(model: Model, x: Tensor) -> Tensor:
-    """Return model(x) as [N, K], entries of dense outputs as rows, or say what is wrong with it."""
-    return as_rows(pick(model(x)), x)
-
-
 def check_classes(logits: Tensor) -> None:
     """Check that logits [N, K] have a boundary between classes."""
     if logits.shape[1] == 1:

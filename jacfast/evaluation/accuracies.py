@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jacfast.attacks.checks import above_zero, at_least
 from jacfast.attacks.fgsm import fgsm
-from jacfast.calling import Model, check_labels
+from jacfast.calling import Call, Model, check_labels, takes_model
 from jacfast.evaluation.predict import BATCH, batches, predict
 
 
@@ -18,7 +18,8 @@ class Attack(Protocol):
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, eps: float) -> Tensor: ...
 
 
-def accuracy(model: Model, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> float:
+@takes_model
+def accuracy(model: Call, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> float:
     """Return the share of samples that the model, in eval mode, classifies as `y`.
 
     A sample with a logit that is NaN counts as misclassified.
@@ -36,8 +37,9 @@ def accuracy(model: Model, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> 
     return _mean(_right(model, x, y, batch_size))
 
 
+@takes_model
 def accuracy_curve(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor,
     attack: Attack,
@@ -69,22 +71,25 @@ def accuracy_curve(
     for eps in sizes:
         at_least("epsilons", eps, 0)
     check_labels(y, len(x))
-    parts = list(zip(batches(x, batch_size), y.split(batch_size), strict=True))
+    parts = list(zip(batches(model, x, batch_size), y.split(batch_size), strict=True))
     shares = []
     for eps in sizes:
         right = [
-            _right(model, attack(model, part, labels, eps=eps) if eps else part, labels, batch_size)
-            for part, labels in parts
+            _right(
+                call, attack(call.plain, part, labels, eps=eps) if eps else part, labels, batch_size
+            )
+            for (call, part), labels in parts
         ]
         shares.append(_mean(torch.cat(right)))
     return shares
 
 
+@takes_model
 def reference_epsilon(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor,
-    attack: Attack = fgsm,
+    attack: Attack = fgsm,  # type: ignore[has-type]
     *,
     share: float = 0.5,
     high: float = 1.0,
@@ -149,7 +154,7 @@ def reference_epsilon(
     return high
 
 
-def _right(model: Model, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+def _right(model: Call, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """Say per sample whether it is classified as `y`."""
     check_labels(y, len(x))
     logits = predict(model, x, batch_size)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jacfast.calling import Model, check_input, logits_of, quiet
+from jacfast.calling import Call, logits_of, quiet, takes_model
 from jacfast.evaluation.predict import batches
 from jacfast.lean import lean
 from jacfast.vjp import pull_back
@@ -19,7 +19,8 @@ class Bounds(NamedTuple):
     frobenius: Tensor  # [N], Proposition 3: what ||J||_F alone guarantees; at most `nearest`
 
 
-def distance_bounds(model: Model, x: Tensor, batch_size: int | None = None) -> Bounds:
+@takes_model
+def distance_bounds(model: Call, x: Tensor, batch_size: int | None = None) -> Bounds:
     """Measure how far the linearised decision boundaries are, and what ||J||_F says of them.
 
     With k* the predicted class, ``f_k = z_k* - z_k`` and J the Jacobian of the logits at x::
@@ -47,14 +48,13 @@ def distance_bounds(model: Model, x: Tensor, batch_size: int | None = None) -> B
 
     Source: Jakubovitz & Giryes 2018, eq. 10 to 12.
     """
-    check_input(x)
     size = len(x) if batch_size is None else batch_size
     with quiet(model), lean(model):
-        parts = [_bounds(model, part.detach()) for part in batches(x, size)]
+        parts = [_bounds(call, part.detach()) for call, part in batches(model, x, size)]
     return Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _bounds(model: Model, x: Tensor) -> Bounds:
+def _bounds(model: Call, x: Tensor) -> Bounds:
     leaf = x.clone().requires_grad_()
     with torch.enable_grad():
         logits = logits_of(model, leaf)

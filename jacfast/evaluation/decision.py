@@ -5,13 +5,14 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
-from jacfast.calling import Model, check_input, check_labels, logits_of, quiet
+from jacfast.calling import Call, check_labels, logits_of, quiet, takes_model
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
 
 
-def decision_function(model: Model, x: Tensor, y: Tensor) -> Tensor:
+@takes_model
+def decision_function(model: Call, x: Tensor, y: Tensor) -> Tensor:
     """Return ``S(x_i) = z_y - max_{k != y} z_k`` of every sample: positive where y is predicted.
 
     Args:
@@ -30,7 +31,8 @@ def decision_function(model: Model, x: Tensor, y: Tensor) -> Tensor:
     return margin(predict(model, x), y)
 
 
-def decision_gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
+@takes_model
+def decision_gradient(model: Call, x: Tensor, y: Tensor) -> Tensor:
     """Return ``dS(x_i)/dx_i = J^T (e_y - e_r)`` of every sample, r the runner-up.
 
     Where two classes tie for the runner-up, that of the lower one is taken.
@@ -46,14 +48,14 @@ def decision_gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
     Source: Yu, Liu, Wang & Chen, eq. 4: the Jacobian of their section 4.
     """
-    check_input(x)
     with quiet(model), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         return gradient_at(model, leaf, y, create_graph=False).view_as(x)
 
 
+@takes_model
 def curvature(
-    model: Model, x: Tensor, y: Tensor, direction: Tensor, *, step: float | None = None
+    model: Call, x: Tensor, y: Tensor, direction: Tensor, *, step: float | None = None
 ) -> Tensor:
     """Return ``|S''| / (1 + S'^2)^(3/2)`` along a direction, of every sample.
 
@@ -74,7 +76,6 @@ def curvature(
 
     Source: Yu, Liu, Wang & Chen, eq. 10.
     """
-    check_input(x)
     check_step(step)
     d = along(direction, x)
     d = d / torch.linalg.vector_norm(d, dim=1, keepdim=True)
@@ -84,7 +85,7 @@ def curvature(
 
 
 def hessian_product(
-    model: Model, x: Tensor, y: Tensor, vectors: Tensor, step: float | None
+    model: Call, x: Tensor, y: Tensor, vectors: Tensor, step: float | None
 ) -> Tensor:
     """Return ``H_i v_i`` [N, D] for one vector [N, D] per sample, H the Hessian of S in x.
 
@@ -113,7 +114,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None])[:, 0] - others
 
 
-def gradient_at(model: Model, leaf: Tensor, y: Tensor, create_graph: bool) -> Tensor:
+def gradient_at(model: Call, leaf: Tensor, y: Tensor, create_graph: bool) -> Tensor:
     """Return dS/dx [N, D] at a tensor that requires a gradient."""
     logits = logits_of(model, leaf)
     return pull_back(logits, leaf, against_runner_up(logits, y)[None], create_graph)[0]

@@ -5,15 +5,16 @@ from torch import Tensor
 
 from jacfast.attacks.checks import check_classes, one_of
 from jacfast.attacks.losses import cotangent
-from jacfast.calling import Model, check_input, check_labels, logits_of, quiet
+from jacfast.calling import Call, check_labels, logits_of, quiet, takes_model
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
 
 DIRECTIONS = ("random", "loss", "least_likely", "margin")
 
 
+@takes_model
 def input_direction(
-    model: Model, x: Tensor, y: Tensor, kind: str = "random", *, seed: int = 0
+    model: Call, x: Tensor, y: Tensor, kind: str = "random", *, seed: int = 0
 ) -> Tensor:
     """Return a direction of unit length in input space for every sample.
 
@@ -39,7 +40,6 @@ def input_direction(
 
     Source: Yu, Liu, Wang & Chen, eq. 3.
     """
-    check_input(x)
     check_labels(y, len(x))
     one_of("kind", kind, DIRECTIONS)
     if kind == "random":

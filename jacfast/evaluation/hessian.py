@@ -5,15 +5,17 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import count
-from jacfast.calling import Model, check_input, check_labels
+from jacfast.calling import Call, check_labels, takes_model
 from jacfast.evaluation.decision import check_step, hessian_product
+from jacfast.evaluation.predict import batches
 
 FULL_UP_TO = 64  # entries of a sample up to which a few eigenvalues are cut from the whole matrix
 COPIES = 64  # products at a time for the whole matrix
 IMAGE_STEP = 0.05  # a step for images in [0, 1]: differences over it count the bends of a ReLU
 
 
-def decision_hessian(model: Model, x: Tensor, y: Tensor, *, step: float | None = None) -> Tensor:
+@takes_model
+def decision_hessian(model: Call, x: Tensor, y: Tensor, *, step: float | None = None) -> Tensor:
     """Return the Hessian of S in x of every sample, D x D in the order of the flattened sample.
 
     ``S = z_y - max_{k != y} z_k``; by D products ``H v`` from double backward, or with a `step` by
@@ -31,15 +33,18 @@ def decision_hessian(model: Model, x: Tensor, y: Tensor, *, step: float | None =
 
     Source: Yu, Liu, Wang & Chen, eq. 7 and figure 8.
     """
-    check_input(x)
     check_labels(y, len(x))
     check_step(step)
-    found = [_matrix(model, x[i : i + 1].detach(), y[i : i + 1], step) for i in range(len(x))]
+    each = batches(model, x.detach(), 1)
+    found = [
+        _matrix(call, one, label, step) for (call, one), label in zip(each, y.split(1), strict=True)
+    ]
     return torch.from_numpy(np.stack(found))
 
 
+@takes_model
 def hessian_eigenvalues(
-    model: Model, x: Tensor, y: Tensor, k: int | None = None, *, step: float | None = None
+    model: Call, x: Tensor, y: Tensor, k: int | None = None, *, step: float | None = None
 ) -> Tensor:
     """Return the eigenvalues of the Hessian of S in x, largest magnitude first, of every sample.
 
@@ -72,7 +77,6 @@ def hessian_eigenvalues(
 
     Source: Yu, Liu, Wang & Chen, eq. 8-9 and section 4.3.
     """
-    check_input(x)
     check_labels(y, len(x))
     check_step(step)
     size = x[0].numel()
@@ -81,25 +85,25 @@ def hessian_eigenvalues(
         if k > size:
             raise ValueError(f"k must be in 1 .. D = {size}, or None; got {k}")
     found = []
-    for i in range(len(x)):
-        sample, label = x[i : i + 1].detach(), y[i : i + 1]
+    each = batches(model, x.detach(), 1)
+    for (call, sample), label in zip(each, y.split(1), strict=True):
         if k is None or step is not None or size <= FULL_UP_TO or k == size:
-            values = np.linalg.eigvalsh(_matrix(model, sample, label, step))
+            values = np.linalg.eigvalsh(_matrix(call, sample, label, step))
         else:
-            values = _lanczos(model, sample, label, k)
+            values = _lanczos(call, sample, label, k)
         order = np.argsort(-np.abs(values), kind="stable")
         found.append(torch.from_numpy(values[order][:k].copy()))
     return torch.stack(found)
 
 
-def _matrix(model: Model, x: Tensor, y: Tensor, step: float | None) -> np.ndarray:
+def _matrix(model: Call, x: Tensor, y: Tensor, step: float | None) -> np.ndarray:
     eye = torch.eye(x.numel(), dtype=x.dtype, device=x.device)
     rows = torch.cat([_products(model, x, y, part, step) for part in eye.split(COPIES)])
     whole = rows.double().cpu().numpy()
     return (whole + whole.T) / 2
 
 
-def _lanczos(model: Model, x: Tensor, y: Tensor, k: int) -> np.ndarray:
+def _lanczos(model: Call, x: Tensor, y: Tensor, k: int) -> np.ndarray:
     try:
         from scipy.sparse.linalg import LinearOperator, eigsh
     except ImportError as error:
@@ -118,9 +122,10 @@ def _lanczos(model: Model, x: Tensor, y: Tensor, k: int) -> np.ndarray:
     return eigsh(operator, k, which="LM", v0=start, return_eigenvectors=False)
 
 
-def _products(model: Model, x: Tensor, y: Tensor, vectors: Tensor, step: float | None) -> Tensor:
+def _products(model: Call, x: Tensor, y: Tensor, vectors: Tensor, step: float | None) -> Tensor:
     """Return H v for each of n vectors [n, D], at n copies of the one sample x."""
     n = len(vectors)
+    model = model.rows(torch.zeros(n, dtype=torch.int64, device=x.device))
     product = hessian_product(model, x.expand(n, *x.shape[1:]), y.expand(n), vectors, step)
     if not bool(product.isfinite().all()):
         raise FloatingPointError("the Hessian of S must be finite at x; got NaN or inf")

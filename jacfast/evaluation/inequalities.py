@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jacfast.calling import Model, check_classes, check_input
-from jacfast.evaluation.predict import predict
+from jacfast.calling import Call, Model, check_classes, check_input, takes_model
+from jacfast.evaluation.predict import batches, predict
 from jacfast.jacobian import jacobian
 from jacfast.ops.checks import same
 
@@ -21,7 +21,8 @@ class Inequality(NamedTuple):
     right: Tensor
 
 
-def mean_value_bound(model: Model, x: Tensor, moved: Tensor) -> Inequality:
+@takes_model
+def mean_value_bound(model: Call, x: Tensor, moved: Tensor) -> Inequality:
     """Measure ``||z(x') - z(x)||^2 / ||x' - x||^2 <= max ||J||_F^2`` on the way from x to x'.
 
     The maximum is over nine points of the way, both ends among them, where the inequality is about
@@ -38,7 +39,6 @@ def mean_value_bound(model: Model, x: Tensor, moved: Tensor) -> Inequality:
 
     Source: Jakubovitz & Giryes 2018, eq. 9.
     """
-    check_input(x)
     check_input(moved, name="moved")
     same("moved", moved, "x", x)
     if moved.shape != x.shape:
@@ -53,7 +53,8 @@ def mean_value_bound(model: Model, x: Tensor, moved: Tensor) -> Inequality:
     return Inequality(left, torch.stack(squares).amax(dim=0))
 
 
-def curvature_bound(model: Model, x: Tensor) -> Inequality:
+@takes_model
+def curvature_bound(model: Call, x: Tensor) -> Inequality:
     """Measure ``(J_k1 x)^2 - (J_k2 x)^2 <= ||J||_F^2 ||x||^2``, largest over the pairs of classes.
 
     The left side is the curvature of the boundary between k1 and k2 with ``J_k^T J_k`` in the place
@@ -67,7 +68,7 @@ def curvature_bound(model: Model, x: Tensor) -> Inequality:
 
     Source: Jakubovitz & Giryes 2018, eq. 13 to 15.
     """
-    check_classes(predict(model, x[:1]))
+    check_classes(predict(model.rows(slice(1)), x[:1]))
     rows = jacobian(model, x).flatten(2).double()
     along = (rows @ x.flatten(1).double()[:, :, None])[:, :, 0].square()
     right = rows.square().sum(dim=(1, 2)) * x.flatten(1).double().square().sum(dim=1)
@@ -94,12 +95,13 @@ def inner_distance_bound(model: Model, inner: Model, x: Tensor) -> Tensor:
     """
     logits = predict(model, x)
     check_classes(logits)
-    norm = (2 * _square(inner, x)).sqrt()
+    norm = (2 * _square(Call(inner, len(x)), x)).sqrt()
     first, second = logits.double().topk(2, dim=1).values.unbind(1)
     return torch.where(norm > 0, (first - second) / norm, float("inf"))
 
 
-def _square(model: Model, x: Tensor) -> Tensor:
+def _square(model: Call, x: Tensor) -> Tensor:
     """Return ||J||_F^2 [N] of every sample."""
-    parts = (jacobian(model, part, chunk=ROWS).flatten(1) for part in x.split(SAMPLES))
+    each = batches(model, x, SAMPLES)
+    parts = (jacobian(call, part, chunk=ROWS).flatten(1) for call, part in each)
     return torch.cat([rows.double().square().sum(dim=1) for rows in parts])

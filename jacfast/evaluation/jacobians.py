@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from jacfast.attacks.checks import above_zero
-from jacfast.calling import Model, check_input
+from jacfast.calling import Call, check_input, takes_model
 from jacfast.evaluation.predict import BATCH, batches
 from jacfast.jacobian import jacobian
 
@@ -47,8 +47,9 @@ def jacobian_statistics(rows: Tensor, threshold: float) -> Statistics:
     )
 
 
+@takes_model
 def jacobian_norm(
-    model: Model, x: Tensor, *, batch_size: int = BATCH, progress: str | None = None
+    model: Call, x: Tensor, *, batch_size: int = BATCH, progress: str | None = None
 ) -> float:
     """Return the mean over samples of ``||J(x_i)||_F`` (not squared), J of the logits.
 
@@ -63,7 +64,9 @@ def jacobian_norm(
     Source: Jakubovitz & Giryes 2018, table 1.
     """
     norms = [
-        torch.linalg.vector_norm(jacobian(model, part).flatten(1), dim=1, dtype=torch.float64)
-        for part in tqdm(batches(x, batch_size), desc=progress, disable=progress is None)
+        torch.linalg.vector_norm(jacobian(call, part).flatten(1), dim=1, dtype=torch.float64)
+        for call, part in tqdm(
+            batches(model, x, batch_size), desc=progress, disable=progress is None
+        )
     ]
     return float(torch.cat(norms).mean())

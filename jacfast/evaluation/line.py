@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jacfast.calling import Model, check_input, check_labels
+from jacfast.calling import Call, check_labels, takes_model
 from jacfast.evaluation.decision import along, decision_function, decision_gradient
 from jacfast.evaluation.predict import BATCH
 
@@ -19,8 +19,9 @@ class Line(NamedTuple):
     slope: Tensor  # dS/dt there
 
 
+@takes_model
 def decision_line(
-    model: Model, x: Tensor, y: Tensor, direction: Tensor, t: Tensor | Sequence[float]
+    model: Call, x: Tensor, y: Tensor, direction: Tensor, t: Tensor | Sequence[float]
 ) -> Line:
     """Return ``S(x + t d)`` and ``dS/dt = d . grad S(x + t d)``, ``S = z_y - max_{k != y} z_k``.
 
@@ -40,7 +41,6 @@ def decision_line(
 
     Source: Seck, Loosli & Canu, figure 1; Yu, Liu, Wang & Chen, figure 5.
     """
-    check_input(x)
     check_labels(y, len(x))
     if len(x) != 1:
         raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
@@ -52,8 +52,9 @@ def decision_line(
     for part in t.to(x).split(BATCH):
         points = (x.detach().flatten(1) + part[:, None] * d).view(-1, *x.shape[1:])
         labels = y.expand(len(part))
-        values.append(decision_function(model, points, labels))
-        slopes.append(decision_gradient(model, points, labels).flatten(1).double() @ d[0].double())
+        call = model.rows(torch.zeros(len(part), dtype=torch.int64, device=x.device))
+        values.append(decision_function(call, points, labels))
+        slopes.append(decision_gradient(call, points, labels).flatten(1).double() @ d[0].double())
     return Line(t, torch.cat(values).double().cpu(), torch.cat(slopes).cpu())
 
 

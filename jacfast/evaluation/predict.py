@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import count
-from jacfast.calling import Model, check_input, logits_of, quiet
+from jacfast.calling import Call, logits_of, quiet, say_bad_logits, takes_model
 
 BATCH = 250
 
 
-def predict(model: Model, x: Tensor, batch_size: int = BATCH) -> Tensor:
+@takes_model
+def predict(model: Call, x: Tensor, batch_size: int = BATCH) -> Tensor:
     """Return the logits [N, K] of x, in the dtype the model gives, without a graph.
 
     Args:
@@ -23,13 +24,15 @@ def predict(model: Model, x: Tensor, batch_size: int = BATCH) -> Tensor:
             floating-point tensor. ValueError: the shape of x or of what the model returns, or
             batch_size, is wrong.
     """
+    parts = batches(model, x, batch_size)
     with quiet(model, gradients=False), torch.no_grad():
-        # a clone: the model may work in place
-        return torch.cat([logits_of(model, part.clone()) for part in batches(x, batch_size)])
+        logits = torch.cat([logits_of(call, part) for call, part in parts])
+    say_bad_logits(model, x, logits)
+    return logits
 
 
-def batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """Split a batch of inputs, or say what is wrong with it."""
-    check_input(x)
+def batches(model: Call, x: Tensor, batch_size: int) -> list[tuple[Call, Tensor]]:
+    """Split a batch of inputs, or say what is wrong with it; each part with the model for it."""
     count("batch_size", batch_size)
-    return x.split(batch_size)
+    slices = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
+    return [(model.rows(part), x[part]) for part in slices]

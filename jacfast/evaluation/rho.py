@@ -5,14 +5,15 @@ from torch import Tensor
 
 from jacfast.attacks.checks import one_of
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
-from jacfast.calling import Model, check_input, check_labels, warn
+from jacfast.calling import Call, check_input, check_labels, say_not_finite, takes_model, warn
 from jacfast.evaluation.predict import BATCH
 
 OVER = ("all", "correct", "success")
 
 
+@takes_model
 def rho_adv(
-    model: Model, x: Tensor, y: Tensor | None = None, *, over: str = "all", **options
+    model: Call, x: Tensor, y: Tensor | None = None, *, over: str = "all", **options
 ) -> float:
     """Return the mean of ``||r_i||_2 / ||x_i||_2``, r_i the DeepFool perturbation of sample i.
 
@@ -43,7 +44,9 @@ def rho_adv(
     """
     check_input(x)
     check_over(over, x, y)
-    return rho_of(deepfool(model, x, **options), x, y, over=over)
+    result = deepfool(model, x, **options)
+    say_not_finite(model, x, result.stalled)
+    return rho_of(result, x, y, over=over)
 
 
 def rho_of(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks import losses
-from jacfast.calling import Model, check_labels
+from jacfast.calling import Call, check_labels, takes_model
 from jacfast.evaluation.predict import BATCH, predict
 
 LARGEST = torch.finfo(torch.float64).max / 4  # whose differences do not overflow
@@ -20,7 +20,8 @@ class Roc(NamedTuple):
     auc: float  # the area under the curve
 
 
-def roc_curves(model: Model, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> dict[int, Roc]:
+@takes_model
+def roc_curves(model: Call, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> dict[int, Roc]:
     """Return the ROC curve of every class k in `y`, with the softmax probability of k as score.
 
     For each threshold h: the share of samples of other classes with ``p_k > h``, and the share of

@@ -1,15 +1,15 @@
 """Loss, decision function and predicted class over a plane in input or parameter space."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from jacfast.attacks.checks import above_zero, count, one_of
-from jacfast.calling import Model, check_input, check_labels, quiet
+from jacfast.calling import Call, check_labels, quiet, takes_model
 from jacfast.evaluation.decision import margin
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.evaluation.weights import check_module
@@ -37,8 +37,9 @@ class Surface(NamedTuple):
     space: str  # input or parameter
 
 
+@takes_model
 def input_surface(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor,
     directions: Tensor,
@@ -67,7 +68,6 @@ def input_surface(
 
     Source: Yu, Liu, Wang & Chen, eq. 1-2; for labels: Lim, figure 1.
     """
-    check_input(x)
     check_labels(y, len(x))
     if len(x) != 1:
         raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
@@ -84,17 +84,17 @@ def input_surface(
     alpha, beta = directions.detach().to(x).reshape(2, *x.shape[1:])
 
     def value(part: Tensor) -> Tensor:
+        call = model.rows(torch.zeros(part.shape[1], dtype=torch.int64, device=x.device))
         a, b = part.to(x).view(2, -1, *[1] * (x.dim() - 1))
-        return VALUES[of](
-            predict(model, x + a * alpha + b * beta).double(), y.expand(part.shape[1])
-        )
+        return VALUES[of](predict(call, x + a * alpha + b * beta).double(), y.expand(part.shape[1]))
 
     values = torch.cat([value(part.T) for part in pairs.split(BATCH)])
     return Surface(steps, values.double().cpu().view(points, points), of, "input")
 
 
+@takes_model
 def parameter_surface(
-    model: nn.Module,
+    model: Call,
     x: Tensor,
     y: Tensor,
     directions: list[dict[str, Tensor]],
@@ -119,19 +119,22 @@ def parameter_surface(
 
     Source: Yu, Liu, Wang & Chen, eq. 1 and figure 2; Li et al. 2018.
     """
-    check_module(model)
-    check_input(x)
+    module = check_module(model.model)
     check_labels(y, len(x))
     if of == "label":
         raise ValueError("of must be loss or decision; the mean of labels says nothing")
     steps = _steps(extent, points, of)
-    own = {name: p.detach() for name, p in model.named_parameters()}
+    own = {name: p.detach() for name, p in module.named_parameters()}
     _check_pair(directions, own)
     alpha, beta = directions
 
     def value(a: float, b: float) -> float:
         moved = {name: p + a * alpha[name] + b * beta[name] for name, p in own.items()}
-        logits = predict(lambda part: functional_call(model, moved, (part,)), x)
+
+        def elsewhere(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(module, moved, args, kwargs)
+
+        logits = predict(model.around(elsewhere), x)
         return float(VALUES[of](logits.double(), y).mean())
 
     with quiet(model, gradients=False):

@@ -33,10 +33,11 @@ def parameter_directions(model: nn.Module, *, seed: int = 0) -> list[dict[str, T
     ]
 
 
-def check_module(model: object) -> None:
-    """Check that a model has parameters with names."""
+def check_module(model: object) -> nn.Module:
+    """Return a model that has parameters with names, or say that it has none."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    return model
 
 
 def _direction(own: Tensor, source: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.functions import compiled, modules_of
 from jacfast.lean.batch_norm import EvalNorm, Norm
 from jacfast.lean.blocks import pays
 from jacfast.lean.conv import Conv, Shape
@@ -192,9 +193,10 @@ def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     The outputs are the same to the bit, gradients to rounding. So far: on the CPU, convolutions
     with few input channels, as the first of an image network has them (`jacfast.lean.blocks`),
     max-pooling of plain windows, and batch-norm in eval mode, whose own gradient can be wrong for
-    one sample; of an ``nn.Module`` without compiled parts (these would be compiled again).
+    one sample; of modules, and of what is around them, without compiled parts (these would be
+    compiled again).
     """
-    if not isinstance(model, nn.Module) or any(_compiled(module) for module in model.modules()):
+    if compiled(model) or not modules_of(model):
         yield
         return
     with Lean(Sink(), ROWS):
@@ -231,8 +233,3 @@ def _each(size: Any, dimensions: int) -> tuple[int, ...]:
 def _pair(size: Any) -> Pair:
     first, second = _each(size, 2)
     return first, second
-
-
-def _compiled(module: nn.Module) -> bool:
-    """Say whether `module` came from torch.compile, or was compiled in place."""
-    return "_orig_mod" in module._modules or module._compiled_call_impl is not None

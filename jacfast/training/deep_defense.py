@@ -3,20 +3,22 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
 from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
 from jacfast.calling import (
-    Model,
+    Call,
     check_classes,
     check_input,
     check_labels,
     eager,
     in_eval_mode,
     logits_of,
+    modules_of,
+    takes_model,
 )
 from jacfast.evaluation.rho import sizes
 from jacfast.ops import checks, deepfool_distance, row_norm
@@ -27,8 +29,9 @@ from jacfast.vjp import pull_back
 MOST = 50.0  # exp(d rho) of a misclassified sample is clamped here
 
 
+@takes_model
 def deep_defense_penalty(
-    model: Model,
+    model: Call,
     x: Tensor,
     y: Tensor,
     *,
@@ -93,9 +96,8 @@ def deep_defense_penalty(
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
     x, size = x.detach(), sizes(x)
-    modules = model.modules() if isinstance(model, nn.Module) else ()
-    with eager(), in_eval_mode(modules), torch.enable_grad():
-        correct, sane, r = _perturb(Search(model, options), x, y, linked)
+    with eager(), in_eval_mode(modules_of(model)), torch.enable_grad():
+        correct, sane, r = _perturb(Search(model, options), model, x, y, linked)
     rho = (1 + overshoot) * safe_sqrt(row_norm(r.flatten(1), "sumsq")) / size.to(r.dtype)
     exponent = torch.where(correct, -c * rho, (d * rho).clamp(max=math.log(MOST)))
     return torch.where(sane, exponent.exp(), math.nan).mean()
@@ -121,31 +123,33 @@ def _options(x: Tensor, max_iter: int, overshoot: float, candidates: int | None)
     return options
 
 
-def _perturb(search: Search, x: Tensor, y: Tensor, linked: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _perturb(
+    search: Search, model: Call, x: Tensor, y: Tensor, linked: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return which samples are classified as y [N], have sane logits [N], and r [N, ...]."""
     options = search.options
     point = x.requires_grad_()
-    logits = logits_of(search.model, point)
+    logits = logits_of(model, point)
     now, labels = _begin(logits, point, y, options.candidates)
     correct, sane = now == y, (logits < math.inf).all(dim=1)
     x, active = x.detach(), torch.arange(len(x), device=x.device)
     r = x.new_zeros(x.shape, dtype=checks.accumulator(x.dtype))
     for more in reversed(range(options.max_iter)):
-        step, moving = _step(search, point, logits, now, labels[active])
+        step, moving = _step(search, model.rows(active), point, logits, now, labels[active])
         r = r.index_add(0, active, step.view_as(point))
         active = active[moving]
         if not more or len(active) == 0:
             break
         with torch.no_grad():
             moved = options.point(x[active], r[active], "overshot").to(x.dtype)
-            now = logits_of(search.model, moved).argmax(dim=1)
+            now = logits_of(model.rows(active), moved).argmax(dim=1)
         running = torch.where(correct[active], now == y[active], now != y[active])
         active, now = active[running], now[running]
         if len(active) == 0:
             break
         point = options.point(x[active], r[active], "plain").to(x.dtype)
         point = point if linked else point.detach().requires_grad_()
-        logits = logits_of(search.model, point)
+        logits = logits_of(model.rows(active), point)
     return correct, sane, r
 
 
@@ -160,14 +164,14 @@ def _begin(logits: Tensor, x: Tensor, y: Tensor, candidates: int | None) -> tupl
 
 
 def _step(
-    search: Search, point: Tensor, logits: Tensor, origin: Tensor, labels: Tensor
+    search: Search, model: Call, point: Tensor, logits: Tensor, origin: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the step onto the nearest boundary [n, D], and whose is usable; else it is zero.
 
     The nearest is searched for without a graph; only its own row is computed with one.
     """
     everyone = torch.ones_like(origin, dtype=torch.bool)
-    nearest, _ = search.nearest(point, logits, origin, labels, running=everyone)
+    nearest, _ = search.nearest(model, point, logits, origin, labels, running=everyone)
     winner = nearest.winner.clamp(min=0)
     between = cotangents.difference(logits, winner, origin)
     w = pull_back(logits, point, between, create_graph=True)[0]

@@ -8,6 +8,7 @@ from torch import nn
 
 from jacfast import carlini_wagner
 from jacfast.attacks.carlini_wagner import _Descent, _Nearest, _search
+from jacfast.calling import Call
 from tests.nets import build, draw
 
 
@@ -104,7 +105,7 @@ def test_sum_and_gradient_of_a_step():
     short = (z.gather(1, y[:, None])[:, 0] - others + 0.3).clamp(min=0)
     want = (moved - x).square().sum(1) + const * short
     (gradient,) = torch.autograd.grad(want.sum(), w)
-    descent = _Descent(model, 0.3, 1, 0.1, False, (-2.0, 3.0))
+    descent = _Descent(Call(model, 9), 0.3, 1, 0.1, False, (-2.0, 3.0))
     nearest = _Nearest(x, y)
     total, g, hit = descent._look(nearest, torch.arange(9), w.detach(), const)
     torch.testing.assert_close(total, want.detach())
@@ -204,7 +205,7 @@ def test_steps_are_those_of_adam():
         seen.append(at.detach().clone())
         return model(at)
 
-    descent = _Descent(noted, 0.3, 40, 0.1, False, (0.0, 1.0))
+    descent = _Descent(Call(noted, len(x)), 0.3, 40, 0.1, False, (0.0, 1.0))
     w = descent._start(x).requires_grad_()
     descent.run(_Nearest(x, y), const)
     adam = torch.optim.Adam([w], lr=0.1)

@@ -7,6 +7,7 @@ from torch import nn
 from jacfast import data, deepfool, models
 from jacfast.attacks import search
 from jacfast.attacks.options import Options
+from jacfast.calling import Call
 from jacfast.lipschitz import gradient_bound
 from tests.nets import build, draw
 
@@ -92,10 +93,10 @@ def test_without_a_finite_bound_nothing_is_skipped(monkeypatch):
 
 
 def test_rows_of_logits_are_not_taken_for_classes(monkeypatch):
-    """A last layer that works on each of two tokens: six outputs, three rows of weights."""
+    """A last layer that gives each of three classes its logit: one row of weights."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    want, got = both(model, draw(40, 2, 4), monkeypatch, max_iter=5)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    want, got = both(model, draw(40, 3, 4), monkeypatch, max_iter=5)
     assert torch.equal(got.vjps, want.vjps)
     assert torch.equal(got.r, want.r)
 
@@ -126,13 +127,13 @@ def test_of_classes_that_all_tie_the_lowest_still_wins():
     model[0].bias.data.zero_()
     choices = dict.fromkeys(("candidates", "clip", "max_norm", "mask", "subspace"))
     choices |= {"overshoot": 0.02, "max_iter": 5, "floor": 0.0, "clip_steps": False, "p": 2.0}
-    searcher = search.Search(model, Options(**choices, linearize="plain", test="plain"))
+    searcher = search.Search(Call(model, 1), Options(**choices, linearize="plain", test="plain"))
     searcher.bound = gradient_bound(searcher.layers, torch.zeros(1, 5, dtype=torch.float64))
     leaf = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
     for order in ([1, 2, 3], [3, 2, 1], [2, 3, 1]):
         labels, running = torch.tensor([order]), torch.tensor([True])
         origin = torch.zeros(1, dtype=torch.int64)
-        nearest, rows = searcher.nearest(leaf, model(leaf), origin, labels, running)
+        nearest, rows = searcher.nearest(Call(model, 1), leaf, model(leaf), origin, labels, running)
         assert int(nearest.winner) == 1
         assert int(rows) == 3
 

@@ -108,10 +108,16 @@ def test_other_convolutions_go_the_stock_way(channels, options):
         assert "ConvBackward" not in names(layer(x[0]))
 
 
-def test_models_that_are_no_modules_go_the_stock_way():
+def test_functions_of_modules_are_looked_through():
     model = net()
     with lean(lambda x: model(x)):
-        assert "ConvBackward" not in names(model(leaf()))
+        assert "ConvBackward" in names(model(leaf()))
+
+
+def test_functions_of_no_module_go_the_stock_way():
+    weight = draw(4, 1, 3, 3)
+    with lean(lambda x: torch.conv2d(x, weight)):
+        assert "ConvBackward" not in names(torch.conv2d(leaf(), weight))
 
 
 def test_models_with_compiled_parts_go_the_stock_way():

@@ -1,0 +1,137 @@
+"""A model as a function of x alone: what every attack and measure calls."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from jacfast.calling.arguments import Arguments
+from jacfast.calling.inputs import check_input
+from jacfast.calling.outputs import Output, as_logits, as_rows, pick
+from jacfast.calling.warning import warn
+
+R = TypeVar("R")
+
+ABOUT = """
+    ``args`` and ``kwargs`` are passed to the model after x, those of N entries sample by sample;
+    ``output`` says which of several outputs are the logits: see `jacfast.calling`.
+    """
+
+
+class Call:
+    """A model, its further arguments for the samples of a batch, and which of its outputs counts.
+
+    Args:
+        model: whatever the user has: a module, a function, an object.
+        samples: N, of the batch that the arguments are for.
+        args, kwargs: see `Arguments`; output: see `jacfast.calling.pick`.
+
+    Raises:
+        TypeError: the model cannot be called, or an argument is not as there.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        samples: int,
+        args: Sequence = (),
+        kwargs: Mapping[str, Any] | None = None,
+        output: Output = None,
+    ) -> None:
+        if not callable(model):
+            raise TypeError(f"model must be a function of x; got {type(model).__name__}")
+        self.model, self.output = model, output
+        self.arguments = Arguments(args, kwargs, samples=samples)
+        self._asked: list[bool] = []  # shared by all parts of a batch
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the tensor that is meant, as the model gives it.
+
+        It gets a copy, through which gradients flow: a model may begin with an operation in place
+        (``x.sub_(mean)``), which would change the user's x, and is an error on a leaf.
+        """
+        return pick(self.arguments.call(self.model, x.clone()), self.output)
+
+    def rows(self, index: slice | Tensor) -> "Call":
+        """Return the call of some samples: a slice, or a tensor of indices or of bool, as of x."""
+        return self._with(arguments=self.arguments.rows(index))
+
+    def around(self, model: Callable[..., Any]) -> "Call":
+        """Return the call of another model with the same arguments."""
+        return self._with(model=model)
+
+    @property
+    def plain(self) -> Callable[..., Any]:
+        """The user's model itself where it is called with x alone, for functions of the user's."""
+        alone = self.output is None and not self.arguments.any
+        return self.model if alone else self
+
+    def first_time(self) -> bool:
+        """Say whether nobody has asked before, for this batch or a part of it."""
+        self._asked.append(True)
+        return len(self._asked) == 1
+
+    def _with(self, **changes: Any) -> "Call":
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
+
+
+def takes_model(function: Callable[..., R]) -> Callable[..., R]:
+    """Let a function of (model, x, ...) take ``args``, ``kwargs`` and ``output``, too.
+
+    It gets a `Call` as its model, and an x that has been checked. A `Call` that is passed in goes
+    through as it is, for the batch it was made for.
+    """
+
+    @functools.wraps(function)
+    def called(
+        model: Any,
+        x: Tensor,
+        *rest: Any,
+        args: Sequence = (),
+        kwargs: Mapping[str, Any] | None = None,
+        output: Output = None,
+        **options: Any,
+    ) -> R:
+        check_input(x)
+        if not isinstance(model, Call):
+            model = Call(model, len(x), args, kwargs, output)
+        return function(model, x, *rest, **options)
+
+    own, added = inspect.signature(function), inspect.signature(called, follow_wrapped=False)
+    parameters = list(own.parameters.values())
+    last = parameters.pop() if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else None
+    parameters += [added.parameters[name] for name in ("args", "kwargs", "output")]
+    parameters += [last] if last else []
+    called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    called.__doc__ = (function.__doc__ or "").rstrip() + "\n" + ABOUT
+    return called
+
+
+def logits_of(model: Callable[..., Any], x: Tensor) -> Tensor:
+    """Return the logits [N, K], or say what is wrong with them; say once what is no logits."""
+    call = model if isinstance(model, Call) else Call(model, len(x))
+    logits = as_logits(call(x), x)
+    if call.first_time() and _probabilities(logits):
+        warn(
+            "the model's outputs look like probabilities; attacks and measures need the logits "
+            "before them (a softmax keeps the classes, but no gradient, margin or loss)"
+        )
+    return logits
+
+
+def outputs_of(model: Callable[..., Any], x: Tensor) -> Tensor:
+    """Return the outputs [N, K], entries of dense ones as rows, or say what is wrong with them."""
+    return as_rows(model(x), x)
+
+
+def _probabilities(outputs: Tensor) -> bool:
+    """Say whether every row is non-negative and sums to one, as after a softmax."""
+    if outputs.shape[1] < 2:
+        return False
+    sums_to_one = (outputs.detach().double().sum(dim=1) - 1).abs() <= 1e-3  # False for NaN
+    return bool((sums_to_one & (outputs >= 0).all(dim=1)).all())

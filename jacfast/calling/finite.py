@@ -1,0 +1,62 @@
+"""Where NaN and infinity come from, named before they become a plausible figure."""
+
+import torch
+from torch import Tensor, nn
+
+from jacfast.calling.functions import looked_through
+from jacfast.calling.warning import warn
+
+
+def say_not_finite(model: object, x: Tensor, bad: Tensor) -> None:
+    """Say why something of samples x [N, ...] could not be computed: `bad` [N] bool.
+
+    Raises:
+        ValueError: a parameter or a buffer of the model is to blame. Warns if x is.
+    """
+    if not bool(bad.any()):
+        return
+    check_weights(model)
+    own = bad & ~x.flatten(1).isfinite().all(dim=1)
+    if bool(own.any()):
+        warn(
+            f"x holds NaN or infinity in {int(own.sum())} of {len(x)} samples, the first at "
+            f"{int(own.nonzero()[0])}: their part of the figure means nothing"
+        )
+
+
+def say_bad_logits(model: object, x: Tensor, logits: Tensor) -> None:
+    """Say which samples have a logit [N, K] that is NaN or +inf, and why; -inf is no such logit.
+
+    Raises:
+        ValueError: a parameter or a buffer of the model is to blame.
+    """
+    bad = ~(logits < float("inf")).all(dim=1)
+    say_not_finite(model, x, bad)
+    alone = bad & x.flatten(1).isfinite().all(dim=1)
+    if bool(alone.any()):
+        warn(
+            f"the model's logits are NaN or infinite in {int(alone.sum())} of {len(x)} samples, "
+            f"the first at {int(alone.nonzero()[0])}: their part of the figure means nothing"
+        )
+
+
+def check_weights(model: object) -> None:
+    """Refuse a model with a parameter that is NaN or infinite, or a buffer that is NaN or +inf.
+
+    Buffers may hold -inf: masks of attention do.
+    """
+    for module in looked_through(model):
+        if isinstance(module, nn.Module):
+            for name, p in module.named_parameters():
+                _check(f"parameter {name}", p, p.isfinite())
+            for name, buffer in module.named_buffers():
+                _check(f"buffer {name}", buffer, buffer < float("inf"))
+
+
+@torch.no_grad()
+def _check(name: str, tensor: Tensor, fine: Tensor) -> None:
+    if tensor.dtype.is_floating_point and not bool(fine.all()):
+        raise ValueError(
+            f"the model's {name} must be finite; {int((~fine).sum())} of its {tensor.numel()} "
+            "entries are NaN or infinite"
+        )
