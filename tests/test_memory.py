@@ -15,11 +15,10 @@ class Greedy(nn.Module):
 
     def __init__(self, error, calls=0):
         super().__init__()
-        self.layer, self.error, self.calls = nn.Linear(4, 3), error, calls
+        self.layer, self.error, self.calls = nn.Linear(4, 3), error, iter(range(calls))
 
     def forward(self, x):
-        self.calls -= 1
-        if self.calls < 0:
+        if next(self.calls, None) is None:
             raise self.error
         return self.layer(x)
 

@@ -1,8 +1,9 @@
 """How a user's model is called: the one room for what must hold around every call of it.
 
 ``modes``: train and eval flags, requires_grad, and that they end as they began; ``contexts``: what
-must hold around forward and backward pass; ``inputs``, ``arguments`` and ``outputs``: with what it
-is called, and what may come out; ``warning``: at whose line a warning is shown.
+must hold around forward and backward pass; ``parts``: when a batch may be cut; ``state``: what a
+call changes; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and what may come
+out, of which ``tensors`` finds those with a graph; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -19,12 +20,17 @@ from jacfast.calling.outputs import (
     check_classes,
     pick,
 )
+from jacfast.calling.parts import part_of, separable
+from jacfast.calling.state import Draws, State
+from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.warning import warn
 
 __all__ = [
     "Arguments",
     "Call",
+    "Draws",
     "Model",
+    "State",
     "as_logits",
     "as_rows",
     "check_classes",
@@ -32,15 +38,19 @@ __all__ = [
     "check_labels",
     "check_weights",
     "compiled",
+    "differentiable",
     "eager",
     "in_eval_mode",
     "logits_of",
     "modules_of",
     "outputs_of",
+    "part_of",
     "pick",
     "quiet",
+    "rebuilt",
     "say_bad_logits",
     "say_not_finite",
+    "separable",
     "takes_model",
     "unwrapped",
     "warn",

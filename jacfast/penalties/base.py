@@ -11,6 +11,8 @@ from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
 from jacfast.vjp import pull_back
 
+REDUCTIONS = ("mean", "none")
+
 
 @dataclasses.dataclass(frozen=True)
 class Penalty(abc.ABC):
@@ -27,6 +29,7 @@ class Penalty(abc.ABC):
 
     subsample: float = dataclasses.field(default=1.0, kw_only=True)
     every: int = dataclasses.field(default=1, kw_only=True)
+    reduction: str = dataclasses.field(default="mean", kw_only=True)
 
     needs_labels = False
     kind = "sumsq"
@@ -37,6 +40,15 @@ class Penalty(abc.ABC):
             raise ValueError(f"subsample must be in (0, 1]; got {self.subsample}")
         if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"every must be an int >= 1; got {self.every!r}")
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(
+                f"reduction must be one of {', '.join(REDUCTIONS)}; got {self.reduction!r}"
+            )
+        if self.reduction == "none" and self.subsample < 1:
+            raise ValueError(
+                "subsample must be 1 with reduction='none': the others have no value; "
+                f"got {self.subsample}"
+            )
 
     def __call__(
         self,
@@ -68,7 +80,8 @@ class Penalty(abc.ABC):
         draw = self.draw(len(x), logits, generator)
         vectors = self.cotangents(logits, x, y, draw)
         g = pull_back(logits, x, vectors, create_graph=True)
-        return self.reduce(self.measure(g.flatten(0, 1)).sum(), len(x))
+        sizes = self.measure(g.flatten(0, 1)).unflatten(0, g.shape[:2])
+        return self.reduce(self.collect(sizes), len(x))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         """Check what depends on the logits [N, K]: labels, and options against K."""
@@ -100,9 +113,13 @@ class Penalty(abc.ABC):
         """Return rho of each row of g [R, D], [R]."""
         return row_norm(g, self.kind)
 
+    def collect(self, sizes: Tensor) -> Tensor:
+        """Return the sum of sizes [n, N], or that of each sample [N] with reduction="none"."""
+        return sizes.sum(0) if self.reduction == "none" else sizes.sum()
+
     def reduce(self, total: Tensor, samples: int) -> Tensor:
-        """Turn the sum over samples and cotangents into the penalty."""
-        return total / samples
+        """Turn what `collect` has made of the batch into the penalty."""
+        return total if self.reduction == "none" else total / samples
 
 
 def safe_sqrt(square: Tensor) -> Tensor:

@@ -1,13 +1,17 @@
 """Add the penalty to code that calls the model by itself: see `penalised`."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
+from jacfast.calling import Arguments, eager
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.step.forward import forward_with_penalty
+from jacfast.step.step import Step
+
+PATCH = "_compiled_call_impl"  # what nn.Module.__call__ calls first; no copy or pickle takes it
 
 
 class Held:
@@ -18,15 +22,23 @@ class Held:
 
     @property
     def penalty(self) -> Tensor:
-        """The penalty of the call, a scalar to add to the loss."""
+        """The penalty of the call, to add to the loss: a scalar, or as the penalty's reduction."""
         if self._penalty is None:
-            raise RuntimeError("the model was not called inside penalised(model): no penalty")
+            raise RuntimeError(
+                "the model was not called inside penalised(model), as model(x) (model.forward(x) "
+                "passes by): no penalty"
+            )
         return self._penalty
 
 
 @contextlib.contextmanager
 def penalised(
-    model: nn.Module, y: Tensor | None = None, *, penalty: Penalty = Frobenius(), **options
+    model: nn.Module,
+    y: Tensor | None = None,
+    *,
+    penalty: Penalty = Frobenius(),
+    argument: str | int | None = None,
+    **options: Any,
 ) -> Iterator[Held]:
     """Let one call of `model`, wherever it happens inside the context, compute the penalty, too.
 
@@ -36,46 +48,80 @@ def penalised(
             loss = training_step(batch)  # calls model(x) once
         (loss + lam * held.penalty).backward()
 
-    The call costs what `forward_with_penalty` costs, whose `options` these are. Afterwards, also
-    after an exception, the model is as it was.
+    The call takes whatever arguments it is given, and returns what the model returns: of a
+    dictionary, a tuple or the like every tensor has its gradient, a loss that the model computes
+    itself, too. It costs what `forward_with_penalty` costs, whose `options` these are (but for
+    ``args`` and ``kwargs``, which are the call's own). Afterwards, also after an exception, the
+    model is as it was; a copy made inside is a copy of the plain model. What is compiled runs as it
+    was before inside.
+
+    Args:
+        argument: which argument of the call is x, by its name or its position, as it is passed;
+            default: the first tensor.
 
     Raises:
         RuntimeError: the model is called a second time inside, or ``held.penalty`` is read without
-            a call; the model itself (not a layer of it) has hooks. And what
-            `forward_with_penalty` raises.
+            a call. TypeError, ValueError: there is no such argument, or it is no floating-point
+            tensor. And what `forward_with_penalty` raises.
     """
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(getattr(model, name) for name in hooks):
-        raise RuntimeError(
-            "the model must have no hooks of its own inside penalised(model), where they would run "
-            "twice: use forward_with_penalty, or name the module inside that is to be penalised"
-        )
-    held, own = Held(), model.__dict__.get("forward")
+    step, held, own = Step(penalty, **options, everything=True), Held(), vars(model).get(PATCH)
 
     def restore() -> None:
         if own is None:
-            model.__dict__.pop("forward", None)
+            vars(model).pop(PATCH, None)
         else:
-            model.forward = own  # type: ignore[method-assign]
+            vars(model)[PATCH] = own
 
-    def forward(*args: Tensor, **named: Tensor) -> Tensor:
-        if len(given := (*args, *named.values())) != 1:
-            raise TypeError(f"the model must be called with x alone; got {len(given)} arguments")
+    def call(*args: Any, **kwargs: Any) -> Any:
         if held._penalty is not None:
             raise RuntimeError(
                 "the model was called twice inside penalised(model): use forward_with_penalty for "
                 "the call that is to be penalised"
             )
+        arguments = Around(args, kwargs, argument)
         restore()
         try:
-            x = given[0]
-            logits, held._penalty = forward_with_penalty(model, x, y, penalty=penalty, **options)
+            returned, held._penalty = step(model, arguments.x, y, arguments)
         finally:
-            model.forward = forward  # type: ignore[method-assign]
-        return logits
+            vars(model)[PATCH] = call
+        return returned
 
-    model.forward = forward  # type: ignore[method-assign]
+    vars(model)[PATCH] = call
     try:
-        yield held
+        with eager():  # what is compiled does not look at the patch
+            yield held
     finally:
         restore()
+
+
+class Around(Arguments):
+    """The arguments of a call, with x among them at its place."""
+
+    def __init__(self, args: tuple, kwargs: dict[str, Any], place: str | int | None) -> None:
+        given: dict[str | int, Any] = dict(enumerate(args))
+        given.update(kwargs)
+        if place is None:
+            place = next((key for key, value in given.items() if isinstance(value, Tensor)), None)
+        x = given.get(place)  # type: ignore[arg-type]
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(
+                "the model must be called with a floating-point x, the first tensor or the one "
+                f"that argument= names, among {', '.join(map(repr, given)) or 'nothing'}; argument "
+                f"{place!r} is {kind}"
+            )
+        self.x, self._place = x, place
+        before = args[:place] if isinstance(place, int) else args
+        after = args[place + 1 :] if isinstance(place, int) else ()
+        named = {key: value for key, value in kwargs.items() if key != place}
+        super().__init__((*before, *after), named, samples=len(x) if x.dim() else 0)
+
+    def call(self, model: Callable, x: Tensor) -> Any:
+        """Return whatever the model returns for x in its place and the others in theirs."""
+
+        def put(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(self._place, int):
+                return model(*args[: self._place], x, *args[self._place :], **kwargs)
+            return model(*args, **kwargs, **{str(self._place): x})
+
+        return super().call(put, x)

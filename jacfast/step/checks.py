@@ -1,28 +1,36 @@
 """What can be checked before the model runs; see `jacfast.forward_with_penalty`."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from jacfast.calling import check_input
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import Penalty
 
+if TYPE_CHECKING:
+    from jacfast.step.step import Step
+
 BATCH_NORMS = ("refuse", "frozen", "coupled")
 WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 
-def check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk) -> None:
+def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> None:
     """Raise a TypeError, ValueError or RuntimeError in words."""
+    penalty, at, batch_norm, chunk = options.penalty, options.at, options.batch_norm, options.chunk
     if transformed() or torch.is_inference_mode_enabled():
         raise RuntimeError(
             "forward_with_penalty calls torch.autograd.grad, which neither torch.func transforms "
-            "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside"
+            "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside, "
+            "or the model alone (of a WithPenalty its .model) where no penalty is wanted"
         )
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
-    _model(model, layer)
+    _model(model, options.layer)
     if penalty is not None and batch_norm == "refuse":
         _refuse_batch_statistics(model)
     check_input(x)
@@ -34,10 +42,12 @@ def check(model, x, y, penalty, at, layer, step, precision, batch_norm, chunk) -
         check_input(at, name="at")
         if len(at) != len(x):
             raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
-    if penalty is not None and step is None and penalty.every > 1:
+    if penalty is not None and options.step is None and penalty.every > 1:
         raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
-    if precision not in (None, torch.bfloat16, torch.float16):
-        raise ValueError(f"precision must be torch.bfloat16 or torch.float16; got {precision}")
+    if options.precision not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"precision must be torch.bfloat16 or torch.float16; got {options.precision}"
+        )
     if batch_norm == "coupled" and penalty is not None and penalty.subsample < 1:
         raise ValueError(
             "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
@@ -61,6 +71,12 @@ def _model(model: object, layer: str | None) -> None:
             f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
+        )
+    lazy = [name for name, p in model.named_parameters() if is_lazy(p)]
+    if lazy:
+        raise ValueError(
+            f"model must have all its parameters; {lazy[0]} is made by the first forward pass: "
+            "call model(x) once before"
         )
     hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
     if hooked:

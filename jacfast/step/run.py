@@ -1,12 +1,14 @@
-"""One pass over a batch in chunks, each forward, penalty and all."""
+"""One pass over a batch: whole or in parts, each with its forward pass, penalty and all."""
 
 import contextlib
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import as_rows, pick
+from jacfast.calling import Arguments, State, as_rows, differentiable, pick, rebuilt
+from jacfast.calling.outputs import Output
 from jacfast.lean import TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
 from jacfast.step.work import Node, Work
@@ -14,60 +16,82 @@ from jacfast.step.work import Node, Work
 
 @dataclasses.dataclass
 class Run:
-    """The options of a pass; see `jacfast.forward_with_penalty`."""
+    """The options of a pass; see `jacfast.forward_with_penalty`.
+
+    Attributes:
+        chunk: samples at a time.
+        sorts: whether the penalised samples may pass first, without the others. Else a batch that
+            is passed whole keeps its order, and the penalised are chosen among the outputs.
+        guards: whether to look if a part of the batch changes the model, which it must not.
+        around: a context for each call of the model.
+        everything: return all that the model returns, with a gradient, and not the logits alone.
+    """
 
     model: nn.Module
     penalty: Penalty
-    layer: str | None
+    arguments: Arguments
     chunk: int
-    coupled: bool
-    generator: torch.Generator | None
+    sorts: bool
+    layer: str | None = None
+    output: Output = None
+    coupled: bool = False
+    generator: torch.Generator | None = None
+    guards: bool = False
+    around: Any = contextlib.nullcontext
+    everything: bool = False
+    _before: State | None = dataclasses.field(default=None, init=False)
 
-    def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Tensor, Tensor]:
-        """Return (logits, penalty) of the batch; of the penalised samples only, if not `whole`."""
+    def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Any, Tensor]:
+        """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         work = Work(self.penalty, x, parameters)
+        self._before = State(self.model) if self.guards else None
         count = max(1, round(len(x) * self.penalty.subsample))
-        samples = x.detach()
-        if count < len(x):
-            work.order = torch.randperm(len(x), device=x.device, generator=self.generator)
+        first = len(x)  # samples that pass through the model with a penalty to come
+        if count < len(x) and (self.sorts or not whole):
+            work.order, first = self._order(x), count
             if not whole:
                 work.order = work.order[:count]
-            samples, y = samples[work.order], None if y is None else y[work.order]
         with torch.enable_grad(), work.sink.mine():
-            work.total = self._penalised(work, samples[:count], None if y is None else y[:count])
-            for start in range(count, len(samples), self.chunk):
-                part = samples[start : start + self.chunk]
-                self._forward(work, part, needs_gradient=work.sink.wants_root)
-        work.logits = torch.cat([chunk.logits.detach() for chunk in work.chunks])
-        if whole and work.order is not None:
-            work.logits = torch.empty_like(work.logits).index_copy(0, work.order, work.logits)
-        logits, total = work.logits, work.total
+            work.total = self._penalised(work, x, y, first, count)
+            for start in range(first, len(x) if whole else first, self.chunk):
+                self._forward(work, x, slice(start, start + self.chunk), work.sink.wants_root)
+        work.join()
+        values, total, returned = work.values, work.total, work.returned
         if work.keeps:
-            logits, total = Node.apply(work, x, *parameters)
-        return logits, self.penalty.reduce(total, count)
+            total, *values = Node.apply(work, x, *parameters)
+        returned = rebuilt(returned, values) if self.everything else values[0]
+        return returned, self.penalty.reduce(total, count)
 
-    def _penalised(self, work: Work, samples: Tensor, y: Tensor | None) -> Tensor:
-        """Pass samples through the model; return the sum of their penalties."""
+    def _order(self, x: Tensor) -> Tensor:
+        return torch.randperm(len(x), device=x.device, generator=self.generator)
+
+    def _penalised(self, work: Work, x: Tensor, y: Tensor | None, first: int, count: int) -> Tensor:
+        """Pass the first samples through the model; return the penalty of `count` of them."""
         draw, totals = None, []
-        for start in range(0, len(samples), self.chunk):
-            part = slice(start, start + self.chunk)
-            outputs = self._forward(work, samples[part], needs_gradient=True)
-            labels = None if y is None else y[part]
-            leaf = work.chunks[-1].leaf
+        for start in range(0, first, self.chunk):
+            part = slice(start, min(start + self.chunk, first))
+            outputs = self._forward(work, x, part, needs_gradient=True)
+            leaf, rows = work.chunks[-1].leaf, None
+            labels = None if y is None else y[work.samples(part)]
+            if not start and not self.coupled:
+                check_apart(outputs, leaf)
+            if count < first:  # drawn after the model has drawn what it draws in any call
+                rows = self._order(x)[:count]
+                outputs = outputs.index_select(0, rows)
+                labels = None if labels is None else labels[rows]
             self.penalty.check(outputs, labels)
             if not start:  # one draw for the batch, however it is cut
-                draw = self.penalty.draw(len(samples), outputs, self.generator)
-                if not self.coupled:
-                    check_apart(outputs, leaf)
-            noise = None if draw is None else draw[part]
+                draw = self.penalty.draw(count, outputs, self.generator)
+            noise = draw if draw is None or rows is not None else draw[part]
             vectors = self.penalty.cotangents(outputs, leaf, labels, noise)
-            totals.append(work.penalise(outputs, vectors))
-        return torch.stack(totals).sum()
+            totals.append(work.penalise(outputs, vectors, rows))
+        return torch.cat(totals) if totals[0].dim() else torch.stack(totals).sum()
 
-    def _forward(self, work: Work, samples: Tensor, needs_gradient: bool) -> Tensor:
+    def _forward(self, work: Work, x: Tensor, part: slice, needs_gradient: bool) -> Tensor:
         """Pass samples through the model with lean layers; return what is penalised, as [N, K]."""
-        leaf = samples.detach().requires_grad_(needs_gradient)
+        index = work.samples(part)
+        leaf = x.detach()[index].requires_grad_(needs_gradient)
         work.sink.begin(leaf)
         seen: list[tuple[Tensor, int]] = []
         with contextlib.ExitStack() as stack:
@@ -75,15 +99,30 @@ class Run:
                 module = self.model.get_submodule(self.layer)
                 hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
                 stack.callback(hook.remove)
+            stack.enter_context(self.around())
             stack.enter_context(Lean(work.sink, TRAINING))
-            logits = pick(self.model(leaf))
+            returned = self.arguments.rows(index).call(self.model, leaf)
+        self._check_state(len(x))
+        logits = pick(returned, self.output)
         as_rows(logits, leaf)
-        outputs = logits if self.layer is None else pick(self._inner(seen))
+        outputs = logits if self.layer is None else self._inner(seen)
         rows = as_rows(outputs, leaf)
         if needs_gradient and not outputs.requires_grad:
             raise ValueError("the model's output must depend on x; it has no graph (detached?)")
-        work.take(leaf, logits, outputs)
+        tensors = differentiable(returned) if self.everything else [logits]
+        work.take(leaf, returned, tensors, outputs)
         return rows
+
+    def _check_state(self, samples: int) -> None:
+        before, self._before = self._before, None  # one look is enough
+        changed = before and before.changed()
+        if before and changed:
+            before.undo()
+            raise ValueError(
+                f"chunk must be the whole batch, {samples}, or None for a model that changes when "
+                f"it is called, by {changed} (once per chunk it would change too often); got "
+                f"{self.chunk}"
+            )
 
     def _inner(self, seen: list[tuple[Tensor, int]]) -> Tensor:
         """Return the output of the layer asked for."""
@@ -93,6 +132,12 @@ class Run:
                 "times"
             )
         output, version = seen[0]
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"layer must return one tensor, a row per sample; {self.layer!r} returned a "
+                f"{type(output).__name__}: name a layer behind it, or put an nn.Module that picks "
+                "one of them there"
+            )
         if _version(output)[1] != version:
             raise ValueError(
                 f"layer must keep its output; that of {self.layer!r} was changed in place by what "

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from jacfast.graph import leaf_of, nodes
 from jacfast.layouts import align
@@ -19,8 +18,9 @@ class Chunk(NamedTuple):
     """Some samples of the batch, and what hangs from them."""
 
     leaf: Tensor  # the samples
-    logits: Tensor  # what the model returned
-    totals: list[Tensor]  # sums of the penalty over samples, whose graphs are kept
+    tensors: list[Tensor]  # what the model returned: the logits, or all that has a gradient
+    outputs: Tensor  # what is penalised
+    totals: list[Tensor]  # sums of the penalty over samples, or one of each, whose graphs are kept
 
 
 class Work:
@@ -40,20 +40,43 @@ class Work:
         self.order: Tensor | None = None  # which sample of x each sample of the chunks is
         self.chunks: list[Chunk] = []
         self.grams: list[Gram] = []
-        self.logits: Tensor
-        self.total: Tensor  # of the penalty, over samples and cotangents
+        self.returned: Any  # by the model, for the last chunk
+        self.values: list[Tensor]  # of the chunks' tensors, joined, in the order of x
+        self.total: Tensor  # of the penalty, over samples and cotangents, or of each sample
         self.done = False
+        self.began = _sequence_number()
 
-    def take(self, leaf: Tensor, logits: Tensor, outputs: Tensor) -> None:
+    def samples(self, part: slice) -> slice | Tensor:
+        """Return which samples of x are the `part` of the chunks."""
+        return part if self.order is None else self.order[part]
+
+    def take(self, leaf: Tensor, returned: Any, tensors: list[Tensor], outputs: Tensor) -> None:
         """Take over the graph of a chunk; `outputs` are what is penalised, logits or inner."""
         if self.keeps and not self.chunks:
-            self._check_leaves(leaf, logits, outputs)
-        self.chunks.append(Chunk(leaf, logits, []))
+            self._check_leaves(leaf, *tensors, outputs)
+        self.returned = returned
+        self.chunks.append(Chunk(leaf, tensors, outputs, []))
 
-    def penalise(self, outputs: Tensor, vectors: Tensor) -> Tensor:
-        """Return the last chunk's sum of the penalty of `outputs` [N, K] for vectors [n, N, K]."""
+    def join(self) -> None:
+        """Put the values of the chunks together, for outside."""
+        parts = zip(*(chunk.tensors for chunk in self.chunks), strict=True)
+        # also of one chunk copies: theirs may be changed outside, those of the graph not
+        self.values = [
+            torch.cat([tensor.detach() for tensor in one])
+            if len(one) > 1
+            else one[0].detach().clone()
+            for one in parts
+        ]
+        if self.order is not None and len(self.order) == len(self.x):
+            self.values = [torch.empty_like(v).index_copy(0, self.order, v) for v in self.values]
+
+    def penalise(self, outputs: Tensor, vectors: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the penalty of `outputs` [N, K] for vectors [n, N, K]: the sum, or of each sample.
+
+        These are the outputs of all samples of the last chunk, or of `rows` of it.
+        """
         chunk = self.chunks[-1]
-        forward = set(nodes(outputs, chunk.logits))
+        forward = set(nodes(outputs, *chunk.tensors))
         align(forward)
         gram = self._gram(outputs, rows=vectors.shape[0] * vectors.shape[1])
         sums = []
@@ -70,7 +93,9 @@ class Work:
                 )
             if g is None:
                 raise ValueError("the model's output must depend on x; its gradient is None")
-            total = gram.square(g) if gram else self.penalty.measure(g.flatten(1)).sum()
+            if gram is None and rows is not None:
+                g = g.index_select(0, rows)
+            total = gram.square(g) if gram else self._total(g)
             sums.append(total.detach())
             if not (self.keeps and total.requires_grad):
                 continue
@@ -79,11 +104,15 @@ class Work:
             else:
                 chunk.totals.append(total)
         self._flush()
-        return torch.stack(sums).sum()
+        return torch.stack(sums).sum(0)
+
+    def _total(self, g: Tensor) -> Tensor:
+        return self.penalty.collect(self.penalty.measure(g.flatten(1))[None])
 
     def _gram(self, outputs: Tensor, rows: int) -> Gram | None:
         gram = self.sink.gram
-        if gram is None or not (self.penalty.squared and gram.pays(rows) and gram.alone(outputs)):
+        sums = self.penalty.squared and self.penalty.reduction == "mean"
+        if gram is None or not (sums and gram.pays(rows) and gram.alone(outputs)):
             return None
         self.grams.append(gram)
         return gram
@@ -93,10 +122,17 @@ class Work:
             gram.flush()
 
     def _apart(self, total: Tensor, forward: set) -> bool:
-        """Say whether the gradient of `total` can be had without the forward graph."""
-        if self.sink.wants_root:
+        """Say whether the gradient of `total` can be had now: without the forward graph and weight.
+
+        Not where samples will have weights of their own, nor in float16, whose smallest numbers are
+        lost unless the scale of the loss is there from the start.
+        """
+        if self.sink.wants_root or total.dim():
             return False
-        return all(node not in forward or leaf_of(node) is not None for node in nodes(total))
+        return all(
+            (node not in forward or leaf_of(node) is not None) and not _is_float16(node)
+            for node in nodes(total)
+        )
 
     def _collect(
         self,
@@ -121,7 +157,7 @@ class Work:
                 self.sink.add(parameter, gradient, shared=True)
         return None if leaf is None else found[-1]
 
-    def gradients(self, g_logits: Tensor | None, g_total: Tensor | None) -> list[Tensor | None]:
+    def gradients(self, g_total: Tensor | None, *g_values: Tensor | None) -> list[Tensor | None]:
         """Return the gradients of x and of the parameters, and free all graphs."""
         if self.done:
             raise RuntimeError(
@@ -131,31 +167,48 @@ class Work:
         self.done = True
         if g_total is None:
             self.sink.gradients.clear()
-        else:
+        elif not g_total.dim():  # else nothing has been collected yet
             self.sink.scale(g_total)
-        if g_logits is not None and self.order is not None:
-            g_logits = g_logits[self.order]
-        start, parts = 0, []
+        if self.order is not None:
+            g_values = tuple(g if g is None else g[self.order] for g in g_values)
+        start, parts, whole = 0, [], len(self.chunks) == 1
         while self.chunks:
             chunk = self.chunks.pop(0)
+            part = slice(start, start + len(chunk.leaf))
             outputs, weights = [], []
-            if g_logits is not None and chunk.logits.requires_grad:
-                outputs.append(chunk.logits)
-                weights.append(g_logits[start : start + len(chunk.leaf)])
+            for tensor, g in zip(chunk.tensors, g_values, strict=True):
+                if g is not None and tensor.requires_grad:
+                    outputs.append(tensor)
+                    weights.append(g if whole else g[part])
             if g_total is not None:
+                g = g_total[part] if g_total.dim() else g_total
                 outputs += chunk.totals
-                weights += [g_total.to(total.dtype) for total in chunk.totals]
-            start += len(chunk.leaf)
+                weights += [g.to(total.dtype) for total in chunk.totals]
+            start = part.stop
             leaf = chunk.leaf if self.sink.wants_root else None
             # chunks can share the graph of a weight that is computed from parameters
             keep = bool(self.chunks)
-            part = self._collect(outputs, weights, leaf, keep) if outputs else None
+            found = self._collect(outputs, weights, leaf, keep) if outputs else None
+            self._close(chunk)
             if leaf is not None:
-                parts.append(torch.zeros_like(leaf) if part is None else part)
+                parts.append(torch.zeros_like(leaf) if found is None else found)
         self._flush()
         of_x = self._of_x(parts) if self.sink.wants_root else None
         # popped: AccumulateGrad keeps a tensor that nobody else holds, and copies any other
         return [of_x, *(self.sink.gradients.pop(p, None) for p in self.parameters)]
+
+    def _close(self, chunk: Chunk) -> None:
+        """Let whoever comes into the graph of a chunk from elsewhere, later, hear why he must not.
+
+        What its nodes have saved is freed, of which PyTorch would complain in words of its own.
+        """
+
+        def refuse(_: Any) -> None:
+            self.sink.check_open()
+
+        for node in nodes(chunk.outputs, *chunk.tensors):
+            if leaf_of(node) is None and node._sequence_nr() >= self.began:
+                node.register_prehook(refuse)
 
     def _of_x(self, parts: list[Tensor]) -> Tensor:
         joined = torch.cat(parts)
@@ -163,9 +216,9 @@ class Work:
             return joined
         return torch.zeros_like(self.x).index_copy(0, self.order, joined)
 
-    def _check_leaves(self, own: Tensor, logits: Tensor, outputs: Tensor) -> None:
+    def _check_leaves(self, own: Tensor, *tensors: Tensor) -> None:
         known = {own, self.sink.anchor, *self.parameters}
-        for node in nodes(logits, outputs):
+        for node in nodes(*tensors):
             leaf = leaf_of(node)
             if leaf is not None and leaf not in known:
                 raise RuntimeError(
@@ -176,17 +229,51 @@ class Work:
 
 
 class Node(torch.autograd.Function):
-    """(logits, total) of a `Work`, as functions of x and of the parameters."""
+    """(total, values) of a `Work`, as functions of x and of the parameters."""
 
     @staticmethod
-    def forward(ctx: Any, work: Work, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, work: Work, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.work = work
         ctx.set_materialize_grads(False)
-        logits, total = work.logits, work.total
-        del work.logits, work.total  # they will hold this node, which holds `work`
-        return logits, total
+        found = (work.total, *work.values)
+        del work.values, work.total, work.returned  # they will hold this node, which holds `work`
+        return found
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_logits: Tensor | None, g_total: Tensor | None) -> tuple:  # type: ignore[override]
-        return None, *ctx.work.gradients(g_logits, g_total)
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
+        differentiated = torch.is_grad_enabled()
+        with torch.no_grad():
+            found = ctx.work.gradients(*gradients)
+        if differentiated:  # create_graph=True
+            found = _Last.apply(torch.ones((), requires_grad=True), *found)
+        return None, *found
+
+
+class _Last(torch.autograd.Function):
+    """Gradients that have no derivative: an error, whether the loss's own gradient has one or not.
+
+    PyTorch's once_differentiable takes them for constants if it has not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if g is None else g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
+        raise RuntimeError(
+            "a gradient through forward_with_penalty was differentiated (create_graph=True): it is "
+            "one node of first order; for that, add penalty(logits, x) to the loss instead"
+        )
+
+
+def _sequence_number() -> int:
+    """Return the number that autograd gives to the next node of this thread, or the last."""
+    with torch.enable_grad():
+        node = torch.zeros((), requires_grad=True).clone().grad_fn
+    assert node is not None
+    return node._sequence_nr()  # type: ignore[attr-defined]
+
+
+def _is_float16(node: Any) -> bool:
+    return any(one.dtype == torch.float16 for one in node._input_metadata)

@@ -100,9 +100,8 @@ def test_coupled(resnet):
     assert relative_error(gradient(loss_of(logits, value, y), model), reference) < ROUNDING
 
 
-def test_coupled_takes_the_whole_batch(resnet, monkeypatch):
+def test_coupled_takes_the_whole_batch(resnet):
     model, x, y = resnet
-    monkeypatch.setattr("jacfast.step.forward.CHUNK", 2)
     logits, _ = fast(copy.deepcopy(model), x, y, Frobenius(), batch_norm="coupled")
     assert relative_error(logits, copy.deepcopy(model)(x)) < ROUNDING
     with pytest.raises(ValueError, match=r"chunk must be the whole batch .*; got 2"):

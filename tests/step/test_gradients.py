@@ -156,14 +156,3 @@ def test_numbers_of_samples(name, samples):
         torch.manual_seed(0)
         got = step(fast, model, x, y, CrossLipschitz(1), chunk=chunk)
         assert_same(got, step(plain, model, x, y, CrossLipschitz(1)))
-
-
-def test_convolutions_come_in_chunks_by_themselves(monkeypatch):
-    sizes = []
-    for name, expected in (("cifar", [2, 2, 1]), ("mlp", [5])):
-        model, x, y = build(name, 5)
-        model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-        monkeypatch.setattr("jacfast.step.forward.CHUNK", 2)
-        fast(model, x, y, Frobenius())
-        assert sizes == expected
-        sizes.clear()

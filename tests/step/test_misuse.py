@@ -36,7 +36,9 @@ def test_second_order(network, penalty):
     model, x, y = build(network)
     loss = loss_of(*fast(model, x, y, penalty), y)
     grads = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(
+        RuntimeError, match="a gradient through forward_with_penalty was differentiated"
+    ):
         sum(g.square().sum() for g in grads).backward()
 
 
@@ -114,10 +116,9 @@ class Side(nn.Module):
 
 @pytest.mark.parametrize("when", ["before", "together", "after", "alone"])
 @pytest.mark.parametrize("side", ["x", "h", "hidden"])
-@pytest.mark.parametrize("chunk", [None, 2])
-def test_a_side_output_has_no_gradient(side, when, chunk):
+def test_a_side_output_has_no_gradient(side, when):
     model, x, y = Side(), torch.randn(4, 12), torch.arange(4)
-    loss = loss_of(*fast(model, x, y, Frobenius("exact"), chunk=chunk), y)
+    loss = loss_of(*fast(model, x, y, Frobenius("exact")), y)
     aside = model.sides[side].square().mean()
     losses = {
         "before": [aside, loss],
@@ -130,5 +131,5 @@ def test_a_side_output_has_no_gradient(side, when, chunk):
         for one in losses[when]:
             one.backward(retain_graph=one is not losses[when][-1])
 
-    with pytest.raises(RuntimeError, match=r"computed beside its logits|a second time"):
+    with pytest.raises(RuntimeError, match="that the model computed beside its logits"):
         backward()

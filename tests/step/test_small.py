@@ -21,22 +21,26 @@ def test_no_penalty_is_the_model_and_zero():
 @pytest.mark.parametrize(
     "register",
     [
-        lambda model: model.register_forward_hook(lambda _model, _args, output: 2 * output),
-        lambda model: model.register_forward_pre_hook(lambda _model, args: (2 * args[0],)),
-        lambda model: model.register_full_backward_hook(lambda *_: None),
+        lambda model, seen: model.register_forward_hook(
+            lambda *call: seen.append(1) or 2 * call[2]
+        ),
+        lambda model, seen: model.register_forward_pre_hook(
+            lambda _model, args: (seen.append(1) or 2 * args[0],)
+        ),
+        lambda model, seen: model[0].register_forward_hook(lambda *_: seen.append(1)),
     ],
 )
-def test_hooks_of_the_penalised_module_are_refused_and_those_of_layers_run_once(register):
+def test_hooks_run_once(register):
     model, x = build("mlp")
-    handle = register(model)
-    with pytest.raises(RuntimeError, match="no hooks of its own"), penalised(model):
-        pass
-    handle.remove()
     seen = []
-    model[0].register_forward_hook(lambda *_: seen.append(1))
-    with penalised(model):
-        model(x)
+    register(model, seen)
+    expected = model(x)
+    seen.clear()
+    with penalised(model, penalty=Frobenius(subsample=0.5)) as held:
+        logits = model(x)
     assert seen == [1]
+    assert torch.equal(logits, expected)
+    assert held.penalty > 0
 
 
 def test_logits_without_a_graph_are_refused():

@@ -1,0 +1,88 @@
+"""When a batch may pass through a model in parts: where nobody could tell the difference.
+
+What changes with every call, draws random numbers, or couples the samples of a batch cannot all be
+recognised. So this knows the layers that do nothing of the kind, and whatever it does not know is
+called once, on the whole batch, on every device: a class of one's own or one derived from a known
+one, a forward function of an instance, hooks, parametrizations. Dropout in training mode draws one
+mask over the batch; in parts the same seed would give other masks.
+"""
+
+import weakref
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import TorchFunctionMode
+
+# Each sample by itself, without randomness and without memory, whatever their arguments.
+ALONE = {
+    *(nn.Sequential, nn.Identity, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU),
+    *(nn.Mish, nn.Softplus, nn.Softsign, nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Hardtanh),
+    *(nn.Hardsigmoid, nn.Hardswish, nn.Threshold),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    *(nn.GroupNorm, nn.LayerNorm, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
+}
+ALONE_IN_EVAL = {  # the norms with running statistics
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+# On a CPU a tensor of more than 32 MB is new memory from the system each time, and one of less
+# than half of that mostly stays in the caches until it is read again.
+BYTES = 1 << 24
+LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
+
+_largest: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
+
+
+def separable(model: nn.Module) -> bool:
+    """Say whether it is certain that a batch may pass through `model` in parts, in any order."""
+    return not _has_any_global_hook() and all(map(_alone, model.modules()))
+
+
+def part_of(model: nn.Module, x: Tensor) -> int:
+    """Return how many samples of x [N, ...] to pass through a `separable` model at a time.
+
+    On a CPU as many as keep its largest tensor below 16 MB, on a GPU all.
+    """
+    if x.device.type != "cpu" or len(x) <= LEAST:
+        return len(x)
+    known, key = _largest.setdefault(model, {}), (x.shape[1:], x.dtype)
+    if key not in known:
+        with torch.no_grad(), _Largest(x[:1]) as seen:
+            model(x[:1])
+        known[key] = seen.bytes
+    return min(len(x), max(LEAST, BYTES // known[key]))
+
+
+def _alone(module: nn.Module) -> bool:
+    if "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS):
+        return False
+    weights = [p for p in module._parameters.values() if p is not None]
+    if any(type(p) not in (Tensor, nn.Parameter) for p in weights):
+        return False
+    kind = type(module)
+    if kind in ALONE_IN_EVAL:
+        return not module.training and getattr(module, "running_mean", module) is not None
+    if kind is nn.Flatten:
+        return bool(module.start_dim > 0)  # type: ignore[operator]
+    return kind in ALONE
+
+
+class _Largest(TorchFunctionMode):
+    """Look at the tensors that functions return inside the context."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.bytes = x.nbytes
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            self.bytes = max(self.bytes, found.nbytes)
+        return found

@@ -1,0 +1,158 @@
+"""What a call changes in a model beside its outputs.
+
+A model may change with every call: power iterations of spectral_norm, running statistics, counters,
+moving averages, features kept in an attribute. `State` remembers what its modules hold, to see
+whether a call changed it, and to let a second pass begin and end where the first one did. `Draws`
+does the same for the random numbers of dropout and the like.
+"""
+
+import contextlib
+import copy
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CONTAINERS = (dict, list, set, deque)
+NONE = object()
+
+
+class State:
+    """What the modules of a model hold: attributes of any kind, and the values of tensors.
+
+    Tensors are buffers and plain attributes; the parameters are the optimiser's. Of containers, the
+    entries are remembered, as they are. The modules in `but` are left out.
+    """
+
+    def __init__(self, model: nn.Module, but: Collection[nn.Module] = ()) -> None:
+        self._held = [(module, _look(module)) for module in model.modules() if module not in but]
+        # tensor, copy and version by the tensor's id, which may have several owners
+        self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
+        for module, _ in self._held:
+            for tensor in (*module._buffers.values(), *vars(module).values()):
+                plain = isinstance(tensor, Tensor) and not tensor.requires_grad
+                if plain and id(tensor) not in self._copies:
+                    self._copies[id(tensor)] = tensor, tensor.clone(), _version(tensor)
+
+    def changed(self) -> str | None:
+        """Name something that is another or was written to; None if there is nothing.
+
+        Values are not looked at: a GPU need not be waited for, and its graphs can be captured.
+        """
+        for module, held in self._held:
+            now, name = _look(module), type(module).__name__
+            for key in now.keys() | held.keys():
+                if not self._same(held.get(key, NONE), now.get(key, NONE)):
+                    return f"{key} of a {name}"
+        return None
+
+    def undo(self) -> None:
+        """Put everything back, after an error."""
+        with torch.no_grad():
+            for tensor, value, version in self._copies.values():
+                if _version(tensor) != version:
+                    tensor.copy_(value)
+        _put(self._held, {})
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Begin here again inside the context, and end as it was before the context.
+
+        Inside, tensors are copies, so that those which a graph has kept stay as they are.
+        """
+        now = [(module, _look(module)) for module, _ in self._held]
+        _put(self._held, {key: value for key, (_, value, _) in self._copies.items()})
+        try:
+            yield
+        finally:
+            _put(now, {})
+
+    def _same(self, before: Any, now: Any) -> bool:
+        if isinstance(before, Tensor) and isinstance(now, Tensor):
+            if before is now:
+                _, _, version = self._copies.get(id(before), (None, None, _version(now)))
+                return _version(now) == version
+            # a weight that is computed from others in every call
+            return now.grad_fn is not None and now.shape == before.shape
+        if type(before) is not type(now):
+            return False
+        if isinstance(before, dict):
+            same = before.keys() == now.keys()
+            return same and all(self._same(before[key], now[key]) for key in before)
+        if isinstance(before, list | tuple | deque):
+            return len(before) == len(now) and all(map(self._same, before, now))
+        try:
+            return before is now or bool(before == now)
+        except Exception:  # whatever a user's objects make of ==
+            return False
+
+
+class Draws:
+    """Random numbers that a second pass may draw once more: those of the CPU and of `device`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device if device.type == "cuda" else None
+        captured = self._gpu is not None and torch.cuda.is_current_stream_capturing()
+        self._before = None if captured else self._now()
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw inside the context from where this was made, outside it from where it was left."""
+        if self._before is None:
+            yield
+            return
+        now = self._now()
+        self._set(self._before)
+        try:
+            yield
+        finally:
+            self._set(now)
+
+    def _now(self) -> list[Tensor]:
+        gpu = [] if self._gpu is None else [torch.cuda.get_rng_state(self._gpu)]
+        return [torch.get_rng_state(), *gpu]
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if self._gpu is not None:
+            torch.cuda.set_rng_state(states[1], self._gpu)
+
+
+def _look(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a module, with copies of the containers among them."""
+    held = vars(module)
+    return {k: copy.copy(v) if isinstance(v, CONTAINERS) else v for k, v in held.items()}
+
+
+def _put(seen: list[tuple[nn.Module, dict[str, Any]]], instead: dict[int, Tensor]) -> None:
+    """Make modules hold what was seen, with other tensors `instead` of those with these ids."""
+    for module, held in seen:
+        own = vars(module)
+        for name in own.keys() - held.keys():
+            del own[name]
+        for name, value in held.items():
+            if isinstance(value, CONTAINERS):
+                if isinstance(value, dict) and name == "_buffers":
+                    value = {k: instead.get(id(v), v) for k, v in value.items()}
+                if type(own.get(name)) is type(value) and _alike(own[name], value):
+                    continue
+                own[name] = value
+            else:
+                own[name] = instead.get(id(value), value)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Say whether two containers hold the same objects."""
+    if len(one) != len(other):
+        return False
+    if isinstance(one, set):
+        return one == other
+    if isinstance(one, dict):
+        return all(k in one and one[k] is v for k, v in other.items())
+    return all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version

@@ -1,0 +1,111 @@
+"""How a step calls the model: how often, on how many samples, and in which state."""
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jacfast.calling import (
+    Arguments,
+    Draws,
+    State,
+    eager,
+    in_eval_mode,
+    part_of,
+    pick,
+    separable,
+)
+from jacfast.calling.outputs import Output
+from jacfast.memory import advise
+from jacfast.ops.checks import accumulator
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.squares import Frobenius
+from jacfast.step.checks import check, with_batch_statistics
+from jacfast.step.run import Run
+
+
+@dataclasses.dataclass
+class Step:
+    """The options of `jacfast.forward_with_penalty`, which says what they mean.
+
+    Attributes:
+        everything: return all that the model returns, with a gradient, and not the logits alone.
+    """
+
+    penalty: Penalty | None = Frobenius()
+    at: Tensor | None = None
+    layer: str | None = None
+    step: int | None = None
+    precision: torch.dtype | None = None
+    batch_norm: str = "refuse"
+    chunk: int | None = None
+    generator: torch.Generator | None = None
+    output: Output = None
+    everything: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
+    ) -> tuple[Any, Tensor]:
+        """Return what the model returns for x and `arguments`, and the penalty."""
+        run = type(self)._run
+        if torch.compiler.is_compiling():  # a graph break, and all of it in eager mode
+            run = torch._dynamo.disable(run)
+        return run(self, model, x, y, arguments)
+
+    def _run(
+        self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
+    ) -> tuple[Any, Tensor]:
+        check(model, x, y, self)
+        penalty = self.penalty
+        if penalty is None or (self.step is not None and self.step % penalty.every):
+            returned = arguments.call(model, x)
+            return returned, _zero(penalty, pick(returned, self.output))
+        frozen = with_batch_statistics(model) if self.batch_norm == "frozen" else []
+        with eager():
+            run = self._plan(model, penalty, x, arguments)
+        less = f"less memory is needed with a smaller chunk; it was {run.chunk} of {len(x)} samples"
+        if self.at is None and self.precision is None and not frozen:
+            with eager(), advise(less):
+                returned, value = run(x, y, whole=True)
+            return returned, penalty.every * value
+        before, draws = State(model, but=frozen), Draws(x.device)
+        returned = arguments.call(model, x)
+        if run.chunk >= len(x):
+            run.around = draws.again
+        lower = _in(self.precision, x.device.type)
+        with eager(), advise(less), before.again(), in_eval_mode(frozen), lower:
+            _, value = run(x if self.at is None else self.at, y, whole=False)
+        return returned, penalty.every * value
+
+    def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
+        """Choose how often the model is called: once, unless the batch may be cut."""
+        certain = self.batch_norm != "coupled" and not arguments.any and separable(model)
+        chunk = self.chunk or (part_of(model, x) if certain else len(x))
+        cuts = chunk < len(x)
+        return Run(
+            model,
+            penalty,
+            arguments,
+            chunk,
+            sorts=certain or cuts,
+            layer=self.layer,
+            output=self.output,
+            coupled=self.batch_norm == "coupled",
+            generator=self.generator,
+            guards=cuts and not certain,
+            everything=self.everything,
+        )
+
+
+def _zero(penalty: Penalty | None, logits: Tensor) -> Tensor:
+    each = penalty is not None and penalty.reduction == "none"
+    return logits.new_zeros(len(logits) if each else (), dtype=accumulator(logits.dtype))
+
+
+def _in(precision: torch.dtype | None, device: str) -> contextlib.AbstractContextManager:
+    """Return the context of a forward pass in `precision`."""
+    if precision is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device, dtype=precision)

@@ -1,0 +1,79 @@
+"""Which models may be cut, and into how many parts."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm, weight_norm
+
+from jacfast import models
+from jacfast.calling import part_of, separable
+
+
+class Own(nn.Linear):
+    """Any class of one's own, whatever it does."""
+
+
+def hooked() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 5))
+    model[0].register_forward_hook(lambda *_: None)
+    return model
+
+
+def instance() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 5))
+    model[0].forward = nn.Linear(6, 5).forward
+    return model
+
+
+UNKNOWN = {
+    "own": lambda: nn.Sequential(Own(6, 5)),
+    "hooked": hooked,
+    "a forward of the instance": instance,
+    "spectral norm": lambda: spectral_norm(nn.Linear(6, 5)),
+    "spectral norm by parametrization": lambda: parametrizations.spectral_norm(nn.Linear(6, 5)),
+    "weight norm": lambda: weight_norm(nn.Linear(6, 5)),
+    "dropout": lambda: nn.Dropout(),
+    "rrelu": lambda: nn.RReLU(),
+    "batch norm": lambda: nn.BatchNorm1d(6),
+    "batch norm without statistics": lambda: nn.BatchNorm1d(6, track_running_stats=False).eval(),
+    "instance norm": lambda: nn.InstanceNorm2d(6, track_running_stats=True),
+    "softmax over the batch": lambda: nn.Softmax(dim=0),
+    "flattened batch": lambda: nn.Flatten(0),
+    "recurrent": lambda: nn.LSTM(6, 5),
+    "lazy": lambda: nn.LazyLinear(5),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_not_certain_is_called_once(name):
+    assert not separable(nn.Sequential(nn.Flatten(), UNKNOWN[name](), nn.ReLU()))
+
+
+def test_the_networks_of_the_papers_can_be_cut():
+    for make in (models.tf_tutorial_cnn, models.cifar_cnn, models.seck_c, models.yu_cifar_cnn):
+        assert separable(make().eval())
+        assert separable(copy.deepcopy(make().eval()))
+
+
+def test_a_global_hook():
+    model = nn.Sequential(nn.Linear(6, 5))
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not separable(model)
+    handle.remove()
+    assert separable(model)
+
+
+def test_parts_follow_from_the_size_of_the_activations():
+    """Not from the kind of layer: 2^24 bytes over those of the largest tensor of one sample."""
+    tutorial, cifar = models.tf_tutorial_cnn().eval(), models.cifar_cnn().eval()
+    assert part_of(tutorial, torch.zeros(500, 1, 28, 28)) == 2**24 // (32 * 28 * 28 * 4)
+    assert part_of(cifar, torch.zeros(128, 3, 32, 32)) == 128
+    assert part_of(cifar, torch.zeros(500, 3, 32, 32)) == 2**24 // (32 * 32 * 32 * 4)
+    assert part_of(models.seck_c(), torch.zeros(500, 1, 28, 28)) == 500
+    wide = nn.Sequential(nn.Linear(4, 1 << 15), nn.ReLU(), nn.Linear(1 << 15, 3))
+    assert part_of(wide, torch.zeros(500, 4)) == 128
+    assert part_of(wide, torch.zeros(500, 4, device="meta")) == 500  # as on a GPU
+    wider = nn.Sequential(nn.Linear(4, 1 << 19), nn.ReLU(), nn.Linear(1 << 19, 3))
+    assert part_of(wider, torch.zeros(500, 4)) == 32
