@@ -15,6 +15,7 @@ ATTENTION = (
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
 )
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
+MISSING = "torch::autograd::NotImplemented"
 
 
 @contextlib.contextmanager
@@ -39,11 +40,13 @@ def watched(graph: Iterable[Node]) -> Iterator[None]:
 
 
 def explain(g: Tensor) -> None:
-    """Let attention without a second derivative say so in words, once that is asked for."""
+    """Let what has no second derivative say so in words, once that is asked for."""
     for node in nodes(g):
-        name = node.name()
-        if name.startswith("ScaledDotProduct") and "BackwardBackward" in name:
-            node.register_prehook(_refuse_attention)
+        if node.name() == MISSING:
+            try:  # it does nothing else than to raise an error, which names the operation
+                node(*[torch.empty(0)] * len(node._input_metadata))  # type: ignore[operator, attr-defined]
+            except RuntimeError as error:
+                node.register_prehook(_raising(in_words(error)))
 
 
 def in_words(error: RuntimeError) -> RuntimeError:
@@ -90,5 +93,8 @@ def _cut(g: Tensor) -> bool:
     return not g.requires_grad and bool(g.any())  # a gradient of 0 has a derivative of 0
 
 
-def _refuse_attention(gradients: tuple[Tensor | None, ...]) -> None:
-    raise RuntimeError(f"the penalty needs second derivatives of every operation: {ATTENTION}")
+def _raising(error: RuntimeError) -> Any:
+    def hook(gradients: Any) -> None:
+        raise error
+
+    return hook

@@ -1,12 +1,14 @@
 """How a user's model is called: the one room for what must hold around every call of it.
 
 ``modes``: train and eval flags, requires_grad, and that they end as they began; ``contexts``: what
-must hold around forward and backward pass; ``parts``: when a batch may be cut; ``state``: what a
-call changes; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and what may come
-out, of which ``tensors`` finds those with a graph; ``warning``: at whose line a warning is shown.
+must hold around forward and backward pass, ``attention``: that it has a second derivative;
+``parts``: when a batch may be cut; ``state``: what a call changes; ``inputs``, ``arguments`` and
+``outputs``: with what it is called, and what may come out, of which ``tensors`` finds those with a
+graph; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
+from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
 from jacfast.calling.finite import check_weights, say_bad_logits, say_not_finite
@@ -31,6 +33,7 @@ __all__ = [
     "Draws",
     "Model",
     "State",
+    "Twice",
     "as_logits",
     "as_rows",
     "check_classes",
@@ -40,6 +43,7 @@ __all__ = [
     "compiled",
     "differentiable",
     "eager",
+    "grad_twice",
     "in_eval_mode",
     "logits_of",
     "modules_of",

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
-from jacfast.calling import Call, check_labels, logits_of, quiet, takes_model
+from jacfast.calling import Call, Twice, check_labels, logits_of, quiet, takes_model
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
@@ -91,7 +91,7 @@ def hessian_product(
 
     By double backward, or with `step` as ``(grad S(x + step v) - grad S(x - step v)) / (2 step)``.
     """
-    with quiet(model), torch.enable_grad():
+    with quiet(model), Twice(), torch.enable_grad():
         if step is not None:
             moves = step * vectors.view_as(x)
             ends = [

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
@@ -39,9 +38,8 @@ class JacobianTrainer(Trainer):
 
     The penalty is of the logits in one floating-point input of the model. It takes a forward pass
     of its own, without the labels, beside the one that the loss comes from (two draws of dropout
-    masks, if there are such), and attention by the ``MATH`` backend, which alone has a second
-    derivative. With gradient accumulation it is the mean over the micro-batches, and over the
-    processes, whichever way the Trainer normalises its loss.
+    masks, if there are such). With gradient accumulation it is the mean over the micro-batches, and
+    over the processes, whichever way the Trainer normalises its loss.
 
     At logging steps, besides ``loss`` (with the penalty): ``jacobian/lam``, the weight of the last
     step; if there was a penalty since the last time ``jacobian/penalty``, its mean over batches (as
@@ -156,8 +154,7 @@ class JacobianTrainer(Trainer):
         # before the hooks that synchronise them.
         adaptor = Logits(self.accelerator.unwrap_model(model), name, others)
         y = inputs.get("labels") if penalty.needs_labels else None
-        with sdpa_kernel(SDPBackend.MATH):
-            found = forward_with_penalty(adaptor, x, y, penalty=penalty, step=step, **options)
+        found = forward_with_penalty(adaptor, x, y, penalty=penalty, step=step, **options)
         return found[1]
 
     def _is_scaled(self, num_items_in_batch: Any) -> bool:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.attention import BY_MATH
 from jacfast.calling.functions import compiled, modules_of
 from jacfast.lean.batch_norm import EvalNorm, Norm
 from jacfast.lean.blocks import pays
@@ -32,6 +33,7 @@ class Lean(TorchFunctionMode):
     def __init__(self, sink: Sink, table: dict[Callable, Callable]) -> None:
         super().__init__()
         self.sink, self.table = sink, table
+        self.others = BY_MATH if table is TRAINING else {}  # inside checkpoints as well
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -43,7 +45,7 @@ class Lean(TorchFunctionMode):
             result = self.table[func](self.sink, *args, **kwargs)
             if result is not None:
                 return result
-        return func(*args, **kwargs)
+        return self.others.get(func, func)(*args, **kwargs)
 
 
 def _usual() -> bool:

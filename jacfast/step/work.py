@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.calling import eager, grad_twice
 from jacfast.graph import leaf_of, nodes
 from jacfast.layouts import align
 from jacfast.lean import Gram, Sink
@@ -83,13 +84,8 @@ class Work:
         for v in vectors:
             target = chunk.leaf if gram is None else gram.edge
             with watched(forward) if self.keeps else contextlib.nullcontext():
-                (g,) = torch.autograd.grad(
-                    outputs,
-                    target,
-                    v,
-                    create_graph=self.keeps,
-                    retain_graph=True,
-                    allow_unused=True,
+                (g,) = grad_twice(
+                    [outputs], [target], [v], create_graph=self.keeps, retain_graph=True
                 )
             if g is None:
                 raise ValueError("the model's output must depend on x; its gradient is None")
@@ -100,7 +96,7 @@ class Work:
             if not (self.keeps and total.requires_grad):
                 continue
             if self._apart(total, forward):
-                self._collect([total], [None])
+                self._collect([total], [torch.ones_like(total)])
             else:
                 chunk.totals.append(total)
         self._flush()
@@ -137,17 +133,16 @@ class Work:
     def _collect(
         self,
         outputs: list[Tensor],
-        weights: Sequence[Tensor | None],
+        weights: Sequence[Tensor],
         leaf: Tensor | None = None,
         keep: bool = False,
     ) -> Tensor | None:
         """Put the parameters' gradients of the weighted outputs in the sink; return the leaf's."""
         inputs = [self.sink.anchor, *self.parameters, *([] if leaf is None else [leaf])]
         try:
-            with self.sink.mine(collecting=True):
-                found = torch.autograd.grad(
-                    outputs, inputs, weights, allow_unused=True, retain_graph=keep
-                )
+            # checkpoints run parts of the model again, as in the forward pass
+            with self.sink.mine(collecting=True), eager():
+                found = grad_twice(outputs, inputs, weights, retain_graph=keep)
         except RuntimeError as error:
             if "is not implemented" not in str(error):
                 raise

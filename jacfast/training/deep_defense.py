@@ -11,6 +11,7 @@ from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
 from jacfast.calling import (
     Call,
+    Twice,
     check_classes,
     check_input,
     check_labels,
@@ -96,7 +97,7 @@ def deep_defense_penalty(
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
     x, size = x.detach(), sizes(x)
-    with eager(), in_eval_mode(modules_of(model)), torch.enable_grad():
+    with eager(), Twice(), in_eval_mode(modules_of(model)), torch.enable_grad():
         correct, sane, r = _perturb(Search(model, options), model, x, y, linked)
     rho = (1 + overshoot) * safe_sqrt(row_norm(r.flatten(1), "sumsq")) / size.to(r.dtype)
     exponent = torch.where(correct, -c * rho, (d * rho).clamp(max=math.log(MOST)))

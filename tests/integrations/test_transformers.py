@@ -137,11 +137,12 @@ def test_bf16(tmp_path):
     assert hand.moved(model, want) < 0.05 * hand.moved(exact, start)
 
 
+@pytest.mark.parametrize("checkpoints", [False, True])
 @pytest.mark.parametrize("penalty", [jacfast.InputGradient(), hand.EXACT])
-def test_labels_and_attention_that_has_no_second_derivative(tmp_path, penalty):
+def test_labels_and_attention_that_has_no_second_derivative(tmp_path, penalty, checkpoints):
     data = hand.batches([4] * 2, SHAPE)
     model, twin = vit("sdpa"), vit()
-    trainer(model, data, tmp_path, penalty=penalty).train()
+    trainer(model, data, tmp_path, penalty=penalty, gradient_checkpointing=checkpoints).train()
     hand.train(by_hand(twin), hand.groups(data, 1), Schedule(0.3), penalty=penalty)
     hand.assert_same(model, twin)
 

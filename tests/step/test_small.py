@@ -52,22 +52,6 @@ def test_logits_without_a_graph_are_refused():
         forward_with_penalty(Detached(6, 5), torch.rand(4, 6))
 
 
-def test_attention_without_a_second_derivative_says_what_to_do():
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.qkv, self.head = nn.Linear(4, 12), nn.Linear(4, 5)
-
-        def forward(self, x):
-            q, k, v = (t[:, None] for t in self.qkv(x).chunk(3, dim=-1))
-            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-            return self.head(mixed[:, 0].mean(1))
-
-    logits, penalty = forward_with_penalty(Attention(), torch.rand(4, 3, 4))
-    with pytest.raises(RuntimeError, match=r"sdpa_kernel\(SDPBackend.MATH\)"):
-        (logits.sum() + penalty).backward()
-
-
 def test_devices_without_autocast():
     model, x, _ = build_six("mlp")
     logits, penalty = forward_with_penalty(model.to("meta"), x.to("meta"), penalty=Frobenius())

@@ -1,0 +1,99 @@
+"""Attention by operations that can be differentiated twice, whatever the layer asks for.
+
+PyTorch's fused kernels have no second derivative. `torch.nn.attention.sdpa_kernel` chooses for the
+whole process; a mode is of one thread, and holds in a backward pass as well, where gradient
+checkpointing runs parts of the model again and must find what it found before.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from jacfast.ops.lives import transformed
+
+
+class Twice(TorchFunctionMode):
+    """While active, ``F.scaled_dot_product_attention`` runs as by its ``MATH`` backend."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        return BY_MATH.get(func, func)(*args, **(kwargs or {}))
+
+
+def grad_twice(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor | GradientEdge],
+    weights: Sequence[Tensor],
+    **options: Any,
+) -> tuple[Tensor | None, ...]:
+    """``torch.autograd.grad`` with `Twice` active in the backward pass; None for unused inputs.
+
+    A mode handles calls with tensors, that of ``torch.autograd.grad`` as well, and is off while it
+    does; edges of the graph are none.
+    """
+    ends = [get_gradient_edge(output) for output in outputs]
+    starts = [i if isinstance(i, GradientEdge) else get_gradient_edge(i) for i in inputs]
+    with Twice():
+        return torch.autograd.grad(ends, starts, weights, allow_unused=True, **options)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Return softmax(query key^T scale + mask) value, to the bit as by the backend."""
+    operands, options = [query, key, value], {"scale": scale, "enable_gqa": enable_gqa}
+    if not _usual() or not all(map(_plain, operands)):
+        return SDPA(*operands, attn_mask, dropout_p, is_causal, **options)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        mask = torch.zeros_like(attn_mask, dtype=query.dtype)
+        attn_mask = mask.masked_fill(~attn_mask, float("-inf"))
+    kind = query.device.type
+    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if rounds and all(t.dtype != torch.float64 for t in operands):  # as for any matrix product
+        dtype = torch.get_autocast_dtype(kind)
+        operands = [t.to(dtype) for t in operands]
+        attn_mask = None if attn_mask is None else attn_mask.to(dtype)
+    run: Callable = torch._scaled_dot_product_attention_math
+    with torch.autocast(kind, enabled=False) if rounds else contextlib.nullcontext():
+        return run(*operands, attn_mask, dropout_p, is_causal, **options)[0]
+
+
+def _usual() -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not transformed()
+
+
+def _plain(t: Tensor) -> bool:
+    return type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided
+
+
+def _with_ours(function: Any) -> Any:
+    """Return a function of torch.nn.functional that calls our attention.
+
+    While a mode handles it, the calls that it makes itself are not seen.
+    """
+    names = vars(F) | {SDPA.__name__: attention, "has_torch_function": lambda *_: False}
+    ours = FunctionType(function.__code__, names, argdefs=function.__defaults__)
+    ours.__kwdefaults__ = function.__kwdefaults__
+    return ours
+
+
+SDPA: Any = F.scaled_dot_product_attention
+BY_MATH: dict[Callable, Callable] = {
+    SDPA: attention,
+    F.multi_head_attention_forward: _with_ours(F.multi_head_attention_forward),
+}
