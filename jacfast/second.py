@@ -1,4 +1,4 @@
-"""Where a model has no second derivative, and PyTorch does not say so, or not in these words."""
+"""Where PyTorch lacks a second derivative: given where there is one, else refused in words."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -18,9 +18,17 @@ LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place 
 MISSING = "torch::autograd::NotImplemented"
 
 
+# Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others
+# can): where x has slope, and 1 / slope.
+LINEAR = {"HardsigmoidBackward0": (lambda x: (x > -3) & (x < 3), 6)}
+
+
 @contextlib.contextmanager
 def watched(graph: Iterable[Node]) -> Iterator[None]:
-    """Refuse Functions whose backward pass leaves no graph, while a gradient with a graph is made.
+    """Let piecewise linear operations, and Functions, have a second derivative or say so.
+
+    This holds while a gradient with a graph is made. The former get it here: their slope is a
+    constant. Of the latter those are refused whose backward pass leaves no graph.
 
     A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
     it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
@@ -30,7 +38,9 @@ def watched(graph: Iterable[Node]) -> Iterator[None]:
     """
     handles = []
     for node in graph:
-        if _foreign(node):
+        if node.name() in LINEAR:
+            handles.append(node.register_hook(_slope_of(node)))
+        elif _foreign(node):
             handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node))]
     try:
         yield
@@ -56,6 +66,17 @@ def in_words(error: RuntimeError) -> RuntimeError:
         f"{error}: the penalty needs second derivatives of every operation, and PyTorch has none "
         f"of this one{attention}"
     )
+
+
+def _slope_of(node: Node) -> Any:
+    inside, divisor = LINEAR[node.name()]
+    flat = ~inside(node._saved_self.detach())  # type: ignore[attr-defined]
+
+    def hook(returned: tuple, incoming: tuple[Tensor | None, ...]) -> tuple | None:
+        (g,) = incoming
+        return None if g is None else (g.masked_fill(flat, 0) / divisor,)
+
+    return hook
 
 
 def _foreign(node: Node) -> bool:
