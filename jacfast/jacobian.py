@@ -37,7 +37,7 @@ def jacobian(
         raise ValueError(f"chunk must be >= 1; got {chunk}")
     less = advise(f"less memory is needed with a smaller chunk of rows; it was {chunk or 'all'}")
     with less, quiet(model), lean(model), torch.enable_grad():
-        x = x.detach().clone().requires_grad_()
+        x = x.detach().requires_grad_()
         logits = outputs_of(model, x)
         wanted = list(range(logits.shape[1]) if classes is None else classes)
         if not wanted or min(wanted) < 0 or max(wanted) >= logits.shape[1]:

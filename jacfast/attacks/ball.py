@@ -5,19 +5,23 @@ import math
 import torch
 from torch import Tensor
 
+from jacfast.attacks.box import Box, Size
+from jacfast.attacks.norms import shorten
 from jacfast.cotangents import unit
 from jacfast.ops.checks import accumulator
 
 
 class Ball:
-    """The points at most eps from x [N, ...] in the p-norm, p = 2 or inf, and inside the box."""
+    """The points at most eps from x [N, ...] in the p-norm, p = 2 or inf, and inside the box.
 
-    def __init__(self, x: Tensor, eps: float, p: float, clip: tuple[float, float] | None) -> None:
+    For p = inf, eps may be a tensor that broadcasts to x: a radius for each entry.
+    """
+
+    def __init__(self, x: Tensor, eps: Size, p: float, box: Box) -> None:
         self.x, self.eps, self.p = x, eps, p
-        low, high = clip or (-math.inf, math.inf)
         # with p = inf, ball and box together are a box
         reach = eps if p == math.inf else math.inf
-        self.low, self.high = (x - reach).clamp(min=low), (x + reach).clamp(max=high)
+        self.low, self.high = box.clamp(x - reach), box.clamp(x + reach)
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return the step of p-norm 1 along which ``g . step`` is largest; 0 where g is 0."""
@@ -30,11 +34,8 @@ class Ball:
 
         With p = 2 at a face of the box, that is not the nearest point of the set.
         """
-        if self.p == 2:
-            r = point - self.x
-            size = torch.linalg.vector_norm(r.flatten(1), dim=1, dtype=torch.float64)
-            factor = torch.where(size > self.eps, self.eps / size, 1.0).to(r.dtype)
-            point = self.x + r * factor.view(-1, *[1] * (r.dim() - 1))
+        if self.p == 2 and not isinstance(self.eps, Tensor):
+            point = self.x + shorten(point - self.x, self.eps)
         return point.clamp(self.low, self.high)
 
     def draw(self, generator: torch.Generator) -> Tensor:
@@ -47,4 +48,4 @@ class Ball:
             direction = unit(noise.normal_(generator=generator), noise)
             radius = torch.rand(len(rows), 1, device=rows.device, generator=generator)
             r = direction * radius ** (1 / rows.shape[1])
-        return self.project(self.x + (self.eps * r).to(self.x.dtype).view_as(self.x))
+        return self.project(self.x + (self.eps * r.view_as(self.x)).to(self.x.dtype))

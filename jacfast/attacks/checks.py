@@ -3,47 +3,22 @@
 import math
 import numbers
 
-import torch
 from torch import Tensor
 
 from jacfast import calling
+from jacfast.attacks.losses import Criterion
 
 
-def check_box(clip: tuple[float, float] | None, x: Tensor) -> None:
-    """Check the box of valid inputs, and that x lies in it: clipping alone would change it.
-
-    A bound may be passed by its rounding and that of x, as in ``(0 - mean) / std`` of images
-    normalised in another order; what is NaN is not looked at.
-    """
-    if clip is None:
-        return
-    check_bounds("clip", clip)
-    eps = 2 * torch.finfo(x.dtype).eps
-    low, high = clip[0] - eps * abs(clip[0]), clip[1] + eps * abs(clip[1])
-    beyond = x[(x < low) | (x > high)]
-    if beyond.numel():
-        raise ValueError(
-            f"x must lie in the box clip = {tuple(clip)}; got {float(beyond.min()):.4g} .. "
-            f"{float(beyond.max()):.4g} (give the box of your inputs, or clip=None)"
-        )
-
-
-def check_bounds(name: str, box: tuple[float, float]) -> None:
-    """Check a box by itself."""
-    pair = isinstance(box, tuple | list) and len(box) == 2 and all(map(_is_number, box))
-    if not (pair and box[0] < box[1]):
-        raise ValueError(f"{name} must be (low, high) with low < high; got {box}")
-
-
-def check_classes(logits: Tensor, y: Tensor, *, name: str = "y") -> None:
+def check_classes(logits: Tensor, wanted: Criterion) -> None:
     """Check that there is a class beside the label, and the labels against the number of them."""
     calling.check_classes(logits)
-    calling.check_labels(y, *logits.shape, name=name)
+    name = "target" if wanted.targeted else "y"
+    calling.check_labels(wanted.labels, *logits.shape, name=name)
 
 
 def number(name: str, value: object) -> None:
     """Check that it is a number."""
-    if not _is_number(value):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
 
 
@@ -75,5 +50,5 @@ def count(name: str, value: int, least: int = 1) -> None:
         raise ValueError(f"{name} must be >= {least}; got {value}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

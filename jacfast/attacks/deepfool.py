@@ -3,9 +3,9 @@
 from torch import Tensor
 from tqdm import tqdm
 
-from jacfast.attacks import checks
+from jacfast.attacks.box import Clip
 from jacfast.attacks.loop import Loop
-from jacfast.attacks.options import VARIANTS, Options
+from jacfast.attacks.options import Options
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
@@ -24,7 +24,7 @@ def deepfool(
     overshoot: float = 0.02,
     max_iter: int = 50,
     floor: float = 0.0,
-    clip: tuple[float, float] | None = None,
+    clip: Clip = None,
     clip_steps: bool = False,
     linearize: str = "overshot",
     test: str = "overshot",
@@ -53,7 +53,8 @@ def deepfool(
     The model is evaluated in eval mode and left as it was, no parameter receives a gradient, and
     samples that are fooled leave the batch. A step at or below eps ||x||, too short to be resolved
     (at an exact tie of two logits, say), is lengthened to 2 eps ||x||, with the machine epsilon of
-    x or of the logits, whichever is coarser.
+    x or of the logits, whichever is coarser. Where x is all zero, the width of the box stands for
+    ||x||, or 1 without a box.
 
     Args:
         model: maps [N, ...] to logits [N, K], each sample by itself. Outputs that look like
@@ -69,7 +70,9 @@ def deepfool(
         overshoot: the relative length added to r, >= 0.
         max_iter: steps at most, >= 1.
         floor: a length added to every step (1e-4 in several implementations), in units of x.
-        clip: the box of valid inputs, in which x must lie but for roundings, or None.
+        clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
+            Numbers, or tensors that broadcast to a sample: [C, 1, 1] holds a bound for each
+            channel.
         clip_steps: clip each step, so that r never leaves the box, and not just the point x + r.
         linearize: where the model is linearised: ``overshot``, x + (1 + overshoot) r, or ``plain``,
             x + r (the paper). Where it differs from `test`, an iteration costs one more forward.
@@ -90,9 +93,12 @@ def deepfool(
         progress: show a progress bar over the batches.
 
     Returns:
-        A `DeepFoolResult`. A sample with a logit that is NaN or +inf, or with no usable gradient,
-        is reported as ``stalled`` (and not ``success``); the others finish. A class whose logit is
-        -inf is never the nearest.
+        A `DeepFoolResult`; its norms are float32 for half types. A sample with a logit that is NaN
+        or +inf, or with no usable gradient, is reported as ``stalled`` (and not ``success``); the
+        others finish. So is one whose next step would lead to no finite point, or, without a box or
+        `max_norm`, farther than ``2^23 ||x||``, where not a bit of x in float32 is left in x + r
+        (scale-invariant networks run away so: each step lengthens the next); it stays where it was.
+        A class whose logit is -inf is never the nearest.
 
     Raises:
         TypeError: an argument has the wrong type. ValueError: a shape or value is wrong.
@@ -114,9 +120,12 @@ def deepfool(
         max_norm=max_norm,
         mask=mask,
         subspace=subspace,
+        variant=variant,
+        batch_size=batch_size,
     )
-    options.check(x)
-    _check(y, target, variant, options, batch_size, len(x))
+    options.check()
+    _check_labels(y, target, variant, len(x))
+    options = options.bound_to(x)
     step = batch_size or len(x)
     starts = tqdm(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
     search = Search(model, options)
@@ -131,27 +140,11 @@ def deepfool(
     return DeepFoolResult.cat(parts)
 
 
-def _check(
-    y: Tensor | None,
-    target: Tensor | None,
-    variant: str,
-    options: Options,
-    batch_size: int | None,
-    samples: int,
-) -> None:
+def _check_labels(y: Tensor | None, target: Tensor | None, variant: str, samples: int) -> None:
     for name, labels in (("y", y), ("target", target)):
         if labels is not None:
             check_labels(labels, samples, name=name)
     if y is not None and target is not None:
         raise ValueError("give y, the classes to leave, or target, the classes to reach; got both")
-    checks.one_of("variant", variant, VARIANTS)
-    if variant == "super":
-        for name, value, needed in (
-            ("p", options.p, 2),
-            ("target", target, None),
-            ("max_norm", options.max_norm, None),
-        ):
-            if value is not needed and value != needed:
-                raise ValueError(f"variant='super' needs {name}={needed}; got {value}")
-    if batch_size is not None:
-        checks.count("batch_size", batch_size)
+    if variant == "super" and target is not None:
+        raise ValueError("variant='super' needs target=None; got a tensor")

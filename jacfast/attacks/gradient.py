@@ -1,18 +1,31 @@
-"""What attacks ask of a model: labels, logits with their graph, rows of finite gradients."""
+"""What attacks ask of a model, and what they want of it: logits, rows of finite gradients."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from jacfast.attacks.losses import Criterion
 from jacfast.calling import Model, check_labels, logits_of
 from jacfast.vjp import pull_back
 
 
-def labels_of(model: Model, x: Tensor, y: Tensor | None, *, name: str = "y") -> Tensor:
-    """Return y [N], or the predicted labels. The number of classes is not looked at."""
+def criterion_of(
+    x: Tensor, y: Tensor | None, target: Tensor | None, clean: Callable[[], Tensor]
+) -> Criterion:
+    """Return what is wanted: to reach `target`, or to leave y or the class of the logits `clean`.
+
+    The number of classes is not looked at.
+    """
+    if y is not None and target is not None:
+        raise ValueError("give y, the classes to leave, or target, the classes to reach; got both")
+    if target is not None:
+        check_labels(target, len(x), name="target")
+        return Criterion(target, targeted=True)
     if y is not None:
-        check_labels(y, len(x), name=name)
-        return y
-    return look(model, x).argmax(dim=1)
+        check_labels(y, len(x))
+        return Criterion(y)
+    return Criterion(clean().argmax(dim=1))
 
 
 @torch.no_grad()
@@ -23,8 +36,8 @@ def look(model: Model, x: Tensor) -> Tensor:
 
 @torch.enable_grad()
 def forward(model: Model, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a copy of `point` that a graph starts from, and the logits [N, K] it leads to."""
-    leaf = point.detach().clone().requires_grad_()
+    """Return a leaf at `point`, from which a graph starts, and the logits [N, K] it leads to."""
+    leaf = point.detach().requires_grad_()
     return leaf, logits_of(model, leaf)
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks import checks
-from jacfast.attacks.gradient import finite_rows, forward, labels_of
-from jacfast.attacks.losses import cotangent
+from jacfast.attacks.box import Clip, Size, box_of, length_of
+from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
+from jacfast.attacks.losses import Criterion, cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
-from jacfast.calling import Call, check_input, quiet, takes_model
+from jacfast.calling import Call, quiet, takes_model
 from jacfast.lean import lean
 
 OUTPUTS = ("logits", "probabilities")
@@ -22,12 +23,12 @@ def jsma(
     y: Tensor | None = None,
     *,
     target: Tensor | None = None,
-    eps: float = 1.0,
+    eps: Size = 1.0,
     steps: int,
     pixels: int = 1,
     outputs: str = "logits",
     stop: bool = True,
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> Tensor:
     """Add eps to the pixel, or the two, of greatest saliency, step by step, and clip.
 
@@ -49,14 +50,16 @@ def jsma(
         x: [N, ...], floating point.
         y: [N] int64, the class to leave; default: the predicted one. Excludes `target`.
         target: [N] int64, the class to reach; needed for pairs.
-        eps: the change of a pixel, > 0, in the units of x.
+        eps: the change of a pixel, > 0, in the units of x. A number, or a tensor that broadcasts to
+            a sample: [C, 1, 1] holds one for each channel.
         steps: at most, >= 1; each costs two vector-Jacobian products, of probabilities one.
         pixels: 1; a pixel may be chosen again until it is clipped. Or 2: pairs, as in the paper;
             each pixel once. A fraction gamma of the pixels is ``steps = D gamma / 2``.
         outputs: whose derivatives: those of the ``logits`` z, or of the softmax, the
             ``probabilities`` (there b = -a, and the saliency is ``a^2``).
         stop: a sample that is classified as wanted is finished; else all steps run.
-        clip: the box of valid inputs, in which x must lie but for roundings, or None.
+        clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
+            Numbers, or tensors as for `eps`.
 
     Returns:
         The perturbed batch, without a graph. Memory beside the model's: O(N D); pairs are searched
@@ -68,47 +71,43 @@ def jsma(
     Source: Papernot et al. 2016 (arXiv 1511.07528), eq. 8 and algorithm 3, increasing features;
     Wiyatno & Xu 2018 (arXiv 1808.07945).
     """
-    check_input(x)
-    checks.check_box(clip, x)
-    checks.above_zero("eps", eps)
+    eps = length_of("eps", eps, x, zero=False)
+    box = box_of(clip, x)
+    box.check(x)
     checks.count("steps", steps)
     checks.one_of("pixels", pixels, (1, 2))
     checks.one_of("outputs", outputs, OUTPUTS)
-    if y is not None and target is not None:
-        raise ValueError("give y, the classes to leave, or target, the classes to reach; got both")
     if pixels == 2 and target is None:
         raise ValueError("pixels=2 needs target, the classes to reach; got None")
     with quiet(model), lean(model):
-        given, name = (y, "y") if target is None else (target, "target")
-        labels = labels_of(model, x, given, name=name)
-        aim = _Aim(model, target is not None, pixels, outputs, stop)
-        high = float("inf") if clip is None else clip[1]
-        return _run(aim, x.detach(), labels, eps, steps, high)
+        wanted = criterion_of(x, y, target, lambda: look(model, x))
+        aim = _Aim(model, pixels, outputs, stop)
+        return _run(aim, x.detach(), wanted, eps, steps, box.high)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Aim:
     model: Call
-    targeted: bool
     pixels: int
     outputs: str
     stop: bool
 
-    def rows(self, logits: Tensor, leaf: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(self, logits: Tensor, leaf: Tensor, wanted: Criterion) -> tuple[Tensor, Tensor]:
         """Return a and b, [n, D] in float64 (products of small ones must not vanish)."""
         z = logits.detach()
         if self.outputs == "probabilities":
             # d p_t / dz but for the factor p_t (1 - p_t), which changes no arg-max
-            vectors = -cotangent("cross-entropy", z, labels)[None]
+            vectors = -cotangent("cross-entropy", z, wanted.labels)[None]
         else:
-            own = torch.zeros_like(z).scatter(1, labels[:, None], 1.0)
+            own = torch.zeros_like(z).scatter(1, wanted.labels[:, None], 1.0)
             vectors = torch.stack([own, 1 - own])
-        rows = finite_rows(logits, leaf, vectors if self.targeted else -vectors).double()
+        rows = finite_rows(logits, leaf, vectors if wanted.targeted else -vectors).double()
         return rows[0], rows[1] if len(rows) == 2 else -rows[0]
 
 
-def _run(aim: _Aim, x: Tensor, labels: Tensor, eps: float, steps: int, high: float) -> Tensor:
+def _run(aim: _Aim, x: Tensor, wanted: Criterion, eps: Size, steps: int, high: Size) -> Tensor:
     flat = x.flatten(1).clone()
+    change, top = _entries(eps, x), _entries(high, x)
     free = torch.ones_like(flat, dtype=torch.bool)  # pixels of a pair are taken once
     active = torch.arange(len(x), device=x.device)
     for number in range(steps):
@@ -117,15 +116,21 @@ def _run(aim: _Aim, x: Tensor, labels: Tensor, eps: float, steps: int, high: flo
         point = flat[active].view(-1, *x.shape[1:])
         leaf, logits = forward(aim.model.rows(active), point)
         if number == 0:
-            checks.check_classes(logits, labels, name="target" if aim.targeted else "y")
-        a, b = aim.rows(logits, leaf, labels[active])
-        allowed = free[active] & (flat[active] < high)
+            checks.check_classes(logits, wanted)
+        a, b = aim.rows(logits, leaf, wanted[active])
+        allowed = free[active] & (flat[active] < top)
         found, there = (best_pixel if aim.pixels == 1 else best_pair)(a, b, allowed)
         if aim.stop:
-            there &= (logits.argmax(dim=1) == labels[active]) != aim.targeted
+            there &= ~wanted[active].met(logits)
         active, found = active[there], found[there]
         for pixel in found.T:
-            flat[active, pixel] = (flat[active, pixel] + eps).clamp(max=high)
+            flat[active, pixel] = torch.minimum(flat[active, pixel] + change[pixel], top[pixel])
             if aim.pixels == 2:
                 free[active, pixel] = False
     return flat.view_as(x)
+
+
+def _entries(size: Size, x: Tensor) -> Tensor:
+    """Return the size for each entry of a sample [D]."""
+    one = torch.as_tensor(size, dtype=x.dtype, device=x.device)
+    return one.expand(1, *x.shape[1:]).flatten()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jacfast.attacks.norms import lengths, shorten
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
 from jacfast.calling import Call, check_classes, check_labels, logits_of
@@ -11,6 +12,10 @@ from jacfast.ops import Nearest
 # On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
 # threads (benchmarks/README.md, 'Rows at once').
 AT_ONCE = 128
+
+# A step that leads farther than this many times ||x|| is a runaway: in float32, the precision of
+# networks, less than a rounding of x is left in x + r, and r says nothing of x any more.
+FAR = 2.0**23
 
 
 class Loop:
@@ -37,30 +42,54 @@ class Loop:
         self.iterations = torch.zeros(shape, dtype=torch.int64, device=x.device)
         self.vjps = torch.zeros_like(self.iterations)
         self.stalled = torch.zeros(shape, dtype=torch.bool, device=x.device)
-        size = self.norm_of(x)
+        size, box = self.norm_of(x), self.options.box
+        size = torch.where(size > 0, size, box.width if box.bounded else 1)
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
-        self.resolution = eps * torch.where(size > 0, size, 1)
+        self.resolution = eps * size
+        held = box.bounded or self.options.max_norm is not None  # then x + r cannot run away
+        self.reach = torch.full_like(size, float("inf")) if held else FAR * size
+        self.path = torch.zeros_like(size)  # the lengths of all steps
 
     def norm_of(self, x: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(x.flatten(1), self.options.p, dim=1)
+        return lengths(x, self.options.p)
 
     def attack(self) -> DeepFoolResult:
-        """Step until every sample is fooled, stalled or out of iterations."""
-        active = torch.arange(len(self.x), device=self.x.device)
+        """Step until every sample is fooled, stalled or out of iterations.
+
+        A sample leaves the loop fooled as it is evaluated there, among the others that run. The
+        result is evaluated as one batch, whose roundings can differ, and a sample that is not
+        fooled in it goes on.
+        """
+        self._run(torch.arange(len(self.x), device=self.x.device))
+        result = self._result()
+        for _ in range(self.options.max_iter):
+            missed = ~result.success & ~self.stalled & (self.iterations < self.options.max_iter)
+            again = missed.nonzero()[:, 0]
+            if len(again) == 0:
+                break
+            self._run(again, fooled=False)
+            result = self._result()
+        return result
+
+    def _run(self, active: Tensor, fooled: bool | None = None) -> None:
+        """Step with these samples until none of them is left; first with all, if fooled=False."""
         at_once = AT_ONCE if self.x.device.type == "cpu" else len(active)
         for number in range(self.options.max_iter):
             if len(active) == 0:
                 break
             if number == 1:
                 self.search.learn(self.x, len(active) * (self.labels.shape[1] - 1))
-            active = torch.cat([self._iterate(part) for part in active.split(at_once)])
-        return self._result()
+            active = torch.cat([self._iterate(part, fooled) for part in active.split(at_once)])
+            fooled = None
 
-    def _iterate(self, active: Tensor) -> Tensor:
-        """Take a step with those of these samples that are not yet fooled; return these."""
+    def _iterate(self, active: Tensor, fooled: bool | None) -> Tensor:
+        """Take a step with those of these samples that are not yet fooled; return these.
+
+        Who is fooled is seen at the model, unless `fooled` says it.
+        """
         linearize, test = self.options.linearize, self.options.test
         leaf, logits = self._forward(active, test, graph=linearize == test)
-        running = self._running(active, logits)
+        running = self._running(active, logits, fooled)
         left = active[running]  # the one look at the device of an iteration
         if len(left) == 0:
             return left
@@ -78,11 +107,12 @@ class Loop:
             leaf = self.options.point(self.x[active], self.r[active], kind).requires_grad_(graph)
             return leaf, logits_of(self.model.rows(active), leaf)
 
-    def _running(self, active: Tensor, logits: Tensor) -> Tensor:
-        """Say which samples are not where they should be; with logits NaN or +inf they stall."""
+    def _running(self, active: Tensor, logits: Tensor, fooled: bool | None) -> Tensor:
+        """Say which samples go on; with logits NaN or +inf they stall."""
         sane = (logits < float("inf")).all(dim=1)
         self.stalled[active] |= ~sane
-        return ~self.stalled[active] & ~self._fooled(active, logits.argmax(dim=1))
+        free = ~self.stalled[active] & (self.iterations[active] < self.options.max_iter)
+        return free if fooled is False else free & ~self._fooled(active, logits.argmax(dim=1))
 
     def _fooled(self, active: Tensor, label: Tensor) -> Tensor:
         if self.target is None:
@@ -92,36 +122,47 @@ class Loop:
     def _step(self, active: Tensor, leaf: Tensor, logits: Tensor, running: Tensor) -> None:
         """Add to r the step onto the nearest boundary, for the running samples of `active`."""
         labels = self.labels[active]
-        origin = self.origin[active] if self.target is None else logits.argmax(dim=1)
+        origin = self.origin[active]
+        if self.target is not None:  # the class at the point, or the next one to the target
+            others = logits.detach().scatter(1, labels, float("-inf"))
+            origin = others.argmax(dim=1)
         here = self.model.rows(active)
         nearest, rows = self.search.nearest(here, leaf, logits, origin, labels, running)
         self.vjps[active] += rows
-        self.stalled[active] |= running & (nearest.winner < 0)
-        self.iterations[active] += running & (nearest.winner >= 0)
-        step = self._length(active, nearest, running).view_as(leaf)
+        length, nearest = self._length(active, nearest)
+        path = self.path[active] + length
+        moving = running & (nearest.winner >= 0) & (path <= self.reach[active])
+        step = nearest.step(self.options.floor, self.options.q)
+        step = torch.where(moving[:, None], step, 0).view_as(leaf)
         del nearest  # as long as a batch
-        self._move(active, step)
+        moving &= self._move(active, step)
+        self.path[active] = torch.where(moving, path, self.path[active])
+        self.iterations[active] += moving
+        self.stalled[active] |= running & ~moving
 
-    def _length(self, active: Tensor, nearest: Nearest, running: Tensor) -> Tensor:
-        """Return the step [n, D], lengthened where x could not resolve it, 0 where not running."""
-        short = self.resolution[active]
-        unresolved = nearest.distance + self.options.floor <= short
+    def _length(self, active: Tensor, nearest: Nearest) -> tuple[Tensor, Nearest]:
+        """Return the length of the step [n], and the boundary: farther if x cannot resolve it."""
+        short, floor = self.resolution[active], self.options.floor
+        unresolved = nearest.distance + floor <= short
         distance = torch.where(unresolved, 2 * short, nearest.distance)
-        step = nearest._replace(distance=distance).step(self.options.floor, self.options.q)
-        return torch.where(running[:, None], step, 0)
+        return distance + floor, nearest._replace(distance=distance)
 
-    def _move(self, active: Tensor, step: Tensor) -> None:
-        """Add the step to r; keep r, where asked, inside the box and below the cap."""
-        r, options = step.add_(self.r[active]), self.options
-        scale = 1 + options.overshoot
+    def _move(self, active: Tensor, step: Tensor) -> Tensor:
+        """Add the step to r, inside the box and below the cap where asked; say who moved [n].
+
+        Where a step leads to no finite point, r stays as it was.
+        """
+        x, before, options = self.x[active], self.r[active], self.options
+        r, scale = step.add_(before), 1 + options.overshoot
         if options.clip_steps:
-            x, kind = self.x[active], options.linearize
+            kind = options.linearize
             r = (options.point(x, r, kind) - x) / (scale if kind == "overshot" else 1.0)
         if options.max_norm is not None:
-            size = scale * self.norm_of(r)
-            factor = torch.where(size > options.max_norm, options.max_norm / size, 1.0)
-            r = r * factor.view(-1, *[1] * (r.dim() - 1))
-        self.r[active] = r
+            r = shorten(r, options.max_norm / scale, options.p)
+        finite = options.point(x, r, "overshot").isfinite() | ~x.isfinite()
+        finite = finite.flatten(1).all(dim=1)
+        self.r[active] = torch.where(finite.view(-1, *[1] * (r.dim() - 1)), r, before)
+        return finite
 
     def _result(self) -> DeepFoolResult:
         return self.result_at(self.options.point(self.x, self.r, "overshot"))

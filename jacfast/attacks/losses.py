@@ -1,5 +1,7 @@
 """The losses that attacks raise: their values, and their derivatives in the logits."""
 
+import dataclasses
+
 from torch import Tensor
 
 from jacfast.cotangents import label_against_runner_up
@@ -31,14 +33,37 @@ def value(loss: str, logits: Tensor, y: Tensor) -> Tensor:
     return rival - logits.gather(1, y[:, None])[:, 0]
 
 
-def misclassified(logits: Tensor, y: Tensor, confidence: float = 0.0) -> Tensor:
-    """Say whether each label [N] is not y, even with `confidence` added to its logit.
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """What an attack is after: that the class is not the label, or, targeted, that it is."""
 
-    A sample with a logit that is NaN or +inf is not.
-    """
-    sane = (logits < float("inf")).all(dim=1)
-    own = logits.gather(1, y[:, None])
-    return sane & (logits.scatter(1, y[:, None], own + confidence).argmax(dim=1) != y)
+    labels: Tensor  # [N]
+    targeted: bool = False
+
+    def __getitem__(self, here: Tensor) -> "Criterion":
+        return Criterion(self.labels[here], self.targeted)
+
+    def met(self, logits: Tensor, confidence: float = 0.0) -> Tensor:
+        """Say whose class is as wanted, even with `confidence` added to the logit to be beaten.
+
+        Added to that of the label, or, targeted, taken from it. A sample with a logit that is NaN
+        or +inf is not.
+        """
+        sane = (logits < float("inf")).all(dim=1)
+        own = logits.gather(1, self.labels[:, None])
+        shifted = own - confidence if self.targeted else own + confidence
+        label = logits.scatter(1, self.labels[:, None], shifted).argmax(dim=1)
+        return sane & ((label == self.labels) == self.targeted)
+
+    def cotangent(self, loss: str, logits: Tensor) -> Tensor:
+        """Return the direction [N, K] in the logits to go: up the loss, or, targeted, down."""
+        up = cotangent(loss, logits, self.labels)
+        return -up if self.targeted else up
+
+    def value(self, loss: str, logits: Tensor) -> Tensor:
+        """Return how far it has got [N], float64: the loss, or, targeted, minus the loss."""
+        loss_of_each = value(loss, logits, self.labels)
+        return -loss_of_each if self.targeted else loss_of_each
 
 
 def _others(logits: Tensor, y: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks import checks
+from jacfast.attacks.box import Box, Clip, box_of, check_bounds
 from jacfast.ops.checks import floating, shape
 
 POINTS = ("overshot", "plain")
@@ -50,7 +51,7 @@ class Options:
     overshoot: float
     max_iter: int
     floor: float
-    clip: tuple[float, float] | None
+    clip: Clip
     clip_steps: bool
     linearize: str
     test: str
@@ -58,6 +59,9 @@ class Options:
     max_norm: float | None
     mask: Tensor | None
     subspace: Tensor | None
+    variant: str = "deepfool"
+    batch_size: int | None = None
+    box: Box = dataclasses.field(default_factory=Box)  # clip, for the samples of `bound_to`
 
     @property
     def q(self) -> float:
@@ -66,8 +70,7 @@ class Options:
 
     def point(self, x: Tensor, r: Tensor, kind: str) -> Tensor:
         """Return x + r, or x + (1 + overshoot) r, inside the box."""
-        moved = x + (1 + self.overshoot if kind == "overshot" else 1.0) * r
-        return moved if self.clip is None else moved.clamp(*self.clip)
+        return self.box.clamp(x + (1 + self.overshoot if kind == "overshot" else 1.0) * r)
 
     def restrict(self, w: Tensor) -> Tensor:
         """Return the gradient [N, D] as far as the mask or the subspace lets r follow it."""
@@ -78,9 +81,10 @@ class Options:
             return (w @ basis.T) @ basis
         return w
 
-    def check(self, x: Tensor) -> None:
-        """Check every choice against x; the message names argument, rule and value."""
-        checks.check_box(self.clip, x)
+    def check(self) -> None:
+        """Check every choice by itself; the message names argument, rule and value."""
+        if self.clip is not None:
+            check_bounds("clip", self.clip)
         if self.candidates is not None:
             checks.count("candidates", self.candidates, 2)
         for name in ("overshoot", "floor"):
@@ -97,7 +101,20 @@ class Options:
                 raise ValueError(f"max_norm must be > 0; got {self.max_norm}")
         if self.clip_steps and self.clip is None:
             raise ValueError("clip_steps needs clip, the box; got clip=None")
+        checks.one_of("variant", self.variant, VARIANTS)
+        if self.variant == "super":
+            for name, value, needed in (("p", self.p, 2), ("max_norm", self.max_norm, None)):
+                if value != needed:
+                    raise ValueError(f"variant='super' needs {name}={needed}; got {value}")
+        if self.batch_size is not None:
+            checks.count("batch_size", self.batch_size)
+
+    def bound_to(self, x: Tensor) -> "Options":
+        """Check the choices that x must fit; return them with the box of such samples."""
+        box = box_of(self.clip, x)
+        box.check(x)
         self._check_restriction(x)
+        return dataclasses.replace(self, box=box)
 
     def _check_restriction(self, x: Tensor) -> None:
         if self.mask is not None and self.subspace is not None:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from jacfast.attacks import checks
 from jacfast.attacks.ball import Ball
-from jacfast.attacks.gradient import finite_rows, forward, labels_of, look
-from jacfast.attacks.losses import LOSSES, cotangent, misclassified, value
-from jacfast.calling import Call, check_input, quiet, takes_model
+from jacfast.attacks.box import Box, Clip, Size, box_of, length_of
+from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
+from jacfast.attacks.losses import LOSSES, Criterion
+from jacfast.calling import Call, quiet, takes_model
 from jacfast.lean import lean
 
 
@@ -20,37 +21,44 @@ def pgd(
     x: Tensor,
     y: Tensor | None = None,
     *,
-    eps: float,
+    target: Tensor | None = None,
+    eps: Size,
     steps: int = 10,
-    step_size: float | None = None,
+    step_size: Size | None = None,
     p: float = math.inf,
     loss: str = "cross-entropy",
     random_start: bool = True,
     restarts: int = 1,
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Raise the loss step by step, inside the ball of radius eps around x and inside the box.
 
     With g the gradient of the loss at the point: ``point <- project(point + step_size * d)``, d =
-    ``sign(g)`` for p = inf and ``g / ||g||_2`` for p = 2. The model is evaluated in eval mode and
-    left as it was, as is the global random state.
+    ``sign(g)`` for p = inf and ``g / ||g||_2`` for p = 2. Targeted, the loss is that of the label
+    `target`, and is lowered: d is turned round. The model is evaluated in eval mode and left as it
+    was, as is the global random state.
 
     Args:
         model: maps [N, ...] to logits [N, K], each sample by itself.
         x: [N, ...], floating point.
         y: [N] int64, true labels; default: the predicted ones.
-        eps: the radius, in the p-norm and the units of x; >= 0.
+        target: [N] int64, the classes to reach. Excludes `y`.
+        eps: the radius, in the p-norm and the units of x; >= 0. For p = inf it may be a tensor that
+            broadcasts to a sample: [C, 1, 1] holds a radius for each channel.
         steps: how many, >= 1; each costs one vector-Jacobian product.
-        step_size: in the p-norm, > 0. Default ``2.5 eps / steps``, which Madry et al. used: the
-            edge can be reached from any start, and there is way left to move along it.
+        step_size: in the p-norm, > 0; a number, or a tensor as for `eps`. Default
+            ``2.5 eps / steps``, which Madry et al. used: the edge can be reached from any start,
+            and there is way left to move along it.
         p: 2 or ``inf``.
         loss: ``cross-entropy``, or ``margin``: ``max_{i != y} z_i - z_y``, of Carlini & Wagner.
             "C&W at eps" of Yu et al. is ``bim`` with that loss, 10 steps, step_size 0.1.
         random_start: begin at a point drawn uniformly from the ball, then clipped; else at x.
         restarts: runs at most, each from a start of its own. A sample keeps its first misclassified
-            result, and leaves; if there is none, that of the largest loss.
-        clip: the box of valid inputs, in which x must lie but for roundings, or None.
+            result (targeted: that is classified as the target), and leaves; if there is none, that
+            of the largest loss (targeted: the smallest).
+        clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
+            Numbers, or tensors as for `eps`.
         generator: of the random starts, on the device of x; from the same state the same result
             (``torch.default_generator`` is the global one). Default: a new one, seeded by the
             system.
@@ -64,23 +72,16 @@ def pgd(
 
     Source: Madry et al. 2018 (arXiv 1706.06083); the margin: Carlini & Wagner 2017, f_6.
     """
-    check_input(x)
-    checks.check_box(clip, x)
-    _check(eps, steps, step_size, p, loss)
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     checks.count("restarts", restarts)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without random_start: all are equal; got {restarts}")
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
+    ascent = _ascent(model, x, eps, steps, step_size, 2.5, p, loss, clip)
     if random_start and generator is None:
         generator = torch.Generator(x.device)
         generator.seed()
-    size = 2.5 * eps / steps if step_size is None else step_size
-    start = generator if random_start else None
-    ascent = _Ascent(model, eps, steps, size, p, loss, clip, start)
-    with quiet(model), lean(model):
-        y = labels_of(model, x, y)
-        return ascent.from_x(x.detach(), y) if restarts == 1 else ascent.best(x, y, restarts)
+    return ascent.run(x, y, target, generator if random_start else None, restarts)
 
 
 @takes_model
@@ -89,12 +90,13 @@ def bim(
     x: Tensor,
     y: Tensor | None = None,
     *,
-    eps: float,
+    target: Tensor | None = None,
+    eps: Size,
     steps: int = 10,
-    step_size: float | None = None,
+    step_size: Size | None = None,
     p: float = math.inf,
     loss: str = "cross-entropy",
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    clip: Clip = (0.0, 1.0),
 ) -> Tensor:
     """Raise the loss step by step from x itself, inside the ball and the box: `pgd` from x.
 
@@ -104,73 +106,88 @@ def bim(
 
     Source: Kurakin, Goodfellow & Bengio 2017 (arXiv 1607.02533), section 2.2.
     """
-    checks.count("steps", steps)
-    checks.at_least("eps", eps, 0)
-    if step_size is None and eps > 0:
-        step_size = 1.25 * eps / steps
-    return pgd(
-        model,
-        x,
-        y,
-        eps=eps,
-        steps=steps,
-        step_size=step_size,
-        p=p,
-        loss=loss,
-        random_start=False,
-        clip=clip,
-    )
+    ascent = _ascent(model, x, eps, steps, step_size, 1.25, p, loss, clip)
+    return ascent.run(x, y, target, None, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ascent:
     model: Call
-    eps: float
+    eps: Size
     steps: int
-    size: float
+    size: Size
     p: float
     loss: str
-    clip: tuple[float, float] | None
-    generator: torch.Generator | None
+    box: Box
 
-    def from_x(self, x: Tensor, y: Tensor) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        target: Tensor | None,
+        generator: torch.Generator | None,
+        restarts: int,
+    ) -> Tensor:
+        """Return the best end of each sample; those that are not yet as wanted run again."""
+        x = x.detach()
+        with quiet(self.model), lean(self.model):
+            wanted = criterion_of(x, y, target, lambda: look(self.model, x))
+            found = self._once(x, wanted, generator)
+            if restarts == 1:
+                return found
+            logits = look(self.model, found)
+            best, left = self._rank(logits, wanted), (~wanted.met(logits)).nonzero()[:, 0]
+            for _ in range(restarts - 1):
+                if len(left) == 0:
+                    break
+                part = dataclasses.replace(self, model=self.model.rows(left))
+                again = part._once(x[left], wanted[left], generator)
+                logits = look(part.model, again)
+                rank, met = self._rank(logits, wanted[left]), wanted[left].met(logits)
+                better = met | (rank > best[left])
+                found[left[better]], best[left[better]] = again[better], rank[better]
+                left = left[~met]
+            return found
+
+    def _once(self, x: Tensor, wanted: Criterion, generator: torch.Generator | None) -> Tensor:
         """Return the end of one run."""
-        ball = Ball(x, self.eps, self.p, self.clip)
-        point = x if self.generator is None else ball.draw(self.generator)
+        ball = Ball(x, self.eps, self.p, self.box)
+        point = x if generator is None else ball.draw(generator)
         for number in range(self.steps):
             leaf, logits = forward(self.model, point)
             if number == 0:
-                checks.check_classes(logits, y)
-            v = cotangent(self.loss, logits, y)
+                checks.check_classes(logits, wanted)
+            v = wanted.cotangent(self.loss, logits)
             g = finite_rows(logits, leaf, v[None])[0].view_as(point)
             point = ball.project(point + self.size * ball.steepest(g))
         return point
 
-    def best(self, x: Tensor, y: Tensor, restarts: int) -> Tensor:
-        """Return the best end of each sample; those not yet misclassified run again."""
-        found = self.from_x(x.detach(), y)
-        logits = look(self.model, found)
-        best, left = self._rank(logits, y), (~misclassified(logits, y)).nonzero()[:, 0]
-        for _ in range(restarts - 1):
-            if len(left) == 0:
-                break
-            part = dataclasses.replace(self, model=self.model.rows(left))
-            again = part.from_x(x.detach()[left], y[left])
-            logits = look(part.model, again)
-            rank, fooled = self._rank(logits, y[left]), misclassified(logits, y[left])
-            better = fooled | (rank > best[left])
-            found[left[better]], best[left[better]] = again[better], rank[better]
-            left = left[~fooled]
-        return found
-
-    def _rank(self, logits: Tensor, y: Tensor) -> Tensor:
-        return value(self.loss, logits, y).nan_to_num(nan=-math.inf, posinf=math.inf)
+    def _rank(self, logits: Tensor, wanted: Criterion) -> Tensor:
+        return wanted.value(self.loss, logits).nan_to_num(nan=-math.inf, posinf=math.inf)
 
 
-def _check(eps: float, steps: int, step_size: float | None, p: float, loss: str) -> None:
-    checks.at_least("eps", eps, 0)
+def _ascent(
+    model: Call,
+    x: Tensor,
+    eps: Size,
+    steps: int,
+    step_size: Size | None,
+    share: float,
+    p: float,
+    loss: str,
+    clip: Clip,
+) -> _Ascent:
+    """Check the arguments that PGD and BIM share; the default step is that share of eps / steps."""
+    eps = length_of("eps", eps, x)
     checks.count("steps", steps)
     checks.one_of("p", p, (2, math.inf))
     checks.one_of("loss", loss, LOSSES)
+    size = share * eps / steps
     if step_size is not None:
-        checks.above_zero("step_size", step_size)
+        size = length_of("step_size", step_size, x, zero=False)
+    for name, length in (("eps", eps), ("step_size", size)):
+        if p == 2 and isinstance(length, Tensor):
+            raise ValueError(f"{name} must be a number for p=2; got shape {list(length.shape)}")
+    box = box_of(clip, x)
+    box.check(x)
+    return _Ascent(model, eps, steps, size, p, loss, box)

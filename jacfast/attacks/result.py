@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import check_bounds, count
+from jacfast.attacks.box import Clip, box_of
+from jacfast.attacks.checks import count
 from jacfast.calling import Call, Model, logits_of, quiet
 
 
@@ -94,7 +95,7 @@ class DeepFoolResult:
         self,
         model: Model,
         levels: int = 256,
-        box: tuple[float, float] = (0.0, 1.0),
+        box: Clip = (0.0, 1.0),
         **arguments: Any,
     ) -> Tensor:
         """Say per sample whether `adversarial` has the same class, and success, as saved pixels.
@@ -106,7 +107,8 @@ class DeepFoolResult:
         Args:
             model: the one that was attacked; evaluated in eval mode and left as it was.
             levels: how many values an entry can have, >= 2.
-            box: (low, high), the least and the largest of them, in units of x.
+            box: (low, high), the least and the largest of them, in units of x. Numbers, or tensors
+                that broadcast to a sample: [C, 1, 1] holds a bound for each channel.
             arguments: args, kwargs and output of the model, as they were given to `deepfool`.
 
         Returns:
@@ -116,9 +118,9 @@ class DeepFoolResult:
             TypeError: levels is not an integer. ValueError: levels or box is wrong.
         """
         count("levels", levels, 2)
-        check_bounds("box", box)
-        low, high = box
-        unit = (self.adversarial.clamp(low, high) - low) / (high - low)
+        valid = box_of(box, self.adversarial, name="box")
+        low, high = valid.low, valid.high
+        unit = (valid.clamp(self.adversarial) - low) / (high - low)
         rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
         call = Call(model, len(rounded), **arguments)
         with quiet(model, gradients=False):

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
+from jacfast.attacks.gradient import forward
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import logits_of
+from jacfast.ops.checks import accumulator
 from jacfast.vjp import pull_back
 
 ROUNDS = 10  # of DeepFool and projection, at most
@@ -43,21 +45,24 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
         _keep(first, active, step.adversarial, found, size)
         active, point = active[step.success], step.adversarial[step.success]
     _bisect(first, found, size)
+    result = first.result_at(found)
+    # the end of a bisection is on the boundary but for a rounding, and so may be its other side
+    lost = best.success & ~result.success
+    found[lost] = best.adversarial[lost]
     return first.result_at(found, vjps=vjps, iterations=iterations)
 
 
 def _projection(first: Loop, active: Tensor, point: Tensor) -> Tensor:
     """Return ((point - x) . n) n, with n the unit normal at `point`; zero where it has none."""
-    leaf = point.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = logits_of(first.model.rows(active), leaf)
+    leaf, logits = forward(first.model.rows(active), point)
     z, origin = logits.detach(), first.origin[active]
     vectors = cotangents.difference(z, z.argmax(dim=1), origin)
     w = first.options.restrict(pull_back(logits, leaf, vectors, create_graph=False)[0])
-    norm = torch.linalg.vector_norm(w, dim=1, keepdim=True)
-    normal = torch.where(norm > 0, w / norm, 0)
-    r = (point - first.x[active]).flatten(1)
-    return ((r * normal).sum(dim=1, keepdim=True) * normal).view_as(point)
+    wide = accumulator(w.dtype)
+    normal = cotangents.unit(w, torch.zeros_like(w)).to(wide)
+    r = (point - first.x[active]).flatten(1).to(wide)
+    along = (r * normal).sum(dim=1, keepdim=True)
+    return (along * normal).to(point.dtype).view_as(point)
 
 
 @torch.no_grad()
@@ -82,6 +87,6 @@ def _bisect(first: Loop, found: Tensor, size: Tensor) -> None:
     low, high = torch.zeros_like(size[active]), torch.ones_like(size[active])
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        point = torch.lerp(first.x[active], end, middle.view(shape))
+        point = torch.lerp(first.x[active], end, middle.view(shape).to(end.dtype))
         fooled = _keep(first, active, point, found, size)
         low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)

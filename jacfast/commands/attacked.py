@@ -10,6 +10,7 @@ from jacfast.attacks import DeepFoolResult
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
+from jacfast.attacks.norms import lengths
 from jacfast.commands.subject import Subject
 
 # One pixel, 80 times, and its changes: Jakubovitz & Giryes, figure 2.
@@ -37,7 +38,7 @@ def perturbations_fgsm(subject: Subject) -> Figure:
         results[name] = DeepFoolResult(
             adversarial=moved,
             r=moved - x,
-            norm=(moved - x).flatten(1).norm(dim=1),
+            norm=lengths(moved - x),
             iterations=once,
             success=label != before,
             before=before,

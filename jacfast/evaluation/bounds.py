@@ -55,7 +55,7 @@ def distance_bounds(model: Call, x: Tensor, batch_size: int | None = None) -> Bo
 
 
 def _bounds(model: Call, x: Tensor) -> Bounds:
-    leaf = x.clone().requires_grad_()
+    leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = logits_of(model, leaf)
     z = logits.detach().double()

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
+from jacfast.attacks.norms import lengths
 from jacfast.calling import Call, Twice, check_labels, logits_of, quiet, takes_model
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
@@ -49,7 +50,7 @@ def decision_gradient(model: Call, x: Tensor, y: Tensor) -> Tensor:
     Source: Yu, Liu, Wang & Chen, eq. 4: the Jacobian of their section 4.
     """
     with quiet(model), torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+        leaf = x.detach().requires_grad_()
         return gradient_at(model, leaf, y, create_graph=False).view_as(x)
 
 
@@ -68,7 +69,7 @@ def curvature(
             else by the central difference ``(S'(x + step d) - S'(x - step d)) / (2 step)``.
 
     Returns:
-        [N], in the dtype of x.
+        [N], in the dtype of x (float32 for half types).
 
     Raises:
         TypeError: x or direction is not floating point, y not int64, or step no number.
@@ -78,9 +79,9 @@ def curvature(
     """
     check_step(step)
     d = along(direction, x)
-    d = d / torch.linalg.vector_norm(d, dim=1, keepdim=True)
+    d = d / lengths(d)[:, None]  # float32 for half types, as all that follows
     slope = (decision_gradient(model, x, y).flatten(1) * d).sum(dim=1)
-    bend = (hessian_product(model, x, y, d, step) * d).sum(dim=1)
+    bend = (hessian_product(model, x, y, d.to(x.dtype), step) * d).sum(dim=1)
     return bend.abs() / (1 + slope.square()) ** 1.5
 
 
@@ -99,7 +100,7 @@ def hessian_product(
                 for sign in (1, -1)
             ]
             return (ends[0] - ends[1]) / (2 * step)
-        leaf = x.detach().clone().requires_grad_()
+        leaf = x.detach().requires_grad_()
         g = gradient_at(model, leaf, y, create_graph=True)
         if not g.requires_grad:  # linear in x
             return torch.zeros_like(vectors)
@@ -140,7 +141,7 @@ def along(direction: Tensor, x: Tensor) -> Tensor:
             f"direction must have the shape of x or of a sample; got {list(direction.shape)}"
         )
     d = direction.detach().to(x).expand_as(x).flatten(1)
-    length = torch.linalg.vector_norm(d, dim=1)
+    length = lengths(d)
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ValueError("direction must be finite and not zero; its length is not")
     return d

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import check_classes, one_of
+from jacfast.attacks.checks import one_of
 from jacfast.attacks.losses import cotangent
-from jacfast.calling import Call, check_labels, logits_of, quiet, takes_model
+from jacfast.attacks.norms import lengths
+from jacfast.calling import Call, check_classes, check_labels, logits_of, quiet, takes_model
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
 
@@ -49,15 +50,16 @@ def input_direction(
         )
         return (drawn / drawn.norm()).to(x).expand_as(x)
     with quiet(model), torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+        leaf = x.detach().requires_grad_()
         logits = logits_of(model, leaf)
-        check_classes(logits, y)
+        check_classes(logits)
+        check_labels(y, *logits.shape)
         v = _uphill(logits.detach(), y, kind)
         g = pull_back(logits, leaf, v[None], create_graph=False)[0]
-    length = torch.linalg.vector_norm(g, dim=1, keepdim=True)
+    length = lengths(g)[:, None]
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ValueError(f"the gradient of kind={kind!r} must be finite and not zero at x")
-    return (g / length).view_as(x)
+    return (g / length).to(x.dtype).view_as(x)
 
 
 def _uphill(logits: Tensor, y: Tensor, kind: str) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from jacfast.attacks import DeepFoolResult
 from jacfast.attacks.checks import count
+from jacfast.attacks.norms import lengths
 from jacfast.calling import check_labels
 from jacfast.evaluation.rho import check_attacked
 from jacfast.plots.style import image, new_figure, tag, wrapped
@@ -45,7 +46,7 @@ def perturbation_figure(
 def ratios(result: DeepFoolResult, x: Tensor) -> Tensor:
     """Return ||r_i|| / ||x_i|| [N], both in the norm of the result, which must be of x."""
     check_attacked(result, x)
-    return result.norm / torch.linalg.vector_norm(x.flatten(1), result.p, dim=1)
+    return result.norm / lengths(x, result.p)
 
 
 def choose(y: Tensor, results: list[DeepFoolResult], rows: int) -> list[int]:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jacfast import evaluation
 from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
+from jacfast.attacks.norms import lengths
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
 from jacfast.evaluation.hessian import IMAGE_STEP
 from jacfast.evaluation.predict import BATCH
@@ -104,7 +105,7 @@ def _zeros(of: Callable[[Subject], Tensor], percent: float, subject: Subject) ->
 
 def _relative(distance: Tensor, subject: Subject) -> float:
     """Return the mean of distance / ||x|| times 100, the scale of rho_adv."""
-    return 100 * float((distance / subject.few.flatten(1).norm(dim=1)).mean())
+    return 100 * float((distance / lengths(subject.few)).mean())
 
 
 def _inner(subject: Subject) -> Tensor:
@@ -119,7 +120,7 @@ def _tightness(found: evaluation.Inequality) -> float:
 
 
 def _norm(values: Tensor) -> float:
-    return float(torch.linalg.vector_norm(values.flatten(1), dim=1).mean())
+    return float(lengths(values).mean())
 
 
 # name -> figure, in the unit of the papers' tables

@@ -120,8 +120,8 @@ def _options(x: Tensor, max_iter: int, overshoot: float, candidates: int | None)
         mask=None,
         subspace=None,
     )
-    options.check(x)
-    return options
+    options.check()
+    return options.bound_to(x)
 
 
 def _perturb(

@@ -111,11 +111,18 @@ def test_nothing_is_changed():
         (ValueError, "one row of logits per sample", {"model": lambda x: x.sum()}),
         (TypeError, "floating-point logits; got torch.int64", {"model": lambda x: x.long()}),
         (TypeError, "eps must be a number; got str", {"eps": "0.1"}),
-        (TypeError, "eps must be a number; got Tensor", {"eps": torch.full((4,), 0.1)}),
+        (
+            ValueError,
+            "eps must be a number, or a tensor that broad",
+            {"eps": torch.full((4,), 0.1)},
+        ),
+        (ValueError, "eps must be finite and >= 0; got -0.1", {"eps": torch.full((6,), -0.1)}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": 0.5}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": (0, 0.5, 1)}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": (None, 1)}),
-        (ValueError, "clip must be (low, high)", {"clip": (torch.zeros(6), torch.ones(6))}),
+        (ValueError, "clip must be (low, high)", {"clip": (torch.zeros(6), torch.zeros(6))}),
+        (ValueError, "clip must be (low, high) of one", {"clip": (torch.zeros(6), torch.ones(4))}),
+        (ValueError, "clip must be a number, or a tensor", {"clip": (torch.zeros(4), 1)}),
     ],
 )
 def test_bad_input_is_refused(kind, text, arguments):

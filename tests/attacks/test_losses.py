@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast import fgsm
-from jacfast.attacks.losses import cotangent, misclassified, value
+from jacfast.attacks.losses import Criterion, cotangent, value
 from tests.nets import draw
 
 Y = torch.tensor([0, 3, 1, 4, 2, 2])
@@ -47,9 +47,9 @@ def test_misclassified():
     nan, inf = float("nan"), float("inf")
     z = torch.tensor([[2.0, 1.0], [1.0, 2.0], [1.0, 1.0], [nan, 1.0], [1.0, inf], [-inf, 1.0]])
     y = torch.zeros(6, dtype=torch.int64)
-    assert misclassified(z, y).tolist() == [False, True, False, False, False, True]
-    assert misclassified(z, y, 1.5).tolist() == [False, False, False, False, False, True]
-    assert misclassified(z, y, 0.5).tolist() == [False, True, False, False, False, True]
+    assert Criterion(y).met(z).tolist() == [False, True, False, False, False, True]
+    assert Criterion(y).met(z, 1.5).tolist() == [False, False, False, False, False, True]
+    assert Criterion(y).met(z, 0.5).tolist() == [False, True, False, False, False, True]
 
 
 @pytest.mark.parametrize(("dtype", "gap"), [(torch.float32, 30.0), (torch.float16, 15.0)])

@@ -10,6 +10,7 @@ from torch import nn
 
 from jacfast import bim, fgsm, pgd
 from jacfast.attacks.ball import Ball
+from jacfast.attacks.box import Box
 from tests.nets import build, draw
 
 
@@ -103,7 +104,7 @@ def test_result_lies_in_ball_and_box(p, dtype):
 @pytest.mark.parametrize("p", [2, math.inf])
 def test_starts_are_uniform_in_the_ball(p):
     x = torch.zeros(20_000, 2, dtype=torch.float64)
-    start = Ball(x, 3.0, p, None).draw(seeded())
+    start = Ball(x, 3.0, p, Box()).draw(seeded())
     size = start.norm(p, dim=1)
     assert float(size.max()) <= 3
     for radius in (0.9, 1.5, 2.7):  # five standard deviations

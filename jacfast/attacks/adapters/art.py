@@ -1,0 +1,94 @@
+"""deepfool as an evasion attack of the Adversarial Robustness Toolbox."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.adapters.choices import choices
+from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.options import PRESETS
+from jacfast.calling import quiet
+
+NAMES = {"epsilon": "overshoot", "nb_grads": "candidates", "verbose": "progress"}
+
+
+def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
+    """Return an ART evasion attack over a `PyTorchClassifier`: ``attack.generate(x)`` on arrays.
+
+    As ART's DeepFool: the predicted class is left, given labels are not looked at. The classifier's
+    preprocessing (normalisation, defences) is part of what is attacked, with the gradient that ART
+    has of it; postprocessing counts in the logits, and not in their gradient.
+
+    Args:
+        classifier: whose model is attacked, on its device, in the box of its `clip_values`.
+        batch_size: samples at a time.
+        options: of `deepfool`; `epsilon` is its `overshoot`, `nb_grads` its `candidates`, `verbose`
+            its `progress`.
+
+    Raises:
+        ImportError: adversarial-robustness-toolbox is not installed. TypeError, ValueError: an
+            option is wrong, or `classifier` no PyTorchClassifier. `generate`, when called, raises
+            what `deepfool` does.
+    """
+    from art.attacks.attack import EvasionAttack
+    from art.config import ART_NUMPY_DTYPE
+    from art.estimators.classification import PyTorchClassifier
+
+    usual = {**PRESETS["art"], "batch_size": 128}
+    box = classifier.clip_values if isinstance(classifier, PyTorchClassifier) else None
+    usual["clip"] = None if box is None else tuple(torch.as_tensor(bound) for bound in box)
+    usual["clip_steps"] = box is not None
+    chosen = choices("for_art", NAMES, usual, {"batch_size": batch_size, **options})
+
+    class DeepFool(EvasionAttack):
+        _estimator_requirements = (PyTorchClassifier,)
+
+        def generate(self, x, y=None, **_):
+            network = self.estimator._model
+            own = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+            at = torch.from_numpy(x.astype(ART_NUMPY_DTYPE))
+            if own == torch.float64:
+                at = torch.from_numpy(x).double()
+            with quiet(network):
+                logits = _logits(self.estimator)
+                found = deepfool(logits, at.to(self.estimator.device), **chosen)
+            return found.adversarial.cpu().numpy()
+
+    return DeepFool(estimator=classifier)
+
+
+def _logits(classifier: Any) -> Any:
+    """Return the function from the raw inputs to the logits that `classifier.predict` has."""
+    before = _Preprocessing.apply
+    if classifier.all_framework_preprocessing:
+        before = _in_torch
+
+    def logits(x: Tensor) -> Tensor:
+        z = classifier._model(before(x, classifier))[-1]
+        if not classifier.postprocessing_defences:
+            return z
+        shown = classifier._apply_postprocessing(preds=z.detach().cpu().numpy(), fit=False)
+        return z + (torch.as_tensor(shown).to(z) - z.detach())
+
+    return logits
+
+
+def _in_torch(x: Tensor, classifier: Any) -> Tensor:
+    return classifier._apply_preprocessing(x, y=None, fit=False, no_grad=False)[0]
+
+
+class _Preprocessing(torch.autograd.Function):
+    """Preprocessing that ART does on arrays, with the gradient that ART estimates for it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, classifier: Any) -> Tensor:
+        ctx.x, ctx.classifier = x.detach().cpu().numpy(), classifier
+        moved, _ = classifier._apply_preprocessing(ctx.x, y=None, fit=False)
+        return torch.as_tensor(moved).to(x)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        with torch.enable_grad():  # ART differentiates PyTorch's own steps among them
+            estimate = ctx.classifier._apply_preprocessing_gradient(ctx.x, g.cpu().numpy())
+        return torch.as_tensor(estimate).to(g), None

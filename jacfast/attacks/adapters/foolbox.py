@@ -1,0 +1,46 @@
+"""deepfool as an attack of foolbox."""
+
+from typing import Any
+
+from jacfast.attacks.adapters.choices import choices
+from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.options import PRESETS
+
+
+def for_foolbox(**options) -> Any:
+    """Return a `foolbox.attacks` minimisation attack: ``attack(fmodel, x, y, epsilons=None)``.
+
+    It gives what `L2DeepFoolAttack` (or, with ``p=inf``, `LinfDeepFoolAttack`) gives: raw and
+    clipped inputs and success, for one epsilon, several or none. Box and preprocessing are those of
+    the foolbox model; the other choices default to foolbox's.
+
+    Args:
+        options: of `deepfool`; `steps` is its `max_iter`. `p` is also the norm of the epsilons.
+
+    Raises:
+        ImportError: foolbox is not installed. TypeError, ValueError: an option is wrong. The
+            attack, when called, raises what `deepfool` does, and ValueError for another criterion
+            than Misclassification.
+    """
+    import eagerpy
+    from foolbox.attacks.base import MinimizationAttack, get_criterion, raise_if_kwargs
+    from foolbox.criteria import Misclassification
+    from foolbox.distances import LpDistance
+
+    chosen = choices("for_foolbox", {"steps": "max_iter"}, PRESETS["foolbox"], options)
+
+    class DeepFool(MinimizationAttack):
+        distance = LpDistance(chosen.get("p", 2))
+
+        def run(self, model, inputs, criterion, *, early_stop=None, **unknown):
+            raise_if_kwargs(unknown)
+            x, restore = eagerpy.astensor_(inputs)
+            criterion = get_criterion(criterion)
+            if not isinstance(criterion, Misclassification):
+                raise ValueError(f"criterion must be Misclassification; got {criterion}")
+            box = options.get("clip", tuple(model.bounds))
+            y = criterion.labels.raw.long()
+            found = deepfool(model, x.raw, y, **{**chosen, "clip": box})
+            return restore(eagerpy.astensor(found.adversarial))
+
+    return DeepFool()

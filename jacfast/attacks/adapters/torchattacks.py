@@ -1,0 +1,50 @@
+"""deepfool as an attack of torchattacks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.adapters.choices import choices
+from jacfast.attacks.deepfool import deepfool
+from jacfast.calling import quiet
+
+# As torchattacks' DeepFool: every class, [0, 1], each step clipped.
+USUAL = {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "max_iter": 50}
+
+
+def for_torchattacks(model: torch.nn.Module, steps: int | None = None, **options) -> Any:
+    """Return a `torchattacks` attack: ``attack(images, labels)`` gives adversarial images.
+
+    As torchattacks' DeepFool: every class, [0, 1], each step clipped. The model ends in the mode it
+    was in, module by module.
+
+    Args:
+        model: maps images [N, C, H, W] to logits [N, K]; torchattacks may normalise them for it
+            (``set_normalization_used``).
+        steps: `max_iter` of `deepfool`; default 50.
+        options: of `deepfool`.
+
+    Raises:
+        ImportError: torchattacks is not installed. TypeError, ValueError: an option is wrong. The
+            attack, when called, raises what `deepfool` does.
+    """
+    from torchattacks.attack import Attack
+
+    given = options if steps is None else {"steps": steps, **options}
+    chosen = choices("for_torchattacks", {"steps": "max_iter"}, USUAL, given)
+
+    class DeepFool(Attack):
+        def __init__(self) -> None:
+            super().__init__("DeepFool", model)
+            self.supported_mode = ["default"]
+
+        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+            x, y = images.detach().to(self.device), labels.detach().to(self.device)
+            return deepfool(self.get_logits, x, y, **chosen).adversarial
+
+        def __call__(self, *args, **kwargs) -> Tensor:
+            with quiet(self.model):
+                return super().__call__(*args, **kwargs)
+
+    return DeepFool()

@@ -1,0 +1,120 @@
+"""Sizes and bounds in the units of x: one number, or a tensor of one for each channel or entry."""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.checks import above_zero, at_least, is_number, number
+
+Size = float | Tensor  # a tensor broadcasts to a sample: [C, 1, 1] for images, also [1, C, 1, 1]
+Clip = tuple[Size, Size] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """The valid inputs, ``low <= x <= high``; everything, unless bounds are given."""
+
+    low: Size = -math.inf
+    high: Size = math.inf
+
+    @property
+    def bounded(self) -> bool:
+        """Say whether no valid input is far away."""
+        return math.isfinite(self.width)
+
+    @property
+    def width(self) -> float:
+        """Return the largest width of a channel or entry, the unit in which the box is one long."""
+        return float(torch.as_tensor(self.high - self.low).max())
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """Return the nearest valid input."""
+        if not isinstance(self.low, Tensor) and (self.low, self.high) == (-math.inf, math.inf):
+            return x
+        return x.clamp(self.low, self.high)  # type: ignore[arg-type]  # both tensors or neither
+
+    def check(self, x: Tensor) -> None:
+        """Check that x lies in the box: clipping alone would change it.
+
+        A bound may be passed by a rounding of the box's values, as in ``(0 - mean) / std`` of
+        images normalised in another order, or taken back; what is NaN is not looked at.
+        """
+        slack = 0.0
+        if self.bounded:
+            ends = [torch.as_tensor(end).abs().max() for end in (self.low, self.high)]
+            slack = 2 * torch.finfo(x.dtype).eps * float(max(ends))
+        beyond = x[(x < self.low - slack) | (x > self.high + slack)]
+        if beyond.numel():
+            raise ValueError(
+                f"x must lie in the box clip = {words((self.low, self.high))}; got "
+                f"{float(beyond.min()):.4g} .. {float(beyond.max()):.4g} (give the box of your "
+                "inputs, or clip=None)"
+            )
+
+
+def box_of(clip: Clip, x: Tensor, *, name: str = "clip") -> Box:
+    """Return the box, on the device and in the dtype of x [N, ...]; check the bounds by x."""
+    if clip is None:
+        return Box()
+    check_bounds(name, clip)
+    low, high = (per_entry(name, bound, x) for bound in clip)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        low, high = (torch.as_tensor(bound).to(x) for bound in (low, high))
+    return Box(low, high)
+
+
+def check_bounds(name: str, clip: Any) -> None:
+    """Check bounds by themselves: a pair of numbers or tensors, low < high in every entry."""
+    pair = isinstance(clip, tuple | list) and len(clip) == 2
+    if pair and all(is_number(bound) or isinstance(bound, Tensor) for bound in clip):
+        low, high = (torch.as_tensor(bound).detach().cpu() for bound in clip)
+        try:
+            if bool((low < high).all()):
+                return
+        except RuntimeError as error:  # shapes that do not fit each other
+            shapes = [list(torch.as_tensor(bound).shape) for bound in clip]
+            raise ValueError(f"{name} must be (low, high) of one shape; got {shapes}") from error
+    raise ValueError(f"{name} must be (low, high) with low < high; got {words(clip)}")
+
+
+def per_entry(name: str, value: Size, x: Tensor) -> Size:
+    """Return a number as it is; a tensor in the dtype and on the device of x, if it fits a sample.
+
+    A tensor with a single entry is a number.
+    """
+    if not isinstance(value, Tensor):
+        number(name, value)
+        return value
+    if value.numel() == 1:
+        return float(value)
+    sample = torch.Size((1, *x.shape[1:]))
+    try:
+        fits = torch.broadcast_shapes(value.shape, sample) == sample
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must be a number, or a tensor that broadcasts to a sample, {list(sample[1:])} "
+            f"([C, 1, 1] for the channels of images); got shape {list(value.shape)}"
+        )
+    return value.detach().to(x)
+
+
+def length_of(name: str, value: Size, x: Tensor, *, zero: bool = True) -> Size:
+    """Return a length as `per_entry` does; check that it is finite and >= 0, or > 0."""
+    value = per_entry(name, value, x)
+    for end in (value.min(), value.max()) if isinstance(value, Tensor) else (value,):
+        at_least(name, float(end), 0) if zero else above_zero(name, float(end))
+    return value
+
+
+def words(value: Any) -> str:
+    """Return a size or bounds for a message, a tensor by its range."""
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(words, value))})"
+    if isinstance(value, Tensor) and value.numel() > 1:
+        return f"{float(value.min()):.4g} .. {float(value.max()):.4g}"
+    return str(float(value) if isinstance(value, Tensor) else value)

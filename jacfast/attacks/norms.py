@@ -1,0 +1,29 @@
+"""Lengths of the samples of a batch, and samples shortened to a length."""
+
+import torch
+from torch import Tensor
+
+from jacfast.ops.checks import accumulator
+
+ENTRIES = 2**20  # that are cast at once
+
+
+def lengths(x: Tensor, p: float = 2.0) -> Tensor:
+    """Return ``||x_i||_p`` of each sample of x [N, ...], [N]: float32 for half types, else as x.
+
+    The powers are summed in float64, where they neither overflow nor vanish: ``||x||`` can be
+    beyond what float16 holds though no entry is, and its square beyond float32.
+    """
+    rows = x.flatten(1)
+    size = [
+        torch.linalg.vector_norm(part, p, dim=1, dtype=torch.float64)
+        for part in rows.split(max(1, ENTRIES // rows.shape[1]))
+    ]
+    return torch.cat(size).to(accumulator(x.dtype))
+
+
+def shorten(r: Tensor, most: float, p: float = 2.0) -> Tensor:
+    """Return r [N, ...] with each sample that is longer than `most` at that length."""
+    size = lengths(r, p)
+    factor = torch.where(size > most, most / size, 1.0).view(-1, *[1] * (r.dim() - 1))
+    return (r * factor).to(r.dtype)

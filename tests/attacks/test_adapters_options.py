@@ -1,0 +1,108 @@
+"""Options of the adapters: the toolbox's names, and wrong ones refused when the attack is made."""
+
+import re
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import deepfool
+from jacfast.attacks import PRESETS
+from jacfast.attacks.adapters import for_art, for_attackbench, for_foolbox, for_torchattacks
+from tests.nets import build
+
+
+def images():
+    model, x = build("cnn", 8, torch.float32)
+    x = x.sigmoid()
+    return model.eval(), x, model(x).argmax(dim=1)
+
+
+def make(toolbox: str, **options):
+    """Return a function of x and y with the attack of the toolbox, which is made now."""
+    model, _, _ = images()
+    pytest.importorskip(toolbox, reason=f"{toolbox} is an optional rival")
+    if toolbox == "foolbox":
+        import foolbox
+
+        attack = for_foolbox(**options)
+        peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        return lambda x, y: attack(peer, x, y, epsilons=None)[0]
+    if toolbox == "torchattacks":
+        return for_torchattacks(model, **options)
+    from art.estimators.classification import PyTorchClassifier
+
+    loss = nn.CrossEntropyLoss()
+    classifier = PyTorchClassifier(model, loss, (2, 8, 8), 5, clip_values=(0, 1), device_type="cpu")
+    attack = for_art(classifier, **options)
+    return lambda x, y: torch.from_numpy(attack.generate(x.numpy()))
+
+
+CALLED = [
+    ("foolbox", {"steps": 1, "candidates": 3, "overshoot": 0.5}, {"max_iter": 1, "candidates": 3}),
+    ("foolbox", {"max_iter": 2}, {"max_iter": 2, "overshoot": 0.02}),
+    ("torchattacks", {"steps": 1, "overshoot": 0.5}, {"max_iter": 1}),
+    ("art", {"max_iter": 1, "nb_grads": 3, "epsilon": 0.5}, {"max_iter": 1, "candidates": 3}),
+    ("art", {"max_iter": 1, "candidates": 3, "overshoot": 0.5}, {"max_iter": 1, "candidates": 3}),
+]
+
+
+@pytest.mark.parametrize(("toolbox", "options", "own"), CALLED)
+def test_names_of_the_toolbox(toolbox, options, own):
+    model, x, y = images()
+    got = make(toolbox, **options)(x, y)
+    usual = {"torchattacks": {"candidates": None, "clip": (0, 1), "clip_steps": True}}
+    choices = {**usual.get(toolbox, PRESETS.get(toolbox, {})), "overshoot": 0.5, **own}
+    want = deepfool(model, x, y, **choices).adversarial
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    ("toolbox", "options", "error", "text"),
+    [
+        ("foolbox", {"steps": 0}, ValueError, "steps must be >= 1; got 0"),
+        ("foolbox", {"max_iter": 2.5}, TypeError, "max_iter must be an integer; got 2.5"),
+        ("foolbox", {"candidates": 1}, ValueError, "candidates must be >= 2; got 1"),
+        ("foolbox", {"epsilon": 1}, TypeError, "for_foolbox takes no option epsilon; it takes"),
+        ("foolbox", {"p": "inf"}, TypeError, "p must be a number; got str"),
+        ("foolbox", {"target": 1}, TypeError, "for_foolbox takes no option target"),
+        ("foolbox", {"steps": 3, "max_iter": 3}, TypeError, "takes steps or max_iter"),
+        ("foolbox", {"clip": (1, 0)}, ValueError, "clip must be (low, high) with low < high"),
+        ("torchattacks", {"steps": -1}, ValueError, "steps must be >= 1; got -1"),
+        ("torchattacks", {"overshoot": -1}, ValueError, "overshoot must be finite and >= 0"),
+        ("torchattacks", {"eps": 0.1}, TypeError, "for_torchattacks takes no option eps"),
+        ("art", {"nb_grads": 0}, ValueError, "nb_grads must be >= 2; got 0"),
+        ("art", {"epsilon": -1}, ValueError, "epsilon must be finite and >= 0; got -1"),
+        ("art", {"batch_size": 0}, ValueError, "batch_size must be >= 1; got 0"),
+        ("art", {"variant": "best"}, ValueError, "variant must be one of deepfool, super"),
+        ("art", {"steps": 5}, TypeError, "for_art takes no option steps"),
+    ],
+)
+def test_wrong_options_are_refused_when_the_attack_is_made(toolbox, options, error, text):
+    with pytest.raises(error, match=re.escape(text)):
+        make(toolbox, **options)
+
+
+@pytest.mark.parametrize("options", [{"steps": 3}, {"max_iter": 3}])
+def test_attackbench_takes_the_names_of_adv_lib(options):
+    model, x, y = images()
+    got = for_attackbench(model, x, y, norm=float("inf"), **options)
+    choices = {**PRESETS["advlib"], "p": float("inf"), "max_iter": 3}
+    want = deepfool(model, x, y, **choices)
+    assert torch.equal(got[want.success], want.adversarial[want.success])
+    with pytest.raises(TypeError, match="for_attackbench takes no option return_targets"):
+        for_attackbench(model, x, y, return_targets=True)
+
+
+def test_attackbench_is_called_as_adv_lib_calls_an_attack():
+    """(model, inputs, labels, targeted): the labels are the targets, where targeted."""
+    model, x, y = images()
+    target = model(x).topk(2).indices[:, 1]
+    want = for_attackbench(model, x, y, targets=target, targeted=True)
+    assert bool((model(want).argmax(dim=1) == target).any())
+    attack = partial(for_attackbench, steps=100)
+    assert torch.equal(attack(model, x, target, targeted=True), want)
+    assert torch.equal(attack(model=model, inputs=x, labels=target, targeted=True), want)
+    plain = for_attackbench(model, x, y)
+    assert torch.equal(attack(model, x, y, targets=target), plain)

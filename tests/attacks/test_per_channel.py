@@ -1,0 +1,145 @@
+"""Bounds and sizes of each channel: the same as for images of which every channel is in 0 .. 1."""
+
+import math
+import re
+
+import pytest
+import torch
+
+import jacfast
+from tests.nets import build
+
+MEAN = torch.tensor([0.4, 0.2]).double().view(-1, 1, 1)
+STD = torch.tensor([0.25, 0.25]).double().view(-1, 1, 1)
+LOW, HIGH = (0 - MEAN) / STD, (1 - MEAN) / STD
+EPS = torch.tensor([0.3, 0.1]).double().view(-1, 1, 1)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+# of (model, x, the box, a length of 1); where all channels have one width, the methods are the same
+ATTACKS = {
+    "fgsm": lambda m, x, box, s: jacfast.fgsm(m, x, eps=0.3 * s, clip=box),
+    "bim": lambda m, x, box, s: jacfast.bim(m, x, eps=0.3 * s, clip=box),
+    "pgd": lambda m, x, box, s: jacfast.pgd(m, x, eps=0.3 * s, clip=box, generator=generator()),
+    "pgd-2": lambda m, x, box, s: jacfast.pgd(m, x, eps=2.0 * s, p=2, clip=box, random_start=False),
+    "carlini_wagner": lambda m, x, box, s: jacfast.carlini_wagner(m, x, steps=60, clip=box),
+    "jsma": lambda m, x, box, s: jacfast.jsma(m, x, steps=9, eps=0.6 * s, clip=box),
+    "deepfool": lambda m, x, box, s: jacfast.deepfool(m, x, clip=box, clip_steps=True).adversarial,
+    "superdeepfool": lambda m, x, box, s: (
+        jacfast.deepfool(m, x, clip=box, variant="super").adversarial
+    ),
+}
+ALL = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+
+
+def images(samples: int = 8):
+    model, x = build("cnn", samples=samples)
+    return model, (3 * x).sigmoid()  # some near the faces
+
+
+@ALL
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 2, 1, 1), (2, 8, 8)])
+def test_normalised_images(attack, shape):
+    model, x = images()
+    want = attack(model, x, (0.0, 1.0), 1.0)
+    low, high = (bound.expand(2, 8, 8) if len(shape) == 3 and shape[1] == 8 else bound.view(shape)
+                 for bound in (LOW, HIGH))  # fmt: skip
+    got = attack(lambda z: model(z * STD + MEAN), (x - MEAN) / STD, (low, high), 4.0)
+    torch.testing.assert_close(got * STD + MEAN, want, rtol=0, atol=1e-5)
+    assert bool((want != x).flatten(1).any(1).any())
+
+
+@ALL
+def test_no_channel_leaves_its_own_bounds(attack):
+    model, x = images()
+    high = torch.tensor([0.5, 1.0]).view(-1, 1, 1)  # float32, for float64 images
+    x = torch.minimum(x, high.double())
+    got = attack(model, x, (0, high), 1.0)
+    assert got.dtype == x.dtype
+    assert bool((got <= high).all())
+    assert bool((got >= 0).all())
+    assert bool((got[:, 1] > 0.5).any())
+    free = attack(model, x, (0.0, 1.0), 1.0)
+    assert not torch.equal(got, free)
+
+
+@pytest.mark.parametrize("attack", [jacfast.fgsm, jacfast.bim, jacfast.pgd])
+def test_a_radius_for_each_channel(attack):
+    """As for images whose channels are measured in units in which both radii are 1."""
+    model, x = images()
+    more = {} if attack is not jacfast.pgd else {"generator": generator()}
+    got = attack(model, x, eps=EPS, clip=None, **more)
+    assert bool(((got - x).abs() <= EPS + 1e-12).all())
+    assert bool(((got - x).abs().amax(dim=(0, 2, 3)) > 0.9 * EPS.flatten()).all())
+    if more:
+        more = {"generator": generator()}
+    want = attack(lambda z: model(z * EPS), x / EPS, eps=1.0, clip=None, **more) * EPS
+    torch.testing.assert_close(got, want)
+
+
+def test_a_step_size_and_a_change_for_each_channel():
+    model, x = images()
+    got = jacfast.bim(model, x, eps=1.0, steps=1, step_size=EPS, clip=None)
+    torch.testing.assert_close((got - x).abs(), EPS.expand_as(x))
+    got = jacfast.jsma(model, x, steps=1, eps=EPS, clip=None)
+    changed = (got - x).abs() > 1e-9
+    torch.testing.assert_close((got - x)[changed], EPS.expand_as(x)[changed])
+    assert int(changed.sum()) >= 6
+
+
+def test_a_tensor_of_one_number_is_a_number():
+    model, x = images()
+    want = jacfast.pgd(model, x, eps=0.3, p=2, random_start=False)
+    got = jacfast.pgd(
+        model, x, eps=torch.tensor(0.3, dtype=torch.float64), p=2, random_start=False,
+        clip=(torch.tensor(0), torch.tensor([1.0])),
+    )  # fmt: skip
+    torch.testing.assert_close(got, want)
+
+
+def test_pixels_survive_in_their_own_bounds():
+    model, x = images()
+    inside = jacfast.deepfool(model, x, clip=(0, 1), overshoot=0.1)
+    want = inside.survives_rounding(model, levels=64)
+    moved = jacfast.deepfool(
+        lambda z: model(z * STD + MEAN), (x - MEAN) / STD, clip=(LOW, HIGH), overshoot=0.1
+    )
+    got = moved.survives_rounding(lambda z: model(z * STD + MEAN), levels=64, box=(LOW, HIGH))
+    assert torch.equal(got, want)
+    assert not torch.equal(
+        moved.survives_rounding(lambda z: model(z * STD + MEAN), levels=64, box=(-9.0, 9.0)), want
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"eps": EPS, "p": 2}, "eps must be a number for p=2; got shape [2, 1, 1]"),
+        ({"eps": 1.0, "p": 2, "step_size": EPS}, "step_size must be a number for p=2"),
+        ({"eps": torch.ones(8, 1, 1, 1)}, "broadcasts to a sample, [2, 8, 8]"),
+        ({"eps": torch.ones(3, 1, 1)}, "broadcasts to a sample, [2, 8, 8]"),
+        ({"eps": -EPS}, "eps must be finite and >= 0; got -0.3"),
+        ({"eps": EPS * math.nan}, "eps must be finite and >= 0; got nan"),
+        ({"eps": 0.1, "step_size": 0 * EPS}, "step_size must be finite and > 0; got 0"),
+        ({"eps": 0.1, "clip": (HIGH, LOW)}, "clip must be (low, high) with low < high"),
+        ({"eps": 0.1, "clip": (LOW, LOW + EPS)}, "x must lie in the box clip = (-1.6 .. -0.8"),
+        ({"eps": 0.1, "clip": (LOW, math.nan)}, "clip must be (low, high) with low < high"),
+    ],
+)
+def test_what_fits_no_sample_is_refused(options, text):
+    model, x = images()
+    with pytest.raises(ValueError, match=re.escape(text)):
+        jacfast.pgd(model, x, **{"clip": None, **options})
+
+
+def test_images_normalised_and_taken_back_may_pass_a_bound_of_zero_by_a_rounding():
+    model, x = build("cnn", samples=8, dtype=torch.float32)
+    x = x.sigmoid().round()
+    back = x - 6e-8 * (x == 0)  # (x - mean) / std * std + mean, for some mean and std
+    got = jacfast.fgsm(model, back, eps=0.1)
+    assert float(got.min()) == 0
+    with pytest.raises(ValueError, match="x must lie in the box"):
+        jacfast.fgsm(model, x - 1e-3, eps=0.1)
