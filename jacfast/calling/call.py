@@ -1,5 +1,6 @@
 """A model as a function of x alone: what every attack and measure calls."""
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -12,6 +13,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.inputs import check_input
 from jacfast.calling.outputs import Output, as_logits, as_rows, pick
 from jacfast.calling.warning import warn
+from jacfast.calling.watch import unseen
 
 R = TypeVar("R")
 
@@ -45,7 +47,7 @@ class Call:
             raise TypeError(f"model must be a function of x; got {type(model).__name__}")
         self.model, self.output = model, output
         self.arguments = Arguments(args, kwargs, samples=samples)
-        self._asked: list[bool] = []  # shared by all parts of a batch
+        self._done: set[str] = set()  # shared by all parts of a batch
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the tensor that is meant, as the model gives it.
@@ -53,7 +55,9 @@ class Call:
         It gets a copy, through which gradients flow: a model may begin with an operation in place
         (``x.sub_(mean)``), which would change the user's x, and is an error on a leaf.
         """
-        return pick(self.arguments.call(self.model, x.clone()), self.output)
+        with unseen(self.model) if self.first_time("called") else contextlib.nullcontext():
+            returned = self.arguments.call(self.model, x.clone())
+        return pick(returned, self.output)
 
     def rows(self, index: slice | Tensor) -> "Call":
         """Return the call of some samples: a slice, or a tensor of indices or of bool, as of x."""
@@ -69,10 +73,11 @@ class Call:
         alone = self.output is None and not self.arguments.any
         return self.model if alone else self
 
-    def first_time(self) -> bool:
-        """Say whether nobody has asked before, for this batch or a part of it."""
-        self._asked.append(True)
-        return len(self._asked) == 1
+    def first_time(self, what: str) -> bool:
+        """Say whether nobody has asked this before, for the batch or a part of it."""
+        first = what not in self._done
+        self._done.add(what)
+        return first
 
     def _with(self, **changes: Any) -> "Call":
         other = copy.copy(self)
@@ -116,7 +121,7 @@ def logits_of(model: Callable[..., Any], x: Tensor) -> Tensor:
     """Return the logits [N, K], or say what is wrong with them; say once what is no logits."""
     call = model if isinstance(model, Call) else Call(model, len(x))
     logits = as_logits(call(x), x)
-    if call.first_time() and _probabilities(logits):
+    if call.first_time("looked at") and _probabilities(logits):
         warn(
             "the model's outputs look like probabilities; attacks and measures need the logits "
             "before them (a softmax keeps the classes, but no gradient, margin or loss)"
