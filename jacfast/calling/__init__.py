@@ -1,10 +1,12 @@
 """How a user's model is called: the one room for what must hold around every call of it.
 
-``modes``: train and eval flags, requires_grad, and that they end as they began; ``contexts``: what
+``call``: a model as a function of x alone, which attacks and measures get. ``modes``: train and
+eval flags, requires_grad, and that they end as they began (``held``), of the modules that
+``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
 ``parts``: when a batch may be cut; ``state``: what a call changes; ``inputs``, ``arguments`` and
 ``outputs``: with what it is called, and what may come out, of which ``tensors`` finds those with a
-graph; ``warning``: at whose line a warning is shown.
+graph; ``finite``: what holds NaN; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
