@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ class Run:
         guards: whether to look if a part of the batch changes the model, which it must not.
         around: a context for each call of the model.
         everything: return all that the model returns, with a gradient, and not the logits alone.
+        frozen: modules in eval mode for the pass, which they must be where it is differentiated.
     """
 
     model: nn.Module
@@ -39,12 +41,13 @@ class Run:
     guards: bool = False
     around: Any = contextlib.nullcontext
     everything: bool = False
+    frozen: Sequence[nn.Module] = ()
     _before: State | None = dataclasses.field(default=None, init=False)
 
     def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Any, Tensor]:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        work = Work(self.penalty, x, parameters)
+        work = Work(self.penalty, x, parameters, self.frozen)
         self._before = State(self.model) if self.guards else None
         count = max(1, round(len(x) * self.penalty.subsample))
         first = len(x)  # samples that pass through the model with a penalty to come

@@ -70,7 +70,7 @@ class Step:
             with eager(), advise(less):
                 returned, value = run(x, y, whole=True)
             return returned, penalty.every * value
-        before, draws = State(model, but=frozen), Draws(x.device)
+        run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         returned = arguments.call(model, x)
         if run.chunk >= len(x):
             run.around = draws.again

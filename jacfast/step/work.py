@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from jacfast.calling import eager, grad_twice
+from jacfast.calling import eager, grad_twice, in_eval_mode
 from jacfast.graph import leaf_of, nodes
 from jacfast.layouts import align
 from jacfast.lean import Gram, Sink
@@ -33,8 +33,14 @@ class Work:
     together.
     """
 
-    def __init__(self, penalty: Penalty, x: Tensor, parameters: Sequence[Tensor]) -> None:
-        self.penalty, self.x, self.parameters = penalty, x, parameters
+    def __init__(
+        self,
+        penalty: Penalty,
+        x: Tensor,
+        parameters: Sequence[Tensor],
+        frozen: Sequence[nn.Module] = (),
+    ) -> None:
+        self.penalty, self.x, self.parameters, self.frozen = penalty, x, parameters, frozen
         self.sink = Sink(parameters, x.device)
         self.keeps = torch.is_grad_enabled() and (bool(parameters) or x.requires_grad)
         self.sink.wants_root = self.keeps and x.requires_grad
@@ -141,7 +147,7 @@ class Work:
         inputs = [self.sink.anchor, *self.parameters, *([] if leaf is None else [leaf])]
         try:
             # checkpoints run parts of the model again, as in the forward pass
-            with self.sink.mine(collecting=True), eager():
+            with self.sink.mine(collecting=True), eager(), in_eval_mode(self.frozen):
                 found = grad_twice(outputs, inputs, weights, retain_graph=keep)
         except RuntimeError as error:
             if "is not implemented" not in str(error):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jacfast import Frobenius, InputGradient
 from tests.nets import relative_error
@@ -58,6 +59,31 @@ def test_frozen(resnet, penalty, chunk):
     assert relative_error(value, want) < ROUNDING
     reference = gradient(loss_of(expected, want, y), other)
     assert relative_error(gradient(loss_of(logits, value, y), model), reference) < ROUNDING
+
+
+class Checkpointed(nn.Module):
+    """A model whose backward pass runs it again."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("penalty", [Frobenius("exact"), InputGradient()])
+def test_frozen_where_checkpoints_run_it_again(resnet, penalty):
+    model, x, y = resnet
+    other = copy.deepcopy(model)
+    _, value = fast(Checkpointed(model), x, y, penalty, batch_norm="frozen")
+    before = state(model)
+    got = gradient(value, model)
+    assert torch.equal(state(model), before)
+    assert all(modes(model))
+    other(x)
+    _, want = plain(other.eval(), x, y, penalty)
+    assert relative_error(got, gradient(want, other)) < ROUNDING
 
 
 def test_frozen_of_a_part(resnet):
