@@ -24,7 +24,8 @@ def refuses(kind: type[Exception], text: str):
 
 @pytest.mark.parametrize("n", [0, -1, 6])
 def test_n_out_of_range(pair, n):
-    with refuses(ValueError, f"n must be in 1 .. K = 5, or 'exact'; got {n}"):
+    rule = "in 1 .. K = 5" if n > 0 else ">= 1"
+    with refuses(ValueError, f"n must be {rule}, or 'exact'; got {n}"):
         frobenius_penalty(*pair, n)
 
 

@@ -4,6 +4,9 @@ For cotangents d [R, O] of a first layer with weight W [O, I], ||d W||^2 = d (W 
 Gram matrix G = W W^T the value and the tangent of the layer cost R O^2 each, and the gradient is
 (d^T d) W: R O^2 once more, and two products of O^2 I for all projections together, where the direct
 way costs 3 R O I.
+
+Where the device rounds the factors of a product (TF32 on a GPU, bfloat16 on a CPU) this is not
+done: d (W W^T) d^T is small where terms cancel, and the direct way sums squares, which cannot.
 """
 
 from typing import Any
@@ -38,8 +41,7 @@ class Gram:
     def takes(x: Tensor, root: Tensor | None) -> bool:
         """Say whether x, the input of a layer, is `root` but for its shape."""
         between = (node for node in nodes(x) if leaf_of(node) is not root)
-        exact = x.dtype in (torch.float32, torch.float64)
-        same = exact and root is not None and x.numel() == root.numel()
+        same = _exact(x) and root is not None and x.numel() == root.numel()
         return same and all(node.name() in RESHAPES for node in between)
 
     def pays(self, rows: int) -> bool:
@@ -65,6 +67,14 @@ class Gram:
             weight = self.layer.weight
             self.layer.sink.add(weight, self.moment @ weight.detach())
         self.moment = None
+
+
+def _exact(x: Tensor) -> bool:
+    """Say whether products of x's dtype are computed in it, on its device."""
+    if x.dtype != torch.float32:
+        return x.dtype == torch.float64
+    backend = torch.backends.cuda if x.is_cuda else torch.backends.mkldnn
+    return backend.matmul.fp32_precision in ("ieee", "none")
 
 
 class _Square(torch.autograd.Function):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
-from jacfast.penalties.base import Penalty, projections, safe_sqrt
+from jacfast.penalties.base import Penalty, check_count, projections, safe_sqrt
 
 NORMS = {"l1": "sumabs", "l2": "sumsq", "linf": "maxabs"}
 
@@ -25,6 +25,10 @@ class EntrywiseL1(Penalty):
 
     n: int | str = "exact"
     kind = "sumabs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.n)
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         projections(self.n, logits.shape[1], "K")

@@ -19,12 +19,21 @@ class Penalty(abc.ABC):
     """``mean_i sum_j rho(J(x_i)^T v_ij)``: each subclass chooses the cotangents v and the norm rho.
 
     Called on the logits and the x that they were computed from it returns a scalar to add to the
-    loss; `jacfast.forward_with_penalty` takes the object itself, and is faster.
+    loss; `jacfast.forward_with_penalty` takes the object itself, and is faster. One's own penalty
+    is a frozen dataclass with a method `cotangents` (``examples/own_penalty.py``). What else there
+    is to choose:
+
+    - ``kind``: rho of a row, ``"sumsq"``, ``"sumabs"`` or ``"maxabs"``; or `measure`, any rho.
+    - ``squared = True`` where rho is the sum of squares as it is: a cheaper way then, if there is.
+    - ``needs_labels = True``: y must be given, and is checked.
+    - `check`: what options must fulfil, given the logits; `draw`: what is random in the cotangents.
 
     Args:
         subsample: share of each batch that is penalised, in (0, 1]: a fresh random part every time.
             The mean over it is an unbiased estimate. Only for `forward_with_penalty`.
         every: penalise every m-th step only, m times as strongly. Only for `forward_with_penalty`.
+        reduction: ``"mean"`` over the samples, or ``"none"``: the values of the samples [N], to be
+            weighted; the graphs of all projections are then kept until the backward pass.
     """
 
     subsample: float = dataclasses.field(default=1.0, kw_only=True)
@@ -107,7 +116,14 @@ class Penalty(abc.ABC):
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
     ) -> Tensor:
-        """Return the cotangents [n, N, K] of logits [N, K]."""
+        """Return the cotangents [n, N, K] of logits [N, K]; what depends on those has a derivative.
+
+        Args:
+            x: what the logits were computed from, with requires_grad, to differentiate them in;
+                with ``subsample`` it may hold more samples than the logits.
+            y: labels [N] int64, or None.
+            draw: what `draw` has returned for these samples.
+        """
 
     def measure(self, g: Tensor) -> Tensor:
         """Return rho of each row of g [R, D], [R]."""
@@ -129,13 +145,19 @@ def safe_sqrt(square: Tensor) -> Tensor:
     return torch.where(zero, 0.0, root)
 
 
-def projections(n: int | str, limit: int, most: str) -> None:
-    """Check a number of projections: 1 .. limit, or "exact"."""
+def check_count(n: int | str) -> None:
+    """Check a number of projections as far as it can be without the logits: >= 1, or "exact"."""
     if n == "exact":
         return
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"n must be an int or 'exact'; got {n!r}")
-    if not 1 <= n <= limit:
+    if n < 1:
+        raise ValueError(f"n must be >= 1, or 'exact'; got {n}")
+
+
+def projections(n: int | str, limit: int, most: str) -> None:
+    """Check a number of projections: 1 .. limit, or "exact"."""
+    if n != "exact" and int(n) > limit:
         raise ValueError(f"n must be in 1 .. {most} = {limit}, or 'exact'; got {n}")
 
 

@@ -1,14 +1,14 @@
 """The penalty most people come for, with explicit vectors if wanted; and the class people know."""
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from jacfast import cotangents
 from jacfast.ops import checks
-from jacfast.ops.row_norm import row_norm
-from jacfast.penalties.base import check_graph
+from jacfast.penalties.base import REDUCTIONS, Penalty, check_graph
 from jacfast.penalties.squares import Frobenius
-from jacfast.vjp import pull_back
 
 
 def frobenius_penalty(
@@ -18,6 +18,7 @@ def frobenius_penalty(
     *,
     generator: torch.Generator | None = None,
     vectors: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Return an unbiased estimate of ``mean_i ||J(x_i)||_F^2``, with ``J = dz/dx``; no factor 1/2.
 
@@ -33,9 +34,11 @@ def frobenius_penalty(
         generator: source of the draw, on the device of `logits`; default: that device's own.
         vectors: [n, N, K], cotangents to use as they are instead of a draw (`n` is then ignored):
             the value is ``mean_i sum_j ||J_i^T v_ij||^2``.
+        reduction: ``"mean"``, or ``"none"`` for the value of each sample.
 
     Returns:
-        A scalar, float32 for half-precision models, else in the dtype of `x`.
+        A scalar, or [N] with ``reduction="none"``; float32 for half-precision models, else in the
+        dtype of `x`.
 
     Raises:
         TypeError: x is not floating point, or a type is not as above.
@@ -47,20 +50,27 @@ def frobenius_penalty(
     Source: Jakubovitz & Giryes 2018 eq. 3; projections: Hoffman, Roberts & Yaida 2019.
     """
     if vectors is None:
-        return Frobenius(n)(logits, x, generator=generator)
+        return Frobenius(n, reduction=reduction)(logits, x, generator=generator)
     logits = check_graph(logits, x)
     checks.floating("vectors", vectors)
     checks.shape("vectors", vectors, "[n, N, K]", (None, *logits.shape))
     if len(vectors) < 1:
         raise ValueError(f"vectors must have n >= 1; got shape {list(vectors.shape)}")
     checks.same("vectors", vectors, "logits", logits)
-    return mean_square(logits, x, vectors)
+    return _Given(vectors, reduction=reduction)(logits, x)
 
 
-def mean_square(logits: Tensor, x: Tensor, vectors: Tensor) -> Tensor:
-    """Return ``mean_i sum_j ||J_i^T v_ij||^2`` for vectors [n, N, K]."""
-    g = pull_back(logits, x, vectors, create_graph=True)
-    return row_norm(g.flatten(0, 1), "sumsq").sum() / len(x)
+@dataclasses.dataclass(frozen=True)
+class _Given(Penalty):
+    """``mean_i sum_j ||J_i^T v_ij||^2`` for vectors [n, N, K]."""
+
+    vectors: Tensor
+    squared = True
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        return self.vectors
 
 
 class JacobianReg(nn.Module):
@@ -72,18 +82,25 @@ class JacobianReg(nn.Module):
     `frobenius_penalty` it carries the factor 1/2, and its vectors are not orthogonalised.
     """
 
-    def __init__(self, n: int = 1) -> None:
+    def __init__(self, n: int = 1, *, reduction: str = "mean") -> None:
         super().__init__()
         if isinstance(n, bool) or not isinstance(n, int):
             raise TypeError(f"n must be an int; got {n!r}")
         if n < 1 and n != -1:
             raise ValueError(f"n must be >= 1, or -1 for the exact penalty; got {n}")
-        self.n = n
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        self.n, self.reduction = n, reduction
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the penalty at inputs `x` [N, ...] for the outputs `y` [N, ...] of the model."""
+        """Return the penalty at inputs `x` [N, ...] for the outputs `y` [N, ...] of the model.
+
+        A scalar, or the samples' values [N] with ``reduction="none"``.
+        """
         y = check_graph(y, x)
         if self.n == -1:
-            return mean_square(y, x, cotangents.basis(y)) / 2
-        draw = cotangents.normal(len(y), self.n, y, None)
-        return mean_square(y, x, cotangents.unit_sphere(draw, y.dtype)) / 2
+            vectors = cotangents.basis(y)
+        else:
+            draw = cotangents.normal(len(y), self.n, y, None)
+            vectors = cotangents.unit_sphere(draw, y.dtype)
+        return _Given(vectors, reduction=self.reduction)(y, x) / 2

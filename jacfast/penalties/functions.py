@@ -1,8 +1,8 @@
 """The other penalties as functions: ``loss + lam * cross_lipschitz_penalty(logits, x)``.
 
 Formulas, options and sources stand with the objects of which these are calls; logits [N, ...] come
-from x [N, ...], which has requires_grad; labels y are [N] int64. Each returns a scalar and raises
-what `frobenius_penalty` raises.
+from x [N, ...], which has requires_grad; labels y are [N] int64. Each returns a scalar, or the
+samples' values [N] with ``reduction="none"``, and raises what `frobenius_penalty` raises.
 """
 
 import torch
@@ -15,36 +15,55 @@ Source = torch.Generator | None
 
 
 def cross_lipschitz_penalty(
-    logits: Tensor, x: Tensor, n: int | str = 1, *, generator: Source = None
+    logits: Tensor,
+    x: Tensor,
+    n: int | str = 1,
+    *,
+    generator: Source = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Return an estimate of ``mean_i sum_{j,k} ||J_j - J_k||^2``; see `CrossLipschitz`."""
-    return CrossLipschitz(n)(logits, x, generator=generator)
+    return CrossLipschitz(n, reduction=reduction)(logits, x, generator=generator)
 
 
-def input_gradient_penalty(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def input_gradient_penalty(
+    logits: Tensor, x: Tensor, y: Tensor, *, reduction: str = "mean"
+) -> Tensor:
     """Return ``mean_i ||d CE_i / dx_i||^2``; see `InputGradient`."""
-    return InputGradient()(logits, x, y)
+    return InputGradient(reduction=reduction)(logits, x, y)
 
 
 def spectral_penalty(
-    logits: Tensor, x: Tensor, iterations: int = 3, *, generator: Source = None
+    logits: Tensor,
+    x: Tensor,
+    iterations: int = 3,
+    *,
+    generator: Source = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Return ``mean_i ||J||_2^2`` by power iteration; see `Spectral`."""
-    return Spectral(iterations)(logits, x, generator=generator)
+    return Spectral(iterations, reduction=reduction)(logits, x, generator=generator)
 
 
 def entrywise_l1_penalty(
-    logits: Tensor, x: Tensor, n: int | str = "exact", *, generator: Source = None
+    logits: Tensor,
+    x: Tensor,
+    n: int | str = "exact",
+    *,
+    generator: Source = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """Return ``mean_i sum_{k,d} |J_kd|``; see `EntrywiseL1`."""
-    return EntrywiseL1(n)(logits, x, generator=generator)
+    return EntrywiseL1(n, reduction=reduction)(logits, x, generator=generator)
 
 
-def column_sum_l1_penalty(logits: Tensor, x: Tensor) -> Tensor:
+def column_sum_l1_penalty(logits: Tensor, x: Tensor, *, reduction: str = "mean") -> Tensor:
     """Return ``mean_i sum_d |sum_k J_kd|``; see `ColumnSumL1`."""
-    return ColumnSumL1()(logits, x)
+    return ColumnSumL1(reduction=reduction)(logits, x)
 
 
-def decision_function_penalty(logits: Tensor, x: Tensor, y: Tensor, norm: str = "l1") -> Tensor:
+def decision_function_penalty(
+    logits: Tensor, x: Tensor, y: Tensor, norm: str = "l1", *, reduction: str = "mean"
+) -> Tensor:
     """Return ``mean_i ||grad (z_y - max_{k != y} z_k)||``; see `DecisionFunction`."""
-    return DecisionFunction(norm)(logits, x, y)
+    return DecisionFunction(norm, reduction=reduction)(logits, x, y)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.ops import checks
-from jacfast.penalties.base import Penalty, projections, safe_sqrt
+from jacfast.penalties.base import Penalty, check_count, projections, safe_sqrt
 from jacfast.vjp import pull_back
 
 
@@ -18,6 +18,10 @@ class _Projected(Penalty):
     n: int | str = 1
     squared = True
     centred = False  # the space is that orthogonal to 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.n)
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         classes = logits.shape[1]
@@ -65,6 +69,11 @@ class Frobenius(_Projected):
             raise ValueError(
                 "subsample must be 1 with root=True: the root of a part's sum estimates nothing; "
                 f"got {self.subsample}"
+            )
+        if self.root and self.reduction == "none":
+            raise ValueError(
+                "reduction must be 'mean' with root=True, which is of the batch's sum; for roots "
+                "of the samples take those of their values; got 'none'"
             )
         if self.weights is not None:
             checks.floating("weights", self.weights)

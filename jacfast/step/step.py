@@ -69,7 +69,7 @@ class Step:
         if self.at is None and self.precision is None and not frozen:
             with eager(), advise(less):
                 returned, value = run(x, y, whole=True)
-            return returned, penalty.every * value
+            return returned, value if penalty.every == 1 else penalty.every * value
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         returned = arguments.call(model, x)
         if run.chunk >= len(x):
@@ -77,7 +77,7 @@ class Step:
         lower = _in(self.precision, x.device.type)
         with eager(), advise(less), before.again(), in_eval_mode(frozen), lower:
             _, value = run(x if self.at is None else self.at, y, whole=False)
-        return returned, penalty.every * value
+        return returned, value if penalty.every == 1 else penalty.every * value
 
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from jacfast.lean import TRAINING, Lean, Sink
+from jacfast import Frobenius, forward_with_penalty
+from jacfast.lean import TRAINING, Gram, Lean, Sink
 from tests.nets import draw
 
 
@@ -138,3 +139,69 @@ def test_when_it_pays(inputs, outputs, ever):
         assert sink.gram.pays(rows) == (indirect < direct)
     assert not sink.gram.pays(1)
     assert sink.gram.pays(10_000) == ever
+
+
+@pytest.fixture
+def precision():
+    """Put the settings back that a test changes."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    yield
+    for backend, setting in zip(backends, before, strict=True):
+        backend.fp32_precision = setting
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says it were on a GPU."""
+
+    is_cuda = True
+
+
+def test_it_is_left_where_products_are_rounded(precision):
+    def takes(x, dtype=torch.float32):
+        root = x.detach().to(dtype).requires_grad_()
+        return Gram.takes(root, root)
+
+    cpu, gpu = torch.ones(2, 6), torch.ones(2, 6).as_subclass(OnGPU)
+    assert takes(cpu)
+    assert takes(gpu)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    assert takes(cpu)
+    assert not takes(gpu)
+    assert takes(gpu, torch.float64)
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    assert not takes(cpu)
+    assert takes(cpu, torch.float64)
+    assert takes(gpu)
+    assert not takes(cpu, torch.float16)
+
+
+@pytest.mark.parametrize("setting", ["high", "medium"])
+def test_the_setting_for_all_devices_counts(precision, setting):
+    """With it, where one direction of many dominates, the form lost up to a third."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(setting)
+    try:
+        for x in (torch.ones(2, 6), torch.ones(2, 6).as_subclass(OnGPU)):
+            root = x.requires_grad_()
+            assert not Gram.takes(root, root)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_the_penalty_is_as_close_as_the_products_are(precision):
+    """On a CPU that rounds: W has one large direction, which the cotangents nearly avoid."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(200, 64, bias=False), nn.Linear(64, 5, bias=False)
+    u = torch.nn.functional.normalize(torch.randn(64, 1), dim=0)
+    with torch.no_grad():
+        first.weight.copy_(0.1 * torch.randn(64, 200) + 300 * u @ torch.randn(1, 200))
+        last.weight.sub_(last.weight @ u @ u.t())
+    model, x = nn.Sequential(first, last), torch.randn(300, 200)
+    exact = last.weight.double() @ first.weight.double()
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    got = forward_with_penalty(model, x, penalty=Frobenius("exact"))[1]
+    plain = Frobenius("exact")(model(x.requires_grad_()), x)
+    want = exact.square().sum()
+    assert abs(got - plain) <= 0.01 * abs(plain - want) + 1e-3 * want
