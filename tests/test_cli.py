@@ -151,7 +151,7 @@ def test_an_attack_shows_its_own_options_and_defaults(name, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "default: None" not in said
     parameters = inspect.signature(attack.EVERY[name]).parameters
-    own = {"mask", "subspace", "generator", "batch_size", "progress"}
+    own = {"mask", "subspace", "generator", "batch_size", "progress", "args", "kwargs", "output"}
     for option, parameter in parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and option not in own:
             assert f" --{option.replace('_', '-')}" in said, option

@@ -95,12 +95,13 @@ def about(attack: Callable, model: Model, labels: bool, options: dict[str, Any])
     them each batch's file says.
     """
     all_of = {**defaults(attack), **options}
+    noted = [key for key in sorted(all_of) if key not in MEANS and not _empty(all_of[key])]
     return {
         "attack": attack.__name__,
         "jacfast": __version__,
         "labels": labels,
         "model": checksum_of(model),
-        "options": {key: plain(key, all_of[key]) for key in sorted(all_of) if key not in MEANS},
+        "options": {key: plain(key, all_of[key]) for key in noted},
     }
 
 
@@ -109,3 +110,7 @@ def defaults(attack: Callable) -> dict[str, Any]:
     parameters = inspect.signature(attack).parameters.items()
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty)
     return {n: p.default for n, p in parameters if p.kind is kinds[0] and p.default is not kinds[1]}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple | list | dict) and not value)
