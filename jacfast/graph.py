@@ -38,16 +38,29 @@ def shape_of(node: Node) -> list[int]:
     return list(node._input_metadata[0].shape)  # type: ignore[attr-defined]
 
 
-def couples_samples(outputs: Tensor, x: Tensor) -> bool:
-    """Say whether a batch-norm with batch statistics is between x and `outputs`.
+def coupling(outputs: Tensor, x: Tensor) -> Iterator[Node]:
+    """Yield the batch-norms with statistics of the batch between x and `outputs`.
 
-    Instance-norm is one, too, over a batch of size 1, whose channels are those of all samples.
+    Instance-norm is one over a batch of size 1, whose channels are those of all samples: it is none
+    of these.
     """
     for node in nodes(outputs, past=x.grad_fn):
         if "SyncBatchNorm" in node.name():  # over several processes; it saves nothing to look at
-            return True
-        if len(x) > 1 and is_batch_norm(node) and node._saved_training:  # type: ignore[attr-defined]
+            yield node
+        elif len(x) > 1 and is_batch_norm(node) and node._saved_training:  # type: ignore[attr-defined]
             batch, channels, *_ = shape_of(node)
             if batch > 1 or channels % len(x):
-                return True
-    return False
+                yield node
+
+
+def couples_samples(outputs: Tensor, x: Tensor) -> bool:
+    """Say whether a sample's outputs depend on other samples, through a batch-norm after x."""
+    return any(True for _ in coupling(outputs, x))
+
+
+def has_running_statistics(node: Node) -> bool:
+    """Say whether a batch-norm could use running statistics instead of the batch's."""
+    try:
+        return getattr(node, "_saved_running_mean", node) is not None
+    except RuntimeError:  # freed
+        return True

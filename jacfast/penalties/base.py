@@ -6,7 +6,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from jacfast.graph import couples_samples
+from jacfast.graph import coupling, has_running_statistics
 from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
 from jacfast.vjp import pull_back
@@ -66,6 +66,7 @@ class Penalty(abc.ABC):
         y: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
+        batch_norm: str = "refuse",
     ) -> Tensor:
         """Return the penalty of logits [N, ...] computed from x [N, ...] with requires_grad.
 
@@ -74,6 +75,9 @@ class Penalty(abc.ABC):
         Args:
             y: labels [N] int64, for the penalties that need them.
             generator: source of random cotangents, on the device of `logits`.
+            batch_norm: what to do where batch statistics make samples depend on each other:
+                ``"refuse"``, or ``"coupled"``: differentiate the batch as it is, so that the row
+                of a sample is the gradient of all samples' logits.
 
         Raises:
             TypeError, ValueError: an argument is not as above, or x is not in the graph of logits.
@@ -84,7 +88,7 @@ class Penalty(abc.ABC):
                 "subsample and every save nothing once the logits of the whole batch are there: "
                 f"use forward_with_penalty; got subsample={self.subsample}, every={self.every}"
             )
-        logits = check_graph(logits, x)
+        logits = check_graph(logits, x, batch_norm)
         self.check(logits, y)
         draw = self.draw(len(x), logits, generator)
         vectors = self.cotangents(logits, x, y, draw)
@@ -161,8 +165,18 @@ def projections(n: int | str, limit: int, most: str) -> None:
         raise ValueError(f"n must be in 1 .. {most} = {limit}, or 'exact'; got {n}")
 
 
-def check_graph(logits: Tensor, x: Tensor) -> Tensor:
+def check_batch_norm(batch_norm: str) -> None:
+    """Check what is to be done about batch statistics once the logits are there."""
+    if batch_norm not in ("refuse", "coupled"):
+        raise ValueError(
+            "batch_norm must be 'refuse' or 'coupled' for logits that are there already ('frozen' "
+            f"takes a forward pass of its own: use forward_with_penalty); got {batch_norm!r}"
+        )
+
+
+def check_graph(logits: Tensor, x: Tensor, batch_norm: str = "refuse") -> Tensor:
     """Check that `logits` were computed from `x`, sample by sample; return them as [N, K]."""
+    check_batch_norm(batch_norm)
     checks.floating("logits", logits)
     checks.floating("x", x)
     if torch._C._are_functorch_transforms_active():
@@ -191,16 +205,35 @@ def check_graph(logits: Tensor, x: Tensor) -> Tensor:
             "logits must be part of a graph (computed from x with gradients enabled); "
             "got requires_grad=False"
         )
-    if not torch.compiler.is_compiling():
+    if batch_norm == "refuse" and not torch.compiler.is_compiling():
         check_apart(logits, x)
     return logits
 
 
 def check_apart(logits: Tensor, x: Tensor) -> None:
     """Refuse logits of a sample that depend on the other samples through batch statistics."""
-    if couples_samples(logits, x):
-        raise RuntimeError(
-            "the model has batch-norm in training mode, which makes each sample's logits depend on "
-            "the whole batch: its Jacobian is not a sample's. Put the batch-norm layers in eval "
-            "mode (module.eval()), or call forward_with_penalty(..., batch_norm='frozen')"
+    found = list(coupling(logits, x))
+    if not found:
+        return
+    coupled = "differentiate the coupled batch as it is, batch_norm='coupled'"
+    if all(has_running_statistics(node) for node in found):
+        where, ways = (
+            "in training mode",
+            (
+                "put the batch-norm layers in eval mode (module.eval()), call "
+                "forward_with_penalty(..., batch_norm='frozen') if they are layers of torch.nn, or "
+                f"{coupled} (JacobianReg of Hoffman et al. does so)"
+            ),
         )
+    else:
+        where, ways = (
+            "without running statistics (track_running_stats=False?)",
+            (
+                "it is so in eval mode as well, and there is nothing to freeze: take another "
+                f"normalisation, or {coupled}"
+            ),
+        )
+    raise RuntimeError(
+        f"the model has batch-norm {where}, which makes each sample's logits depend on the whole "
+        f"batch: its Jacobian is not a sample's; {ways}"
+    )

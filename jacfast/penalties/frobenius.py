@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jacfast import cotangents
 from jacfast.ops import checks
-from jacfast.penalties.base import REDUCTIONS, Penalty, check_graph
+from jacfast.penalties.base import REDUCTIONS, Penalty, check_batch_norm, check_graph
 from jacfast.penalties.squares import Frobenius
 
 
@@ -19,6 +19,7 @@ def frobenius_penalty(
     generator: torch.Generator | None = None,
     vectors: Tensor | None = None,
     reduction: str = "mean",
+    batch_norm: str = "refuse",
 ) -> Tensor:
     """Return an unbiased estimate of ``mean_i ||J(x_i)||_F^2``, with ``J = dz/dx``; no factor 1/2.
 
@@ -35,6 +36,9 @@ def frobenius_penalty(
         vectors: [n, N, K], cotangents to use as they are instead of a draw (`n` is then ignored):
             the value is ``mean_i sum_j ||J_i^T v_ij||^2``.
         reduction: ``"mean"``, or ``"none"`` for the value of each sample.
+        batch_norm: where batch-norm in training mode makes samples depend on each other,
+            ``"refuse"``, or ``"coupled"``: differentiate the batch as it is, so that the row of a
+            sample is the gradient of all samples' logits.
 
     Returns:
         A scalar, or [N] with ``reduction="none"``; float32 for half-precision models, else in the
@@ -45,19 +49,21 @@ def frobenius_penalty(
         ValueError: x does not require grad or is not part of the graph of `logits`; the batch is
             empty or differs between `logits` and `x`; n < 1 or n > K; a shape is not as above.
         RuntimeError: a batch-norm in training mode makes each sample's logits depend on the whole
-            batch; or the call is inside a torch.func transform.
+            batch; a Function in the model leaves no second derivative; or the call is inside a
+            torch.func transform.
 
     Source: Jakubovitz & Giryes 2018 eq. 3; projections: Hoffman, Roberts & Yaida 2019.
     """
     if vectors is None:
-        return Frobenius(n, reduction=reduction)(logits, x, generator=generator)
-    logits = check_graph(logits, x)
+        penalty = Frobenius(n, reduction=reduction)
+        return penalty(logits, x, generator=generator, batch_norm=batch_norm)
+    logits = check_graph(logits, x, batch_norm)
     checks.floating("vectors", vectors)
     checks.shape("vectors", vectors, "[n, N, K]", (None, *logits.shape))
     if len(vectors) < 1:
         raise ValueError(f"vectors must have n >= 1; got shape {list(vectors.shape)}")
     checks.same("vectors", vectors, "logits", logits)
-    return _Given(vectors, reduction=reduction)(logits, x)
+    return _Given(vectors, reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +85,12 @@ class JacobianReg(nn.Module):
     The semantics, scale and argument order of the class of that name by Hoffman, Roberts & Yaida
     (2019), so that an existing weight lambda carries over: ``reg = JacobianReg(n=1)`` and
     ``loss = cross_entropy(y, target) + lam * reg(x, y)``. ``n=-1`` is exact. Unlike
-    `frobenius_penalty` it carries the factor 1/2, and its vectors are not orthogonalised.
+    `frobenius_penalty` it carries the factor 1/2, and its vectors are not orthogonalised. Models
+    with batch-norm in training mode are refused unless ``batch_norm="coupled"``, which does what
+    that class does: the whole batch is differentiated as it is.
     """
 
-    def __init__(self, n: int = 1, *, reduction: str = "mean") -> None:
+    def __init__(self, n: int = 1, *, reduction: str = "mean", batch_norm: str = "refuse") -> None:
         super().__init__()
         if isinstance(n, bool) or not isinstance(n, int):
             raise TypeError(f"n must be an int; got {n!r}")
@@ -90,17 +98,19 @@ class JacobianReg(nn.Module):
             raise ValueError(f"n must be >= 1, or -1 for the exact penalty; got {n}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
-        self.n, self.reduction = n, reduction
+        check_batch_norm(batch_norm)
+        self.n, self.reduction, self.batch_norm = n, reduction, batch_norm
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the penalty at inputs `x` [N, ...] for the outputs `y` [N, ...] of the model.
 
         A scalar, or the samples' values [N] with ``reduction="none"``.
         """
-        y = check_graph(y, x)
+        y = check_graph(y, x, self.batch_norm)
         if self.n == -1:
             vectors = cotangents.basis(y)
         else:
             draw = cotangents.normal(len(y), self.n, y, None)
             vectors = cotangents.unit_sphere(draw, y.dtype)
-        return _Given(vectors, reduction=self.reduction)(y, x) / 2
+        penalty = _Given(vectors, reduction=self.reduction)
+        return penalty(y, x, batch_norm=self.batch_norm) / 2

@@ -2,7 +2,8 @@
 
 Formulas, options and sources stand with the objects of which these are calls; logits [N, ...] come
 from x [N, ...], which has requires_grad; labels y are [N] int64. Each returns a scalar, or the
-samples' values [N] with ``reduction="none"``, and raises what `frobenius_penalty` raises.
+samples' values [N] with ``reduction="none"``, and raises what `frobenius_penalty` raises;
+``batch_norm`` is that of `frobenius_penalty`, too.
 """
 
 import torch
@@ -21,16 +22,19 @@ def cross_lipschitz_penalty(
     *,
     generator: Source = None,
     reduction: str = "mean",
+    batch_norm: str = "refuse",
 ) -> Tensor:
     """Return an estimate of ``mean_i sum_{j,k} ||J_j - J_k||^2``; see `CrossLipschitz`."""
-    return CrossLipschitz(n, reduction=reduction)(logits, x, generator=generator)
+    return CrossLipschitz(n, reduction=reduction)(
+        logits, x, generator=generator, batch_norm=batch_norm
+    )
 
 
 def input_gradient_penalty(
-    logits: Tensor, x: Tensor, y: Tensor, *, reduction: str = "mean"
+    logits: Tensor, x: Tensor, y: Tensor, *, reduction: str = "mean", batch_norm: str = "refuse"
 ) -> Tensor:
     """Return ``mean_i ||d CE_i / dx_i||^2``; see `InputGradient`."""
-    return InputGradient(reduction=reduction)(logits, x, y)
+    return InputGradient(reduction=reduction)(logits, x, y, batch_norm=batch_norm)
 
 
 def spectral_penalty(
@@ -40,9 +44,12 @@ def spectral_penalty(
     *,
     generator: Source = None,
     reduction: str = "mean",
+    batch_norm: str = "refuse",
 ) -> Tensor:
     """Return ``mean_i ||J||_2^2`` by power iteration; see `Spectral`."""
-    return Spectral(iterations, reduction=reduction)(logits, x, generator=generator)
+    return Spectral(iterations, reduction=reduction)(
+        logits, x, generator=generator, batch_norm=batch_norm
+    )
 
 
 def entrywise_l1_penalty(
@@ -52,18 +59,29 @@ def entrywise_l1_penalty(
     *,
     generator: Source = None,
     reduction: str = "mean",
+    batch_norm: str = "refuse",
 ) -> Tensor:
     """Return ``mean_i sum_{k,d} |J_kd|``; see `EntrywiseL1`."""
-    return EntrywiseL1(n, reduction=reduction)(logits, x, generator=generator)
+    return EntrywiseL1(n, reduction=reduction)(
+        logits, x, generator=generator, batch_norm=batch_norm
+    )
 
 
-def column_sum_l1_penalty(logits: Tensor, x: Tensor, *, reduction: str = "mean") -> Tensor:
+def column_sum_l1_penalty(
+    logits: Tensor, x: Tensor, *, reduction: str = "mean", batch_norm: str = "refuse"
+) -> Tensor:
     """Return ``mean_i sum_d |sum_k J_kd|``; see `ColumnSumL1`."""
-    return ColumnSumL1(reduction=reduction)(logits, x)
+    return ColumnSumL1(reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
 def decision_function_penalty(
-    logits: Tensor, x: Tensor, y: Tensor, norm: str = "l1", *, reduction: str = "mean"
+    logits: Tensor,
+    x: Tensor,
+    y: Tensor,
+    norm: str = "l1",
+    *,
+    reduction: str = "mean",
+    batch_norm: str = "refuse",
 ) -> Tensor:
     """Return ``mean_i ||grad (z_y - max_{k != y} z_k)||``; see `DecisionFunction`."""
-    return DecisionFunction(norm, reduction=reduction)(logits, x, y)
+    return DecisionFunction(norm, reduction=reduction)(logits, x, y, batch_norm=batch_norm)

@@ -1,7 +1,6 @@
 """What a table needs to be reproduced, as its file in tables/ says it."""
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from importlib import resources
@@ -89,9 +88,7 @@ def load(name: str, quick: bool = False) -> Table:
         ValueError: there is no such table.
     """
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}{meant}")
+        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
     return parse(name, tomllib.loads((FOLDER / f"{name}.toml").read_text()), quick)
 
 

@@ -31,9 +31,9 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> Non
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
     _model(model, options.layer)
-    if penalty is not None and batch_norm == "refuse":
-        _refuse_batch_statistics(model)
     check_input(x)
+    if penalty is not None and batch_norm != "coupled":
+        _check_batch_statistics(model, batch_norm, len(x))
     if y is not None:
         checks.class_index("y", y, len(x), x)
     if penalty is not None and not isinstance(penalty, Penalty):
@@ -72,11 +72,12 @@ def _model(model: object, layer: str | None) -> None:
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
         )
-    lazy = [name for name, p in model.named_parameters() if is_lazy(p)]
+    held = (*model.named_parameters(), *model.named_buffers())
+    lazy = [name for name, tensor in held if is_lazy(tensor)]
     if lazy:
         raise ValueError(
-            f"model must have all its parameters; {lazy[0]} is made by the first forward pass: "
-            "call model(x) once before"
+            f"model must have all its parameters and buffers; {lazy[0]} is made by the first "
+            "forward pass: call model(x) once before"
         )
     hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
     if hooked:
@@ -89,9 +90,16 @@ def _model(model: object, layer: str | None) -> None:
         raise ValueError(f"layer must name a submodule, one of {names}; got {layer!r}")
 
 
-def _refuse_batch_statistics(model: nn.Module) -> None:
+def _check_batch_statistics(model: nn.Module, batch_norm: str, samples: int) -> None:
     layers = with_batch_statistics(model)
-    if layers:
+    without = [m for m in layers if m.running_mean is None or m.running_var is None]
+    if without and samples != 1:
+        raise RuntimeError(
+            "batch_norm must be 'coupled' for a model with batch-norm without running statistics "
+            "(track_running_stats=False), which couples the samples in eval mode as well and has "
+            f"nothing to freeze; got {batch_norm!r} and {len(without)} such layers"
+        )
+    if layers and batch_norm == "refuse":
         raise RuntimeError(
             "batch_norm must be 'frozen' or 'coupled' for a model with batch-norm in training "
             "mode, whose samples have no Jacobian of their own (or put those layers in eval "
@@ -99,6 +107,7 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
         )
 
 
-def with_batch_statistics(model: nn.Module) -> list[nn.Module]:
-    """Return the batch-norm layers in training mode."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+def with_batch_statistics(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch-norm layers that use statistics of the batch."""
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    return [m for m in layers if m.training or m.running_mean is None or m.running_var is None]

@@ -1,16 +1,38 @@
 """Batch statistics are refused where they couple samples, and only there."""
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import Frobenius
+from jacfast import (
+    Frobenius,
+    JacobianReg,
+    column_sum_l1_penalty,
+    cross_lipschitz_penalty,
+    decision_function_penalty,
+    entrywise_l1_penalty,
+    frobenius_penalty,
+    input_gradient_penalty,
+    spectral_penalty,
+)
 from tests.nets import RTOL
 from tests.penalties.formulas import PENALTIES, by_hand, error_of
 
+FUNCTIONS = [
+    column_sum_l1_penalty,
+    cross_lipschitz_penalty,
+    decision_function_penalty,
+    entrywise_l1_penalty,
+    frobenius_penalty,
+    input_gradient_penalty,
+    spectral_penalty,
+]
 IMAGES, TOKENS, VECTORS = (4, 5, 5), (4, 5), (4,)
-REFUSED = "the model has batch-norm in training mode"
+REFUSED = "the model has batch-norm .*, which makes each sample's logits depend on the whole batch"
+WITHOUT = {"without running statistics", "functional"}
 
 
 class Functional(nn.Module):
@@ -56,11 +78,60 @@ def around(norm: nn.Module, samples: int, shape: tuple[int, ...]) -> tuple[nn.Mo
 
 @pytest.mark.parametrize("name", COUPLED)
 def test_batch_statistics_are_refused(name):
+    """The ways out are named, and none that leads nowhere."""
     make, shape = COUPLED[name]
     model, x = around(make(), 3, shape)
     for n in (1, "exact"):
-        with pytest.raises(RuntimeError, match=REFUSED):
+        with pytest.raises(RuntimeError, match=REFUSED) as caught:
             Frobenius(n)(model(x), x)
+    text = str(caught.value)
+    assert "batch_norm='coupled'" in text
+    assert ("module.eval()" in text) == ("batch_norm='frozen'" in text) == (name not in WITHOUT)
+
+
+def coupled_by_hand(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the mean of squares of the gradients of each class's logits, summed over the batch."""
+    z = model(x)
+    rows = [torch.autograd.grad(z[:, k].sum(), x, create_graph=True)[0] for k in range(z.shape[1])]
+    return sum(row.square().sum() for row in rows) / len(x)
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_coupled_on_request(name):
+    make, shape = COUPLED[name]
+    model, x = around(make(), 3, shape)
+    parameters = list(model.parameters())
+    want = coupled_by_hand(model, x)
+    gradients = torch.autograd.grad(want, parameters, materialize_grads=True)
+    basis = torch.eye(5, dtype=x.dtype)[:, None].expand(5, 3, 5)
+    for value in (
+        Frobenius("exact")(model(x), x, batch_norm="coupled"),
+        frobenius_penalty(model(x), x, vectors=basis, batch_norm="coupled"),
+        2 * JacobianReg(-1, batch_norm="coupled")(x, model(x)),
+    ):
+        torch.testing.assert_close(value, want)
+        got = torch.autograd.grad(value, parameters, materialize_grads=True)
+        torch.testing.assert_close(got, gradients)
+
+
+def test_every_function_takes_the_coupled_batch():
+    model, x = around(nn.BatchNorm2d(4), 3, IMAGES)
+    y = torch.arange(3)
+    for function in FUNCTIONS:
+        labels = (y,) if "y" in inspect.signature(function).parameters else ()
+        assert function(model(x), x, *labels, batch_norm="coupled") > 0
+        with pytest.raises(RuntimeError, match=REFUSED):
+            function(model(x), x, *labels)
+
+
+@pytest.mark.parametrize("option", ["frozen", "eval", None])
+def test_what_cannot_be_had_of_logits_that_are_there(option):
+    model, x = around(nn.BatchNorm2d(4), 3, IMAGES)
+    text = "batch_norm must be 'refuse' or 'coupled' for logits .* forward_with_penalty"
+    with pytest.raises(ValueError, match=text):
+        Frobenius()(model(x), x, batch_norm=option)
+    with pytest.raises(ValueError, match=text):
+        JacobianReg(batch_norm=option)
 
 
 @pytest.mark.parametrize("name", PENALTIES)

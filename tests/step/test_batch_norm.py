@@ -136,13 +136,41 @@ def test_coupled_takes_the_whole_batch(resnet):
         fast(model, x, y, Frobenius(subsample=0.5), batch_norm="coupled")
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("option", ["refuse", "frozen"])
-def test_layers_without_running_statistics_are_refused(option):
-    """In eval mode these couple the samples, too."""
+def test_layers_without_running_statistics_are_refused(option, training):
+    """In eval mode these couple the samples, too, and frozen they would be the same."""
     model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False))
-    model = model.train(option == "frozen")
-    with pytest.raises(RuntimeError, match="batch-norm in training mode, which makes each sample"):
-        fast(model, torch.randn(4, 6), None, Frobenius(), batch_norm=option)
+    model, x = model.train(training), torch.randn(4, 6)
+    with pytest.raises(
+        RuntimeError, match=f"must be 'coupled' .*nothing to freeze; got '{option}'"
+    ):
+        fast(model, x, None, Frobenius(), batch_norm=option)
+    assert fast(model, x, None, Frobenius(), batch_norm="coupled")[1] > 0
+
+
+class OfItsOwn(nn.Module):
+    """Batch-norm by a function, with running statistics of its own or without."""
+
+    def __init__(self, tracks: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+        self.mean = nn.Buffer(torch.zeros(4)) if tracks else None
+        self.variance = nn.Buffer(torch.ones(4)) if tracks else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.batch_norm(self.linear(x), self.mean, self.variance, training=True)
+        return normed.tanh()
+
+
+@pytest.mark.parametrize("tracks", [False, True])
+@pytest.mark.parametrize("option", ["refuse", "frozen"])
+def test_batch_norm_by_a_function_is_seen(option, tracks):
+    model, x = OfItsOwn(tracks), torch.randn(4, 6)
+    with pytest.raises(RuntimeError, match="depend on the whole batch") as caught:
+        fast(model, x, None, Frobenius(), batch_norm=option)
+    assert ("eval mode (module.eval())" in str(caught.value)) == tracks
+    assert fast(model, x, None, Frobenius(), batch_norm="coupled")[1] > 0
 
 
 def test_the_option_changes_nothing_in_eval_mode(resnet):
