@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments, pick
+from jacfast.calling import Arguments
 from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
@@ -84,8 +84,7 @@ def forward_with_penalty(
     """
     options = Step(penalty, at, layer, step, precision, batch_norm, chunk, generator, output)
     arguments = Arguments(args, kwargs, samples=len(x) if isinstance(x, Tensor) and x.dim() else 0)
-    returned, value = options(model, x, y, arguments)
-    return pick(returned, output), value
+    return options(model, x, y, arguments)
 
 
 class WithPenalty(nn.Module):

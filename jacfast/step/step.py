@@ -48,7 +48,7 @@ class Step:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
     ) -> tuple[Any, Tensor]:
-        """Return what the model returns for x and `arguments`, and the penalty."""
+        """Return the logits for x and `arguments`, or everything, and the penalty."""
         run = type(self)._run
         if torch.compiler.is_compiling():  # a graph break, and all of it in eager mode
             run = torch._dynamo.disable(run)
@@ -61,7 +61,8 @@ class Step:
         penalty = self.penalty
         if penalty is None or (self.step is not None and self.step % penalty.every):
             returned = arguments.call(model, x)
-            return returned, _zero(penalty, pick(returned, self.output))
+            logits = pick(returned, self.output)
+            return returned if self.everything else logits, _zero(penalty, logits)
         frozen = with_batch_statistics(model) if self.batch_norm == "frozen" else []
         with eager():
             run = self._plan(model, penalty, x, arguments)
@@ -72,6 +73,8 @@ class Step:
             return returned, value if penalty.every == 1 else penalty.every * value
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         returned = arguments.call(model, x)
+        if not self.everything:
+            returned = pick(returned, self.output)
         if run.chunk >= len(x):
             run.around = draws.again
         lower = _in(self.precision, x.device.type)

@@ -1,7 +1,7 @@
 """The graphs of one call of `forward_with_penalty`, and the node that stands for them outside."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,8 @@ class Work:
         """Take over the graph of a chunk; `outputs` are what is penalised, logits or inner."""
         if self.keeps and not self.chunks:
             self._check_leaves(leaf, *tensors, outputs)
+        if self.sink.wants_root:
+            leaf.register_hook(_refusing(self.sink))  # x would not get it
         self.returned = returned
         self.chunks.append(Chunk(leaf, tensors, outputs, []))
 
@@ -203,10 +205,7 @@ class Work:
 
         What its nodes have saved is freed, of which PyTorch would complain in words of its own.
         """
-
-        def refuse(_: Any) -> None:
-            self.sink.check_open()
-
+        refuse = _refusing(self.sink)
         for node in nodes(chunk.outputs, *chunk.tensors):
             if leaf_of(node) is None and node._sequence_nr() >= self.began:
                 node.register_prehook(refuse)
@@ -266,6 +265,15 @@ class _Last(torch.autograd.Function):
             "a gradient through forward_with_penalty was differentiated (create_graph=True): it is "
             "one node of first order; for that, add penalty(logits, x) to the loss instead"
         )
+
+
+def _refusing(sink: Sink) -> Callable[[Any], None]:
+    """Return a hook for what only the sweeps of this library may come to."""
+
+    def refuse(_: Any) -> None:
+        sink.check_open()
+
+    return refuse
 
 
 def _sequence_number() -> int:
