@@ -1,5 +1,7 @@
 """Jacobian-regularised training and DeepFool evaluation, fast enough to leave in."""
 
+from jacfast import interrupt as interrupt  # isort: split
+
 from jacfast.attacks import (
     DeepFoolResult,
     bim,

@@ -2,15 +2,17 @@
 
 import argparse
 import sys
-from pathlib import Path
+from typing import Any
 
 from jacfast.commands import attack, harden, plot, reproduce
+from jacfast.interrupt import restore
 from jacfast.memory import ran_out
+from jacfast.progress import silent
 from jacfast.version import __version__
 
 # By command, where what was finished is noted, and what needs less memory.
 STATE = {
-    "deepfool": ("attack.json",),
+    "attack": ("attack.json",),
     "harden": ("training.pt", "checkpoint.pt"),
     "reproduce": ("run.json",),
 }
@@ -24,33 +26,49 @@ LESS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a user's error, 130 when interrupted."""
-    options = vars(_parser().parse_args(arguments))
-    command = options.pop("command")
-    kind = "deepfool" if options.get("name") == "deepfool" else command.__name__
+    options: dict[str, Any] = {}
     try:
-        return command(**options)
+        restore()
+        options |= vars(_parser().parse_args(arguments))
+        given = {name: value for name, value in options.items() if name not in ("command", "quiet")}
+        with silent(options.get("quiet", False)):
+            return options["command"](**given)
     except KeyboardInterrupt:
-        print(f"\njacfast: interrupted; {_again(kind, options.get('out'))}", file=sys.stderr)
+        print(f"\njacfast: interrupted; {_again(options)}", file=sys.stderr)
         return 130
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        less = [LESS[kind]] if kind in LESS else []
-        less += ["--device cpu"] if options.get("device", "cpu") != "cpu" else []
-        advice = f"less is needed with {' or '.join(less)}; " if less else ""
-        again = _again(kind, options.get("out"))
-        print(f"jacfast: out of memory; {advice}{again}", file=sys.stderr)
+        print(f"jacfast: out of memory; {_less(options)}{_again(options)}", file=sys.stderr)
         return 2
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
-        print(f"jacfast: {error}", file=sys.stderr)
+        print(f"jacfast: {_flagged(str(error), options)}", file=sys.stderr)
         return 2
 
 
-def _again(kind: str, out: Path | None) -> str:
+def _less(options: dict[str, Any]) -> str:
+    """Say which options need less memory."""
+    kinds = (options.get("name"), options["command"].__name__)  # that of the attack first
+    less = [LESS[kind] for kind in kinds if kind in LESS][:1]
+    less += ["--device cpu"] if options.get("device", "cpu") != "cpu" else []
+    return f"less is needed with {' or '.join(less)}; " if less else ""
+
+
+def _again(options: dict[str, Any]) -> str:
     """Say what the same command would do: it looks at what is there."""
+    if "command" not in options:
+        return "nothing was begun"
+    kind, out = options["command"].__name__, options.get("out")
     if out is None or not any((out / file).exists() for file in STATE.get(kind, ())):
         return "the same command starts anew"
     return f"the same command{' with --resume' if kind == 'harden' else ''} goes on from {out}"
+
+
+def _flagged(words: str, options: dict[str, Any]) -> str:
+    """Return an error about an argument under the name that it has here."""
+    name = words.split(" ", 1)[0]
+    known = name in options and name != "name"  # the one that has no flag
+    return f"--{name.replace('_', '-')}{words[len(name) :]}" if known else words
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,79 +1,63 @@
-"""Writing files so that a kill never leaves half of one, and folders that belong to one run."""
+"""Writing files so that a kill never leaves half of one, and naming those that are damaged."""
 
+import contextlib
 import json
 import os
-import reprlib
 import secrets
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 
 def write_atomically(content: bytes, path: Path) -> None:
-    """Write `content` so that at any moment `path` is whole, the old one or the new."""
+    """Write `content` so that at any moment `path` is whole, the old one or the new.
+
+    Raises:
+        OSError: it cannot be written (a full disk, say); the error names `path`.
+    """
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with part.open("xb") as file:  # not tempfile: its files can be read by their owner alone
-        try:
+    try:
+        with part.open("xb") as file:  # not tempfile: its files can be read by their owner alone
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             part.unlink()
-            raise
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
 
 
-def check_own(out: Path, note: str) -> set[str]:
-    """Refuse a folder that holds files, and not `note`: it is of something else.
-
-    Returns:
-        The names in it, without hidden files; of a folder that is not there none.
-
-    Raises:
-        ValueError: see above.
-    """
-    held = {path.name for path in out.iterdir() if path.name[0] != "."} if out.exists() else set()
-    if held and note not in held:
-        raise ValueError(f"out must be empty or of the same run; {out} holds other files")
-    return held
-
-
-def claim(out: Path, note: str, about: dict[str, Any]) -> None:
-    """Take the folder `out`, made if it is not there, for one run: ``out/note`` says of which.
-
-    Hidden files do not count, and a folder that holds nothing but the note is free: that run has
-    left nothing to lose.
-
-    Args:
-        note: the name of the note, one for each kind of run.
-        about: what the results depend on, of types that JSON has.
-
-    Raises:
-        ValueError: `out` holds files and no such note, or its note is damaged or says something
-            else; nothing is changed.
-    """
-    file, about = out / note, json.loads(json.dumps(about))
-    if check_own(out, note) - {note}:
-        then = _read(file)
-        for name in sorted({*then, *about}):
-            if then.get(name) != about.get(name):
-                raise ValueError(
-                    f"out {out} belongs to another run: {name} was {reprlib.repr(then.get(name))} "
-                    f"and is now {reprlib.repr(about.get(name))}; use the same arguments, or "
-                    "another folder"
-                )
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(json.dumps(about, indent=2).encode(), file)
+def damage(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file of tensors that could not be read, with this `error`."""
+    size = path.stat().st_size
+    if size == 0:
+        return "the file is empty"
+    with path.open("rb") as file:
+        head = file.read(8)
+        if path.suffix == ".safetensors":
+            short = size < _safetensors_end(head, file)
+        else:
+            short = head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path)
+    short = short or isinstance(error, EOFError) or "truncated" in str(error)
+    return "the file is cut short (truncated)" if short else "the file is damaged"
 
 
-def _read(note: Path) -> dict[str, Any]:
-    """Return what a note says."""
+def _safetensors_end(head: bytes, file: IO[bytes]) -> int:
+    """Return where the tensors end, by what the header says; 0 if it is none."""
+    length = int.from_bytes(head, "little")  # of the header, which follows
+    if len(head) < 8 or length > 100_000_000:  # no file that safetensors would write
+        return 0
+    content = file.read(length)
+    if len(content) < length:
+        return 8 + length
     try:
-        about = json.loads(note.read_text())
-        if not isinstance(about, dict):
-            raise ValueError(f"it holds a {type(about).__name__}")
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such
-        raise ValueError(
-            f"{note} must be the JSON object that was written; {error}: put it back, or use "
-            "another folder"
-        ) from error
-    return about
+        return 8 + length + max(entry["data_offsets"][1] for entry in _tensors(content))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return 0
+
+
+def _tensors(header: bytes) -> list[dict]:
+    return [entry for name, entry in json.loads(header).items() if name != "__metadata__"]

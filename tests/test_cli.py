@@ -1,12 +1,19 @@
 """The command line: help, version, doctor."""
 
+import argparse
+import inspect
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from jacfast import __version__, cli
+from jacfast.commands import attack, harden, plot, reproduce
+from jacfast.commands.arguments import number
 from jacfast.ops import lives
 
 
@@ -55,14 +62,14 @@ def test_out_of_memory_is_said_in_words(error, monkeypatch, capsys):
     assert capsys.readouterr().err == "jacfast: out of memory; the same command starts anew\n"
 
 
-CLASSIFIER = ["--model", "a:b", "--weights", "w.pt", "--out"]
+CLASSIFIER = ["--model", "a:b", "--weights", __file__, "--out"]
 
 
 @pytest.mark.parametrize(
     ("command", "note", "less", "again"),
     [
         (["attack", "deepfool", *CLASSIFIER], "attack.json", "--chunk", "command goes on from"),
-        (["attack", "fgsm", *CLASSIFIER], None, "--batch-size", "command starts anew"),
+        (["attack", "fgsm", *CLASSIFIER], "attack.json", "--batch-size", "command goes on from"),
         (["harden", "--out"], "checkpoint.pt", "--chunk", "with --resume goes on from"),
         (["harden", "--out"], "training.pt", "--chunk", "with --resume goes on from"),
         (["plot", "cells", *CLASSIFIER], None, "--samples", "command starts anew"),
@@ -72,23 +79,27 @@ CLASSIFIER = ["--model", "a:b", "--weights", "w.pt", "--out"]
 def test_what_is_left_and_what_the_command_has(command, note, less, again, tmp_path, capsys):
     """The advice is an option of that command, and what is said to be there is."""
     out = tmp_path / "out"
-    kind = "deepfool" if "deepfool" in command else command[0]
-    assert cli.LESS.get(kind, "").split(",")[0].split(" ")[-1] == (less or "")
+    kind = command[1] if command[0] == "attack" else None
     if less:
         with pytest.raises(SystemExit):
-            cli.main([command[0], "--help"])
+            cli.main([*command[: 2 if command[0] == "attack" else 1], "--help"])
         assert less in capsys.readouterr().out
-    assert cli._again(kind, out) == "the same command starts anew"
+    function = {"attack": attack.attack, "plot": plot.plot}.get(command[0]) or (
+        harden.harden if command[0] == "harden" else reproduce.reproduce
+    )
+    options = {"command": function, "out": out, "name": kind}
+    assert cli._again(options) == "the same command starts anew"
+    assert (less or "") in cli._less(options)
     if note:
         out.mkdir()
         (out / note).touch()
-        assert f"{again} {out}" in cli._again(kind, out)
+        assert f"{again} {out}" in cli._again(options)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["harden", "--out", "o", "--n", "some"], "must be a number, or 'exact'; got 'some'"),
+        (["harden", "--out", "o", "--n", "some"], "must be an integer; got 'some' (or 'exact')"),
         (["reproduce", "--device", "foo"], "must be one that torch can use; got 'foo'"),
         (["reproduce", "--device", "meta"], "must be one that torch can use; got 'meta'"),
         (["reproduce", "--device", "cuda:99"], "must be one that torch can use; got 'cuda:99'"),
@@ -117,3 +128,109 @@ def test_other_runtime_errors_are_not_taken_for_it(monkeypatch):
     monkeypatch.setattr(cli, "_doctor", fails)
     with pytest.raises(RuntimeError, match=r"^a fault$"):
         cli.main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), ("1e-3", 1e-3), ("inf", float("inf"))]
+)
+def test_numbers(text, value):
+    assert number(text) == value
+
+
+@pytest.mark.parametrize("text", ["8/0", "a", "nan", "1/2/3", "", "/2"])
+def test_what_is_no_number(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a number, such as"):
+        number(text)
+
+
+@pytest.mark.parametrize("name", attack.EVERY)
+def test_an_attack_shows_its_own_options_and_defaults(name, capsys):
+    """All of the signature, but what only tensors can say."""
+    with pytest.raises(SystemExit):
+        cli.main(["attack", name, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "default: None" not in said
+    parameters = inspect.signature(attack.EVERY[name]).parameters
+    own = {"mask", "subspace", "generator", "batch_size", "progress", "args", "kwargs", "output"}
+    for option, parameter in parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in own:
+            assert f" --{option.replace('_', '-')}" in said, option
+            if isinstance(parameter.default, int | str) and option != "clip":
+                assert f"default: {parameter.default}" in said, option
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fgsm", "--eps", "-1"], "jacfast: --eps must be finite and >= 0; got -1.0"),
+        (["pgd", "--eps", "1", "--loss", "hinge"], "jacfast: --loss must be one of cross-entropy"),
+        (["pgd", "--eps", "1", "--restarts", "2", "--no-random-start"], "--restarts must be 1"),
+        (["jsma", "--steps", "3", "--pixels", "2"], "pixels=2 needs target"),
+        (["deepfool", "--p", "1/2"], "jacfast: --p must be > 1"),
+        (["deepfool", "--clip", "1,0"], "jacfast: --clip must be (low, high)"),
+        (["deepfool", "--labels", "--target", "1"], "got both"),
+        (["carlini_wagner", "--clip", "none"], "jacfast: --clip must be finite"),
+    ],
+)
+def test_options_are_checked_before_model_and_data_are_loaded(words, message, capsys, monkeypatch):
+    for work in ("models.load_factory", "data.load"):
+        monkeypatch.setattr(f"jacfast.{work}", lambda *_: pytest.fail("it was loaded"))
+    assert cli.main(["attack", *words, *CLASSIFIER, "there"]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["attack", "deepfool", *CLASSIFIER, "o", "--chunk", "0"], "--chunk: must be >= 1; got 0"),
+        (["attack", "fgsm", *CLASSIFIER, "o", "--eps", "8/0"], "--eps: must be a number"),
+        (
+            ["attack", "bim", *CLASSIFIER, "o", "--eps", "1", "--steps", "x"],
+            "--steps: must be an in",
+        ),
+        (["harden", "--out", "o", "--weights", "no.pt"], "must be a file that is there; got no.pt"),
+        (["harden", "--out", "o", "--n", "0"], "argument --n: must be >= 1; got 0 (or 'exact')"),
+        (
+            ["plot", "cells", *CLASSIFIER, "o", "--data", "nowhere"],
+            "must be a folder that is there",
+        ),
+    ],
+)
+def test_values_are_refused_by_the_parser(words, message, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert message in capsys.readouterr().err
+
+
+def test_a_mistyped_table_is_named_before_anything_else(capsys):
+    assert cli.main(["reproduce", "jg-tabel3", "--quick"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("jacfast: name must be one of")
+    assert "did you mean jg-table3" in said
+
+
+@pytest.mark.parametrize(
+    "start", [["-m", "jacfast"], [str(Path(sys.executable).with_name("jacfast"))]]
+)
+def test_an_interrupt_during_the_import_is_one_line(start, tmp_path):
+    """A stand-in for torch says when its import begins, and takes long."""
+    if not start[0].startswith("-") and not Path(start[0]).exists():
+        pytest.skip("the command is not installed beside this Python")
+    (tmp_path / "torch.py").write_text("import time\nprint('import', flush=True)\ntime.sleep(60)\n")
+    root = str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, *start, "doctor"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout.readline() == "import\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert errors == "\njacfast: interrupted; nothing was begun\n"
+    assert process.returncode == 130

@@ -1,48 +1,49 @@
-"""Folders that belong to one run."""
+"""Writing files, and naming what is wrong with one."""
 
-import json
+import errno
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from jacfast.files import check_own, claim
-
-
-def test_a_folder_is_of_one_run(tmp_path):
-    out = tmp_path / "a" / "b"
-    claim(out, "note.json", {"eps": 0.1, "clip": (0, 1), "p": float("inf")})
-    assert json.loads((out / "note.json").read_text())["clip"] == [0, 1]
-    (out / "result").write_text("1")
-    claim(out, "note.json", {"eps": 0.1, "clip": (0, 1), "p": float("inf")})
-    files = {path: path.read_bytes() for path in out.iterdir()}
-    for about, words in (
-        ({"eps": 0.2, "clip": (0, 1), "p": float("inf")}, "eps was 0.1 and is now 0.2"),
-        ({"eps": 0.1, "clip": (0, 1)}, "p was inf and is now None"),
-        ({"eps": 0.1, "clip": (0, 1), "p": float("inf"), "x": 1}, "x was None and is now 1"),
-    ):
-        with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
-            claim(out, "note.json", about)
-    with pytest.raises(ValueError, match=r"must be empty or of the same run; .* other files"):
-        claim(out, "other.json", {"eps": 0.1})
-    assert files == {path: path.read_bytes() for path in out.iterdir()}
+from jacfast import files
+from jacfast.files import damage, write_atomically
 
 
-def test_a_folder_without_results_is_free(tmp_path):
-    claim(tmp_path, "note.json", {"eps": -1})
-    (tmp_path / ".hidden").write_text("half of a file")
-    claim(tmp_path, "note.json", {"eps": 1})
-    assert json.loads((tmp_path / "note.json").read_text()) == {"eps": 1}
-    assert check_own(tmp_path, "note.json") == {"note.json"}
-    assert check_own(tmp_path / "new", "note.json") == set()
-    assert not (tmp_path / "new").exists()
+def test_a_full_disk_is_named_with_the_path_and_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "result"
+    write_atomically(b"old", path)
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*result'"):
+        write_atomically(b"new", path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["result"]
 
 
-@pytest.mark.parametrize("content", [b'{"eps": 0.', b"", b'["eps"]', b"1", b"\xff\xfe"])
-def test_a_damaged_note_is_named(tmp_path, content):
-    note = tmp_path / "note.json"
-    note.write_bytes(content)
-    (tmp_path / "result").write_text("1")
-    with pytest.raises(
-        ValueError, match=r"note\.json must be .*: put it back, or use another folder"
-    ):
-        claim(tmp_path, "note.json", {"eps": 0.1})
-    assert note.read_bytes() == content
+def test_a_limit_on_the_size_of_files(tmp_path):
+    resource = pytest.importorskip("resource", reason="a system without limits")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*result'"):
+            write_atomically(bytes(1000), tmp_path / "result")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
+def test_a_truncated_file_is_named_as_such(tmp_path, ending, kept):
+    path, tensors = tmp_path / f"w.{ending}", {"w": torch.rand(100, 100)}
+    (save_file if ending == "safetensors" else torch.save)(tensors, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    words = "truncated" if kept else "empty"
+    assert words in damage(path, ValueError())
+    path.write_bytes(bytes(range(256)) * 200)
+    assert damage(path, ValueError()) == "the file is damaged"

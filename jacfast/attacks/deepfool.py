@@ -1,7 +1,6 @@
 """DeepFool: the smallest step across the nearest decision boundary, batched."""
 
 from torch import Tensor
-from tqdm import tqdm
 
 from jacfast.attacks.box import Clip
 from jacfast.attacks.loop import Loop
@@ -12,6 +11,7 @@ from jacfast.attacks.superdeepfool import superdeepfool
 from jacfast.calling import Call, check_input, check_labels, quiet, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
+from jacfast.progress import watch
 
 
 @takes_model
@@ -127,7 +127,7 @@ def deepfool(
     _check_labels(y, target, variant, len(x))
     options = options.bound_to(x)
     step = batch_size or len(x)
-    starts = tqdm(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
+    starts = watch(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
     search = Search(model, options)
     less = f"less memory is needed with a smaller batch_size; it was {step} of {len(x)} samples"
     with advise(less), quiet(model), lean(model):

@@ -48,20 +48,24 @@ class DeepFoolResult:
 
         The norms are those of all samples, of those not fooled the r that they had reached.
         """
-        norm, iterations = self.norm.double(), self.iterations.double()
-        rows = {
-            "samples": f"{len(norm)}",
-            "fooled, %": f"{100 * float(self.success.double().mean()):.2f}",
-            "stalled": f"{int(self.stalled.sum())}",
-            f"||r||_{self.p:g}, mean": f"{float(norm.mean()):.4g}",
-            f"||r||_{self.p:g}, median": f"{float(norm.median()):.4g}",
-            f"||r||_{self.p:g}, largest": f"{float(norm.max()):.4g}",
-            "iterations, mean": f"{float(iterations.mean()):.2f}",
-            "iterations, most": f"{int(iterations.max())}",
-            "vector-Jacobian products per sample": f"{float(self.vjps.double().mean()):.1f}",
-        }
+        rows = {name: _shown(name, value) for name, value in self.figures().items()}
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows.items())
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of `summary` by their names."""
+        norm, iterations = self.norm.double(), self.iterations.double()
+        return {
+            "samples": len(norm),
+            "fooled, %": 100 * float(self.success.double().mean()),
+            "stalled": int(self.stalled.sum()),
+            f"||r||_{self.p:g}, mean": float(norm.mean()),
+            f"||r||_{self.p:g}, median": float(norm.median()),
+            f"||r||_{self.p:g}, largest": float(norm.max()),
+            "iterations, mean": float(iterations.mean()),
+            "iterations, most": int(iterations.max()),
+            "vector-Jacobian products per sample": float(self.vjps.double().mean()),
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by its name."""
@@ -85,7 +89,7 @@ class DeepFoolResult:
 
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = file.metadata() or {}
-            if about.get("jacfast") != "DeepFoolResult" or set(file.keys()) != set(TENSORS):
+            if about.get("jacfast") != "DeepFoolResult" or not set(TENSORS) <= set(file.keys()):
                 raise ValueError(f"path must be a file that DeepFoolResult.save wrote; got {path}")
             tensors = {name: file.get_tensor(name) for name in TENSORS}
         return DeepFoolResult(**tensors, p=float(about["p"]))
@@ -130,3 +134,10 @@ class DeepFoolResult:
 
 
 TENSORS = tuple(field.name for field in dataclasses.fields(DeepFoolResult) if field.name != "p")
+
+
+def _shown(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    digits = ".4g" if name.startswith("||r||") else ".1f" if name.startswith("vector") else ".2f"
+    return f"{value:{digits}}"

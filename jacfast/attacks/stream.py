@@ -1,113 +1,116 @@
 """DeepFool over a data set: results on disk as they come, resumable."""
 
-import hashlib
-import json
-from collections.abc import Iterable
+import functools
+import inspect
+import numbers
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
+from jacfast.attacks.batches import split_batch
 from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.parts import device_of, part
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.files import claim, write_atomically
+from jacfast.calling import Model, check_weights
+from jacfast.progress import watch
+from jacfast.runs import checksum_of, claimed, plain
 from jacfast.version import __version__
 
-Batches = Iterable[Tensor | tuple[Tensor, ...] | list[Tensor]]
+NOTE = "attack.json"
+CALL = ("args", "kwargs", "output")  # options that say how the model is called
+MEANS = ("batch_size", "generator", "output", "progress")  # not noted: logits show the output
 
 
 def deepfool_to_disk(
-    out: Path | str, model: nn.Module, batches: Batches, *, labels: bool = False, **options
+    out: Path | str, model: Model, batches: Iterable[Any], *, labels: bool = False, **options: Any
 ) -> DeepFoolResult:
     """Attack batch after batch, write each result at once, and go on where a killed run stopped.
 
     ``out/000000.safetensors``, ``000001.safetensors``, … hold one `DeepFoolResult` each, written
     in one move; ``out/attack.json`` says what the run is of (the options, the weights' checksum).
     Called again with the same arguments, it reads what is there and computes the rest: nothing is
-    lost, nothing done twice. The option ``batch_size``, samples at a time within a batch, is no
-    part of that: after running out of memory it goes on with a smaller one.
+    lost, nothing done twice. Each file also holds the model's logits at the batch, ``logits``, and
+    a gradient: a model of the same weights that does something else is another run. Two runs at
+    once in one folder are refused; a killed one is not in the way. The option ``batch_size``,
+    samples at a time within a batch, is no part of that: after running out of memory it goes on
+    with a smaller one.
 
     Args:
         out: the folder; made if it is not there.
         model: the classifier; batches are moved to the device of its parameters.
-        batches: a DataLoader, or any iterable of x or (x, y, …), in the same order every time
-            (``shuffle=False``).
+        batches: a DataLoader, or any iterable of x, (x, y, …) or mappings of x and y (``image`` and
+            ``label``, ``pixel_values`` and ``labels``, …), of tensors or NumPy arrays, in the same
+            order every time (``shuffle=False``).
         labels: start from the given labels y; else from the predicted class.
-        options: passed on to `deepfool`.
+        options: passed on to `deepfool`; ``target`` may be one class for all.
 
     Returns:
         The joined result of all batches, on the CPU: it must fit in memory. The files of a run that
         does not are all there, and `DeepFoolResult.load` reads them one by one.
 
     Raises:
-        ValueError: `out` belongs to a run with other options, weights or batches (nothing in it is
-            changed), labels are asked for and not given, or there is no batch.
+        ValueError: `out` belongs to a run with other options, another model or other batches
+            (nothing in it is changed), or another run is at work in it; a weight is not finite;
+            labels are asked for and not given, or there is no batch. TypeError: a batch or an
+            option is of another type.
     """
-    out = Path(out)
-    claim(out, "attack.json", about("deepfool", model, labels, options))
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    parts = []
-    for number, batch in enumerate(tqdm(batches, desc="deepfool", unit="batch")):
-        x, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
-        if labels and not rest:
-            raise ValueError(f"labels=True needs batches of (x, y); batch {number} has x only")
-        path, images = out / f"{number:06}.safetensors", checksum([("x", x)])
-        if not path.exists():
-            y = rest[0].to(device) if labels else None
-            found = deepfool(model, x.to(device), y, **options)
-            write_atomically(_serialised(found, images), path)
-        parts.append(_read(path, images))
-    if not parts:
-        raise ValueError("batches must yield at least one batch; got none")
+    out, parts = Path(out), []
+    check_weights(model)
+    device, call = device_of(model), {name: options[name] for name in CALL if name in options}
+    reach = options.pop("target", None)
+    run = about(deepfool, model, labels, {**options, "target": reach})
+    with claimed(out, NOTE, run):
+        for number, batch in enumerate(watch(batches, desc="deepfool", unit="batch")):
+            x, y = split_batch(batch, number, labels)
+            x, y = x.to(device), None if y is None else y.to(device)
+            options["target"] = of_all(reach, x)
+            made = functools.partial(_made, model, x, y, options)
+            path = out / f"{number:06}.safetensors"
+            part(path, model, x, y, made, options.get("batch_size"), **call)
+            parts.append(DeepFoolResult.load(path))
+        if not parts:
+            raise ValueError("batches must yield at least one batch; got none")
     return DeepFoolResult.cat(parts)
 
 
-def about(name: str, model: nn.Module, labels: bool, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what the results of the attack `name` depend on beside the images, for JSON."""
-    means = ("batch_size", "progress")
+def _made(model: Model, x: Tensor, y: Tensor | None, options: dict[str, Any]) -> tuple[dict, dict]:
+    found = deepfool(model, x, y, **options)
+    return found.tensors(), found.about()
+
+
+def of_all(label: Any, x: Tensor) -> Any:
+    """Return a label of all samples of x as a tensor [N]; others as they are."""
+    if isinstance(label, numbers.Integral) and not isinstance(label, bool):
+        return torch.full((len(x),), int(label), device=x.device)
+    return label
+
+
+def about(attack: Callable, model: Model, labels: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the results of an attack depend on beside the images, for JSON.
+
+    Of the options also those left at their defaults; of the model its weights: what it does with
+    them each batch's file says.
+    """
+    all_of = {**defaults(attack), **options}
+    noted = [key for key in sorted(all_of) if key not in MEANS and not _empty(all_of[key])]
     return {
-        "attack": name,
+        "attack": attack.__name__,
         "jacfast": __version__,
         "labels": labels,
-        "model": checksum(model.state_dict().items()),
-        "options": {key: _plain(options[key]) for key in sorted(options) if key not in means},
+        "model": checksum_of(model),
+        "options": {key: plain(key, all_of[key]) for key in noted},
     }
 
 
-def _serialised(found: DeepFoolResult, images: str) -> bytes:
-    tensors = {name: value.cpu().contiguous() for name, value in found.tensors().items()}
-    return save(tensors, metadata={**found.about(), "x": images})
+def defaults(attack: Callable) -> dict[str, Any]:
+    """Return the keyword arguments that an attack fills in by itself."""
+    parameters = inspect.signature(attack).parameters.items()
+    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty)
+    return {n: p.default for n, p in parameters if p.kind is kinds[0] and p.default is not kinds[1]}
 
 
-def _read(path: Path, images: str) -> DeepFoolResult:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        then = (file.metadata() or {}).get("x")
-    if then != images:
-        raise ValueError(
-            f"batches must come in the same order as before: {path} is of other images "
-            "(shuffle=False, and the same batch size)"
-        )
-    return DeepFoolResult.load(path)
-
-
-def _plain(value: Any) -> Any:
-    return (
-        checksum([("tensor", value)])
-        if isinstance(value, Tensor)
-        else json.loads(json.dumps(value))
-    )
-
-
-def checksum(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return a checksum of tensors: names, dtypes, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors:
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, tuple | list | dict) and not value)

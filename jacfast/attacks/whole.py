@@ -1,7 +1,9 @@
 """An attack over many images, for the command line: figures, and one file."""
 
-import inspect
+import dataclasses
+import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,17 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jacfast.attacks.carlini_wagner import carlini_wagner
 from jacfast.attacks.fgsm import fgsm
-from jacfast.attacks.gradient import look
 from jacfast.attacks.jsma import jsma
+from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
-from jacfast.attacks.stream import about, checksum
-from jacfast.calling import quiet
-from jacfast.files import claim, write_atomically
+from jacfast.attacks.stream import NOTE, about, of_all
+from jacfast.calling import check_finite, check_weights, logits_of, quiet
+from jacfast.files import write_atomically
+from jacfast.progress import watch
+from jacfast.runs import behaviour, check_behaviour, checksum, claimed
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "bim": bim,
@@ -28,6 +31,7 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {
     "pgd": pgd,
 }
 NORMS = (0, 2, float("inf"))
+PARTS, KEYS = "parts", ("adversarial", "y", "logits")
 
 
 def attack_to_file(
@@ -36,57 +40,94 @@ def attack_to_file(
     """Attack x [N, ...] batch by batch; write ``adversarial`` and the true labels ``y`` to `path`.
 
     What they are of (attack, options, checksums of weights and images) is in the metadata of the
-    file, as JSON named ``about``, and in ``attack.json`` beside it.
+    file, as JSON named ``about``, and in ``attack.json`` beside it; its ``logits`` are those of x.
+    Meanwhile each batch has a file in the folder ``parts``: the same call goes on after a kill,
+    after running out of memory with a smaller `batch_size`, and reads a file that is finished.
 
     Args:
         path: a .safetensors file in a folder of its own, which is made.
         name: one of `ATTACKS`.
         model, x, y: the classifier, images in [0, 1], true labels [N].
         batch_size: images at a time; they are moved to the device of the model.
-        options: of the attack; those that are None are left out. ``labels``: start from the true
+        options: of the attack; ``target`` may be one class for all. ``labels``: start from the true
             labels, not the predicted ones.
 
     Returns:
-        Accuracy before and after, in per cent, and the means of the 0-, 2- and inf-norm of the
-        change over all images.
+        Accuracy before and after, in per cent; how many of the images that were of the class to
+        leave (or not of the target) are fooled, in per cent; and over these, the means of the 0-,
+        2- and inf-norm of the change (NaN if there are none).
 
     Raises:
-        ValueError: the attack has no such option, or needs one that is not given; the folder holds
-            other files, or another attack (nothing in it is changed).
+        ValueError: a weight or an image is not finite; the folder holds other files, or another
+            attack (nothing in it is changed).
     """
     labels = options.pop("labels", False)
-    given = {option: value for option, value in options.items() if value is not None}
-    check_options(name, given)
-    run = {**about(name, model, labels, given), "x": checksum([("x", x)])}
-    claim(path.parent, "attack.json", run)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if name == "pgd":
-        given["generator"] = torch.Generator(device).manual_seed(0)
-    parts, right = [], torch.zeros(2)
-    for start in tqdm(range(0, len(x), batch_size), desc=name, unit="batch"):
-        here, true = (t[start : start + batch_size].to(device) for t in (x, y))
-        moved = ATTACKS[name](model, here, true if labels else None, **given)
-        with quiet(model, gradients=False):
-            hits = [(look(model, at).argmax(dim=1) == true).sum() for at in (here, moved)]
-        right += torch.stack(hits).cpu()
-        parts.append(moved.cpu())
-    adversarial = torch.cat(parts)
-    tensors = {"adversarial": adversarial, "y": y.contiguous()}
-    write_atomically(save(tensors, {"about": json.dumps(run)}), path)
-    r = (adversarial - x).flatten(1).double()
-    before, after = (100 * right / len(x)).tolist()
-    figures = {"accuracy before, %": before, "accuracy after, %": after}
-    sizes = {f"||r||_{p:g}, mean": float(r.norm(p, dim=1).mean()) for p in NORMS}
-    return {**figures, **sizes}
+    check_weights(model)
+    check_finite("x", x)
+    sums = {"x": checksum([("x", x)]), "y": checksum([("y", y)])}
+    run = {**about(ATTACKS[name], model, labels, options), **sums}
+    job = _Job(name, model, x, y, batch_size, labels, options)
+    with claimed(path.parent, NOTE, run):
+        if path.exists():
+            found = read(path)[0]
+            now = behaviour(model, x.to(device_of(model)), batch_size)
+            check_behaviour(str(path), found, {"logits": now["logits"]})
+        else:
+            found = job.run(path.parent / PARTS)
+            write_atomically(save(found, {"about": json.dumps(run)}), path)
+        shutil.rmtree(path.parent / PARTS, ignore_errors=True)
+        return job.figures(found)
 
 
-def check_options(name: str, given: dict[str, Any]) -> None:
-    """Check that the attack takes these options, and needs no others."""
-    takes = inspect.signature(ATTACKS[name]).parameters
-    for option in given:
-        if option not in takes:
-            raise ValueError(f"--{option} must be left out: {name} has no such option")
-    for option, parameter in takes.items():
-        optional = parameter.default is not inspect.Parameter.empty
-        if not optional and option not in ("model", "x", *given):
-            raise ValueError(f"{name} needs --{option}; got none")
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    name: str
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    labels: bool
+    options: dict[str, Any]
+
+    def run(self, folder: Path) -> Tensors:
+        """Attack what no file is of yet; files are named by the index of their first image."""
+        folder.mkdir(exist_ok=True)
+        device, start, found = device_of(self.model), 0, []
+        with watch(total=len(self.x), desc=self.name, unit="image") as bar:
+            while start < len(self.x):
+                file = folder / f"{start:08}.safetensors"
+                there = len(read(file)[0]["y"]) if file.exists() else self.batch_size
+                x, y = (t[start : start + there].to(device) for t in (self.x, self.y))
+                make = functools.partial(self._attack, x, y, start)
+                found.append(part(file, self.model, x, y, make, self.batch_size))
+                start += len(x)
+                bar.update(len(x))
+        return {key: torch.cat([each[key] for each in found]) for key in KEYS}
+
+    def _attack(self, x: Tensor, y: Tensor, start: int) -> tuple[Tensors, dict]:
+        options = {
+            name: of_all(value, x) if name == "target" else value
+            for name, value in self.options.items()
+        }
+        if self.name == "pgd":
+            options["generator"] = torch.Generator(x.device).manual_seed(start)
+        moved = ATTACKS[self.name](self.model, x, y if self.labels else None, **options)
+        return {"adversarial": moved, "y": y}, {}
+
+    def figures(self, found: Tensors) -> dict[str, float]:
+        device, y, after = device_of(self.model), self.y.cpu(), []
+        with quiet(self.model, gradients=False), torch.no_grad():
+            for moved in found["adversarial"].split(self.batch_size):
+                after.append(logits_of(self.model, moved.to(device)).argmax(dim=1).cpu())
+        then, now = found["logits"].argmax(dim=1), torch.cat(after)
+        target = self.options.get("target")
+        if target is None:
+            reached, left = now != then, then == y if self.labels else torch.ones_like(y).bool()
+        else:
+            reached, left = now == target, then != target
+        r = (found["adversarial"] - self.x.cpu()).flatten(1).double()[reached & left]
+        shares = {"accuracy before, %": then == y, "accuracy after, %": now == y}
+        shares["fooled, %"] = reached[left]
+        figures = {name: 100 * float(share.double().mean()) for name, share in shares.items()}
+        sizes = {f"||r||_{p:g}, mean of fooled": r.norm(p, dim=1).mean() for p in NORMS}
+        return figures | {name: float(size) for name, size in sizes.items()}

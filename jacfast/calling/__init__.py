@@ -13,7 +13,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
-from jacfast.calling.finite import check_weights, say_bad_logits, say_not_finite
+from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels
 from jacfast.calling.modes import in_eval_mode, quiet
@@ -39,6 +39,7 @@ __all__ = [
     "as_logits",
     "as_rows",
     "check_classes",
+    "check_finite",
     "check_input",
     "check_labels",
     "check_weights",

@@ -60,3 +60,13 @@ def _check(name: str, tensor: Tensor, fine: Tensor) -> None:
             f"the model's {name} must be finite; {int((~fine).sum())} of its {tensor.numel()} "
             "entries are NaN or infinite"
         )
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Refuse inputs [N, ...] of which one holds NaN or infinity, before any work."""
+    bad = ~x.flatten(1).isfinite().all(dim=1)
+    if bool(bad.any()):
+        raise ValueError(
+            f"{name} must be finite; {int(bad.sum())} of {len(x)} samples hold NaN or infinity, "
+            f"the first at {int(bad.nonzero()[0])}"
+        )

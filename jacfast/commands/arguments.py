@@ -1,6 +1,7 @@
-"""The arguments that commands share."""
+"""The arguments that commands share, and how their values are read."""
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,31 +9,60 @@ from typing import Any
 import torch
 from torch import nn
 
+from jacfast.calling import check_weights
 from jacfast.data.split import Split
+from jacfast.training.mode import set_mode
 
 DATA = "folder with MNIST IDX files, CIFAR pickles or images; default: 5,000 digits"
+
+
+class Help(argparse.HelpFormatter):
+    """Help that names defaults, where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        plain = action.default in (None, argparse.SUPPRESS) or action.const is True
+        return action.help if plain else f"{action.help} (default: %(default)s)"
 
 
 def add_classifier(add: Callable[..., Any]) -> None:
     """Add --model, --weights and --data, for `classifier`, by a parser's add_argument."""
     add("--model", required=True, help="package.module:factory, e.g. jacfast.models:seck_c")
-    add("--weights", type=Path, required=True, help="its state_dict (.pt or .safetensors)")
-    add("--data", type=Path, help=DATA)
+    add("--weights", type=file, required=True, help="its state_dict (.pt or .safetensors)")
+    add("--data", type=existing_folder, help=DATA)
+
+
+def trained(model: str, weights: Path) -> nn.Module:
+    """Return the trained model, in eval mode."""
+    from jacfast import models
+
+    network = models.load_factory(model)
+    models.load_weights(network, weights)
+    check_weights(network)
+    return set_mode(network, training=False)
 
 
 def classifier(model: str, weights: Path, split: Split) -> nn.Module:
     """Return the trained model, in eval mode, after a look whether it is one for this data."""
     from jacfast import models
 
-    network = models.load_factory(model)
-    models.load_weights(network, weights)
+    network = trained(model, weights)
     models.check_fits(network, split)
-    return network.eval()
+    return network
 
 
 def add_device(add: Callable[..., Any]) -> None:
     """Add --device."""
     add("--device", type=_device, default="cpu", help="cpu or cuda")
+
+
+def add_quiet(add: Callable[..., Any]) -> None:
+    """Add --quiet."""
+    add("--quiet", action="store_true", help="show no progress")
+
+
+def add_json(add: Callable[..., Any]) -> None:
+    """Add --json."""
+    add("--json", action="store_true", help="print the figures as one JSON object, and no words")
 
 
 def _device(text: str) -> str:
@@ -49,3 +79,42 @@ def folder(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a folder, or not be there; {text} is a file")
     return path
+
+
+def existing_folder(text: str) -> Path:
+    """Return a folder to read from."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder that is there; got {text}")
+    return path
+
+
+def file(text: str) -> Path:
+    """Return a file to read."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"must be a file that is there; got {text} (no such file)")
+    return path
+
+
+def count(text: str) -> int:
+    """Return a number of things: an integer, 1 or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer; got {text!r}") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be >= 1; got {text}")
+    return value
+
+
+def number(text: str) -> float:
+    """Return a number: 0.03, 1e-3, inf, or a fraction such as 8/255."""
+    top, line, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom) if line else float(top)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError(f"must be a number, such as 0.03 or 8/255; got {text!r}")
+    return value

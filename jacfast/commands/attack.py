@@ -1,36 +1,62 @@
 """jacfast attack NAME: an attack over the test images of a data set."""
 
-import argparse
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jacfast.attacks.options import PRESETS, VARIANTS
+from torch import Tensor, nn
+
+from jacfast.attacks import deepfool, deepfool_to_disk
+from jacfast.attacks.options import PRESETS
+from jacfast.attacks.stream import NOTE
 from jacfast.attacks.whole import ATTACKS, attack_to_file
-from jacfast.commands.arguments import add_classifier, add_device, classifier, folder
+from jacfast.commands import signature
+from jacfast.commands.arguments import (
+    Help,
+    add_classifier,
+    add_device,
+    add_json,
+    add_quiet,
+    count,
+    folder,
+    trained,
+)
+from jacfast.commands.shown import as_json, lines
+from jacfast.runs import check_own
+
+EVERY: dict[str, Callable[..., Any]] = {"deepfool": deepfool, **ATTACKS}
 
 
 def add_arguments(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
+    """Add the command, and one for each attack, to the subparsers of the command line."""
     parser = commands.add_parser(
-        "attack",
-        help="attack the test images of a data set; deepfool goes on where a killed run stopped",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "attack", help="attack the test images of a data set; goes on where a killed run stopped"
     )
-    parser.set_defaults(command=attack)
-    add = parser.add_argument
-    add("name", choices=["deepfool", *ATTACKS], help="the attack")
+    names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
+    for name, function in EVERY.items():
+        what = (inspect.getdoc(function) or "").splitlines()[0].replace("`", "").replace("%", "%%")
+        own = names.add_parser(
+            name, help=what, description=what, epilog=signature.EPILOG, formatter_class=Help
+        )
+        own.set_defaults(command=attack)
+        _add_common(own.add_argument, name)
+        signature.add_options(own, function)
+
+
+def _add_common(add: Any, name: str) -> None:
     add_classifier(add)
     add("--out", type=folder, required=True, help="folder for the results")
-    add("--preset", choices=sorted(PRESETS), help="of deepfool: another implementation's choices")
-    add("--variant", choices=VARIANTS, help="of deepfool; super: SuperDeepFool")
-    add("--p", type=float, help="the norm: deepfool: 2, inf, any above 1; pgd, bim: 2, inf")
-    add("--eps", type=float, help="radius of fgsm, bim and pgd; change of a pixel of jsma")
-    add("--steps", type=int, help="of bim, pgd, jsma, carlini_wagner")
     add("--labels", action="store_true", help="leave the true class, not the predicted one")
-    add("--samples", type=int, help="test images to attack; default: all")
-    add("--batch-size", type=int, default=500, help="images at a time; of deepfool: per file")
-    add("--chunk", type=int, help="of deepfool: images at a time; the results are the same")
+    add("--samples", type=count, help="test images to attack; default: all")
+    per = "per file" if name == "deepfool" else "at a time; a run may go on with fewer"
+    add("--batch-size", type=count, default=500, help=f"images {per}")
+    if name == "deepfool":
+        add("--chunk", type=count, help="images at a time; the results are the same")
+        add("--preset", choices=sorted(PRESETS), help="another implementation's choices")
     add_device(add)
+    add_quiet(add)
+    add_json(add)
 
 
 def attack(
@@ -40,41 +66,50 @@ def attack(
     data: Path | None,
     out: Path,
     samples: int | None,
-    batch_size: int,
     device: str,
+    json: bool,
+    preset: str | None = None,
+    chunk: int | None = None,
     **options: Any,
 ) -> int:
     """Attack, print the figures, write the files."""
     from jacfast import data as datasets
+    from jacfast import models
 
-    for option, count in (("samples", samples), ("batch-size", batch_size)):
-        if count is not None and count < 1:
-            raise ValueError(f"--{option} must be >= 1; got {count}")
+    labels, batch_size = options.pop("labels"), options.pop("batch_size")
+    options = {**(PRESETS[preset] if preset else {}), **options}
+    signature.check_options(EVERY[name], labels, options)
+    check_own(out, NOTE)
+    network = trained(model, weights)
     split = datasets.load(data)
-    network = classifier(model, weights, split).to(device)
+    classes = models.check_fits(network, split)
+    if (target := options.get("target")) is not None and not 0 <= target < classes:
+        raise ValueError(f"target must lie in 0 .. K - 1 = {classes - 1}; got {target}")
+    network.to(device)
     x, y = split.test_x[:samples], split.test_y[:samples]
-    title = f"{name} on {split.name}, {model}\n"
     if name == "deepfool":
-        batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
-        print(f"{title}\n{_deepfool(out, network, batches, **options)}")
-        print(f"\nwritten: {len(batches)} files in {out}, read by DeepFoolResult.load")
-        return 0
-    path = out / "adversarial.safetensors"
-    figures = attack_to_file(path, name, network, x, y, batch_size, **options)
-    print("\n".join([title, *(f"{figure:20}{value:10.4g}" for figure, value in figures.items())]))
-    print(f"\nwritten: {path}")
+        figures, files = _deepfool(out, network, x, y, batch_size, labels, options, chunk)
+    else:
+        path = out / "adversarial.safetensors"
+        figures = attack_to_file(path, name, network, x, y, batch_size, labels=labels, **options)
+        files = str(path)
+    if json:
+        print(as_json({"attack": name, "model": model, "data": split.name, "figures": figures}))
+    else:
+        print(f"{name} on {split.name}, {model}\n\n{lines(figures)}\n\nwritten: {files}")
     return 0
 
 
 def _deepfool(
-    out: Path, network: Any, batches: list, preset: str | None, chunk: int | None, **options: Any
-) -> str:
-    from jacfast.attacks import deepfool_to_disk
-
-    for option in ("eps", "steps"):
-        if options.pop(option) is not None:
-            raise ValueError(f"--{option} must be left out: deepfool has no such option")
-    usual = {"p": 2.0, "variant": "deepfool"}
-    given = {option: value for option, value in options.items() if value is not None}
-    choices = {**(PRESETS[preset] if preset else {}), **usual, **given}
-    return deepfool_to_disk(out, network, batches, batch_size=chunk, **choices).summary()
+    out: Path,
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    batch_size: int,
+    labels: bool,
+    options: dict[str, Any],
+    chunk: int | None,
+) -> tuple[dict[str, float], str]:
+    batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
+    found = deepfool_to_disk(out, network, batches, labels=labels, batch_size=chunk, **options)
+    return found.figures(), f"{len(batches)} files in {out}, read by DeepFoolResult.load"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jacfast.commands.arguments import add_classifier, classifier
+from jacfast.commands.arguments import add_classifier, add_quiet, classifier, count, file
 from jacfast.files import write_atomically
 
 NAMES = {
@@ -40,12 +40,13 @@ def add_arguments(commands: Any) -> None:
     add = parser.add_argument
     add("name", choices=list(NAMES), metavar="NAME", help="the picture, see below")
     add_classifier(add)
-    add("--against", type=Path, help="a second state_dict of the same model, drawn beside it")
+    add("--against", type=file, help="a second state_dict of the same model, drawn beside it")
     add("--out", type=Path, required=True, help="the PNG to write")
-    add("--samples", type=int, default=200, help="test images to measure on (default: 200)")
+    add("--samples", type=count, default=200, help="test images to measure on (default: 200)")
     add(
         "--image", type=int, help=f"the test image of {', '.join(AROUND)}; default: the first known"
     )
+    add_quiet(add)
 
 
 def plot(
@@ -64,8 +65,6 @@ def plot(
     from jacfast.commands.subject import Subject
     from jacfast.plots import png
 
-    if samples < 1:
-        raise ValueError(f"--samples must be >= 1; got {samples}")
     if image is not None and name.removesuffix("-relief") not in AROUND:
         raise ValueError(f"--image must be left out: {name} is not of one image; got {image}")
     if not out.parent.is_dir():
@@ -73,12 +72,12 @@ def plot(
     if out.is_dir():
         raise IsADirectoryError(f"--out must be a file; got the folder {out}")
     files = [weights] if against is None else [weights, against]
-    names = [file.stem for file in files]
+    names = [path.stem for path in files]
     if len({*names}) < len(names):
-        names = [f"{number}: {file}" for number, file in enumerate(files, start=1)]
+        names = [f"{number}: {path}" for number, path in enumerate(files, start=1)]
     split = datasets.load(data)
     networks = {
-        each: classifier(model, file, split) for each, file in zip(names, files, strict=True)
+        each: classifier(model, path, split) for each, path in zip(names, files, strict=True)
     }
     subject = Subject(networks, split.test_x[:samples], split.test_y[:samples], image)
     write_atomically(png(PICTURES[name](subject)), out)

@@ -1,10 +1,17 @@
 """jacfast reproduce NAME: a table of a paper, and how ours compares."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from jacfast.commands.arguments import add_device, folder
+from jacfast.commands.arguments import (
+    Help,
+    add_device,
+    add_json,
+    add_quiet,
+    existing_folder,
+    folder,
+)
+from jacfast.commands.shown import as_json
 
 PICTURED = 200  # test images that the pictures are of, as by `jacfast plot`
 
@@ -14,18 +21,26 @@ def add_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "reproduce",
         help="train and measure what a table of a paper shows, and compare",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.set_defaults(command=reproduce)
     add = parser.add_argument
     add("name", nargs="?", help="the table; without it they are listed")
     add("--out", type=folder, help="folder of the run, to go on in after an interruption")
-    add("--data", type=Path, help="folder with the data set; with --quick 5,000 digits will do")
+    add(
+        "--data",
+        type=existing_folder,
+        help="folder with the data set; with --quick 5,000 digits will do",
+    )
     add("--quick", action="store_true", help="less training, fewer images: minutes")
     add_device(add)
+    add_quiet(add)
+    add_json(add)
 
 
-def reproduce(name: str | None, out: Path | None, data: Path | None, **options: Any) -> int:
+def reproduce(
+    name: str | None, out: Path | None, data: Path | None, json: bool, **options: Any
+) -> int:
     """Train and measure, print the comparison, write the report; list the tables without a name."""
     from jacfast import reproduce as tables
 
@@ -34,12 +49,13 @@ def reproduce(name: str | None, out: Path | None, data: Path | None, **options: 
             table = tables.load(known)
             print(f"{known:<16} {table.source}: {table.title}")
         return 0
+    tables.load(name, options["quick"])
     if out is None:
         raise ValueError("--out must be a folder for the run; got none")
     result = tables.reproduce(name, out, data, **options)
-    print("\n" + tables.text(result))
     files = tables.write(result, out, _pictures(result, out, data))
-    print("\nwritten: " + ", ".join(str(out / file) for file in files))
+    written = ", ".join(str(out / file) for file in files)
+    print(as_json(result) if json else f"\n{tables.text(result)}\n\nwritten: {written}")
     return 0
 
 

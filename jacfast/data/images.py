@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from jacfast.data.split import Split
+from jacfast.progress import watch
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 PARTS = ("train", "test")
@@ -71,7 +71,7 @@ def _part(part: Path, names: list[str]) -> tuple[Tensor, Tensor]:
     )
     files = [(path, label) for _, label, path in sorted(ranked)]
     images: np.ndarray | None = None
-    for i, (path, _) in enumerate(tqdm(files, desc=f"reading {part.name}")):
+    for i, (path, _) in enumerate(watch(files, desc=f"reading {part.name}")):
         pixels = _pixels(path)
         if images is None:
             images = np.empty((len(files), *pixels.shape), np.uint8)

@@ -24,3 +24,9 @@ class Split:
         for part in (self.train_x, self.train_y, self.test_x, self.test_y):
             found.update(part.cpu().numpy().tobytes())
         return found.hexdigest()[:16]
+
+
+def on_device(split: Split, device: str) -> Split:
+    """Return a data set of which the images and labels are on `device`."""
+    names = ("train_x", "train_y", "test_x", "test_y")
+    return dataclasses.replace(split, **{name: getattr(split, name).to(device) for name in names})

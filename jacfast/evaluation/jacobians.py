@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from jacfast.attacks.checks import above_zero
 from jacfast.calling import Call, check_input, takes_model
 from jacfast.evaluation.predict import BATCH, batches
 from jacfast.jacobian import jacobian
+from jacfast.progress import watch
 
 
 class Statistics(NamedTuple):
@@ -65,7 +65,7 @@ def jacobian_norm(
     """
     norms = [
         torch.linalg.vector_norm(jacobian(call, part).flatten(1), dim=1, dtype=torch.float64)
-        for call, part in tqdm(
+        for call, part in watch(
             batches(model, x, batch_size), desc=progress, disable=progress is None
         )
     ]

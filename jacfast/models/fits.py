@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from jacfast.calling import in_eval_mode
+from jacfast.calling import in_eval_mode, pick
 from jacfast.data.split import Split
 
 
@@ -14,10 +14,12 @@ def check_fits(model: nn.Module, split: Split) -> int:
         ValueError: it cannot take such images, or does not return [N, K] logits with K at least the
             number of classes.
     """
+    device = next((p.device for p in model.parameters()), split.test_x.device)
     x = split.test_x[:1].clone()  # the model may work in place
     with in_eval_mode(model.modules()), torch.no_grad():
         try:
-            shape = list(model(x).shape)
+            logits = pick(model(x.to(device)), None)
+            shape = list(logits.shape)
         except Exception as error:  # whatever the user's module does
             raise ValueError(
                 f"model must accept images of shape {list(x.shape[1:])}; got {type(error).__name__}"
@@ -27,4 +29,6 @@ def check_fits(model: nn.Module, split: Split) -> int:
         raise ValueError(
             f"model must return [N, K] logits with K >= {split.classes} classes; got {shape}"
         )
+    if bool(logits.isnan().any()):
+        raise ValueError("model must return logits; those of the first test image are NaN")
     return shape[1]

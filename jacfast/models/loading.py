@@ -5,14 +5,15 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-SHOWN = 8  # offending keys, or names to choose from, in one message
+from jacfast.models.weights import bare, read_state, some
+
+NEAR = 8  # names to choose from, in one message
 
 
 def load_factory(spec: str) -> nn.Module:
@@ -32,10 +33,10 @@ def load_factory(spec: str) -> nn.Module:
         factory = getattr(module, name, None)
         if not callable(factory):
             has = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
-            nearest = difflib.get_close_matches(name, has, SHOWN, cutoff=0)
+            near = difflib.get_close_matches(name, has, NEAR)
             raise ValueError(
-                f"model {spec!r} cannot be imported; {module_name} must have a function {name}; "
-                f"nearest to it: {', '.join(nearest) or 'none'}"
+                f"model {spec!r} cannot be imported; {module_name} must have a function {name}"
+                + (f"; near to it: {', '.join(near)}" if near else ", and has none of a like name")
             )
         try:
             model = factory()
@@ -44,7 +45,10 @@ def load_factory(spec: str) -> nn.Module:
                 f"model {spec!r} cannot be made; {name}() raised {type(error).__name__}: {error}"
             ) from error
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model {spec!r} must return a torch.nn.Module; got {type(model).__name__}")
+        remedy = ": return its .module()" if isinstance(model, torch.export.ExportedProgram) else ""
+        raise TypeError(
+            f"model {spec!r} must return a torch.nn.Module; got {type(model).__name__}{remedy}"
+        )
     return model
 
 
@@ -71,16 +75,18 @@ def _current_folder_first() -> Iterator[None]:
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Load a state_dict (.safetensors, or any other name for what torch.save wrote) into `model`.
 
-    Whole or not at all: when it fails, the model is as it was. Nothing in the file is executed.
+    Whole or not at all: when it fails, the model is as it was. Nothing in the file is executed. A
+    state_dict inside a checkpoint is found, and what wrappers put before the keys (``module.``,
+    ``_orig_mod.``, ``model.``) comes off where the model has none of it.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: it is no state_dict, or does not fit; the
-            message names the keys. ImportError: .safetensors without the package safetensors.
+        FileNotFoundError: no such file. ValueError: it is no state_dict, does not fit (the message
+            names the keys). ImportError: .safetensors without the package safetensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights {path} are not there (no such file)")
-    state = _read_state(path)
+    state = bare(read_state(path), model.state_dict())
     check_state(model, state, f"weights {path}")
     model.load_state_dict(state)
 
@@ -98,7 +104,7 @@ def check_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None
         if key in state and (misfit := _misfit(own[key], state[key])):
             problems.append(f"{key} is {misfit}")
     if problems:
-        raise ValueError(f"{source} must fit the model: {_some(problems)}")
+        raise ValueError(f"{source} must fit the model: {some(problems)}")
 
 
 def _misfit(own: Tensor, new: Tensor) -> str | None:
@@ -114,39 +120,3 @@ def _misfit(own: Tensor, new: Tensor) -> str | None:
     if new.is_meta or new.is_quantized or new.layout != torch.strided:
         return "not a plain tensor with values"
     return None
-
-
-def _some(problems: list[str]) -> str:
-    rest = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    return "; ".join(problems[:SHOWN]) + rest
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file as read
-        except ImportError as error:
-            raise ImportError(
-                f"{path} needs the package safetensors: run pip install safetensors"
-            ) from error
-    else:
-        read = partial(torch.load, map_location="cpu", weights_only=True)
-    try:
-        state = read(path)
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise ValueError(
-            f"weights {path} must be a state_dict; the file is damaged, or holds more than tensors "
-            f"(nothing in it was run): {type(error).__name__}"
-        ) from error
-    if not isinstance(state, dict):
-        raise ValueError(
-            f"weights {path} must be a state_dict of tensors; got {type(state).__name__}"
-        )
-    others = [f"{k!r} is {type(v).__name__}" for k, v in state.items() if not _is_weight(k, v)]
-    if others:
-        raise ValueError(f"weights {path} must be a state_dict of tensors; {_some(others)}")
-    return state
-
-
-def _is_weight(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, Tensor)

@@ -1,6 +1,7 @@
 """What a table needs to be reproduced, as its file in tables/ says it."""
 
 import dataclasses
+import difflib
 import re
 import tomllib
 from importlib import resources
@@ -88,7 +89,9 @@ def load(name: str, quick: bool = False) -> Table:
         ValueError: there is no such table.
     """
     if name not in names():
-        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
+        near = difflib.get_close_matches(name, names(), 1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}{meant}")
     return parse(name, tomllib.loads((FOLDER / f"{name}.toml").read_text()), quick)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jacfast import evaluation
 from jacfast.attacks import DeepFoolResult, bim, deepfool, fgsm
@@ -15,6 +14,7 @@ from jacfast.attacks.norms import lengths
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
 from jacfast.evaluation.hessian import IMAGE_STEP
 from jacfast.evaluation.predict import BATCH
+from jacfast.progress import watch
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Curve, Row, Table
 
@@ -92,7 +92,7 @@ class Subject:
         """Return the accuracy, as a share, at every size of an attack."""
         attack = partial(parts.ATTACKS[curve.attack], **curve.options)
         x, y = self.x[: curve.samples], self.y[: curve.samples]
-        sizes = tqdm(curve.epsilons, desc=curve.attack)
+        sizes = watch(curve.epsilons, desc=curve.attack)
         return [accuracy_curve(self.model, x, y, attack, [eps])[0] for eps in sizes]
 
 
@@ -157,7 +157,7 @@ UNDER: dict[str, tuple[Callable, dict[str, Any]]] = {
 
 def measure(columns: list[str], subject: Subject) -> list[float]:
     """Return the figure of each column, accuracies in percent, rho_adv times 100."""
-    return [find(column)(subject) for column in tqdm(columns, desc="measures")]
+    return [find(column)(subject) for column in watch(columns, desc="measures")]
 
 
 def find(column: str) -> Callable[[Subject], float]:

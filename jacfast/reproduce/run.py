@@ -10,13 +10,17 @@ import torch
 from torch import nn
 
 from jacfast import data, models
-from jacfast.files import claim, write_atomically
+from jacfast.data.split import on_device
+from jacfast.files import write_atomically
+from jacfast.models.loading import check_state
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Row, Table, Training, load
 from jacfast.reproduce.measures import Subject, find, measure
+from jacfast.runs import claimed
 from jacfast.training import checkpoint
 from jacfast.training.fit import fit
 from jacfast.training.seeded import seeded
+from jacfast.version import __version__
 
 WORDS = ("title", "source", "remark", "pictures", "pictured")  # of a table: no figure hangs on them
 
@@ -56,27 +60,20 @@ def reproduce(
     if split.name.split()[0] != table.data:
         raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
     read = {"quick": quick, "data": split.name, "checksum": split.checksum, "device": device}
+    read["jacfast"] = __version__
     read["threads"] = torch.get_num_threads()  # sums are of other bits with another number
     about = dataclasses.asdict(table)
     counts = {name: value for name, value in about.items() if name not in WORDS}
-    split = _on(split, table.train_samples, device)
-    claim(out, "run.json", counts | read | {"data": split.name})
-    runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
-    figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
-    rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
-    result = {"table": about} | read | {"rows": rows}
-    write_atomically(json.dumps(result, indent=2).encode(), out / "result.json")
-    return result
-
-
-def _on(split: data.Split, train_samples: int | None, device: str) -> data.Split:
-    return dataclasses.replace(
-        split,
-        train_x=split.train_x[:train_samples].to(device),
-        train_y=split.train_y[:train_samples].to(device),
-        test_x=split.test_x.to(device),
-        test_y=split.test_y.to(device),
-    )
+    few = slice(table.train_samples)
+    split = dataclasses.replace(split, train_x=split.train_x[few], train_y=split.train_y[few])
+    split = on_device(split, device)
+    with claimed(out, "run.json", counts | read | {"data": split.name}):
+        runs = [Run(table, seed, split, out / f"seed{seed}", device) for seed in table.seeds]
+        figures = [[run.figures(i) for i in range(len(table.rows))] for run in runs]
+        rows = [_summary(row, [run[i] for run in figures]) for i, row in enumerate(table.rows)]
+        result = {"table": about} | read | {"rows": rows}
+        write_atomically(json.dumps(result, indent=2).encode(), out / "result.json")
+        return result
 
 
 def networks(result: dict[str, Any], out: Path) -> dict[str, nn.Module]:
@@ -152,8 +149,13 @@ class Run:
             "training": json.dumps(dataclasses.asdict(training)),
             "seed": self.seed,
         }
-        done = save.exists() and checkpoint.read(save, config)["epoch"] == training.epochs
-        if training.once and not done:
+        if save.exists():
+            state = checkpoint.read(save, config)
+            if state["epoch"] == training.epochs:
+                check_state(model, state["model"], f"checkpoint {save}")
+                model.load_state_dict(state["model"])
+                return
+        if training.once:
             with seeded(model, self.seed):
                 x = parts.attacked(training, model, x, y)
         model.train(training.mode == "train")

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jacfast.attacks.checks import above_zero
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import check_input, check_labels
 from jacfast.evaluation.predict import BATCH
+from jacfast.progress import watch
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | DeepFoolResult]
 
@@ -54,7 +54,7 @@ def attack_once(
     check_attack(attack, share)
     count = attacked_of(len(x), share)
     batches = list(zip(x[:count].split(BATCH), y[:count].split(BATCH), strict=True))
-    moved = [perturb(attack, model, *batch).detach() for batch in tqdm(batches, desc="attack")]
+    moved = [perturb(attack, model, *batch).detach() for batch in watch(batches, desc="attack")]
     return torch.cat([*moved, x[count:].detach()])
 
 

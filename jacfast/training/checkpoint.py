@@ -1,16 +1,20 @@
 """The state of a run in one file: written in one move, read without unpickling code."""
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from jacfast.calling import in_eval_mode
 from jacfast.files import write_atomically
 from jacfast.models.loading import check_state
+from jacfast.runs import check_behaviour
 
 Config = dict[str, str | int | float | None]
+State = dict[str, Any]
 PLAIN = (str, int, float, bool, type(None))
 PARTS = {"config", "epoch", "model", "optimizer", "order", "random"}
 
@@ -48,31 +52,42 @@ def check_config(config: Config | None) -> None:
             )
 
 
-def write(
-    path: Path,
-    config: Config | None,
-    run: Config,
-    epoch: int,
+def write(path: Path, config: Config | None, run: Config, epoch: int, state: State) -> None:
+    """Save everything that the rest of `run` depends on after `epoch` epochs."""
+    save_atomically({"config": config, "run": run, "epoch": epoch, **state}, path)
+
+
+def state_of(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: list[torch.Generator],
-) -> None:
-    """Save everything that the rest of `run` depends on after `epoch` epochs.
+    probe: Tensor,
+) -> State:
+    """Return what changes in training, and what the model does at the inputs `probe`.
 
     The generators are that of the order, the CPU's global one, and those of GPUs.
     """
     order, random, *gpus = [generator.get_state() for generator in generators]
-    state = {
-        "config": config,
-        "run": run,
-        "epoch": epoch,
+    return {
         "model": model.state_dict(),
+        "outputs": _outputs(model, probe),
         "optimizer": optimizer.state_dict(),
         "order": order,
         "random": random,
         "gpus": gpus,
     }
-    save_atomically(state, path)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, probe: Tensor) -> Tensor | None:
+    """Return the outputs [N, ...] in eval mode; None where the model is not called as model(x)."""
+    with in_eval_mode(model.modules()):
+        try:
+            found = model(probe.clone())
+        except Exception:  # the loss calls it in another way, whatever that is
+            return None
+    rows = isinstance(found, Tensor) and found.is_floating_point() and found.dim() > 0
+    return found.reshape(len(found), -1).cpu() if rows else None
 
 
 def read(path: Path, config: Config | None, run: Config | None = None) -> dict[str, Any]:
@@ -112,15 +127,24 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: list[torch.Generator],
+    probe: Tensor,
 ) -> None:
     """Bring everything back to what was read from `path`: all of it, or nothing.
 
     Raises:
-        ValueError: it is of another network.
+        ValueError: it is of another network, or of one that did something else at `probe`.
     """
     check_state(model, state["model"], f"checkpoint {path}")
+    before = copy.deepcopy(model.state_dict())
     optimizer.load_state_dict(state["optimizer"])  # first: it refuses, and then changes nothing
     model.load_state_dict(state["model"])
+    then, now = state.get("outputs"), _outputs(model, probe)
+    if then is not None and now is not None:
+        try:
+            check_behaviour(str(path), {"logits": then}, {"logits": now})
+        except ValueError:
+            model.load_state_dict(before)
+            raise
     drawn = [state["order"], state["random"], *state.get("gpus", [])]
     for generator, then in zip(generators, drawn, strict=False):  # GPUs may be others than then
         generator.set_state(then)

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jacfast.attacks.checks import at_least, count
+from jacfast.progress import watch
+from jacfast.runs import alone, checksum
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_loss, check_seed, check_trainable
 from jacfast.training.seeded import seeded
 
+PROBED = 64  # inputs, over all of x, at which a resumed model must do as it did
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -77,19 +80,21 @@ def fit(
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
     run: checkpoint.Config = {"name": name, "lr": float(lr), "batch_size": batch_size}
-    run |= {"seed": seed, "len(x)": len(x)}
+    run |= {"seed": seed, "len(x)": len(x)} | _given(model, y)
+    probe = x[:: -(-len(x) // PROBED)]
     optimizer = torch.optim.Adam(model.parameters(), lr=float(lr))
     order = torch.Generator().manual_seed(seed)
-    with seeded(model, seed) as drawn:
+    lock = alone(path.with_name(f".{path.name}.lock"), f"save {path}") if path else nullcontext()
+    with lock, seeded(model, seed) as drawn:
         done, generators = 0, [order, *drawn]
         if path is not None and path.exists():
             state = checkpoint.read(path, config, run)
             done = state["epoch"]
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
-            checkpoint.restore(path, state, model, optimizer, generators)
+            checkpoint.restore(path, state, model, optimizer, generators, probe)
         per_epoch = math.ceil(len(x) / batch_size)
-        with tqdm(total=epochs * per_epoch, initial=done * per_epoch, desc=name) as bar:
+        with watch(total=epochs * per_epoch, initial=done * per_epoch, desc=name) as bar:
             for epoch in range(done, epochs):
                 for batch in torch.randperm(len(x), generator=order).split(batch_size):
                     value = loss(model, x[batch], y[batch])
@@ -103,7 +108,17 @@ def fit(
                     optimizer.zero_grad(set_to_none=True)
                     value.backward()
                     optimizer.step()
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{shown:.4f}", refresh=False)
                     bar.update()
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{shown:.4f}")
                 if path is not None:
-                    checkpoint.write(path, config, run, epoch + 1, model, optimizer, generators)
+                    state = checkpoint.state_of(model, optimizer, generators, probe)
+                    checkpoint.write(path, config, run, epoch + 1, state)
+
+
+def _given(model: nn.Module, y: Tensor) -> checkpoint.Config:
+    """Return what else a run depends on, of what it is given."""
+    modes = {module.training for module in model.modules()}
+    mode = "some modules in each" if len(modes) > 1 else "train" if model.training else "eval"
+    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+    found: checkpoint.Config = {"mode": mode, "y": checksum([("y", y)])}
+    return found | {"frozen": ", ".join(frozen)}

@@ -13,15 +13,21 @@ from torch import Tensor, nn
 
 from jacfast import data, models
 from jacfast.attacks.checks import at_least, count
-from jacfast.files import check_own, write_atomically
+from jacfast.attacks.result import DeepFoolResult
+from jacfast.calling import check_finite, check_weights
+from jacfast.data.split import on_device
+from jacfast.files import write_atomically
+from jacfast.memory import ran_out
 from jacfast.penalties import Frobenius
 from jacfast.penalties.base import projections
 from jacfast.plots import hardening_figure, png
+from jacfast.runs import check_own, held
 from jacfast.step import forward_with_penalty
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.fit import fit
 from jacfast.training.measure import Measures, measure
+from jacfast.training.mode import set_mode
 from jacfast.training.options import Harden
 from jacfast.training.step_time import time_steps
 from jacfast.training.table import page
@@ -45,35 +51,42 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
 
     Args:
         run: the options.
-        resume: continue from the checkpoints in ``run.out``; the weights come out the same, bit for
-            bit, as without the interruption, on the same machine and number of threads.
+        resume: continue from the checkpoints in ``run.out``, or begin where there are none; the
+            weights come out the same, bit for bit, as without an interruption, on the same machine
+            and number of threads.
 
     Returns:
         The figures, as in ``figures.json``.
 
     Raises:
         FileNotFoundError, TypeError, ValueError, OSError: data, weights, model, options or the
-            output folder are not usable, or the checkpoints are of other options or other data;
-            found before any training.
+            output folder are not usable, the checkpoints are of other options, another model or
+            other data, or another run is at work in the folder; found before any training.
     """
-    begun = _prepare(run, resume)
-    split = data.load(run.data)
+    _check(run)
+    with held(run.out):
+        return _harden(run, _begun(run, resume))
+
+
+def _harden(run: Harden, begun: dict[str, Path]) -> dict[str, Any]:
+    model = _model(run)
+    split = on_device(data.load(run.data), run.device)
     config = run.depends(split.checksum)
     for phase, save in begun.items():
         checkpoint.read(save, config, {"name": phase})
-    model = _model(run, split)
     x, y = split.test_x[: run.eval_samples], split.test_y[: run.eval_samples]
+    _check_fits(run, model, split)
     _check_images(x)
 
     seconds = {"train": 0.0}
     if run.model is None:
         start = time.perf_counter()
-        _phase(run, model, split, config, resume, "train")
+        _phase(run, model, split, config, "train")
         seconds["train"] = time.perf_counter() - start
     trained = copy.deepcopy(model)
     before = measure(model, x, y, "before")
     start = time.perf_counter()
-    _phase(run, model, split, config, resume, "harden")
+    _phase(run, model, split, config, "harden")
     seconds["harden"] = time.perf_counter() - start
     after = measure(model, x, y, "after")
 
@@ -89,14 +102,20 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
         "step": steps,
     }
     write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
-    picture = png(hardening_figure(x, y, before.deepfool, after.deepfool))
+    attacked = _on_cpu(before), _on_cpu(after)
+    picture = png(hardening_figure(x.cpu(), y.cpu(), attacked[0], attacked[1]))
     write_atomically(picture, run.out / "harden.png")
     write_atomically(page(figures, picture), run.out / "report.html")
     return figures
 
 
-def _prepare(run: Harden, resume: bool) -> dict[str, Path]:
-    """Check options and folder before anything costs time; return the checkpoints by phase."""
+def _on_cpu(measures: Measures) -> DeepFoolResult:
+    tensors = {name: value.cpu() for name, value in measures.deepfool.tensors().items()}
+    return DeepFoolResult(**tensors, p=measures.deepfool.p)
+
+
+def _check(run: Harden) -> None:
+    """Check the options before anything costs time."""
     for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
         count(name, getattr(run, name))
     if run.chunk is not None:
@@ -106,7 +125,10 @@ def _prepare(run: Harden, resume: bool) -> dict[str, Path]:
     check_seed(run.seed)
     if (run.model is None) != (run.weights is None):
         raise ValueError("model and weights go together: give both, or neither")
-    run.out.mkdir(parents=True, exist_ok=True)
+
+
+def _begun(run: Harden, resume: bool) -> dict[str, Path]:
+    """Check the folder; return the checkpoints by phase."""
     write_atomically(b"", run.out / ".writable")
     (run.out / ".writable").unlink()
     begun = {phase: run.out / file for phase, file in PHASES.items() if (run.out / file).exists()}
@@ -114,8 +136,6 @@ def _prepare(run: Harden, resume: bool) -> dict[str, Path]:
         raise FileExistsError(
             f"{run.out} holds an earlier run: continue it with --resume, or use another folder"
         )
-    if resume and not begun:
-        raise FileNotFoundError(f"{run.out} has no checkpoint: there is no run to resume")
     if not begun:
         check_own(run.out, PHASES["harden"])
     return begun
@@ -130,8 +150,8 @@ def _check_images(x: Tensor) -> None:
         )
 
 
-def _model(run: Harden, split: data.Split) -> nn.Module:
-    """Build the model, in eval mode, and try it on one image."""
+def _model(run: Harden) -> nn.Module:
+    """Build the model, on its device and in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(run.seed))
         if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
@@ -139,9 +159,29 @@ def _model(run: Harden, split: data.Split) -> nn.Module:
         else:
             model = models.load_factory(run.model)  # may draw buffers that no file holds
             models.load_weights(model, run.weights)
+    check_weights(model)
     check_trainable(model)
+    return set_mode(model.to(run.device), training=False)
+
+
+def _check_fits(run: Harden, model: nn.Module, split: data.Split) -> None:
+    """Check model and images together, by one step of a copy on two images."""
     projections(run.n, models.check_fits(model, split), "K")
-    return model.eval()
+    for name in ("train_x", "test_x"):
+        check_finite(name, getattr(split, name))
+    x, y = split.train_x[:2].clone(), split.train_y[:2]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            penalty = Frobenius(run.n)
+            logits, value = forward_with_penalty(copy.deepcopy(model), x, penalty=penalty)
+            (F.cross_entropy(logits, y) + value).backward()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        if ran_out(error):
+            raise
+        raise ValueError(
+            f"model must be one that can be trained with the penalty; a step of a copy on two "
+            f"images raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _phase(
@@ -149,11 +189,10 @@ def _phase(
     model: nn.Module,
     split: data.Split,
     config: checkpoint.Config,
-    resume: bool,
     name: str,
 ) -> None:
     """Train ("train": CE) or harden ("harden": CE + penalty), or take over what is done of it."""
-    model.train(name == "train")
+    set_mode(model, training=name == "train")
 
     def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
         if name == "train":
@@ -172,11 +211,12 @@ def _phase(
         seed=run.seed,
         save=run.out / PHASES[name],
         config=config,
-        resume=resume,
+        resume=True,
         name=name,
     )
-    model.eval()
-    checkpoint.save_atomically(model.state_dict(), run.out / RESULTS[name])
+    set_mode(model, training=False)
+    state = {key: value.cpu() for key, value in model.state_dict().items()}
+    checkpoint.save_atomically(state, run.out / RESULTS[name])
 
 
 def _numbers(measures: Measures) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 import dataclasses
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from jacfast.attacks import DeepFoolResult, deepfool, fgsm
 from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, rho_of
 from jacfast.evaluation.predict import BATCH
+from jacfast.progress import watch
 
 EPSILONS = (0.05, 0.1, 0.2)
 
@@ -27,7 +27,7 @@ class Measures:
 def measure(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Measures:
     """Measure `model`, in eval mode, on images x [N, ...] in [0, 1] with labels y [N]."""
     attack = DeepFoolResult.cat(
-        [deepfool(model, part) for part in tqdm(x.split(BATCH), desc=f"deepfool, {name}")]
+        [deepfool(model, part) for part in watch(x.split(BATCH), desc=f"deepfool, {name}")]
     )
     return Measures(
         accuracy=accuracy(model, x, y),

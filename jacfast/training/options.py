@@ -28,6 +28,7 @@ class Harden:
     seed: int = 0
     eval_samples: int = 1000
     chunk: int | None = None
+    device: str = "cpu"
 
     def options(self) -> Config:
         """Return the options, as types that JSON has, and the number of threads; weights by sum."""

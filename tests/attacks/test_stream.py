@@ -1,16 +1,20 @@
 """deepfool over a data set: results on disk, and nothing lost or repeated after a kill."""
 
+import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from jacfast import DeepFoolResult, deepfool, deepfool_to_disk
 from jacfast.attacks import stream
 from jacfast.attacks.result import TENSORS
 from jacfast.cli import main
+from jacfast.runs import checksum
 from tests.nets import build
 
 
@@ -136,6 +140,160 @@ def test_another_attack_is_refused_and_nothing_changes(tmp_path, problem, change
     assert files == {path: path.read_bytes() for path in out.iterdir()}
 
 
+class Detached(nn.Module):
+    """The same logits, with half of the gradient."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        z = self.net(x)
+        return 0.5 * z + 0.5 * z.detach()
+
+    def state_dict(self, *args, **kwargs):
+        return self.net.state_dict(*args, **kwargs)
+
+
+def another(kind: str, model: nn.Module):
+    """Return a model of the same weights that does something else."""
+    if kind == "backward":
+        return Detached(model)
+    if kind == "function":
+        return lambda x: 2 * model(x)
+    other = copy.deepcopy(model)
+    if kind == "scale":
+        other.register_forward_hook(lambda _module, _inputs, z: 1.01 * z)
+        return other
+    for name, module in other.named_modules():
+        if isinstance(module, nn.ReLU):
+            setattr(other, name, nn.LeakyReLU(0.01) if kind == "leaky" else nn.GELU(kind))
+    return other
+
+
+@pytest.mark.parametrize("kind", ["leaky", "none", "scale", "backward", "function"])
+def test_a_model_of_the_same_weights_that_does_something_else_is_another_run(tmp_path, kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    model, x = model.eval(), torch.rand(6, 3, 2, 2)
+    first = (lambda x: model(x)) if kind == "function" else model
+    deepfool_to_disk(tmp_path, first, [x])
+    before = (tmp_path / "000000.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="belongs to another run: the model's"):
+        deepfool_to_disk(tmp_path, another(kind, model), [x])
+    assert (tmp_path / "000000.safetensors").read_bytes() == before
+    deepfool_to_disk(tmp_path, first, [x])
+
+
+def test_the_two_kinds_of_gelu_are_told_apart(tmp_path):
+    torch.manual_seed(0)
+    nets = [
+        nn.Sequential(nn.Linear(9, 9), nn.GELU(kind), nn.Linear(9, 4)) for kind in ("none", "tanh")
+    ]
+    nets[1].load_state_dict(nets[0].state_dict())
+    x = torch.randn(20, 9)
+    deepfool_to_disk(tmp_path, nets[0], [x])
+    with pytest.raises(ValueError, match="belongs to another run: the model's logits"):
+        deepfool_to_disk(tmp_path, nets[1], [x])
+
+
+def test_other_roundings_are_the_same_run(tmp_path, attacked):
+    """Logits of another machine, or number of threads: here of another order of sums."""
+    torch.manual_seed(0)
+    first, last, turned = torch.randn(300, 999), torch.randn(5, 300), torch.randperm(300)
+
+    def model(x):
+        return (x @ first.T).relu() @ last.T
+
+    def other(x):
+        return (x @ first[turned].T).relu() @ last[:, turned].T
+
+    x = torch.randn(9, 999)
+    assert not torch.equal(model(x), other(x))
+    deepfool_to_disk(tmp_path, model, [x])
+    deepfool_to_disk(tmp_path, other, [x])
+    assert attacked == [9]
+
+
+def test_other_labels_are_another_run(tmp_path, problem):
+    model, x, y = problem
+    deepfool_to_disk(tmp_path, model, [(x, y)], labels=True)
+    with pytest.raises(ValueError, match="is of other images or labels"):
+        deepfool_to_disk(tmp_path, model, [(x, (y + 1) % 5)], labels=True)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda x, y: {"pixel_values": x, "labels": y, "idx": y},
+        lambda x, y: {"image": x.numpy(), "label": y.numpy().astype("int32")},
+        lambda x, y: [x.numpy(), y.int()],
+    ],
+)
+def test_what_loaders_give(tmp_path, problem, batch):
+    model, x, y = problem
+    got = deepfool_to_disk(tmp_path, model, [batch(x, y)], labels=True, max_iter=np.int64(9))
+    same(got, deepfool(model, x, y, max_iter=9))
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "words"),
+    [
+        (
+            [{"a": 1, "b": 2}],
+            {},
+            "batches that are mappings must have one of x, .* batch 0 has a, b",
+        ),
+        (
+            [torch.zeros(2, 2, 8, 8).double(), ["x"]],
+            {},
+            "batches must be tensors .* batch 1 holds a str",
+        ),
+        ([torch.zeros(2, 2, 8, 8)], {"clip": object()}, "clip must be a number, .* got object"),
+        ([np.zeros((2, 2, 8, 8), "uint8")], {}, "x must be floating point"),
+    ],
+)
+def test_what_is_no_batch_or_option_is_said(tmp_path, problem, batches, options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        deepfool_to_disk(tmp_path / "out", problem[0], batches, **options)
+    assert (tmp_path / "out").exists() == (len(batches) > 1)
+
+
+def test_weights_that_are_not_finite_are_named_before_any_work(tmp_path, problem, attacked):
+    model, x, _ = problem
+    name, weight = next(iter(model.named_parameters()))
+    weight.data.view(-1)[2] = float("nan")
+    with pytest.raises(ValueError, match=f"the model's parameter {name} must be finite; 1 of "):
+        deepfool_to_disk(tmp_path / "out", model, [x])
+    assert not attacked
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_file_is_named(tmp_path, problem):
+    model, x, _ = problem
+    deepfool_to_disk(tmp_path, model, [x])
+    path = tmp_path / "000000.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"000000.*cut short \(truncated\): remove it"):
+        deepfool_to_disk(tmp_path, model, [x])
+
+
+@pytest.mark.parametrize("kind", ["quantised", "extra", "sparse", "tuple"])
+def test_whatever_a_state_holds_has_a_checksum(kind):
+    def of(number: float) -> str:
+        w = torch.full((4, 4), number)
+        value = {
+            "quantised": torch.quantize_per_tensor(w, 0.1, 0, torch.quint8),
+            "extra": {"scale": number},
+            "sparse": w.to_sparse(),
+            "tuple": (w, None),
+        }[kind]
+        return checksum([("weight", value)])
+
+    assert of(0.5) == of(0.5)
+    assert of(0.5) != of(1.5)
+
+
 def test_command(tmp_path, capsys):
     from jacfast import models
 
@@ -159,8 +317,9 @@ def test_command(tmp_path, capsys):
     capsys.readouterr()
     assert main([*command, "--labels"]) == 2
     assert "belongs to another run: labels was False" in capsys.readouterr().err
-    assert main([*command, "--samples", "0"]) == 2
-    assert "--samples must be >= 1; got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--samples", "0"])
+    assert "argument --samples: must be >= 1; got 0" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch):
@@ -168,7 +327,8 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jacfast.models.load_factory", interrupted)
-    command = ["attack", "deepfool", "--model", "a:b", "--weights", "w.pt", "--out", str(tmp_path)]
+    command = ["attack", "deepfool", "--model", "a:b", "--weights", __file__]
+    command += ["--out", str(tmp_path)]
     assert main(command) == 130
     assert "interrupted; the same command starts anew" in capsys.readouterr().err
     (tmp_path / "attack.json").touch()

@@ -13,11 +13,11 @@ from tests.training.runs import harden_arguments, run
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "none.pt"}, "weights none.pt are not there"),
+        ({"weights": "none.pt"}, "--weights: must be a file that is there; got none.pt"),
         ({"weights": "other.pt"}, "weights other.pt must fit the model: missing 4.weight"),
         ({"model": "nets:nothing"}, "model 'nets:nothing' cannot be imported"),
         ({"data": "."}, "looked for MNIST"),
-        ({"epochs": 0}, "epochs must be >= 1; got 0"),
+        ({"epochs": 0}, "--epochs: must be >= 1; got 0"),
         ({"lam": -1}, "lam must be finite and >= 0; got -1.0"),
         ({"n": 11}, "n must be in 1 .. K = 10, or 'exact'; got 11"),
     ],
@@ -27,7 +27,7 @@ def test_errors_of_the_user_are_one_line(job, options, message):
     assert failed.returncode == 2
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
-    assert "harden:" not in failed.stderr  # no training bar: found before
+    assert not (job / "failed").exists()  # no checkpoint: found before; and nothing left behind
 
 
 def test_a_folder_that_cannot_be_written_is_found_first(job):

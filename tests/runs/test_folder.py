@@ -1,0 +1,117 @@
+"""Folders that belong to one run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jacfast.runs import alone, check_own, claimed
+
+
+def claim(out: Path, note: str, about: dict, result: bool = True) -> None:
+    """Run something that leaves a result, or nothing."""
+    with claimed(out, note, about):
+        if result:
+            (out / "result").write_text("1")
+
+
+def test_a_folder_is_of_one_run(tmp_path):
+    out = tmp_path / "a" / "b"
+    claim(out, "note.json", {"eps": 0.1, "clip": (0, 1), "p": float("inf")})
+    assert json.loads((out / "note.json").read_text())["clip"] == [0, 1]
+    claim(out, "note.json", {"eps": 0.1, "clip": (0, 1), "p": float("inf")})
+    files = {path: path.read_bytes() for path in out.iterdir()}
+    for about, words in (
+        ({"eps": 0.2, "clip": (0, 1), "p": float("inf")}, "eps was 0.1 and is now 0.2"),
+        ({"eps": 0.1, "clip": (0, 1)}, "p was inf and is now None"),
+        ({"eps": 0.1, "clip": (0, 1), "p": float("inf"), "x": 1}, "x was None and is now 1"),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
+            claim(out, "note.json", about)
+    with pytest.raises(ValueError, match=r"must be empty or of the same run; .* other files"):
+        claim(out, "other.json", {"eps": 0.1})
+    assert files == {path: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_folder_without_results_is_free(tmp_path):
+    (tmp_path / "note.json").write_text('{"eps": -1}')
+    (tmp_path / ".hidden").write_text("half of a file")
+    claim(tmp_path, "note.json", {"eps": 1})
+    (tmp_path / "result").unlink()
+    assert json.loads((tmp_path / "note.json").read_text()) == {"eps": 1}
+    assert check_own(tmp_path, "note.json") == {"note.json"}
+    assert check_own(tmp_path / "new", "note.json") == set()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("content", [b'{"eps": 0.', b"", b'["eps"]', b"1", b"\xff\xfe"])
+def test_a_damaged_note_is_named(tmp_path, content):
+    note = tmp_path / "note.json"
+    note.write_bytes(content)
+    (tmp_path / "result").write_text("1")
+    with pytest.raises(
+        ValueError, match=r"note\.json must be .*: put it back, or use another folder"
+    ):
+        claim(tmp_path, "note.json", {"eps": 0.1})
+    assert note.read_bytes() == content
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path, error):
+    out = tmp_path / "a" / "b"
+    with pytest.raises(error), claimed(out, "note.json", {}):
+        raise error
+    assert not list(tmp_path.iterdir())
+    tmp_path.joinpath("mine").mkdir()
+    claim(tmp_path / "mine", "note.json", {}, result=False)
+    assert (tmp_path / "mine").exists()
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    with claimed(tmp_path / "out", "note.json", {}):
+        with (
+            pytest.raises(ValueError, match=rf"out .*out is in use by another run, process {os.getpid()}"),
+            claimed(tmp_path / "out", "note.json", {}),
+        ):
+            pytest.fail("two are at work")
+        claim(tmp_path / "other", "note.json", {})
+    claim(tmp_path / "out", "note.json", {})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"note.json", "result"}
+
+
+WORK = """
+import sys, time
+sys.modules["torch"] = None  # the lock needs none, and the test no seconds
+import types
+from pathlib import Path
+root = Path(sys.argv[1])
+for name in ("jacfast", "jacfast.runs"):
+    package = types.ModuleType(name)
+    package.__path__ = [str(root / name.replace(".", "/"))]
+    sys.modules[name] = package
+from jacfast.runs.lock import alone
+with alone(Path(sys.argv[2]), "out"):
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_run_is_not_in_the_way(tmp_path):
+    lock, root = tmp_path / ".lock", Path(__file__).parents[2]
+    command = [sys.executable, "-c", WORK, str(root), str(lock)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "at work\n"
+        with pytest.raises(ValueError, match=f"process {process.pid} on "), alone(lock, "out"):
+            pytest.fail("two are at work")
+    finally:
+        process.kill()
+        process.communicate()
+    assert lock.exists()
+    with alone(lock, "out"):
+        pass
+    assert not lock.exists()

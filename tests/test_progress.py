@@ -1,0 +1,56 @@
+"""Progress in a terminal, in a log, and not at all."""
+
+import sys
+
+import pytest
+
+from jacfast.progress import silent, watch
+
+
+class Clock:
+    """Time that passes by a second with each look at it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.1
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("tqdm.std.time", clock)
+    return clock
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_log_gets_a_line_now_and_then(capsys):
+    for _ in watch(range(3000), desc="fit"):
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 < len(lines) < 20
+    assert all(line.startswith("fit: ") for line in lines)
+    assert "100%" in lines[-1]
+    assert not any("\r" in line for line in lines)
+
+
+def test_what_takes_no_time_says_nothing(capsys):
+    assert list(watch(range(1000))) == list(range(1000))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_has_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    list(watch(range(10), desc="fit"))
+    said = capsys.readouterr().err
+    assert "\rfit: " in said
+    assert said.count("\n") == 1
+
+
+def test_silence(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with silent():
+        assert list(watch(range(10), desc="fit")) == list(range(10))
+    assert capsys.readouterr().err == ""
