@@ -16,7 +16,8 @@ BATCH_UP_TO = 32
 
 NO_PATH = (
     "x must be part of the graph of the outputs: set x.requires_grad_() first, then call the model "
-    "on that very tensor with gradients enabled; the outputs do not depend on x"
+    "on that very tensor with gradients enabled; the outputs do not depend on x (does the model "
+    "detach?)"
 )
 
 

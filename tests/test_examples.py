@@ -11,21 +11,38 @@ ROOT = Path(__file__).parents[1]
 NEEDS = {"plain_loop": [], "lightning_loop": ["lightning"], "accelerate_loop": ["accelerate"]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NEEDS)
-def test_an_example_makes_the_network_more_robust(name, tmp_path):
-    for package in ("mlxtend", *NEEDS[name]):
+def run(name: str, packages: tuple[str, ...], folder: Path) -> str:
+    """Run an example; return what it printed."""
+    for package in packages:
         pytest.importorskip(package, reason=f"the example needs {package}")
-    run = [sys.executable, str(ROOT / "examples" / f"{name}.py")]
     done = subprocess.run(
-        run, capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+        capture_output=True, text=True, timeout=300, cwd=folder,
         env={"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = re.findall(r"lam ([0-9.]+): accuracy ([0-9.]+)%, rho_adv ([0-9.]+)", done.stdout)
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_example_makes_the_network_more_robust(name, tmp_path):
+    printed = run(name, ("mlxtend", *NEEDS[name]), tmp_path)
+    lines = re.findall(r"lam ([0-9.]+): accuracy ([0-9.]+)%, rho_adv ([0-9.]+)", printed)
     (_, accuracy, rho), (_, hardened_accuracy, hardened_rho) = lines
     assert float(hardened_rho) > 1.4 * float(rho)
     assert float(hardened_accuracy) > float(accuracy) - 1
+
+
+@pytest.mark.slow
+def test_a_model_of_tokens_becomes_more_robust_in_its_embeddings(tmp_path):
+    printed = run("tokens", ("transformers",), tmp_path)
+    (clean, attacked), (hardened_clean, hardened) = (
+        map(float, line)
+        for line in re.findall(r"accuracy ([0-9.]+)%, under PGD ([0-9.]+)%", printed)
+    )
+    assert min(clean, hardened_clean) > 95
+    assert hardened > attacked + 10
 
 
 def test_the_readme_shows_the_plain_one():

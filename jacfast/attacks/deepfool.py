@@ -8,7 +8,7 @@ from jacfast.attacks.options import Options
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
-from jacfast.calling import Call, check_input, check_labels, quiet, takes_model
+from jacfast.calling import Call, check_input, check_labels, quiet, say_grey_values, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.progress import watch
@@ -124,6 +124,8 @@ def deepfool(
         batch_size=batch_size,
     )
     options.check()
+    if clip is None:
+        say_grey_values(x)
     _check_labels(y, target, variant, len(x))
     options = options.bound_to(x)
     step = batch_size or len(x)

@@ -15,8 +15,8 @@ from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
-from jacfast.calling.inputs import check_input, check_labels
-from jacfast.calling.modes import in_eval_mode, quiet
+from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
+from jacfast.calling.modes import check_made, in_eval_mode, quiet
 from jacfast.calling.outputs import (
     Model,
     as_logits,
@@ -42,6 +42,7 @@ __all__ = [
     "check_finite",
     "check_input",
     "check_labels",
+    "check_made",
     "check_weights",
     "compiled",
     "differentiable",
@@ -50,12 +51,14 @@ __all__ = [
     "in_eval_mode",
     "logits_of",
     "modules_of",
+    "ordinary",
     "outputs_of",
     "part_of",
     "pick",
     "quiet",
     "rebuilt",
     "say_bad_logits",
+    "say_grey_values",
     "say_not_finite",
     "separable",
     "takes_model",

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from jacfast.calling.inputs import ordinary
+
 
 class Arguments:
     """Further arguments of a model, ``model(x, *args, **kwargs)``, for a batch of N samples.
@@ -33,7 +35,8 @@ class Arguments:
         named = isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)
         if kwargs is not None and not named:
             raise TypeError(f"kwargs must hold arguments by name; got {kwargs!r}")
-        self._leaves, self._shape = pytree.tree_flatten((tuple(args), dict(kwargs or {})))
+        leaves, self._shape = pytree.tree_flatten((tuple(args), dict(kwargs or {})))
+        self._leaves = [ordinary(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         # settled here: after a cut, others may happen to have as many entries
         self._follow = [
             place

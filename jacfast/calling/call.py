@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
-from jacfast.calling.inputs import check_input
+from jacfast.calling.inputs import check_input, ordinary
 from jacfast.calling.outputs import Output, as_logits, as_rows, pick
 from jacfast.calling.warning import warn
 from jacfast.calling.watch import unseen
@@ -57,7 +58,13 @@ class Call:
         """
         with unseen(self.model) if self.first_time("called") else contextlib.nullcontext():
             returned = self.arguments.call(self.model, x.clone())
-        return pick(returned, self.output)
+        found = pick(returned, self.output)
+        if torch.is_grad_enabled() and x.requires_grad and not found.requires_grad:
+            raise ValueError(
+                "the model's outputs do not depend on x: no graph leads from one to the other "
+                "(detach(), no_grad(), .data, NumPy, rounding or quantised weights in the model?)"
+            )
+        return found
 
     def rows(self, index: slice | Tensor) -> "Call":
         """Return the call of some samples: a slice, or a tensor of indices or of bool, as of x."""
@@ -103,6 +110,7 @@ def takes_model(function: Callable[..., R]) -> Callable[..., R]:
         **options: Any,
     ) -> R:
         check_input(x)
+        x = ordinary(x)
         if not isinstance(model, Call):
             model = Call(model, len(x), args, kwargs, output)
         return function(model, x, *rest, **options)

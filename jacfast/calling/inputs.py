@@ -3,15 +3,47 @@
 import torch
 from torch import Tensor
 
+from jacfast.calling.warning import warn
+
 
 def check_input(x: Tensor, *, name: str = "x") -> None:
     """Check a batch of inputs to an attack or a measure."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not x.dtype.is_floating_point:
-        raise TypeError(f"{name} must be floating point (scale images to [0, 1]); got {x.dtype}")
+        raise TypeError(f"{name} must be floating point{_instead(x.dtype)}; got {x.dtype}")
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"{name} must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
+
+
+def _instead(dtype: torch.dtype) -> str:
+    if dtype == torch.uint8:
+        return " (scale images to [0, 1])"
+    if dtype in (torch.int32, torch.int64):
+        return (
+            " (scale images to [0, 1]; of token ids pass the embeddings, which a gradient exists "
+            "for, to the model by inputs_embeds, see examples/tokens.py)"
+        )
+    return ""
+
+
+def ordinary(x: Tensor) -> Tensor:
+    """Return x, or a copy of an x made in inference mode: of that itself no gradient can be had."""
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+
+
+def say_grey_values(x: Tensor) -> None:
+    """Warn of images [N, C, H, W] that hold the whole numbers 0 .. 255, where nothing else would.
+
+    Where there is a box of valid inputs, it says so.
+    """
+    if x.dim() < 4 or not 128 <= float(x.max()) <= 255 or float(x.min()) < 0:
+        return
+    if bool((x == x.round()).all()):
+        warn(
+            f"x holds whole numbers of 0 .. {float(x.max()):.0f}: a model of images in [0, 1] "
+            "needs them divided by 255 (for a model of grey values say clip=(0, 255))"
+        )
 
 
 def check_labels(y: Tensor, samples: int, classes: int | None = None, *, name: str = "y") -> None:

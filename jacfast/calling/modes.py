@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from jacfast.calling.contexts import eager
 from jacfast.calling.functions import modules_of
@@ -55,10 +56,23 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"
         )
+    check_made(modules)
     parameters: list[Tensor] = [p for m in modules for p in m.parameters(recurse=False)]
     wanted = [(TRAINING, module) for module in modules] + [(GRADIENT, p) for p in parameters]
     with eager() if gradients else contextlib.nullcontext(), held(wanted):
         yield
+
+
+def check_made(modules: Iterable[nn.Module]) -> None:
+    """Refuse modules whose tensors are made by the first forward pass: nobody has them yet."""
+    for module in modules:
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if is_lazy(tensor):
+                raise ValueError(
+                    f"model must have all its parameters and buffers; the {name} of a "
+                    f"{type(module).__name__} is made by the first forward pass: call model(x) "
+                    "once before"
+                )
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from jacfast.calling import Call, logits_of, quiet, takes_model
+from jacfast.calling import Call, check_classes, logits_of, quiet, takes_model
 from jacfast.evaluation.predict import batches
 from jacfast.lean import lean
 from jacfast.vjp import pull_back
@@ -58,6 +58,7 @@ def _bounds(model: Call, x: Tensor) -> Bounds:
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = logits_of(model, leaf)
+    check_classes(logits)
     z = logits.detach().double()
     own = z.argmax(dim=1, keepdim=True)
     f = (z.gather(1, own) - z).abs()

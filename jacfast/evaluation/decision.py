@@ -6,7 +6,7 @@ from torch import Tensor
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
 from jacfast.attacks.norms import lengths
-from jacfast.calling import Call, Twice, check_labels, logits_of, quiet, takes_model
+from jacfast.calling import Call, Twice, check_classes, check_labels, logits_of, quiet, takes_model
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
@@ -128,8 +128,7 @@ def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _check(logits: Tensor, y: Tensor) -> None:
-    if logits.shape[1] < 2:
-        raise ValueError(f"model must have K >= 2 classes; got {logits.shape[1]}")
+    check_classes(logits)
     check_labels(y, *logits.shape)
 
 

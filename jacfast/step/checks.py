@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 
-from jacfast.calling import check_input
+from jacfast.calling import check_input, check_made
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import Penalty
@@ -72,13 +71,7 @@ def _model(model: object, layer: str | None) -> None:
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
         )
-    held = (*model.named_parameters(), *model.named_buffers())
-    lazy = [name for name, tensor in held if is_lazy(tensor)]
-    if lazy:
-        raise ValueError(
-            f"model must have all its parameters and buffers; {lazy[0]} is made by the first "
-            "forward pass: call model(x) once before"
-        )
+    check_made(model.modules())
     hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
     if hooked:
         raise RuntimeError(

@@ -13,6 +13,7 @@ from jacfast.calling import (
     State,
     eager,
     in_eval_mode,
+    ordinary,
     part_of,
     pick,
     separable,
@@ -58,7 +59,7 @@ class Step:
         self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
     ) -> tuple[Any, Tensor]:
         check(model, x, y, self)
-        penalty = self.penalty
+        x, penalty = ordinary(x), self.penalty
         if penalty is None or (self.step is not None and self.step % penalty.every):
             returned = arguments.call(model, x)
             logits = pick(returned, self.output)
@@ -79,7 +80,7 @@ class Step:
             run.around = draws.again
         lower = _in(self.precision, x.device.type)
         with eager(), advise(less), before.again(), in_eval_mode(frozen), lower:
-            _, value = run(x if self.at is None else self.at, y, whole=False)
+            _, value = run(x if self.at is None else ordinary(self.at), y, whole=False)
         return returned, value if penalty.every == 1 else penalty.every * value
 
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:

@@ -15,6 +15,7 @@ from jacfast.calling import (
     check_classes,
     check_input,
     check_labels,
+    check_made,
     eager,
     in_eval_mode,
     logits_of,
@@ -97,7 +98,9 @@ def deep_defense_penalty(
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
     x, size = x.detach(), sizes(x)
-    with eager(), Twice(), in_eval_mode(modules_of(model)), torch.enable_grad():
+    modules = modules_of(model)
+    check_made(modules)
+    with eager(), Twice(), in_eval_mode(modules), torch.enable_grad():
         correct, sane, r = _perturb(Search(model, options), model, x, y, linked)
     rho = (1 + overshoot) * safe_sqrt(row_norm(r.flatten(1), "sumsq")) / size.to(r.dtype)
     exponent = torch.where(correct, -c * rho, (d * rho).clamp(max=math.log(MOST)))

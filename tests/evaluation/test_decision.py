@@ -239,7 +239,7 @@ def test_what_is_left_behind(dtype):
         (lambda m, x, y: hessian_eigenvalues(m, x / 0, y), FloatingPointError, "Hessian of S"),
         (lambda m, x, y: decision_function(m, x, y + 9), ValueError, "y must lie in 0"),
         (lambda m, x, y: decision_gradient(m, x.long(), y), TypeError, "x must be floating"),
-        (lambda m, x, y: decision_function(nn.Linear(6, 1), x, y), ValueError, "K >= 2"),
+        (lambda m, x, y: decision_function(nn.Linear(6, 1), x, y), ValueError, "at least 2 logits"),
         (lambda m, x, y: curvature(m, x, y, x[0, :2]), ValueError, "direction must have the shape"),
         (lambda m, x, y: curvature(m, x, y, None), TypeError, "direction must be a torch.Tensor"),
         (

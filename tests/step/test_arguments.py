@@ -30,7 +30,7 @@ ARGUMENTS = {
     "at's dtype": (
         TypeError,
         {"at": torch.ones(4, 12, dtype=torch.int64)},
-        "at must be floating point (scale images to [0, 1]); got torch.int64",
+        "at must be floating point (scale images to [0, 1]; of token ids",
     ),
     "at's length": (
         ValueError,

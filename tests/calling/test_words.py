@@ -1,0 +1,128 @@
+"""What is said, and what works, where the model or x is not as usual."""
+
+import re
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import jacfast
+from jacfast import evaluation
+from tests.nets import build, draw
+
+Y = torch.zeros(4, dtype=torch.int64)
+CALLS = {
+    "jacobian": lambda model, x: jacfast.jacobian(model, x),
+    "deepfool": lambda model, x: jacfast.deepfool(model, x, max_iter=3).r,
+    "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1, clip=None),
+    "pgd": lambda model, x: jacfast.pgd(model, x, eps=0.1, clip=None, random_start=False),
+    "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
+        model, x, clip=(-9, 9), steps=3, binary_steps=1
+    ),
+    "jsma": lambda model, x: jacfast.jsma(model, x, steps=2, clip=None),
+    "decision_function": lambda model, x: evaluation.decision_function(model, x, Y),
+    "decision_gradient": lambda model, x: evaluation.decision_gradient(model, x, Y),
+    "distance_bounds": lambda model, x: evaluation.distance_bounds(model, x).boundary,
+    "deep_defense_penalty": lambda model, x: jacfast.deep_defense_penalty(model, x, Y).detach(),
+    "forward_with_penalty": lambda model, x: jacfast.forward_with_penalty(
+        model, x, penalty=jacfast.Frobenius("exact")
+    )[1].detach(),
+}
+WITH_GRADIENTS = {name: call for name, call in CALLS.items() if name != "decision_function"}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_x_made_in_inference_mode(call):
+    model, x = build("mlp")
+    with torch.inference_mode():
+        made = x.clone()
+    assert made.is_inference()
+    assert torch.equal(call(model, made), call(model, x))
+
+
+def test_further_arguments_made_in_inference_mode():
+    model, x = build("mlp")
+    with torch.inference_mode():
+        factor = draw(4, 6)
+    got = jacfast.jacobian(lambda x, factor: model(x * factor), x, args=(factor,))
+    torch.testing.assert_close(got, jacfast.jacobian(lambda x: model(x * factor.clone()), x))
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        (torch.uint8, "x must be floating point (scale images to [0, 1]); got torch.uint8"),
+        (torch.int64, "of token ids pass the embeddings, which a gradient exists for"),
+        (torch.bool, "x must be floating point; got torch.bool"),
+    ],
+)
+def test_x_of_integers(call, dtype, text):
+    model, _ = build("mlp")
+    with pytest.raises(TypeError, match=re.escape(text)):
+        call(model, torch.ones(4, 6, dtype=dtype))
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_parameters_that_are_not_there_yet(call):
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.LazyLinear(4)).double()
+    text = "the weight of a LazyLinear is made by the first forward pass: call model(x) once"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        call(model, draw(4, 6))
+    assert isinstance(model[2].weight, nn.parameter.UninitializedParameter)
+    model(draw(4, 6))
+    call(model, draw(4, 6))
+
+
+DETACH = {
+    "detach": lambda net, x: net(x.detach()),
+    "no_grad": lambda net, x: torch.no_grad()(net)(x),
+    "data": lambda net, x: net(x.data),
+    "numpy": lambda net, x: torch.from_numpy(net(x).detach().numpy()),
+    "rounded": lambda net, x: net(torch.from_numpy(x.detach().numpy().round())),
+}
+
+
+@pytest.mark.parametrize("call", WITH_GRADIENTS.values(), ids=WITH_GRADIENTS)
+@pytest.mark.parametrize("how", DETACH.values(), ids=DETACH)
+def test_models_that_detach(call, how):
+    class Detaching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build("mlp")[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return how(self.net, x)
+
+    with pytest.raises(
+        ValueError, match=r"do not depend on x: no graph|must depend on x|model detach\?"
+    ):
+        call(Detaching(), draw(4, 6))
+
+
+@pytest.mark.parametrize("name", sorted(set(WITH_GRADIENTS) - {"jacobian", "forward_with_penalty"}))
+def test_a_single_logit(name):
+    model = nn.Linear(6, 1).double()
+    text = r"got 1\. Of a single logit z.*return torch\.cat\(\[torch\.zeros_like\(z\), z\]"
+    with pytest.raises(ValueError, match=text):
+        CALLS[name](model, draw(4, 6))
+
+
+def grey_values(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).float()
+
+
+def test_grey_values_draw_a_warning_where_there_is_no_box():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    x = grey_values(2, 3, 8, 8)
+    for call in (lambda: jacfast.deepfool(model, x), lambda: jacfast.rho_adv(model, x)):
+        with pytest.warns(UserWarning, match=r"whole numbers of 0 \.\. 25\d.*divided by 255"):
+            call()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for quietly in (x / 255, x - 100, x + 0.5, 4 * x, (x > 100).float()):
+            jacfast.deepfool(model, quietly)
+        jacfast.deepfool(model, x, clip=(0, 255))
+        jacfast.deepfool(nn.Linear(20, 4), grey_values(3, 20))  # counts, not images
