@@ -179,7 +179,10 @@ def test_a_side_loss_of_the_first_pass_has_its_gradient():
 
 def test_parameters_that_the_first_forward_makes():
     model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
-    with pytest.raises(ValueError, match=r"1.weight is made by the first forward pass: call model"):
+    with pytest.raises(
+        ValueError,
+        match=r"the weight of a LazyLinear is made by the first forward pass: call model",
+    ):
         forward_with_penalty(model, torch.randn(4, 6))
     model(torch.randn(4, 6))
     assert forward_with_penalty(model, torch.randn(4, 6))[1] > 0
