@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.fused_attention import is_fused, twice
 from jacfast.graph import nodes
 
 ATTENTION = (
-    "attention needs its backend with a second derivative: call the model under "
+    "in a checkpoint, with dropout inside the kernel or compiled, attention needs its backend with "
+    "a second derivative: call the model, and backward, under "
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
 )
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
@@ -25,10 +27,11 @@ LINEAR = {"HardsigmoidBackward0": (lambda x: (x > -3) & (x < 3), 6)}
 
 @contextlib.contextmanager
 def watched(graph: Iterable[Node]) -> Iterator[None]:
-    """Let piecewise linear operations, and Functions, have a second derivative or say so.
+    """Let piecewise linear operations, attention and Functions have a second derivative or say so.
 
-    This holds while a gradient with a graph is made. The former get it here: their slope is a
-    constant. Of the latter those are refused whose backward pass leaves no graph.
+    This holds while a gradient with a graph is made. The first get it here, whose slope is a
+    constant, and fused attention (`jacfast.fused_attention`). Of the Functions those are refused
+    whose backward pass leaves no graph.
 
     A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
     it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
@@ -40,6 +43,8 @@ def watched(graph: Iterable[Node]) -> Iterator[None]:
     for node in graph:
         if node.name() in LINEAR:
             handles.append(node.register_hook(_slope_of(node)))
+        elif is_fused(node) and (hook := twice(node)):
+            handles.append(node.register_hook(hook))
         elif _foreign(node):
             handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node))]
     try:

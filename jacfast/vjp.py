@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.fused_attention import is_fused
 from jacfast.graph import nodes
 from jacfast.layouts import align
 from jacfast.second import explain, watched
@@ -96,11 +97,12 @@ def _batches(graph: Sequence[Node], create_graph: bool) -> bool:
     asked for. Batch-norm does, too: its batching rule mistakes the layout of channels_last tensors
     where the strides allow both (one sample, say), and gives a wrong first derivative; and
     group-norm where a graph is asked for: its second derivative has no batching rule, which is an
-    error for most shapes and wrong for a few. What is before x does not matter.
+    error for most shapes and wrong for a few; and fused attention, whose second derivative is a
+    hook's. What is before x does not matter.
     """
     return not any(
         "BatchNorm" in node.name()
-        or (create_graph and "GroupNorm" in node.name())
+        or (create_graph and ("GroupNorm" in node.name() or is_fused(node)))
         or (
             isinstance(node, torch.autograd.function.BackwardCFunction)
             and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))

@@ -135,10 +135,10 @@ class Distances(nn.Module):
 
 
 def test_what_the_one_line_way_says():
-    """The model has been called before: the remedy is named, and of attention alone."""
+    """In a checkpoint, where the operands cannot be read twice, the remedy is named."""
     model, x, _ = net("function", torch.float32)
     x.requires_grad_()
-    loss = frobenius_penalty(model(x), x)
+    loss = frobenius_penalty(checkpoint(model, x, use_reentrant=False), x)
     with pytest.raises(RuntimeError, match=r"second derivatives .*sdpa_kernel\(SDPBackend.MATH\)"):
         loss.backward()
 

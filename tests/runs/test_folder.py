@@ -74,7 +74,9 @@ def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path, error):
 def test_two_runs_at_once_are_refused(tmp_path):
     with claimed(tmp_path / "out", "note.json", {}):
         with (
-            pytest.raises(ValueError, match=rf"out .*out is in use by another run, process {os.getpid()}"),
+            pytest.raises(
+                ValueError, match=rf"out .*out is in use by another run, process {os.getpid()}"
+            ),
             claimed(tmp_path / "out", "note.json", {}),
         ):
             pytest.fail("two are at work")
