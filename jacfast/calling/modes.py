@@ -67,7 +67,7 @@ def check_made(modules: Iterable[nn.Module]) -> None:
     """Refuse modules whose tensors are made by the first forward pass: nobody has them yet."""
     for module in modules:
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if is_lazy(tensor):
+            if tensor is not None and is_lazy(tensor):
                 raise ValueError(
                     f"model must have all its parameters and buffers; the {name} of a "
                     f"{type(module).__name__} is made by the first forward pass: call model(x) "
