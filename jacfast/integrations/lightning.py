@@ -30,8 +30,8 @@ SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 class JacobianPenalty(Callback):
     """``Trainer(callbacks=[JacobianPenalty(0.03)])`` adds ``lam * penalty`` to every training loss.
 
-    The training step must call the penalised model once, with one tensor; that call computes the
-    penalty, too (`jacfast.penalised`), at the cost of `jacfast.forward_with_penalty`. Accumulated,
+    The training step must call the penalised model once; that call computes the penalty, too
+    (`jacfast.penalised`), at the cost of `jacfast.forward_with_penalty`. Accumulated,
     clipped, scaled, synchronised: what Lightning does to the loss, it does to both. A step whose
     weight is 0 runs as if there were no callback.
 
@@ -50,7 +50,8 @@ class JacobianPenalty(Callback):
         model: name of the submodule whose call is penalised, as in ``named_modules()``; default:
             the LightningModule itself, called as ``self(x)``.
         labels: maps the batch to labels [N] int64, for penalties that need them.
-        options: layer, precision, batch_norm, chunk, generator of `forward_with_penalty`.
+        options: layer, precision, batch_norm, chunk, generator, output of `forward_with_penalty`;
+            argument of `penalised`.
 
     Raises:
         TypeError, ValueError: an argument is not as above (some are seen in the first step only);
@@ -70,7 +71,7 @@ class JacobianPenalty(Callback):
         **options: Any,
     ) -> None:
         self.schedule = as_schedule(schedule)
-        check(penalty, options)
+        check(penalty, options.keys() - {"argument"})
         self.penalty, self.model, self.labels, self.options = penalty, model, labels, options
         self._restore: Callable[[], None] | None = None
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from jacfast.calling import Draws, State
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.step import forward_with_penalty
+from jacfast.step.attach import Around
+from jacfast.step.step import Step
 from jacfast.training.schedule import Schedule
 
 try:
@@ -20,26 +22,13 @@ except ImportError as error:
     ) from error
 
 
-class Logits(nn.Module):
-    """A model as a function of one of its inputs, the others fixed."""
-
-    def __init__(self, model: nn.Module, name: str, others: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.name, self.others = model, name, others
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
-        outputs = self.model(**self.others, **{self.name: x})
-        return outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
-
-
 class JacobianTrainer(Trainer):
     """A ``Trainer`` that descends its loss plus ``lam * penalty``; evaluation is left alone.
 
     The penalty is of the logits in one floating-point input of the model. It takes a forward pass
-    of its own, without the labels, beside the one that the loss comes from (two draws of dropout
-    masks, if there are such). With gradient accumulation it is the mean over the micro-batches, and
-    over the processes, whichever way the Trainer normalises its loss.
+    of its own, without the labels, beside the one that the loss comes from: with the same buffers
+    and dropout masks, and without a trace in the model. With gradient accumulation it is the mean
+    over the micro-batches, and over the processes, whichever way the Trainer normalises its loss.
 
     At logging steps, besides ``loss`` (with the penalty): ``jacobian/lam``, the weight of the last
     step; if there was a penalty since the last time ``jacobian/penalty``, its mean over batches (as
@@ -54,13 +43,12 @@ class JacobianTrainer(Trainer):
             [N] int64.
         jacobian_input: name of the input, [N, ...] floating point: ``"pixel_values"``,
             ``"inputs_embeds"``.
-        jacobian_options: layer, precision, batch_norm, chunk, generator of `forward_with_penalty`.
+        jacobian_options: layer, precision, batch_norm, chunk, generator, output of
+            `forward_with_penalty`.
 
     Raises:
         TypeError, ValueError: an argument is not as above; the run is under FSDP or DeepSpeed; the
-            batch has no such input, or has other tensors of one entry per sample (a mask, say), and
-            ``subsample`` or ``chunk`` would part it, which they could not follow. And what
-            `forward_with_penalty` raises.
+            batch has no such input. And what `forward_with_penalty` raises.
     """
 
     def __init__(
@@ -77,8 +65,6 @@ class JacobianTrainer(Trainer):
         self.jacobian_penalty, self.jacobian_input = jacobian_penalty, jacobian_input
         self.jacobian_options = dict(jacobian_options or {})
         check(jacobian_penalty, self.jacobian_options)
-        if self.jacobian_options.get("layer") is not None:  # seen from Logits
-            self.jacobian_options["layer"] = f"model.{self.jacobian_options['layer']}"
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
                 "JacobianTrainer must not run under FSDP or DeepSpeed, which keep the parameters "
@@ -97,25 +83,27 @@ class JacobianTrainer(Trainer):
     ) -> Any:
         """Return the Trainer's loss, in training plus the penalty."""
         given = dict(inputs)  # the Trainer may take the labels out of its own
+        step, lam, seen = self.state.global_step, 0.0, None
+        if model.training:
+            self._lam = lam = self.jacobian_schedule(step)
+            if is_due(self.jacobian_penalty, lam, step):
+                whole = self.accelerator.unwrap_model(model)
+                seen = whole, State(whole), Draws(self.args.device)
         found: Any = super().compute_loss(
             model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
         )
-        if not model.training:
+        if seen is None:
             return found
-        step = self.state.global_step
-        self._lam = self.jacobian_schedule(step)
-        if not is_due(self.jacobian_penalty, self._lam, step):
-            return found
-        penalty = self._penalty(model, given, step)
+        penalty = self._penalty(*seen, given, step)
         value = penalty.detach()
         self._total = value if self._total is None else self._total + value
         self._count += 1
         if self._is_scaled(num_items_in_batch):  # then nobody divides by the micro-batches later
             penalty = penalty / getattr(self, "current_gradient_accumulation_steps", 1)
         if not return_outputs:
-            return found + self._lam * penalty
+            return found + lam * penalty
         loss, outputs = found
-        return loss + self._lam * penalty, outputs
+        return loss + lam * penalty, outputs
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, in training with the means since the last time."""
@@ -131,7 +119,10 @@ class JacobianTrainer(Trainer):
             self._total, self._count = None, 0
         super().log(logs, start_time)
 
-    def _penalty(self, model: nn.Module, inputs: dict[str, Any], step: int) -> Tensor:
+    def _penalty(
+        self, model: nn.Module, before: State, draws: Draws, inputs: dict[str, Any], step: int
+    ) -> Tensor:
+        """Return the penalty, the model being as it was `before` the loss drew from `draws`."""
         name, penalty, options = self.jacobian_input, self.jacobian_penalty, self.jacobian_options
         x = inputs.get(name)
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
@@ -141,21 +132,13 @@ class JacobianTrainer(Trainer):
             )
         dropped = {name, "labels", *self.label_names}
         others = {key: value for key, value in inputs.items() if key not in dropped}
-        batched = [key for key, value in others.items() if _has_samples(value, len(x))]
-        if batched:
-            parts = penalty.subsample < 1 or (options.get("chunk") or len(x)) < len(x)
-            if parts:
-                raise ValueError(
-                    f"subsample must be 1, and chunk None, with inputs that go along with "
-                    f"{name!r}; got {', '.join(batched)}"
-                )
-            options = {**options, "chunk": len(x)}
         # The wrappers' hooks see the loss's forward pass; the gradients of both meet in the leaves,
         # before the hooks that synchronise them.
-        adaptor = Logits(self.accelerator.unwrap_model(model), name, others)
         y = inputs.get("labels") if penalty.needs_labels else None
-        found = forward_with_penalty(adaptor, x, y, penalty=penalty, step=step, **options)
-        return found[1]
+        call = Step(penalty, step=step, around=draws.again, **options)
+        with before.again():
+            _, value = call(model, x, y, Around((), {**others, name: x}, name))
+        return value
 
     def _is_scaled(self, num_items_in_batch: Any) -> bool:
         """Say whether training_step takes the loss as it is, as it decides itself."""
@@ -164,7 +147,3 @@ class JacobianTrainer(Trainer):
             return told
         by_model = self.model_accepts_loss_kwargs and num_items_in_batch is not None
         return bool(by_model or self.compute_loss_func is not None)
-
-
-def _has_samples(value: Any, samples: int) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == samples

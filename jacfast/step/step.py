@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ class Step:
 
     Attributes:
         everything: return all that the model returns, with a gradient, and not the logits alone.
+        around: a context for a call of the model on the whole batch.
     """
 
     penalty: Penalty | None = Frobenius()
@@ -45,6 +48,9 @@ class Step:
     generator: torch.Generator | None = None
     output: Output = None
     everything: bool = dataclasses.field(default=False, kw_only=True)
+    around: Callable[[], AbstractContextManager] = dataclasses.field(
+        default=contextlib.nullcontext, kw_only=True
+    )
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
@@ -73,7 +79,8 @@ class Step:
                 returned, value = run(x, y, whole=True)
             return returned, value if penalty.every == 1 else penalty.every * value
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
-        returned = arguments.call(model, x)
+        with self.around():
+            returned = arguments.call(model, x)
         if not self.everything:
             returned = pick(returned, self.output)
         if run.chunk >= len(x):
@@ -100,6 +107,7 @@ class Step:
             generator=self.generator,
             guards=cuts and not certain,
             everything=self.everything,
+            around=contextlib.nullcontext if cuts else self.around,
         )
 
 
@@ -108,7 +116,7 @@ def _zero(penalty: Penalty | None, logits: Tensor) -> Tensor:
     return logits.new_zeros(len(logits) if each else (), dtype=accumulator(logits.dtype))
 
 
-def _in(precision: torch.dtype | None, device: str) -> contextlib.AbstractContextManager:
+def _in(precision: torch.dtype | None, device: str) -> AbstractContextManager:
     """Return the context of a forward pass in `precision`."""
     if precision is None:
         return contextlib.nullcontext()

@@ -1,5 +1,7 @@
 """The Hugging Face Trainer with the penalty against a plain loop."""
 
+import copy
+import functools
 import importlib
 import sys
 
@@ -13,7 +15,7 @@ from tests.integrations import hand
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from jacfast.integrations.transformers import JacobianTrainer, Logits  # noqa: E402
+from jacfast.integrations.transformers import JacobianTrainer  # noqa: E402
 
 SHAPE = (3, 8, 8)
 pytestmark = [
@@ -32,9 +34,19 @@ def vit(attention="eager"):
     return transformers.ViTForImageClassification(config)
 
 
+class Logits(nn.Module):
+    """The model as the hand loop calls it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(pixel_values=x).logits
+
+
 def by_hand(model):
-    """Return the model as the hand loop calls it."""
-    return Logits(model, "pixel_values", {})
+    return Logits(model)
 
 
 def collate(samples):
@@ -211,20 +223,72 @@ def test_ddp_sends_the_gradient_of_both(tmp_path, unused):
         torch.testing.assert_close(got[name].view_as(gradient), gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_inputs_that_go_along_stay_with_their_samples(tmp_path):
-    """A batch must not be parted if something else belongs to its samples."""
-    inputs = a_trainer_and_a_batch(tmp_path)[1] | {"attention_mask": torch.ones(4, 1, 5, 5)}
-    for options in (
-        {"penalty": jacfast.Frobenius(subsample=0.5)},
-        {"jacobian_options": {"chunk": 2}},
+class Masked(nn.Module):
+    """A model with a mask for each sample, spectral norm, dropout and a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8))
+        self.head, self.calls = nn.Linear(8, 5), 0
+
+    def forward(self, pixel_values, attention_mask, labels=None):
+        self.calls += 1
+        h = self.first(pixel_values.flatten(1)[:, :6] * attention_mask)
+        logits = self.head(nn.functional.dropout(h.tanh(), 0.4, self.training))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits} if loss is not None else {"logits": logits}
+
+
+def masked(folder, **options):
+    torch.manual_seed(0)
+    run = trainer(Masked(), hand.batches([4], SHAPE), folder, **options)
+    ((x, y),) = hand.batches([4], SHAPE)
+    mask = torch.tensor([[1.0] * 6, [0.0] * 3 + [1.0] * 3, [1.0] * 4 + [0.0] * 2, [0.5] * 6])
+    return run, {"pixel_values": x, "labels": y, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_one_step_changes_the_model_once_and_arguments_go_along(tmp_path, share):
+    source = torch.Generator().manual_seed(3)
+    penalty = jacfast.Frobenius("exact", subsample=share)
+    run, inputs = masked(tmp_path, penalty=penalty, jacobian_options={"generator": source})
+    twin = copy.deepcopy(run.model)
+    torch.manual_seed(1)
+    got = run.compute_loss(run.model.train(), dict(inputs))
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    x = inputs["pixel_values"].clone().requires_grad_()
+    outputs = twin.train()(**inputs | {"pixel_values": x})
+    assert torch.equal(torch.get_rng_state(), state)
+    assert run.model.calls == twin.calls == 1
+    for one, other in zip(run.model.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(one, other)
+    rows = [
+        torch.autograd.grad(outputs["logits"][:, k].sum(), x, create_graph=True)[0]
+        for k in range(5)
+    ]
+    chosen = torch.randperm(4, generator=torch.Generator().manual_seed(3))[: int(4 * share)]
+    chosen = chosen if share < 1 else torch.arange(4)
+    want = outputs["loss"] + 0.3 * sum(row[chosen].square().sum() for row in rows) / len(chosen)
+    torch.testing.assert_close(got, want)
+    for one, other in zip(
+        torch.autograd.grad(got, list(run.model.parameters())),
+        torch.autograd.grad(want, list(twin.parameters())),
+        strict=True,
     ):
-        run, _ = a_trainer_and_a_batch(tmp_path, **options)
-        with pytest.raises(ValueError, match=r"subsample must be 1.*; got attention_mask"):
-            run.compute_loss(run.model, dict(inputs))
-    run, plain = a_trainer_and_a_batch(tmp_path, jacobian_options={"chunk": 2})
-    run.compute_loss(run.model, plain)
-    run, _ = a_trainer_and_a_batch(tmp_path)
-    run.compute_loss(run.model, inputs)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_each_step_has_draws_of_its_own(tmp_path):
+    run, inputs = masked(tmp_path, penalty=jacfast.Frobenius())
+    run.model.forward = functools.partial(undropped, run.model)
+    torch.manual_seed(1)
+    assert len({run.compute_loss(run.model.train(), dict(inputs)).item() for _ in range(5)}) == 5
+
+
+def undropped(model, pixel_values, attention_mask, labels=None):
+    logits = model.head((pixel_values.flatten(1)[:, :6] * attention_mask @ torch.ones(6, 8)).tanh())
+    return {"loss": logits.sum(), "logits": logits}
 
 
 def test_options_and_refusals(tmp_path):
