@@ -3,19 +3,14 @@
 import torch
 from torch import Tensor
 
-from jacfast.attacks.norms import lengths, shorten
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
+from jacfast.attacks.walk import Walk
 from jacfast.calling import Call, check_classes, check_labels, logits_of
-from jacfast.ops import Nearest
 
 # On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
 # threads (benchmarks/README.md, 'Rows at once').
 AT_ONCE = 128
-
-# A step that leads farther than this many times ||x|| is a runaway: in float32, the precision of
-# networks, less than a rounding of x is left in x + r, and r says nothing of x any more.
-FAR = 2.0**23
 
 
 class Loop:
@@ -37,21 +32,12 @@ class Loop:
             self.labels = largest_others(clean, self.origin, self.options.candidates)
         else:
             self.labels = target[:, None]
-        self.r = torch.zeros_like(x)
         shape = (len(x),)
         self.iterations = torch.zeros(shape, dtype=torch.int64, device=x.device)
         self.vjps = torch.zeros_like(self.iterations)
         self.stalled = torch.zeros(shape, dtype=torch.bool, device=x.device)
-        size, box = self.norm_of(x), self.options.box
-        size = torch.where(size > 0, size, box.width if box.bounded else 1)
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
-        self.resolution = eps * size
-        held = box.bounded or self.options.max_norm is not None  # then x + r cannot run away
-        self.reach = torch.full_like(size, float("inf")) if held else FAR * size
-        self.path = torch.zeros_like(size)  # the lengths of all steps
-
-    def norm_of(self, x: Tensor) -> Tensor:
-        return lengths(x, self.options.p)
+        self.walk = Walk(x, self.options, eps)
 
     def attack(self) -> DeepFoolResult:
         """Step until every sample is fooled, stalled or out of iterations.
@@ -104,7 +90,7 @@ class Loop:
 
     def _forward(self, active: Tensor, kind: str, graph: bool) -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(graph):
-            leaf = self.options.point(self.x[active], self.r[active], kind).requires_grad_(graph)
+            leaf = self.walk.point(active, kind).requires_grad_(graph)
             return leaf, logits_of(self.model.rows(active), leaf)
 
     def _running(self, active: Tensor, logits: Tensor, fooled: bool | None) -> Tensor:
@@ -129,43 +115,14 @@ class Loop:
         here = self.model.rows(active)
         nearest, rows = self.search.nearest(here, leaf, logits, origin, labels, running)
         self.vjps[active] += rows
-        length, nearest = self._length(active, nearest)
-        path = self.path[active] + length
-        moving = running & (nearest.winner >= 0) & (path <= self.reach[active])
-        step = nearest.step(self.options.floor, self.options.q)
-        step = torch.where(moving[:, None], step, 0).view_as(leaf)
+        step, path = self.walk.plan(active, nearest, running)
         del nearest  # as long as a batch
-        moving &= self._move(active, step)
-        self.path[active] = torch.where(moving, path, self.path[active])
-        self.iterations[active] += moving
-        self.stalled[active] |= running & ~moving
-
-    def _length(self, active: Tensor, nearest: Nearest) -> tuple[Tensor, Nearest]:
-        """Return the length of the step [n], and the boundary: farther if x cannot resolve it."""
-        short, floor = self.resolution[active], self.options.floor
-        unresolved = nearest.distance + floor <= short
-        distance = torch.where(unresolved, 2 * short, nearest.distance)
-        return distance + floor, nearest._replace(distance=distance)
-
-    def _move(self, active: Tensor, step: Tensor) -> Tensor:
-        """Add the step to r, inside the box and below the cap where asked; say who moved [n].
-
-        Where a step leads to no finite point, r stays as it was.
-        """
-        x, before, options = self.x[active], self.r[active], self.options
-        r, scale = step.add_(before), 1 + options.overshoot
-        if options.clip_steps:
-            kind = options.linearize
-            r = (options.point(x, r, kind) - x) / (scale if kind == "overshot" else 1.0)
-        if options.max_norm is not None:
-            r = shorten(r, options.max_norm / scale, options.p)
-        finite = options.point(x, r, "overshot").isfinite() | ~x.isfinite()
-        finite = finite.flatten(1).all(dim=1)
-        self.r[active] = torch.where(finite.view(-1, *[1] * (r.dim() - 1)), r, before)
-        return finite
+        moved = self.walk.take(active, step, path)
+        self.iterations[active] += moved
+        self.stalled[active] |= running & ~moved
 
     def _result(self) -> DeepFoolResult:
-        return self.result_at(self.options.point(self.x, self.r, "overshot"))
+        return self.result_at(self.walk.point(slice(None), "overshot"))
 
     @torch.no_grad()
     def result_at(self, adversarial: Tensor, **changes: Tensor) -> DeepFoolResult:
@@ -178,7 +135,7 @@ class Loop:
         fields = {
             "adversarial": adversarial,
             "r": r,
-            "norm": self.norm_of(r),
+            "norm": self.walk.norm_of(r),
             "iterations": self.iterations,
             "success": sane & self._fooled(everyone, label),
             "before": self.origin,

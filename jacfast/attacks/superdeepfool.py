@@ -71,7 +71,7 @@ def _keep(first: Loop, active: Tensor, point: Tensor, found: Tensor, size: Tenso
     logits = logits_of(first.model.rows(active), point)
     sane = (logits < float("inf")).all(dim=1)
     fooled = sane & (logits.argmax(dim=1) != first.origin[active])
-    length = first.norm_of(point - first.x[active])
+    length = first.walk.norm_of(point - first.x[active])
     nearer = fooled & (length < size[active])
     found[active[nearer]], size[active[nearer]] = point[nearer], length[nearer]
     return fooled

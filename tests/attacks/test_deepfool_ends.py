@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from jacfast import deepfool
-from jacfast.attacks.loop import FAR
+from jacfast.attacks.walk import FAR
 from tests.nets import draw
 
 CASES = pytest.mark.parametrize("case", ["untargeted", "targeted", "plain", "super"])
@@ -44,7 +44,7 @@ def test_roundings_of_the_last_batch_do_not_cost_the_success(case):
     """8 units in the last place, as roundings go: without an overshoot, the boundary is there."""
     eps = torch.finfo(torch.float64).eps
     overshoot = 0.02 if case == "super" else 0.0
-    more = 2e-3 if case == "super" else 8 * eps  # super: what bisection leaves, not the overshoot
+    more = 5e-3 if case == "super" else 8 * eps  # super: what bisection leaves, not the overshoot
     free = attack(Rounded(7, 0.0), case, overshoot=overshoot)
     assert bool(free.success.all())
     model = Rounded(7, more)

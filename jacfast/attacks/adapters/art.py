@@ -18,7 +18,8 @@ def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
 
     As ART's DeepFool: the predicted class is left, given labels are not looked at. The classifier's
     preprocessing (normalisation, defences) is part of what is attacked, with the gradient that ART
-    has of it; postprocessing counts in the logits, and not in their gradient.
+    has of it; postprocessing counts in the logits, and not in their gradient. ART's own
+    DeepFool multiplies each step by the width of `clip_values`; this one does not.
 
     Args:
         classifier: whose model is attacked, on its device, in the box of its `clip_values`.
