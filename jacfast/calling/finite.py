@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from jacfast.calling.functions import looked_through
 from jacfast.calling.warning import warn
@@ -48,14 +49,18 @@ def check_weights(model: object) -> None:
     for module in looked_through(model):
         if isinstance(module, nn.Module):
             for name, p in module.named_parameters():
-                _check(f"parameter {name}", p, p.isfinite())
+                _check(f"parameter {name}", p)
             for name, buffer in module.named_buffers():
-                _check(f"buffer {name}", buffer, buffer < float("inf"))
+                _check(f"buffer {name}", buffer, masks=True)
 
 
 @torch.no_grad()
-def _check(name: str, tensor: Tensor, fine: Tensor) -> None:
-    if tensor.dtype.is_floating_point and not bool(fine.all()):
+def _check(name: str, tensor: Tensor, masks: bool = False) -> None:
+    if not tensor.dtype.is_floating_point or is_lazy(tensor):
+        return
+    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # float8 cannot be compared
+    fine = wide < float("inf") if masks else wide.isfinite()
+    if not bool(fine.all()):
         raise ValueError(
             f"the model's {name} must be finite; {int((~fine).sum())} of its {tensor.numel()} "
             "entries are NaN or infinite"

@@ -5,7 +5,7 @@ import functools
 import itertools
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,11 +33,11 @@ def looked_through(model: object) -> Iterator[object]:
     while todo and len(seen) < MOST:
         following: list[object] = []
         for thing in todo:
-            if id(thing) not in seen and not isinstance(thing, OPAQUE):
+            if id(thing) not in seen and not _opaque(thing):
                 seen[id(thing)] = thing  # held: its id is its own
                 yield thing
                 if not isinstance(thing, nn.Module):
-                    following += itertools.islice(_inside(thing), MOST)
+                    following += _looked_into(thing)
         todo = following
 
 
@@ -61,6 +61,20 @@ def _compiled_module(module: nn.Module) -> bool:
     return "_orig_mod" in module._modules or bool(getattr(module, "_compiled_call_impl", None))
 
 
+def _opaque(thing: Any) -> bool:
+    try:
+        return isinstance(thing, OPAQUE)
+    except Exception:  # whatever a user's object does when it is looked at
+        return True
+
+
+def _looked_into(thing: Any) -> list[Any]:
+    try:
+        return list(itertools.islice(_inside(thing), MOST))
+    except Exception:
+        return []
+
+
 def _inside(thing: Any) -> Iterable[Any]:
     """Return what `thing` may call, or may hold that it calls."""
     if isinstance(thing, functools.partial):
@@ -75,8 +89,8 @@ def _inside(thing: Any) -> Iterable[Any]:
         return (thing(),)
     if isinstance(thing, types.ModuleType):
         return ()
-    if isinstance(thing, Mapping):
-        return thing.values()
+    if isinstance(thing, dict):  # and no other mapping, whose values may have to be loaded
+        return list(thing.values())
     if isinstance(thing, list | tuple | set | frozenset):
         return thing
     return _of_object(thing)

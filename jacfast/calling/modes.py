@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from jacfast.calling.baked import MODAL, trained
 from jacfast.calling.contexts import eager
 from jacfast.calling.functions import modules_of
 from jacfast.calling.held import Hold, held
 from jacfast.calling.outputs import Model
 from jacfast.calling.warning import warn
-
-MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
 def _set_training(module: Any, training: bool) -> None:
@@ -56,6 +55,14 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"
         )
+    for module in modules:
+        kind = trained(module)
+        if kind:
+            warn(
+                f"the model was traced or exported in training mode, and its {kind} runs so: eval "
+                "mode changes nothing. Trace or export it anew after model.eval()"
+            )
+            break
     check_made(modules)
     parameters: list[Tensor] = [p for m in modules for p in m.parameters(recurse=False)]
     wanted = [(TRAINING, module) for module in modules] + [(GRADIENT, p) for p in parameters]

@@ -1,6 +1,7 @@
 """Modules in training mode that run although nobody found them."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from jacfast.calling.baked import MODAL
 from jacfast.calling.functions import compiled
 from jacfast.calling.warning import warn
 
@@ -26,7 +28,7 @@ def unseen(model: object) -> Iterator[None]:
     thread, ran = threading.get_ident(), list[str]()
 
     def note(module: nn.Module, _: object) -> None:
-        if not ran and threading.get_ident() == thread and getattr(module, "training", False):
+        if not ran and threading.get_ident() == thread and _acts_otherwise(module):
             ran.append(type(module).__name__)
 
     hook = register_module_forward_pre_hook(note)
@@ -39,3 +41,14 @@ def unseen(model: object) -> Iterator[None]:
             f"the model ran a {ran[0]} in training mode, which could not be found in it to be "
             "evaluated in eval mode: call .eval() on it, or pass the module itself"
         )
+
+
+def _acts_otherwise(module: nn.Module) -> bool:
+    """Say whether it is in training mode and may be another in eval mode.
+
+    One without state, as ``nn.Softmax(1)(z)`` makes it on the spot, is not, unless it is dropout.
+    """
+    if not getattr(module, "training", False):
+        return False
+    own = itertools.chain(module.parameters(), module.buffers())
+    return next(own, None) is not None or any(isinstance(m, MODAL) for m in module.modules())

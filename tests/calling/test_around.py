@@ -1,6 +1,7 @@
 """A function, partial, method or object around a model is treated as the model itself."""
 
 import collections
+import collections.abc
 import functools
 import itertools
 import types
@@ -208,3 +209,32 @@ def test_partials_without_arguments_have_the_layers_of_the_model():
     want, got = jacfast.deepfool(model, x), jacfast.deepfool(functools.partial(model), x)
     assert torch.equal(got.r, want.r)
     assert torch.equal(got.vjps, want.vjps)
+
+
+def test_layers_made_on_the_spot_draw_no_warning_but_dropout_does():
+    model = network().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jacfast.jacobian(lambda x: nn.Flatten()(nn.LogSoftmax(1)(model(x))), X)
+    with pytest.warns(UserWarning, match="ran a Dropout in training mode"):
+        jacfast.jacobian(lambda x: nn.Dropout(0.5)(model(x)), X)
+
+
+def test_an_object_that_cannot_be_looked_at_hides_only_itself():
+    class Trap:
+        def __getattribute__(self, name):
+            raise RuntimeError(name)
+
+    trap = Trap()
+    assert MODEL in modules_of(lambda x: (trap, MODEL(x))[1])
+
+
+def test_a_mapping_that_loads_its_values_is_left_alone():
+    class Loads(collections.abc.Mapping):
+        __getitem__ = __iter__ = lambda self, *key: pytest.fail("loaded")
+
+        def __len__(self):
+            return 3
+
+    images = Loads()
+    assert MODEL in modules_of(lambda x: (images, MODEL(x))[1])

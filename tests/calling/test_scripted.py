@@ -9,6 +9,7 @@ from torch import nn
 
 import jacfast
 from jacfast import evaluation
+from jacfast.calling import check_weights
 from tests.nets import draw
 
 X = draw(6, 6).float()
@@ -88,3 +89,26 @@ def test_parameters_of_inference_mode():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert 0 <= evaluation.accuracy(made, X, Y) <= 1
+
+
+@pytest.mark.parametrize("make", [exported, lambda m: torch.jit.trace(m, X, check_trace=False)])
+def test_programs_made_in_training_mode_are_told(make):
+    model = make(network().train())
+    with pytest.warns(UserWarning, match="traced or exported in training mode, and its batch_norm"):
+        evaluation.accuracy(model, X, Y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluation.accuracy(make(network()), X, Y)
+    assert not [w for w in caught if "training mode" in str(w.message)]
+
+
+def test_weights_of_any_kind_are_looked_at():
+    quantised = torch.ao.quantization.quantize_dynamic(network(), {nn.Linear}, torch.qint8)
+    check_weights(quantised)
+    check_weights(nn.LazyLinear(3))
+    model = nn.Linear(4, 3)
+    model.weight = nn.Parameter(model.weight.to(torch.float8_e4m3fn), requires_grad=False)
+    check_weights(model)
+    model.weight.data[0, 0] = torch.tensor(torch.nan)
+    with pytest.raises(ValueError, match=r"parameter weight must be finite; 1 of its 12"):
+        check_weights(model)
