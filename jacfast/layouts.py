@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.calling.warning import warn
 from jacfast.graph import is_batch_norm, shape_of
 
 DONE = "jacfast.layouts"  # in a node's metadata
+FUSED = "DifferentiableGraphBackward"  # several operations that TorchScript has made one
 
 
 def align(graph: Iterable[Node]) -> None:
@@ -25,6 +27,12 @@ def align(graph: Iterable[Node]) -> None:
     differentiated, go through the same nodes.
     """
     for node in graph:
+        if node.name().endswith(FUSED) and shape_of(node)[:1] == [1]:
+            warn(
+                "TorchScript has fused layers of the model, for one sample: if there is batch-norm "
+                "among them, PyTorch's own gradient can be wrong, and cannot be put right from "
+                "outside. Pass the model as it was before torch.jit, or two samples"
+            )
         known: dict[Any, Any] = node.metadata  # type: ignore[assignment]
         if not is_batch_norm(node) or DONE in known:
             continue

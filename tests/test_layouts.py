@@ -1,5 +1,7 @@
 """Gradients through batch-norm are right in whatever layout they come."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -182,3 +184,20 @@ def test_one_sample_is_as_in_a_batch(kind):
     results = deepfool(called, x)
     for alone, together in zip(x, results.r, strict=True):
         assert relative_error(deepfool(called, alone[None]).r[0], together) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_one_sample_of_what_torch_script_has_fused_is_warned_of():
+    """Its batch-norm is out of reach, and PyTorch's gradient through it is wrong."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Patches(), nn.Tanh(), nn.Linear(4, 3)).double().eval()
+    scripted = torch.jit.script(model)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for _ in range(4):  # TorchScript fuses after some calls
+            torch.testing.assert_close(jacobian(scripted, x), jacobian(model, x))
+        jacobian(model, x[:1])
+    with pytest.warns(UserWarning, match="TorchScript has fused layers"):
+        for _ in range(4):
+            jacobian(scripted, x[:1])
