@@ -23,7 +23,7 @@ ALONE = {
     *(nn.Hardsigmoid, nn.Hardswish, nn.Threshold),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
-    *(nn.GroupNorm, nn.LayerNorm, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
+    *(nn.GroupNorm, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
 }
 ALONE_IN_EVAL = {  # the norms with running statistics
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
@@ -69,6 +69,8 @@ def _alone(module: nn.Module) -> bool:
     kind = type(module)
     if kind in ALONE_IN_EVAL:
         return not module.training and getattr(module, "running_mean", module) is not None
+    if kind is nn.LayerNorm:  # over more dimensions it could be over the samples
+        return len(module.normalized_shape) == 1  # type: ignore[arg-type]
     if kind is nn.Flatten:
         return bool(module.start_dim > 0)  # type: ignore[operator]
     return kind in ALONE

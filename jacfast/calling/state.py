@@ -10,7 +10,7 @@ import contextlib
 import copy
 from collections import deque
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ class State:
     """What the modules of a model hold: attributes of any kind, and the values of tensors.
 
     Tensors are buffers and plain attributes; the parameters are the optimiser's. Of containers, the
-    entries are remembered, as they are. The modules in `but` are left out.
+    entries are remembered, as they are. The modules in `but` are left out. To be used once: for a
+    second pass, or to undo the first.
     """
 
     def __init__(self, model: nn.Module, but: Collection[nn.Module] = ()) -> None:
@@ -76,6 +77,8 @@ class State:
                 return _version(now) == version
             # a weight that is computed from others in every call
             return now.grad_fn is not None and now.shape == before.shape
+        if isinstance(before, Container) and isinstance(now, Container):
+            return before.itself is now.itself and self._same(before.content, now.content)
         if type(before) is not type(now):
             return False
         if isinstance(before, dict):
@@ -120,10 +123,19 @@ class Draws:
             torch.cuda.set_rng_state(states[1], self._gpu)
 
 
+class Container(NamedTuple):
+    """An attribute with entries: the object itself, and a copy of what was in it."""
+
+    itself: Any
+    content: Any
+
+
 def _look(module: nn.Module) -> dict[str, Any]:
     """Return the attributes of a module, with copies of the containers among them."""
     held = vars(module)
-    return {k: copy.copy(v) if isinstance(v, CONTAINERS) else v for k, v in held.items()}
+    return {
+        k: Container(v, copy.copy(v)) if isinstance(v, CONTAINERS) else v for k, v in held.items()
+    }
 
 
 def _put(seen: list[tuple[nn.Module, dict[str, Any]]], instead: dict[int, Tensor]) -> None:
@@ -133,14 +145,16 @@ def _put(seen: list[tuple[nn.Module, dict[str, Any]]], instead: dict[int, Tensor
         for name in own.keys() - held.keys():
             del own[name]
         for name, value in held.items():
-            if isinstance(value, CONTAINERS):
-                if isinstance(value, dict) and name == "_buffers":
-                    value = {k: instead.get(id(v), v) for k, v in value.items()}
-                if type(own.get(name)) is type(value) and _alike(own[name], value):
-                    continue
-                own[name] = value
-            else:
+            if not isinstance(value, Container):
                 own[name] = instead.get(id(value), value)
+                continue
+            own[name], content = value
+            if name == "_buffers":
+                content = {k: instead.get(id(v), v) for k, v in content.items()}
+            if not _alike(own[name], content):
+                own[name].clear()
+                fill = own[name].update if isinstance(content, dict | set) else own[name].extend
+                fill(content)
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -41,6 +41,7 @@ UNKNOWN = {
     "instance norm": lambda: nn.InstanceNorm2d(6, track_running_stats=True),
     "softmax over the batch": lambda: nn.Softmax(dim=0),
     "flattened batch": lambda: nn.Flatten(0),
+    "layer norm of the batch": lambda: nn.LayerNorm([4, 6]),
     "recurrent": lambda: nn.LSTM(6, 5),
     "lazy": lambda: nn.LazyLinear(5),
 }
@@ -55,6 +56,24 @@ def test_the_networks_of_the_papers_can_be_cut():
     for make in (models.tf_tutorial_cnn, models.cifar_cnn, models.seck_c, models.yu_cifar_cnn):
         assert separable(make().eval())
         assert separable(copy.deepcopy(make().eval()))
+
+
+def test_every_layer_of_the_list_takes_samples_alone():
+    """In parts of any order the outputs are those of the whole."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 8, 8)
+    layers = [
+        *(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 3), nn.GroupNorm(3, 3), nn.LayerNorm(8)),
+        *(nn.BatchNorm2d(3).eval(), nn.InstanceNorm2d(3, track_running_stats=True).eval()),
+        *(nn.PReLU(3), nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d(2), nn.ZeroPad2d(1)),
+        *(nn.Dropout().eval(), nn.Flatten(), nn.Linear(8, 2), nn.Softplus(), nn.MaxPool2d(2)),
+    ]
+    order = torch.randperm(6)
+    for layer in layers:
+        assert separable(nn.Sequential(layer))
+        whole = layer(x)
+        parts = torch.cat([layer(part) for part in x[order].split(2)])
+        torch.testing.assert_close(parts, whole[order])
 
 
 def test_a_global_hook():

@@ -1,0 +1,144 @@
+"""What a model holds, and that it is put back: values, objects, and who else refers to them."""
+
+from collections import OrderedDict, deque
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast.calling import Draws, State
+
+
+class Holding(nn.Module):
+    """Everything that a forward pass may write to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("inplace", torch.zeros(2))
+        self.register_buffer("replaced", torch.zeros(2))
+        self.register_buffer("later", None)
+        self.layer.register_buffer("shared", self.inplace)
+        self.plain, self.number, self.text = torch.zeros(2), 0, ""
+        self.list, self.dict, self.set = [1], OrderedDict(a=1, b=2), {1}
+        self.deque, self.kept = deque([1], maxlen=2), None
+
+    def forward(self, x):
+        self.inplace += 1
+        self.replaced = self.replaced + 1
+        self.later = torch.ones(2)
+        self.plain.add_(1)
+        self.number, self.text = self.number + 1, self.text + "x"
+        self.list.append(len(self.list))
+        self.dict["a"] += 1
+        self.dict.move_to_end("a")
+        self.set.add(len(self.set) + 1)
+        self.deque.append(3)
+        self.kept = self.layer(x)
+        self.new = 1
+        return self.kept
+
+
+def values(model) -> list:
+    tensors = [model.inplace, model.layer.shared, model.replaced, model.later, model.plain]
+    plain = [model.number, model.text, model.list, list(model.dict.items()), model.set]
+    found = [None if t is None else t.tolist() for t in tensors]
+    rest = [model.deque, getattr(model, "new", None), model.kept is None]
+    return [*found, *map(repr, [*plain, *rest])]
+
+
+def identities(model) -> list[int]:
+    names = ("inplace", "replaced", "plain", "list", "dict", "set", "deque", "_buffers")
+    return [id(getattr(model, name)) for name in names]
+
+
+def test_a_second_pass_begins_where_the_first_did_and_leaves_no_trace():
+    model, x = Holding(), torch.ones(2, 3)
+    state = State(model)
+    model(x)
+    after, objects = values(model), identities(model)
+    alias = model.list
+    with state.again():
+        assert values(model) == values(Holding())
+        assert model.layer.shared is model.inplace
+        model(x)
+        assert values(model) == after
+    assert values(model) == after
+    assert identities(model) == objects
+    assert model.list is alias
+    assert model.layer.shared is model.inplace
+
+
+def test_a_graph_keeps_the_buffers_it_has_saved():
+    model = Holding()
+
+    def output():
+        weight = torch.ones(2, requires_grad=True)
+        return weight, weight * model.inplace
+
+    state = State(model)
+    model(torch.ones(1, 3))
+    weight, first = output()
+    with state.again():
+        model(torch.ones(1, 3))
+    first.sum().backward()  # no error: nothing has been written to
+    assert weight.grad.tolist() == [1, 1]
+
+
+def test_after_an_error_all_is_as_before():
+    model, x = Holding(), torch.ones(2, 3)
+    model(x)
+    before, objects = values(model), identities(model)
+    state = State(model)
+
+    def failing():
+        with state.again():
+            model(x)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert values(model) == before
+    state = State(model)
+    model(x)
+    assert state.changed() is not None
+    state.undo()
+    assert values(model) == before
+    assert identities(model) == objects
+
+
+CHANGES = {
+    "inplace": lambda model: model.inplace.add_(1),
+    "replaced": lambda model: setattr(model, "replaced", torch.ones(2)),
+    "plain": lambda model: model.plain.add_(1),
+    "number": lambda model: setattr(model, "number", 1),
+    "list": lambda model: model.list.append(2),
+    "dict": lambda model: model.dict.update(a=5),
+    "deque": lambda model: model.deque.append(2),
+    "kept": lambda model: setattr(model, "kept", torch.ones(3)),
+    "new": lambda model: setattr(model, "new", 1),
+    "shared": lambda model: model.layer.shared.add_(1),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_are_seen(name):
+    model = Holding()
+    state = State(model)
+    assert state.changed() is None
+    with torch.no_grad():
+        model.layer(torch.ones(2, 3))
+    assert state.changed() is None
+    CHANGES[name](model)
+    assert state.changed() is not None
+
+
+def test_draws_come_again_and_go_on():
+    torch.manual_seed(0)
+    draws = Draws(torch.device("cpu"))
+    first, second = torch.rand(2), torch.rand(2)
+    with draws.again():
+        assert torch.equal(torch.rand(2), first)
+    third = torch.rand(2)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(6), torch.cat([first, second, third]))
