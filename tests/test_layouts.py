@@ -198,6 +198,7 @@ def test_one_sample_of_what_torch_script_has_fused_is_warned_of():
         for _ in range(4):  # TorchScript fuses after some calls
             torch.testing.assert_close(jacobian(scripted, x), jacobian(model, x))
         jacobian(model, x[:1])
+    for _ in range(3):
+        scripted(x[:1].requires_grad_())
     with pytest.warns(UserWarning, match="TorchScript has fused layers"):
-        for _ in range(4):
-            jacobian(scripted, x[:1])
+        jacobian(scripted, x[:1])

@@ -57,7 +57,8 @@ def attention(
 ) -> Tensor:
     """Return softmax(query key^T scale + mask) value, to the bit as by the backend."""
     operands, options = [query, key, value], {"scale": scale, "enable_gqa": enable_gqa}
-    if not _usual() or not all(map(_plain, operands)):
+    given = operands if attn_mask is None else [*operands, attn_mask]
+    if not _usual() or not all(map(_plain, given)):
         return SDPA(*operands, attn_mask, dropout_p, is_causal, **options)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         mask = torch.zeros_like(attn_mask, dtype=query.dtype)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 from torch.utils.checkpoint import checkpoint
 
 from jacfast import Frobenius, InputGradient, forward_with_penalty, frobenius_penalty
@@ -42,6 +43,17 @@ def test_the_same_to_the_bit_as_the_backend(mask, dtype, groups, rounds):
             found.append(F.scaled_dot_product_attention(q, k, v, **options))
     assert found[0].dtype == found[1].dtype
     assert torch.equal(*found)
+
+
+def test_masks_of_other_kinds_are_left_to_pytorch():
+    """A mask that is only described, as this one is, has no entries to add."""
+    q, k, v = (draw(2, 4, n, 8, seed=s).requires_grad_() for s, n in enumerate((5, 6, 6)))
+    want = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(5, 6))
+    with Twice():
+        got = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(5, 6))
+    assert torch.equal(got, want)
+    below = torch.ones(5, 6).tril(1).bool()
+    torch.testing.assert_close(got, F.scaled_dot_product_attention(q, k, v, attn_mask=below))
 
 
 class Heads(nn.Module):
