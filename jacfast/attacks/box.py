@@ -42,10 +42,9 @@ class Box:
         A bound may be passed by a rounding of the box's values, as in ``(0 - mean) / std`` of
         images normalised in another order, or taken back; what is NaN is not looked at.
         """
-        slack = 0.0
-        if self.bounded:
-            ends = [torch.as_tensor(end).abs().max() for end in (self.low, self.high)]
-            slack = 2 * torch.finfo(x.dtype).eps * float(max(ends))
+        ends = torch.cat([torch.as_tensor(end).flatten().cpu() for end in (self.low, self.high)])
+        largest = torch.where(ends.isfinite(), ends.abs(), 0).max()
+        slack = 2 * torch.finfo(x.dtype).eps * float(largest)
         beyond = x[(x < self.low - slack) | (x > self.high + slack)]
         if beyond.numel():
             raise ValueError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jacfast.attacks import checks
 from jacfast.attacks.box import Box, Clip, box_of, check_bounds
-from jacfast.ops.checks import floating, shape
+from jacfast.ops.checks import accumulator, floating, shape
 
 POINTS = ("overshot", "plain")
 VARIANTS = ("deepfool", "super")
@@ -77,8 +77,9 @@ class Options:
         if self.mask is not None:
             return w * self.mask.to(w).flatten()
         if self.subspace is not None:
-            basis = self.subspace.to(w)
-            return (w @ basis.T) @ basis
+            wide = w.to(accumulator(w.dtype))  # a coordinate can be as long as w
+            basis = self.subspace.to(wide)
+            return ((wide @ basis.T) @ basis).to(w.dtype)
         return w
 
     def check(self) -> None:

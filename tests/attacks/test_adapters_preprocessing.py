@@ -69,6 +69,19 @@ def test_art_with_mean_and_std(problem):
     torch.testing.assert_close(torch.from_numpy(got), torch.from_numpy(inside))
 
 
+def test_art_with_a_normalisation_on_arrays(problem):
+    """The same numbers by ART's NumPy class, for which ART estimates the gradient by itself."""
+    model, x, _ = problem
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is an optional rival")
+    from art.preprocessing.standardisation_mean_std.numpy import StandardisationMeanStd
+
+    mean, std = np.array(MEAN)[:, None, None], np.array(STD)[:, None, None]
+    got = for_art(classifier(model, preprocessing=StandardisationMeanStd(mean, std)))
+    want = for_art(classifier(model, preprocessing=(mean, std)))
+    moved = [torch.from_numpy(attack.generate(x.numpy())) for attack in (got, want)]
+    torch.testing.assert_close(*moved, rtol=0, atol=1e-5)
+
+
 def test_art_with_a_defence_on_arrays(problem):
     """ART runs it outside of PyTorch, and takes its gradient for the identity."""
     model, x, _ = problem
@@ -109,13 +122,15 @@ def test_art_takes_images_as_numpy_makes_them(problem, dtype):
     assert float(lengths(got, x).min()) > 0
 
 
-@pytest.mark.parametrize("bounds", [(0, 1), (0, 255)])
-def test_foolbox_with_mean_std_and_flipped_channels(problem, bounds):
+@pytest.mark.parametrize(
+    ("bounds", "wrapper"), [((0, 1), False), ((0, 255), False), ((0, 255), True)]
+)
+def test_foolbox_with_mean_std_and_flipped_channels(problem, bounds, wrapper):
     foolbox = pytest.importorskip("foolbox", reason="foolbox is an optional rival")
     model, x, _ = problem
     steps = {"mean": torch.tensor(MEAN), "std": torch.tensor(STD), "axis": -3, "flip_axis": -3}
     peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu", preprocessing=steps)
-    peer, x = peer.transform_bounds(bounds), x * bounds[1]
+    peer, x = peer.transform_bounds(bounds, wrapper=wrapper), x * bounds[1]
     y = peer(x).argmax(dim=1)
     want = foolbox.attacks.L2DeepFoolAttack(candidates=10)(peer, x, y, epsilons=None)
     got = for_foolbox()(peer, x, y.int(), epsilons=None)

@@ -135,6 +135,19 @@ def test_what_fits_no_sample_is_refused(options, text):
         jacfast.pgd(model, x, **{"clip": None, **options})
 
 
+def test_a_box_without_a_face_on_one_side():
+    model, x = build("cnn", samples=8, dtype=torch.float32)
+    x = x.sigmoid()
+    below = torch.where(x < x.median(), -1 - 1e-7, x)  # a rounding below -1
+    got = jacfast.deepfool(model, below, clip=(-1, math.inf))
+    assert bool(got.success.all())
+    assert float(got.adversarial.min()) >= -1
+    high = torch.tensor([math.inf, 1.0]).view(-1, 1, 1)
+    got = jacfast.deepfool(model, x, clip=(-math.inf, high), overshoot=0.5)
+    assert float(got.adversarial[:, 1].max()) <= 1
+    assert float(got.adversarial[:, 0].min()) < 0
+
+
 def test_images_normalised_and_taken_back_may_pass_a_bound_of_zero_by_a_rounding():
     model, x = build("cnn", samples=8, dtype=torch.float32)
     x = x.sigmoid().round()
