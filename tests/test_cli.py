@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -234,3 +235,11 @@ def test_an_interrupt_during_the_import_is_one_line(start, tmp_path):
         process.kill()
     assert errors == "\njacfast: interrupted; nothing was begun\n"
     assert process.returncode == 130
+
+
+def test_json_is_one_object_and_no_words(tmp_path, monkeypatch, capsys):
+    figures = {"before": {"rho_adv": float("nan"), "fgsm": {"0.1": 0.5}}, "step": (1, 2)}
+    monkeypatch.setattr("jacfast.training.harden.harden", lambda *_: figures)
+    assert cli.main(["harden", "--out", str(tmp_path), "--json"]) == 0
+    want = {"before": {"rho_adv": None, "fgsm": {"0.1": 0.5}}, "step": [1, 2]}
+    assert json.loads(capsys.readouterr().out) == want

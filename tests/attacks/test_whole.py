@@ -174,6 +174,11 @@ def test_command(tmp_path, capsys):
     x = data.load(None).test_x[:30]
     got = load_file(tmp_path / "out" / "adversarial.safetensors")["adversarial"]
     torch.testing.assert_close(got, jacfast.fgsm(model, x, eps=0.1))
+    assert main(["attack", "fgsm", *command, "--eps", "1/10", "--json", "--quiet"]) == 0
+    shown = capsys.readouterr()
+    figures = json.loads(shown.out)["figures"]
+    assert f"accuracy after, %{figures['accuracy after, %']:>18.5g}"[-7:] in said
+    assert shown.err == ""
     for words, message in (
         (["fgsm"], "the following arguments are required: --eps"),
         (["deepfool", "--steps", "3"], "unrecognized arguments: --steps 3"),
