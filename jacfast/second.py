@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from jacfast.fused_attention import is_fused, twice
-from jacfast.graph import nodes
+from jacfast.graph import leaf_of, nodes
 
 ATTENTION = (
     "in a checkpoint, with dropout inside the kernel or compiled, attention needs its backend with "
@@ -26,11 +26,11 @@ LINEAR = {"HardsigmoidBackward0": (lambda x: (x > -3) & (x < 3), 6)}
 
 
 @contextlib.contextmanager
-def watched(graph: Iterable[Node]) -> Iterator[None]:
+def watched(graph: Iterable[Node], x: Tensor) -> Iterator[None]:
     """Let piecewise linear operations, attention and Functions have a second derivative or say so.
 
-    This holds while a gradient with a graph is made. The first get it here, whose slope is a
-    constant, and fused attention (`jacfast.fused_attention`). Of the Functions those are refused
+    This holds while the gradient in x is made, with a graph. The first get it here, whose slope is
+    a constant, and fused attention (`jacfast.fused_attention`). Of the Functions those are refused
     whose backward pass leaves no graph.
 
     A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
@@ -46,7 +46,7 @@ def watched(graph: Iterable[Node]) -> Iterator[None]:
         elif is_fused(node) and (hook := twice(node)):
             handles.append(node.register_hook(hook))
         elif _foreign(node):
-            handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node))]
+            handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node, x))]
     try:
         yield
     finally:
@@ -97,9 +97,13 @@ def _as_leaves(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...
     )
 
 
-def _check_of(node: Node) -> Any:
+def _check_of(node: Node, x: Tensor) -> Any:
     name = node.name().removesuffix("Backward")
-    wanted = [following is not None for following, _ in node.next_functions]
+    # what it returns for a parameter goes nowhere
+    wanted = [
+        following is not None and ((leaf := leaf_of(following)) is None or leaf is x)
+        for following, _ in node.next_functions
+    ]
 
     def check(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
         for g, used in zip(returned, wanted, strict=False):

@@ -47,7 +47,7 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     batch = len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(graph, create_graph)
     if not create_graph:
         return _pulled(outputs, x, cotangents, False, batch)
-    with watched(graph):
+    with watched(graph, x):
         g = _pulled(outputs, x, cotangents, True, batch)
     explain(g)
     return g

@@ -68,6 +68,22 @@ class Passed(torch.autograd.Function):
         return g
 
 
+class Multiplied(torch.autograd.Function):
+    """x w; the gradient of w, which no second derivative needs, is computed without a graph."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x * w
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        with torch.no_grad():
+            of_w = (g * x).sum(0)
+        return g * w, of_w
+
+
 class Scaled(torch.autograd.Function):
     """x w, as a constant in w: the gradient for w is 0, and has no graph."""
 

@@ -91,7 +91,7 @@ class Work:
         sums = []
         for v in vectors:
             target = chunk.leaf if gram is None else gram.edge
-            with watched(forward) if self.keeps else contextlib.nullcontext():
+            with watched(forward, chunk.leaf) if self.keeps else contextlib.nullcontext():
                 (g,) = grad_twice(
                     [outputs], [target], [v], create_graph=self.keeps, retain_graph=True
                 )

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from jacfast import Frobenius, InputGradient, Spectral
-from tests.functions import Cube, CubeData, CubeNoGrad, CubeNumpy, CubeOnce, Passed, Scaled
+from tests.functions import (
+    Cube,
+    CubeData,
+    CubeNoGrad,
+    CubeNumpy,
+    CubeOnce,
+    Multiplied,
+    Passed,
+    Scaled,
+)
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, gradient, plain, step
 
@@ -60,3 +69,23 @@ def test_functions_whose_derivative_is_a_constant(position, way):
         _, got = way(with_layer(model, position, function), x, y, penalty)
         _, want = plain(with_layer(model, position, same), x, y, penalty)
         torch.testing.assert_close(gradient(got, model), gradient(want, model))
+
+
+class Weighted(nn.Module):
+    def __init__(self, function, size: int) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.linspace(1, 2, size).double())
+
+    def forward(self, x):
+        return self.function(x, self.weight)
+
+
+@pytest.mark.parametrize("way", [fast, plain])
+@pytest.mark.parametrize(("position", "size"), [(0, 12), (2, 7), (5, 5)])
+def test_what_a_function_returns_for_a_parameter_does_not_matter(position, size, way):
+    model, x, y = build("mlp")
+    got, want = (
+        nn.Sequential(*model[:position], Weighted(function, size), *model[position:])
+        for function in (Multiplied.apply, lambda x, w: x * w)
+    )
+    assert_same(step(way, got, x, y, Frobenius(2)), step(plain, want, x, y, Frobenius(2)))
