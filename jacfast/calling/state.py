@@ -9,7 +9,7 @@ does the same for the random numbers of dropout and the like.
 import contextlib
 import copy
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,8 @@ class State:
                 plain = isinstance(tensor, Tensor) and not tensor.requires_grad
                 if plain and id(tensor) not in self._copies:
                     self._copies[id(tensor)] = tensor, tensor.clone(), _version(tensor)
+        scripted = [m for m, _ in self._held if isinstance(m, torch.jit.ScriptModule)]
+        self._inside = [tensor for module in scripted for tensor in module.buffers()]
 
     def changed(self) -> str | None:
         """Name something that is another or was written to; None if there is nothing.
@@ -47,27 +49,29 @@ class State:
             for key in now.keys() | held.keys():
                 if not self._same(held.get(key, NONE), now.get(key, NONE)):
                     return f"{key} of a {name}"
-        return None
+        written = any(_version(one) != version for one, _, version in self._copies.values())
+        return "a buffer" if written else None  # of a ScriptModule
 
     def undo(self) -> None:
         """Put everything back, after an error."""
-        with torch.no_grad():
-            for tensor, value, version in self._copies.values():
-                if _version(tensor) != version:
-                    tensor.copy_(value)
+        _write(self._copies.values())
         _put(self._held, {})
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
         """Begin here again inside the context, and end as it was before the context.
 
-        Inside, tensors are copies, so that those which a graph has kept stay as they are.
+        Inside, tensors are copies, so that those which a graph has kept stay as they are; a
+        ScriptModule does not let them be exchanged, and is written to.
         """
         now = [(module, _look(module)) for module, _ in self._held]
+        inside = [(one, one.clone(), _version(one)) for one in self._inside]
+        _write(self._copies[id(one)] for one in self._inside)
         _put(self._held, {key: value for key, (_, value, _) in self._copies.items()})
         try:
             yield
         finally:
+            _write(inside)
             _put(now, {})
 
     def _same(self, before: Any, now: Any) -> bool:
@@ -166,6 +170,14 @@ def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return all(k in one and one[k] is v for k, v in other.items())
     return all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _write(values: Iterable[tuple[Tensor, Tensor, int]]) -> None:
+    """Give tensors their values back, if they are not of the version that had them."""
+    with torch.no_grad():
+        for tensor, value, version in values:
+            if _version(tensor) != version:
+                tensor.copy_(value)
 
 
 def _version(tensor: Tensor) -> int:

@@ -42,7 +42,8 @@ def forward_with_penalty(
     It is called once, on the whole batch, unless it is certain that nobody could tell the
     difference (see `jacfast.calling.parts`), so it changes as by one ``model(x)``, and gives the
     logits of that. A second pass (`at`, `precision`, ``batch_norm="frozen"``) begins where the
-    first one did, with the same buffers and dropout masks, and leaves no trace.
+    first one did, with the same buffers and dropout masks, and leaves no trace in the model; hooks
+    run in it, too.
 
     Args:
         model: maps x [N, ...] to logits [N, ...], or to a container of them (see `output`).

@@ -142,3 +142,27 @@ def test_draws_come_again_and_go_on():
     third = torch.rand(2)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(6), torch.cat([first, second, third]))
+
+
+def test_a_scripted_model():
+    """Its buffers are written to, not exchanged; the values are put back all the same."""
+    torch.manual_seed(0)
+    plain = nn.InstanceNorm1d(3, track_running_stats=True)
+    model, x = torch.jit.script(plain), torch.randn(2, 3, 5)
+    state = State(model)
+    assert state.changed() is None
+    model(x)
+    assert state.changed() is not None
+    after = [buffer.clone() for buffer in model.buffers()]
+    with state.again():
+        assert model.running_mean.tolist() == [0, 0, 0]
+    assert all(map(torch.equal, model.buffers(), after))
+    with state.again():
+        model(x)
+        assert torch.equal(model.running_mean, after[0])
+        model(x)
+    assert all(map(torch.equal, model.buffers(), after))
+    state = State(model)
+    model(x)
+    state.undo()
+    assert all(map(torch.equal, model.buffers(), after))
