@@ -33,12 +33,14 @@ def align(graph: Iterable[Node]) -> None:
                 "among them, PyTorch's own gradient can be wrong, and cannot be put right from "
                 "outside. Pass the model as it was before torch.jit, or two samples"
             )
-        known: dict[Any, Any] = node.metadata  # type: ignore[assignment]
-        if not is_batch_norm(node) or DONE in known:
+        if not is_batch_norm(node):
             continue
         shape = shape_of(node)
         if len(shape) < 3 or 1 not in shape:
             continue  # strides fit one layout only
+        known: dict[Any, Any] = node.metadata  # type: ignore[assignment]
+        if DONE in known:
+            continue
         try:
             saved = node._saved_input  # type: ignore[attr-defined]
         except RuntimeError:  # freed, or changed in place: PyTorch's own error
