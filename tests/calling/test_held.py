@@ -46,7 +46,7 @@ def stance() -> str:
 
 
 def nothing_held() -> bool:
-    holds = (modes.TRAINING, modes.GRADIENT, contexts._EAGER)
+    holds = (modes.TRAINING, modes.GRADIENT, contexts.STANCE)
     return not any(hold._own or hold._holders for hold in holds)
 
 
