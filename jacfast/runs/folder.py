@@ -17,15 +17,20 @@ def check_own(out: Path, note: str) -> set[str]:
     """Refuse a folder that holds files, and not `note`: it is of something else.
 
     Returns:
-        The names in it, without hidden files; of a folder that is not there none.
+        The names in it, without hidden files and empty folders; of one that is not there none.
 
     Raises:
         ValueError: see above.
     """
-    held = {path.name for path in out.iterdir() if path.name[0] != "."} if out.exists() else set()
+    inside = list(out.iterdir()) if out.exists() else []
+    held = {path.name for path in inside if path.name[0] != "." and not _is_empty(path)}
     if held and note not in held:
         raise ValueError(f"out must be empty or of the same run; {out} holds other files")
     return held
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 @contextlib.contextmanager
@@ -67,12 +72,15 @@ def claimed(out: Path, note: str, about: dict[str, Any]) -> Iterator[None]:
     file, about = out / note, json.loads(json.dumps(about))
     check_own(out, note)
     with held(out):
+        there = set(out.iterdir())
         if check_own(out, note) - {note}:
             compare(f"out {out}", _read(file), about)
         try:
             write_atomically(json.dumps(about, indent=2).encode(), file)
             yield
         finally:
+            for path in filter(_is_empty, set(out.iterdir()) - there):
+                path.rmdir()
             if not check_own(out, note) - {note}:
                 file.unlink(missing_ok=True)
 

@@ -39,6 +39,7 @@ def test_a_folder_is_of_one_run(tmp_path):
 def test_a_folder_without_results_is_free(tmp_path):
     (tmp_path / "note.json").write_text('{"eps": -1}')
     (tmp_path / ".hidden").write_text("half of a file")
+    (tmp_path / "parts").mkdir()
     claim(tmp_path, "note.json", {"eps": 1})
     (tmp_path / "result").unlink()
     assert json.loads((tmp_path / "note.json").read_text()) == {"eps": 1}
@@ -63,12 +64,12 @@ def test_a_damaged_note_is_named(tmp_path, content):
 def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path, error):
     out = tmp_path / "a" / "b"
     with pytest.raises(error), claimed(out, "note.json", {}):
+        (out / "parts").mkdir()
         raise error
     assert not list(tmp_path.iterdir())
-    tmp_path.joinpath("mine").mkdir()
+    (tmp_path / "mine" / "empty").mkdir(parents=True)
     claim(tmp_path / "mine", "note.json", {}, result=False)
-    assert (tmp_path / "mine").exists()
-    assert not list((tmp_path / "mine").iterdir())
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["empty"]
 
 
 def test_two_runs_at_once_are_refused(tmp_path):
