@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.calling import in_eval_mode
-from jacfast.files import write_atomically
+from jacfast.files import damage, write_atomically
 from jacfast.models.loading import check_state
 from jacfast.runs import check_behaviour
 
@@ -101,7 +101,9 @@ def read(path: Path, config: Config | None, run: Config | None = None) -> dict[s
     except OSError:
         raise
     except Exception as error:  # of whatever kind: an unpickler meets any bytes
-        raise ValueError(f"{path} must be a checkpoint; it is another file, or damaged") from error
+        raise ValueError(
+            f"{path} must be a checkpoint; it is another file, or damaged: {damage(path, error)}"
+        ) from error
     if not isinstance(state, dict) or not state.keys() >= PARTS:
         raise ValueError(f"{path} must be a checkpoint of jacfast; got another file of torch.save")
     _compare(path, state["config"] or {}, config or {})

@@ -63,9 +63,14 @@ def test_a_damaged_note_is_named(tmp_path, content):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path, error):
     out = tmp_path / "a" / "b"
-    with pytest.raises(error), claimed(out, "note.json", {}):
-        (out / "parts").mkdir()
-        raise error
+
+    def fails() -> None:
+        with claimed(out, "note.json", {}):
+            (out / "parts").mkdir()
+            raise error
+
+    with pytest.raises(error):
+        fails()
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine" / "empty").mkdir(parents=True)
     claim(tmp_path / "mine", "note.json", {}, result=False)
