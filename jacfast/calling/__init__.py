@@ -4,9 +4,10 @@
 eval flags, requires_grad, and that they end as they began (``held``), of the modules that
 ``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
-``parts``: when a batch may be cut; ``state``: what a call changes; ``inputs``, ``arguments`` and
-``outputs``: with what it is called, and what may come out, of which ``tensors`` finds those with a
-graph; ``finite``: what holds NaN; ``warning``: at whose line a warning is shown.
+``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes;
+``inputs``, ``arguments`` and ``outputs``: with what it is called, and what may come out, of which
+``tensors`` finds those with a graph; ``finite``: what holds NaN; ``warning``: at whose line a
+warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -16,6 +17,7 @@ from jacfast.calling.contexts import eager
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
+from jacfast.calling.masks import Masks
 from jacfast.calling.modes import check_made, in_eval_mode, quiet
 from jacfast.calling.outputs import (
     Model,
@@ -33,6 +35,7 @@ __all__ = [
     "Arguments",
     "Call",
     "Draws",
+    "Masks",
     "Model",
     "State",
     "Twice",

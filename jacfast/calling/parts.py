@@ -4,7 +4,7 @@ What changes with every call, draws random numbers, or couples the samples of a 
 recognised. So this knows the layers that do nothing of the kind, and whatever it does not know is
 called once, on the whole batch, on every device: a class of one's own or one derived from a known
 one, a forward function of an instance, hooks, parametrizations. Dropout in training mode draws one
-mask over the batch; in parts the same seed would give other masks.
+mask over the batch, of which each part gets its own (`jacfast.calling.masks`).
 """
 
 import weakref
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
+
+from jacfast.calling.masks import FUNCTIONS, LAYERS
 
 # Each sample by itself, without randomness and without memory, whatever their arguments.
 ALONE = {
@@ -24,9 +26,9 @@ ALONE = {
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
     *(nn.GroupNorm, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
+    *LAYERS,
 }
 ALONE_IN_EVAL = {  # the norms with running statistics
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 }
@@ -84,6 +86,8 @@ class _Largest(TorchFunctionMode):
         self.bytes = x.nbytes
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in FUNCTIONS:  # dropout is to draw nothing here
+            return args[0]
         found = func(*args, **(kwargs or {}))
         if isinstance(found, Tensor):
             self.bytes = max(self.bytes, found.nbytes)

@@ -63,8 +63,10 @@ def forward_with_penalty(
             penalty, in a forward pass of its own; ``"coupled"``: differentiate the coupled batch.
         chunk: samples at a time; default: all, but for networks of which `jacfast.calling.parts`
             knows every layer as many as keep the largest tensor below 16 MB on a CPU. A smaller one
-            needs less memory; the model is called once per chunk, and dropout draws for each.
-        generator: source of all draws of the penalty, on the device of x.
+            needs less memory; the model is called once per chunk, with the dropout masks of one
+            call.
+        generator: source of all draws of the penalty, on the device of x. Without it the part that
+            ``subsample`` chooses is drawn before dropout draws its masks.
         output: which part of what the model returns is the logits: a key, an index or the name of
             an attribute; default: ``logits``, or the only candidate.
         args, kwargs: further arguments of the model, ``model(x, *args, **kwargs)``; tensors with N

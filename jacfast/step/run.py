@@ -103,6 +103,8 @@ class Run:
                 hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
                 stack.callback(hook.remove)
             stack.enter_context(self.around())
+            if len(leaf) < len(x):
+                stack.enter_context(work.masks.of(index))
             stack.enter_context(Lean(work.sink, TRAINING))
             returned = self.arguments.rows(index).call(self.model, leaf)
         self._check_state(len(x))

@@ -83,8 +83,7 @@ class Step:
             returned = arguments.call(model, x)
         if not self.everything:
             returned = pick(returned, self.output)
-        if run.chunk >= len(x):
-            run.around = draws.again
+        run.around = draws.again
         lower = _in(self.precision, x.device.type)
         with eager(), advise(less), before.again(), in_eval_mode(frozen), lower:
             _, value = run(x if self.at is None else ordinary(self.at), y, whole=False)

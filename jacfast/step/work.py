@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import eager, grad_twice, in_eval_mode
+from jacfast.calling import Masks, eager, grad_twice, in_eval_mode
 from jacfast.graph import leaf_of, nodes
 from jacfast.layouts import align
 from jacfast.lean import Gram, Sink
@@ -44,6 +44,7 @@ class Work:
         self.sink = Sink(parameters, x.device)
         self.keeps = torch.is_grad_enabled() and (bool(parameters) or x.requires_grad)
         self.sink.wants_root = self.keeps and x.requires_grad
+        self.masks = Masks(len(x))
         self.order: Tensor | None = None  # which sample of x each sample of the chunks is
         self.chunks: list[Chunk] = []
         self.grams: list[Gram] = []

@@ -1,0 +1,64 @@
+"""Dropout of a batch that passes through a model in parts: the masks of one call on all of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+FUNCTIONS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d}
+
+
+class Masks:
+    """The masks of a call, drawn at its first part for all N samples, in the order of the layers.
+
+    So the same numbers are drawn, in the same order, as by one call on the batch, and each sample
+    has the masks that it has there.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self._drawn: list[Tensor] = []
+
+    def of(self, index: slice | Tensor) -> TorchFunctionMode:
+        """Return a mode in which dropout uses the masks of these samples."""
+        return _Part(self, index)
+
+    def number(self, place: int, x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return 0 or 1 / (1 - p) for every entry of all samples, for the layer at `place`."""
+        if place == len(self._drawn):
+            shape = (self.samples, *x.shape[1:])
+            order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+            ones = x.new_ones([shape[d] for d in order])  # in the layout of x, as masks are drawn
+            self._drawn.append(drop(ones.permute([order.index(d) for d in range(x.dim())])))
+        return self._drawn[place]
+
+
+class _Part(TorchFunctionMode):
+    def __init__(self, masks: Masks, index: slice | Tensor) -> None:
+        super().__init__()
+        self.masks, self.index, self.place = masks, index, 0
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func in FUNCTIONS:
+            return self._drop(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _drop(
+        self,
+        func: Callable,
+        input: Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+    ) -> Tensor:
+        if not training:
+            return func(input, p, training, inplace)
+        numbers = self.masks.number(self.place, input, lambda ones: func(ones, p, True))
+        self.place += 1
+        factor = numbers[self.index]
+        return input.mul_(factor) if inplace else input * factor

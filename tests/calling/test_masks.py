@@ -1,0 +1,74 @@
+"""Dropout of a batch in parts is that of one call."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jacfast import Frobenius
+from jacfast.calling import Masks, part_of
+from tests.nets import relative_error
+from tests.step.steps import ROUNDING, fast, gradient, loss_of
+
+N = 40
+
+
+def network(inplace: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.Dropout(0.3, inplace), nn.ReLU(), nn.Dropout2d(0.4)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(144, 5)).double()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(N, 3, 8, 8, dtype=torch.float64), torch.randint(5, (N,))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("function", [F.dropout, F.dropout2d])
+def test_each_part_has_its_masks(function, layout):
+    x = torch.rand(6, 4, 5, 3).contiguous(memory_format=layout)
+    torch.manual_seed(0)
+    want = function(function(x, 0.5), 0.2)
+    after = torch.rand(())
+    torch.manual_seed(0)
+    masks, order = Masks(6), torch.tensor([4, 0, 5, 2, 1, 3])
+    for index in (slice(0, 1), order[3:], order[:2]):
+        with masks.of(index):
+            torch.testing.assert_close(function(function(x[index], 0.5), 0.2), want[index])
+    assert torch.rand(()) == after
+
+
+@pytest.mark.parametrize("more", [{}, {"at": True}, {"subsample": 0.5}], ids=str)
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_step_in_chunks_is_that_of_one_call(more, inplace, layout):
+    model = network(inplace).to(memory_format=layout)
+    x, y = batch()
+    x = x.contiguous(memory_format=layout)
+    penalty = Frobenius("exact", subsample=more.get("subsample", 1.0))
+    options = {"at": x} if "at" in more else {}
+    torch.manual_seed(2)
+    logits, value = fast(
+        model, x, y, penalty, chunk=7, generator=torch.Generator().manual_seed(3), **options
+    )
+    got = gradient(loss_of(logits, value, y), model)
+    torch.manual_seed(2)
+    expected = model(leaf := x.clone().requires_grad_())
+    assert relative_error(logits, expected) < ROUNDING
+    chosen = torch.arange(N)
+    if penalty.subsample < 1:
+        chosen = torch.randperm(N, generator=torch.Generator().manual_seed(3))[: N // 2]
+    total = 0
+    for k in range(5):
+        (g,) = torch.autograd.grad(expected[:, k].sum(), leaf, create_graph=True)
+        total = total + g[chosen].square().sum() / len(chosen)
+    assert relative_error(value, total) < ROUNDING
+    assert relative_error(got, gradient(loss_of(expected, total, y), model)) < ROUNDING
+
+
+def test_measuring_the_largest_tensor_draws_nothing():
+    model, (x, _) = network(), batch()
+    before = torch.get_rng_state()
+    part_of(model, x)
+    assert torch.equal(torch.get_rng_state(), before)
