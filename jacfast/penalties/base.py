@@ -210,30 +210,37 @@ def check_graph(logits: Tensor, x: Tensor, batch_norm: str = "refuse") -> Tensor
     return logits
 
 
-def check_apart(logits: Tensor, x: Tensor) -> None:
-    """Refuse logits of a sample that depend on the other samples through batch statistics."""
+def check_apart(logits: Tensor, x: Tensor, ways: bool = True) -> None:
+    """Refuse logits of a sample that depend on the other samples through batch statistics.
+
+    Args:
+        ways: whether the caller has a `batch_norm` to choose, and does not choose the mode itself.
+    """
     found = list(coupling(logits, x))
     if not found:
         return
-    coupled = "differentiate the coupled batch as it is, batch_norm='coupled'"
+    where, instead = (
+        "without running statistics (track_running_stats=False?)",
+        (
+            "it is so in eval mode as well, and there is nothing to freeze: take another normalisation"
+        ),
+    )
     if all(has_running_statistics(node) for node in found):
-        where, ways = (
+        where, instead = (
             "in training mode",
-            (
-                "put the batch-norm layers in eval mode (module.eval()), call "
-                "forward_with_penalty(..., batch_norm='frozen') if they are layers of torch.nn, or "
-                f"{coupled} (JacobianReg of Hoffman et al. does so)"
-            ),
+            "put the batch-norm layers in eval mode (module.eval())",
         )
-    else:
-        where, ways = (
-            "without running statistics (track_running_stats=False?)",
-            (
-                "it is so in eval mode as well, and there is nothing to freeze: take another "
-                f"normalisation, or {coupled}"
-            ),
+        if ways:
+            instead += (
+                ", call forward_with_penalty(..., batch_norm='frozen') if they are layers of "
+                "torch.nn"
+            )
+    if ways:
+        instead += (
+            ", or differentiate the coupled batch as it is, batch_norm='coupled' (as the "
+            "JacobianReg of Hoffman et al. does)"
         )
     raise RuntimeError(
         f"the model has batch-norm {where}, which makes each sample's logits depend on the whole "
-        f"batch: its Jacobian is not a sample's; {ways}"
+        f"batch: its Jacobian is not a sample's; {instead}"
     )

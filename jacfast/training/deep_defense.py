@@ -161,7 +161,7 @@ def _begin(logits: Tensor, x: Tensor, y: Tensor, candidates: int | None) -> tupl
     """Check the logits; return the predicted classes [N] and those to go to [N, C - 1]."""
     check_classes(logits)
     check_labels(y, *logits.shape)
-    check_apart(logits, x)
+    check_apart(logits, x, ways=False)
     now = logits.argmax(dim=1)
     others = largest_others(logits.detach(), y, candidates)
     return now, torch.where((now == y)[:, None], others, y[:, None])

@@ -317,12 +317,12 @@ M, X, Y = two_classes(), torch.rand(3, 2, dtype=torch.float64) + 0.1, torch.tens
         ((M, X, Y), {"max_iter": 0}, ValueError, "max_iter must be >= 1; got 0"),
         ((M, X, Y), {"overshoot": -0.1}, ValueError, "overshoot must be finite and >= 0"),
         ((M, X, Y), {"candidates": 1}, ValueError, "candidates must be >= 2"),
-        ((lambda x: x.detach(), X, Y), {}, ValueError, "the outputs do not depend on x"),
+        ((lambda x: x.detach(), X, Y), {}, ValueError, "outputs do not depend on x"),
         (
             (nn.BatchNorm1d(2, track_running_stats=False).double(), X, Y),
             {},
             RuntimeError,
-            "batch-norm in training mode",
+            "batch-norm without running statistics .* take another normalisation$",
         ),
     ],
 )
