@@ -219,22 +219,16 @@ def check_apart(logits: Tensor, x: Tensor, ways: bool = True) -> None:
     found = list(coupling(logits, x))
     if not found:
         return
-    where, instead = (
-        "without running statistics (track_running_stats=False?)",
-        (
-            "it is so in eval mode as well, and there is nothing to freeze: take another normalisation"
-        ),
-    )
     if all(has_running_statistics(node) for node in found):
-        where, instead = (
-            "in training mode",
-            "put the batch-norm layers in eval mode (module.eval())",
-        )
+        where = "in training mode"
+        instead = "put the batch-norm layers in eval mode (module.eval())"
         if ways:
-            instead += (
-                ", call forward_with_penalty(..., batch_norm='frozen') if they are layers of "
-                "torch.nn"
-            )
+            frozen = "forward_with_penalty(..., batch_norm='frozen')"
+            instead += f", call {frozen} if they are layers of torch.nn"
+    else:
+        where = "without running statistics (track_running_stats=False?)"
+        instead = "it is so in eval mode as well, and there is nothing to freeze: "
+        instead += "take another normalisation"
     if ways:
         instead += (
             ", or differentiate the coupled batch as it is, batch_norm='coupled' (as the "
