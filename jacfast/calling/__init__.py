@@ -4,16 +4,17 @@
 eval flags, requires_grad, and that they end as they began (``held``), of the modules that
 ``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
-``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes;
-``inputs``, ``arguments`` and ``outputs``: with what it is called, and what may come out, of which
-``tensors`` finds those with a graph; ``finite``: what holds NaN; ``warning``: at whose line a
-warning is shown.
+``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes,
+``draws``: what it draws; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and
+what may come out, of which ``tensors`` finds those with a graph; ``finite``: what holds NaN;
+``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
+from jacfast.calling.draws import Draws
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
@@ -27,7 +28,7 @@ from jacfast.calling.outputs import (
     pick,
 )
 from jacfast.calling.parts import part_of, separable
-from jacfast.calling.state import Draws, State
+from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.warning import warn
 

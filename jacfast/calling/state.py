@@ -2,8 +2,7 @@
 
 A model may change with every call: power iterations of spectral_norm, running statistics, counters,
 moving averages, features kept in an attribute. `State` remembers what its modules hold, to see
-whether a call changed it, and to let a second pass begin and end where the first one did. `Draws`
-does the same for the random numbers of dropout and the like.
+whether a call changed it, and to let a second pass begin and end where the first one did.
 """
 
 import contextlib
@@ -94,37 +93,6 @@ class State:
             return before is now or bool(before == now)
         except Exception:  # whatever a user's objects make of ==
             return False
-
-
-class Draws:
-    """Random numbers that a second pass may draw once more: those of the CPU and of `device`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._gpu = device if device.type == "cuda" else None
-        captured = self._gpu is not None and torch.cuda.is_current_stream_capturing()
-        self._before = None if captured else self._now()
-
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw inside the context from where this was made, outside it from where it was left."""
-        if self._before is None:
-            yield
-            return
-        now = self._now()
-        self._set(self._before)
-        try:
-            yield
-        finally:
-            self._set(now)
-
-    def _now(self) -> list[Tensor]:
-        gpu = [] if self._gpu is None else [torch.cuda.get_rng_state(self._gpu)]
-        return [torch.get_rng_state(), *gpu]
-
-    def _set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        if self._gpu is not None:
-            torch.cuda.set_rng_state(states[1], self._gpu)
 
 
 class Container(NamedTuple):

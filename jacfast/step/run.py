@@ -12,7 +12,8 @@ from jacfast.calling import Arguments, State, as_rows, differentiable, pick, reb
 from jacfast.calling.outputs import Output
 from jacfast.lean import TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
-from jacfast.step.work import Node, Work
+from jacfast.step.node import Node
+from jacfast.step.work import Work
 
 
 @dataclasses.dataclass

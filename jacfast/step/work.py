@@ -1,4 +1,4 @@
-"""The graphs of one call of `forward_with_penalty`, and the node that stands for them outside."""
+"""The graphs of one call of `forward_with_penalty`."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -227,45 +227,6 @@ class Work:
                     "not one of model.parameters(): its gradient would be lost. Make it a "
                     "parameter of the model, or add penalty(logits, x) to the loss"
                 )
-
-
-class Node(torch.autograd.Function):
-    """(total, values) of a `Work`, as functions of x and of the parameters."""
-
-    @staticmethod
-    def forward(ctx: Any, work: Work, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.work = work
-        ctx.set_materialize_grads(False)
-        found = (work.total, *work.values)
-        del work.values, work.total, work.returned  # they will hold this node, which holds `work`
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
-        differentiated = torch.is_grad_enabled()
-        with torch.no_grad():
-            found = ctx.work.gradients(*gradients)
-        if differentiated:  # create_graph=True
-            found = _Last.apply(torch.ones((), requires_grad=True), *found)
-        return None, *found
-
-
-class _Last(torch.autograd.Function):
-    """Gradients that have no derivative: an error, whether the loss's own gradient has one or not.
-
-    PyTorch's once_differentiable takes them for constants if it has not.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if g is None else g.view_as(g) for g in gradients)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
-        raise RuntimeError(
-            "a gradient through forward_with_penalty was differentiated (create_graph=True): it is "
-            "one node of first order; for that, add penalty(logits, x) to the loss instead"
-        )
 
 
 def _refusing(sink: Sink) -> Callable[[Any], None]:

@@ -162,6 +162,35 @@ def test_options_reach_the_penalty():
     assert record.seen[-1]["penalty"] > 0
 
 
+class Masked(nn.Module):
+    """A mask before x, and the logits among other outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, mask, x):
+        return {"z": self.net(mask * x), "norm": x.norm()}
+
+
+class Calling(Module):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self.net((x > 0).float(), x=x)["z"], y)
+
+
+def test_further_arguments_and_outputs():
+    record, data = Record(), hand.batches([8])
+    module = Calling(Masked(), lr=0.0)
+    options = {"model": "net", "argument": "x", "output": "z"}
+    fit(module, data, JacobianPenalty(0.1, hand.EXACT, **options), record)
+    ((x, _),) = data
+    leaf = x.clone().requires_grad_()
+    logits = module.net((x > 0).float(), leaf)["z"]
+    want = hand.EXACT(logits, leaf)
+    assert record.seen[0]["penalty"] == pytest.approx(want.item(), rel=1e-5)
+
+
 def test_a_skipped_batch_is_passed_through():
     data = hand.batches([8] * 3)
     module, twin = Module(form="skip"), Module().net

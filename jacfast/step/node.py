@@ -1,0 +1,47 @@
+"""The node that stands outside for all that `forward_with_penalty` does inside."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacfast.step.work import Work
+
+
+class Node(torch.autograd.Function):
+    """(total, values) of a `Work`, as functions of x and of the parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.work = work
+        ctx.set_materialize_grads(False)
+        found = (work.total, *work.values)
+        del work.values, work.total, work.returned  # they will hold this node, which holds `work`
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
+        differentiated = torch.is_grad_enabled()
+        with torch.no_grad():
+            found = ctx.work.gradients(*gradients)
+        if differentiated:  # create_graph=True
+            found = _Last.apply(torch.ones((), requires_grad=True), *found)
+        return None, *found
+
+
+class _Last(torch.autograd.Function):
+    """Gradients that have no derivative: an error, whether the loss's own gradient has one or not.
+
+    PyTorch's once_differentiable takes them for constants if it has not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if g is None else g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
+        raise RuntimeError(
+            "a gradient through forward_with_penalty was differentiated (create_graph=True): it is "
+            "one node of first order; for that, add penalty(logits, x) to the loss instead"
+        )
