@@ -56,16 +56,17 @@ def orthonormal_cotangents(gaussian: Tensor, centred: bool = False) -> Tensor:
 
 def reference(gaussian: Tensor, centred: bool) -> Tensor:
     """Compute `orthonormal_cotangents` in PyTorch: the definition."""
-    draws = gaussian.to(checks.accumulator(gaussian.dtype))
+    draws = gaussian.to(torch.float64)
+    eps = torch.finfo(checks.accumulator(gaussian.dtype)).eps
     samples, rows, classes = draws.shape
     dim = classes - 1 if centred else classes
     basis = torch.empty_like(draws)
     done = draws.new_full((samples, 1, classes), classes**-0.5) if centred else draws[:, :0]
     units = torch.eye(classes, dtype=draws.dtype, device=draws.device)
     for i in range(rows):
-        row, independent = _orthogonalise(draws[:, i], done)
+        row, independent = _orthogonalise(draws[:, i], done, eps)
         for unit in units[: i + 2]:  # i rows and 1 can depend on at most i + 1 unit vectors
-            spare, usable = _orthogonalise(unit.expand_as(row), done)
+            spare, usable = _orthogonalise(unit.expand_as(row), done, eps)
             row = torch.where(independent[:, None], row, spare)
             independent = independent | usable
         basis[:, i] = row
@@ -73,13 +74,13 @@ def reference(gaussian: Tensor, centred: bool) -> Tensor:
     return (basis * (dim / max(rows, 1)) ** 0.5).to(gaussian.dtype)
 
 
-def _orthogonalise(row: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+def _orthogonalise(row: Tensor, done: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return `row` [N, K] made orthogonal to `done` [N, m, K] and unit, and whether that went."""
     before = row.norm(dim=1)
     for _ in range(2):
         row = row - torch.einsum("nm,nmk->nk", torch.einsum("nmk,nk->nm", done, row), done)
     after = row.norm(dim=1)
-    floor = 16 * row.shape[1] * torch.finfo(row.dtype).eps * before
+    floor = 16 * row.shape[1] * eps * before
     usable = (after > floor) & after.isfinite()
     return row / after[:, None], usable
 

@@ -107,8 +107,11 @@ def test_the_first_of_equal_maxima_counts(life, size):
 
 
 def test_squares_do_not_underflow(life):
-    g = life.tensor([[1e-18] * 300])
-    assert row_norm(g, "sumsq").item() == pytest.approx(3e-34, rel=1e-6)
+    """Of 3e-21 the square is no normal number of float32, but the sum of ten thousand is."""
+    for value, count in ((1e-18, 300), (3e-21, 10_000)):
+        g = life.tensor([[value] * count])
+        want = count * g[0, 0].double().item() ** 2
+        assert row_norm(g, "sumsq").item() == pytest.approx(want, rel=3e-7, abs=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

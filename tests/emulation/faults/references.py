@@ -1,0 +1,118 @@
+"""Faults of the PyTorch references."""
+
+from tests.emulation.faults import Fault
+
+REFERENCES = [
+    Fault(
+        "orthonormal_cotangents: one pass of Gram-Schmidt",
+        "jacfast/ops/orthonormal_cotangents.py",
+        "range(2)",
+        "range(1)",
+        "orthonormal_rounding",
+    ),
+    Fault(
+        "orthonormal_cotangents: what rounding leaves of a dependent row is kept",
+        "jacfast/ops/orthonormal_cotangents.py",
+        "16 * row",
+        "0 * row",
+        "orthonormal_rounding",
+    ),
+    Fault(
+        "orthonormal_cotangents: small draws are taken for dependent",
+        "jacfast/ops/orthonormal_cotangents.py",
+        "eps * before",
+        "eps",
+        "orthonormal_rounding",
+    ),
+    Fault(
+        "orthonormal_cotangents: float64 has float32's epsilon",
+        "jacfast/ops/orthonormal_cotangents.py",
+        "torch.finfo(checks.accumulator(gaussian.dtype)).eps",
+        "torch.finfo(torch.float32).eps",
+        "orthonormal_rounding",
+    ),
+    Fault(
+        "orthonormal_cotangents: the last unit vector first",
+        "jacfast/ops/orthonormal_cotangents.py",
+        "device=draws.device)\n",
+        "device=draws.device).flip(0)\n",
+        "orthonormal_rounding",
+    ),
+    Fault(
+        "deepfool_step: length / norm in one factor",
+        "jacfast/ops/deepfool_step.py",
+        "(unit * length.to(acc)[:, None])",
+        "(w * (length / norm).to(acc)[:, None])",
+        "deepfool_rounding",
+    ),
+    Fault(
+        "deepfool_step: the difference is rounded to the dtype",
+        "jacfast/ops/deepfool_step.py",
+        "w = rows[sample, at].to(acc) - rows[sample, origin].to(acc)",
+        "w = (rows[sample, at] - rows[sample, origin]).to(acc)",
+        "deepfool_rounding",
+    ),
+    Fault(
+        "deepfool_step: distances are compared before they are rounded",
+        "jacfast/ops/deepfool_step.py",
+        "/ norm).to(f.dtype)",
+        "/ norm)",
+        "deepfool_rounding",
+    ),
+    Fault(
+        "deepfool_step: any norm but 0 is usable",
+        "jacfast/ops/deepfool_step.py",
+        "norm > torch.finfo(f.dtype).tiny",
+        "norm > 0",
+        "deepfool_rounding",
+    ),
+    Fault(
+        "deepfool_step: infinite norms are usable",
+        "jacfast/ops/deepfool_step.py",
+        " & norm.isfinite()",
+        "",
+        "deepfool_step",
+    ),
+    Fault(
+        "deepfool_step: infinite distances are usable",
+        "jacfast/ops/deepfool_step.py",
+        " & distance.isfinite()",
+        "",
+        "deepfool_step",
+    ),
+    Fault(
+        "deepfool_candidate: length / norm in one factor",
+        "jacfast/ops/deepfool_candidate.py",
+        "unit = w / self.norm[:, None]  # first: length / norm may overflow",
+        "unit, length = w, length / self.norm",
+        "deepfool_rounding",
+    ),
+    Fault(
+        "deepfool_distance: the quotient is taken in the dtype",
+        "jacfast/ops/deepfool_distance.py",
+        ".double().sqrt()",
+        ".sqrt()",
+        "deepfool_distance",
+    ),
+    Fault(
+        "deepfool_distance: any square but 0 is usable",
+        "jacfast/ops/deepfool_distance.py",
+        "square >= torch.finfo(square.dtype).tiny",
+        "square > 0",
+        "deepfool_distance",
+    ),
+    Fault(
+        "max_pool_scatter: sums are rounded as they grow",
+        "jacfast/ops/max_pool.py",
+        "g.to(checks.accumulator(g.dtype)), 0)",
+        "g, 0)",
+        "max_pool_gradients",
+    ),
+    Fault(
+        "row_norm: squares are taken in the dtype",
+        "jacfast/ops/row_norm.py",
+        "wide = g.to(torch.float64)",
+        "wide = g.to(checks.accumulator(g.dtype))",
+        "row_norm",
+    ),
+]
