@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench bench-step bench-peers lint format mutants kernels check-kernels check-cuda clean
+.PHONY: demo test bench bench-step bench-peers lint format mutants kernels check-kernels check-cuda zoo clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -40,7 +40,7 @@ bench-peers: $(VENV)/built
 	$(BIN)/python -m benchmarks.deepfool mnist --peers art torchattacks --images 200
 	$(BIN)/python -m benchmarks.deepfool cifar --data $(CIFAR)
 
-# Plant faults in the CUDA kernels and see the emulator's tests turn red.
+# Plant faults in the CUDA kernels, the CPU twins and the references, and see tests turn red.
 mutants: $(VENV)/built
 	$(BIN)/python -m tests.emulation.mutate
 
@@ -53,6 +53,11 @@ check-kernels:
 # Build, import, test and look into the CUDA build, in an environment of its own, without a GPU.
 check-cuda:
 	scripts/check_cuda.sh
+
+# Other people's architectures against float64 autograd, in the same environment (about 5.5 GB);
+# writes benchmarks/results/zoo.json and docs/zoo.md, and goes on where it was killed.
+zoo:
+	scripts/zoo.sh
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
