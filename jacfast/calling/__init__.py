@@ -18,7 +18,7 @@ from jacfast.calling.draws import Draws
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
-from jacfast.calling.masks import Masks
+from jacfast.calling.masks import Masks, drops
 from jacfast.calling.modes import check_made, in_eval_mode, quiet
 from jacfast.calling.outputs import (
     Model,
@@ -50,6 +50,7 @@ __all__ = [
     "check_weights",
     "compiled",
     "differentiable",
+    "drops",
     "eager",
     "grad_twice",
     "in_eval_mode",

@@ -11,6 +11,11 @@ LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 FUNCTIONS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d}
 
 
+def drops(model: nn.Module) -> bool:
+    """Say whether a layer of dropout is in training mode."""
+    return any(isinstance(layer, LAYERS) and layer.training for layer in model.modules())
+
+
 class Masks:
     """The masks of a call, drawn at its first part for all N samples, in the order of the layers.
 

@@ -13,6 +13,7 @@ from jacfast.calling import (
     Arguments,
     Draws,
     State,
+    drops,
     eager,
     in_eval_mode,
     ordinary,
@@ -92,6 +93,8 @@ class Step:
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""
         certain = self.batch_norm != "coupled" and not arguments.any and separable(model)
+        if penalty.subsample < 1 and drops(model):
+            certain = False  # which samples are penalised is drawn after the masks, not before
         chunk = self.chunk or (part_of(model, x) if certain else len(x))
         cuts = chunk < len(x)
         return Run(

@@ -188,3 +188,15 @@ def test_parameters_that_the_first_forward_makes():
         forward_with_penalty(model, torch.randn(4, 6))
     model(torch.randn(4, 6))
     assert forward_with_penalty(model, torch.randn(4, 6))[1] > 0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_masks_of_a_network_that_is_cut_are_those_of_one_call(share):
+    """From the same seed, whichever samples are penalised."""
+    wide = [nn.Conv2d(3, 32, 3, padding=1), nn.Dropout(0.3), nn.Flatten(), nn.Dropout(0.2)]
+    model, x = nn.Sequential(*wide, nn.Linear(32 * 1024, 3)).train(), torch.randn(150, 3, 32, 32)
+    torch.manual_seed(1)
+    want = model(x)
+    torch.manual_seed(1)
+    logits, _ = forward_with_penalty(model, x, penalty=Frobenius(subsample=share))
+    assert relative_error(logits, want) < 1e-5
