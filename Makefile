@@ -11,8 +11,9 @@ CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
 
+# Side by side, a thread each: threads of several processes wait for each other.
 test: $(VENV)/built
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.ops
