@@ -107,7 +107,8 @@ class Run:
             if len(leaf) < len(x):
                 stack.enter_context(work.masks.of(index))
             stack.enter_context(Lean(work.sink, TRAINING))
-            returned = self.arguments.rows(index).call(self.model, leaf)
+            # a copy: the model may begin in place, and x stays as it is
+            returned = self.arguments.rows(index).call(self.model, leaf.clone())
         self._check_state(len(x))
         logits = pick(returned, self.output)
         as_rows(logits, leaf)

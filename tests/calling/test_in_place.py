@@ -84,3 +84,21 @@ def test_x_is_left_as_it_was(use):
     use(Scaled(model, True), x)
     assert torch.equal(x, before)
     assert x._version == version
+
+
+@pytest.mark.parametrize("options", [{}, {"subsample": 0.5}], ids=str)
+@pytest.mark.parametrize("wants", [False, True])
+@pytest.mark.parametrize("layer", [Scaled, Rectified])
+def test_a_penalised_step(layer, wants, options):
+    (model, x), y = build("cnn"), torch.arange(4)
+    penalty, found = jacfast.Frobenius("exact", **options), []
+    for in_place in (True, False):
+        own = x.clone().requires_grad_(wants)
+        wrapped = layer(model, in_place)
+        logits, value = jacfast.forward_with_penalty(
+            wrapped, own, penalty=penalty, generator=seeded()
+        )
+        loss = torch.nn.functional.cross_entropy(logits, y) + value
+        found.append(torch.autograd.grad(loss, [*model.parameters(), *[own] * wants]))
+        assert torch.equal(own, x)
+    torch.testing.assert_close(*found)
