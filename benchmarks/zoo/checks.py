@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import jacfast
 from benchmarks.zoo import oracle
 from benchmarks.zoo.architectures import CLASSES, Architecture
+from benchmarks.zoo.nets import BATCH_NORM, stirred, training
 from benchmarks.zoo.oracle import Truth, differentiated, error, parameters
 
 EXACT = jacfast.Frobenius("exact")
 FLOAT64 = 1e-8  # what float64 may be off
+HARD_SIGMOID = 1e-7  # the same where PyTorch's derivative of hard-sigmoid, 3e-8 off, is within
 MULTIPLE, LEAST = 10, 1e-6  # float32: so many times PyTorch's own error there, and this
 DIFFERENCES = 1e-3  # what finite differences may be off
 
@@ -64,22 +65,13 @@ def frozen(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> float:
         loss = F.cross_entropy(oracle.logits_of(plain, x), y)
         of_loss = torch.autograd.grad(loss, parameters(plain), allow_unused=True)
     for module in plain.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BATCH_NORM):
             module.eval()
     of_penalty = differentiated(plain, x, y, (len(x),))[0].of_penalty
     pairs = zip(of_loss, of_penalty, strict=False)
     want = [lam * b + (0 if a is None else a) for a, b in pairs]
     left = [[b.double() for b in net.buffers()] for net in (mine, plain)]
     return max(error(got, want), error(*left) if left[0] else 0.0)
-
-
-def training(model: nn.Module) -> nn.Module:
-    """Put a model in training mode, but for what drops entries or layers."""
-    model.train()
-    for module in model.modules():
-        if "drop" in type(module).__name__.lower() or type(module).__name__ == "StochasticDepth":
-            module.eval()
-    return model
 
 
 def rows(model: nn.Module, x: Tensor, truth: Truth) -> float:
@@ -98,27 +90,13 @@ def first_step(model: nn.Module, x: Tensor, truth: Truth) -> float:
     return error([found.r], [oracle.deepfool_step(truth)])
 
 
-def stirred(model: nn.Module) -> nn.Module:
-    """Make every part of a new network count: no zero weights, no statistics of nothing."""
-    generator = torch.Generator().manual_seed(1)
-    for p in model.parameters():
-        noise = torch.randn(p.shape, generator=generator)
-        spread = p[0].numel() ** -0.5 if p.dim() > 1 else 1.0  # as layers are initialised
-        p.data += 0.1 * spread * noise
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None:
-            module.running_mean += 0.1 * torch.randn(module.running_mean.shape, generator=generator)
-            module.running_var *= 0.5 + torch.rand(module.running_var.shape, generator=generator)
-    return model
-
-
 def swept(architecture: Architecture) -> dict:
     """Run every check on one architecture; return what came out, by check."""
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
     model, shape = architecture.make()
-    model = stirred(model).eval()
     generator = torch.Generator().manual_seed(2)
+    model = stirred(model, torch.rand(8, *shape, generator=generator)).eval()
     x = torch.rand(2, *shape, generator=generator)
     y = torch.randint(CLASSES, (2,), generator=generator)
     result: dict = {
@@ -138,8 +116,12 @@ def swept(architecture: Architecture) -> dict:
         result["failures"]["truth"] = f"autograd and finite differences are apart by {max(known)}"
     for name, check, allowed in _checks(model, wide, x, y, truths, lam):
         try:
-            off = _tried(check, result)
+            off = check()
             result["errors"][name] = off
+            if not off <= allowed and "float32" in name:  # the kinks may lie within a rounding
+                aside = [_own_errors(model, x * by, y, truths, lam) for by in (1 + 1e-6, 1 - 1e-6)]
+                n = int(name[-1])
+                allowed = max(allowed, *(MULTIPLE * own[n] + LEAST for own in aside))
             if "float32" in name:
                 result["multiple"] = max(result.get("multiple", 0.0), off / allowed)
             if not off <= allowed:
@@ -149,21 +131,22 @@ def swept(architecture: Architecture) -> dict:
     return result
 
 
-def _tried(check: Callable[[], float], result: dict) -> float:
-    """Run a check; where attention asks for its math backend in one line, once more under it."""
-    try:
-        return check()
-    except RuntimeError as problem:
-        if "scaled_dot_product" not in str(problem):
-            raise
-    result["needs math"] = True
-    with sdpa_kernel(SDPBackend.MATH):
-        return check()
-
-
 def sentence(problem: Exception) -> str:
     """Return the type of an exception and the first line of what it says."""
     return f"{type(problem).__name__}: {problem}".split("\n")[0][:300]
+
+
+def _own_errors(
+    model: nn.Module, x: Tensor, y: Tensor, truths: list[Truth], lam: float
+) -> dict[int, float]:
+    """Return how far PyTorch's own double backward in float32 is off, by the size of the batch."""
+    own = differentiated(model, x, y, (2, 1))
+    return {
+        len(truth.logits): max(
+            error(mine.gradient(lam), truth.gradient(lam)), error([mine.penalty], [truth.penalty])
+        )
+        for mine, truth in zip(own, truths, strict=True)
+    }
 
 
 def _checks(
@@ -176,18 +159,18 @@ def _checks(
         if x.dim() == 4
         else None
     )
-    for truth, own in zip(truths, differentiated(model, x, y, (2, 1)), strict=True):
-        n = len(truth.logits)
-        narrow = error(own.gradient(lam), truth.gradient(lam))
-        narrow = MULTIPLE * max(narrow, error([own.penalty], [truth.penalty])) + LEAST
-        nets = [("float64", wide, x64[:n], FLOAT64), ("float32", model, x[:n], narrow)]
+    most = HARD_SIGMOID if oracle.Plain.met else FLOAT64
+    own = _own_errors(model, x, y, truths, lam)
+    for n, truth in zip((2, 1), truths, strict=True):
+        narrow = MULTIPLE * own[n] + LEAST
+        nets = [("float64", wide, x64[:n], most), ("float32", model, x[:n], narrow)]
         if laid:
             at = x64[:n].to(memory_format=torch.channels_last)
-            nets.append(("channels_last", laid, at, FLOAT64))
+            nets.append(("channels_last", laid, at, most))
         for way, function in WAYS.items():
-            for name, net, at, most in nets:
+            for name, net, at, allowed in nets:
                 check = functools.partial(gradient, function, net, at, y, truth, lam)
-                yield f"{way}, {name}, N = {n}", check, most
+                yield f"{way}, {name}, N = {n}", check, allowed
         for name, function in (("jacobian", rows), ("deepfool", first_step)):
-            yield f"{name}, N = {n}", functools.partial(function, wide, x64[:n], truth), FLOAT64
-    yield "training mode, frozen", lambda: frozen(wide, x64, y, lam), FLOAT64
+            yield f"{name}, N = {n}", functools.partial(function, wide, x64[:n], truth), most
+    yield "training mode, frozen", lambda: frozen(wide, x64, y, lam), most
