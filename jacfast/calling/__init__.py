@@ -14,7 +14,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
-from jacfast.calling.draws import Draws
+from jacfast.calling.draws import Draws, beside, capturing
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
@@ -42,6 +42,8 @@ __all__ = [
     "Twice",
     "as_logits",
     "as_rows",
+    "beside",
+    "capturing",
     "check_classes",
     "check_finite",
     "check_input",

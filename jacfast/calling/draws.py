@@ -1,6 +1,7 @@
-"""What a model draws, once more: a second pass has the dropout masks of the first one."""
+"""What a model draws, once more, or later: its dropout masks are those of one plain call."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 
 import torch
@@ -12,8 +13,7 @@ class Draws:
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
-        captured = self._gpu is not None and torch.cuda.is_current_stream_capturing()
-        self._before = None if captured else self._now()
+        self._before = None if capturing(device) else self._now()
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
@@ -36,3 +36,19 @@ class Draws:
         torch.set_rng_state(states[0])
         if self._gpu is not None:
             torch.cuda.set_rng_state(states[1], self._gpu)
+
+
+def capturing(device: torch.device) -> bool:
+    """Say whether a CUDA graph is being recorded, in which no generator can be read or seeded."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def beside(device: torch.device) -> torch.Generator:
+    """Return a generator seeded by the state of the device's own, which draws nothing for it.
+
+    For what must be known before the model draws, and must not change what it draws.
+    """
+    on_gpu = device.type == "cuda"
+    state = torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
+    digest = hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))

@@ -45,7 +45,9 @@ class Lean(TorchFunctionMode):
             result = self.table[func](self.sink, *args, **kwargs)
             if result is not None:
                 return result
-        return self.others.get(func, func)(*args, **kwargs)
+        if func in self.others:
+            self.sink.attends, func = True, self.others[func]
+        return func(*args, **kwargs)
 
 
 def _usual() -> bool:

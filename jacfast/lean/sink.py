@@ -23,6 +23,8 @@ class Sink:
         root: the leaf that stands for the model's input.
         gram: the `jacfast.lean.gram.Gram` of a linear layer on the root.
         rectified: a ReLU's input and output, if it was the last call, for a pooling to come.
+        attends: whether the model has attention, which checkpoints must find in backward passes as
+            it was.
         wants_root: whether the gradient of the root is wanted from the sweeps that collect.
     """
 
@@ -33,7 +35,7 @@ class Sink:
         self.root: Tensor | None = None
         self.gram: Any = None
         self.rectified: tuple[Tensor, Tensor] | None = None
-        self.wants_root = False
+        self.attends = self.wants_root = False
         self.collecting = False
         self.depth, self.closed = 0, False
 

@@ -65,8 +65,7 @@ def forward_with_penalty(
             knows every layer as many as keep the largest tensor below 16 MB on a CPU. A smaller one
             needs less memory; the model is called once per chunk, with the dropout masks of one
             call.
-        generator: source of all draws of the penalty, on the device of x. Without it the part that
-            ``subsample`` chooses is drawn before dropout draws its masks.
+        generator: source of all draws of the penalty, on the device of x.
         output: which part of what the model returns is the logits: a key, an index or the name of
             an attribute; default: ``logits``, or the only candidate.
         args, kwargs: further arguments of the model, ``model(x, *args, **kwargs)``; tensors with N

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments, State, as_rows, differentiable, pick, rebuilt
+from jacfast.calling import (
+    Arguments,
+    State,
+    as_rows,
+    beside,
+    differentiable,
+    drops,
+    pick,
+    rebuilt,
+)
 from jacfast.calling.outputs import Output
 from jacfast.lean import TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
@@ -52,14 +61,19 @@ class Run:
         self._before = State(self.model) if self.guards else None
         count = max(1, round(len(x) * self.penalty.subsample))
         first = len(x)  # samples that pass through the model with a penalty to come
+        ahead = False
         if count < len(x) and (self.sorts or not whole):
-            work.order, first = self._order(x), count
+            # of masks that are still to be drawn, from where a plain call would draw them
+            ahead = whole and self.generator is None and drops(self.model)
+            work.order, first = self._order(x, beside(x.device) if ahead else self.generator), count
             if not whole:
                 work.order = work.order[:count]
         with torch.enable_grad(), work.sink.mine():
             work.total = self._penalised(work, x, y, first, count)
             for start in range(first, len(x) if whole else first, self.chunk):
                 self._forward(work, x, slice(start, start + self.chunk), work.sink.wants_root)
+        if ahead:  # or, if nothing was drawn, the next call would choose the same
+            torch.rand((), device=x.device)
         work.join()
         values, total, returned = work.values, work.total, work.returned
         if work.keeps:
@@ -67,8 +81,8 @@ class Run:
         returned = rebuilt(returned, values) if self.everything else values[0]
         return returned, self.penalty.reduce(total, count)
 
-    def _order(self, x: Tensor) -> Tensor:
-        return torch.randperm(len(x), device=x.device, generator=self.generator)
+    def _order(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.randperm(len(x), device=x.device, generator=generator)
 
     def _penalised(self, work: Work, x: Tensor, y: Tensor | None, first: int, count: int) -> Tensor:
         """Pass the first samples through the model; return the penalty of `count` of them."""
@@ -81,7 +95,7 @@ class Run:
             if not start and not self.coupled:
                 check_apart(outputs, leaf)
             if count < first:  # drawn after the model has drawn what it draws in any call
-                rows = self._order(x)[:count]
+                rows = self._order(x, self.generator)[:count]
                 outputs = outputs.index_select(0, rows)
                 labels = None if labels is None else labels[rows]
             self.penalty.check(outputs, labels)

@@ -13,6 +13,7 @@ from jacfast.calling import (
     Arguments,
     Draws,
     State,
+    capturing,
     drops,
     eager,
     in_eval_mode,
@@ -93,8 +94,9 @@ class Step:
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""
         certain = self.batch_norm != "coupled" and not arguments.any and separable(model)
-        if penalty.subsample < 1 and drops(model):
-            certain = False  # which samples are penalised is drawn after the masks, not before
+        chosen_first = penalty.subsample < 1 and self.generator is None and drops(model)
+        if chosen_first and capturing(x.device):
+            certain = False  # nothing can be drawn beside the masks, which come first
         chunk = self.chunk or (part_of(model, x) if certain else len(x))
         cuts = chunk < len(x)
         return Run(

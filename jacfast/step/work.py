@@ -1,6 +1,7 @@
 """The graphs of one call of `forward_with_penalty`."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ class Work:
         for v in vectors:
             target = chunk.leaf if gram is None else gram.edge
             with watched(forward, chunk.leaf) if self.keeps else contextlib.nullcontext():
-                (g,) = grad_twice(
+                (g,) = self._grad(
                     [outputs], [target], [v], create_graph=self.keeps, retain_graph=True
                 )
             if g is None:
@@ -110,6 +111,13 @@ class Work:
                 chunk.totals.append(total)
         self._flush()
         return torch.stack(sums).sum(0)
+
+    @property
+    def _grad(self) -> Callable[..., tuple[Tensor | None, ...]]:
+        """``torch.autograd.grad``; with attention, that of it: a mode would cost every call."""
+        if self.sink.attends:
+            return grad_twice
+        return functools.partial(torch.autograd.grad, allow_unused=True)
 
     def _total(self, g: Tensor) -> Tensor:
         return self.penalty.collect(self.penalty.measure(g.flatten(1))[None])
@@ -151,7 +159,7 @@ class Work:
         try:
             # checkpoints run parts of the model again, as in the forward pass
             with self.sink.mine(collecting=True), eager(), in_eval_mode(self.frozen):
-                found = grad_twice(outputs, inputs, weights, retain_graph=keep)
+                found = self._grad(outputs, inputs, weights, retain_graph=keep)
         except RuntimeError as error:
             if "is not implemented" not in str(error):
                 raise

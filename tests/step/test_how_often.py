@@ -68,8 +68,6 @@ def test_as_one_call(name, options, way):
     expected = other(x)
     torch.manual_seed(1)
     penalty = Frobenius("exact", subsample=given.pop("subsample", 1.0))
-    if name == "dropout":  # of a part, which is chosen first: from another source
-        given["generator"] = torch.Generator().manual_seed(4)
     logits, value = way(model, x, y, penalty, **given)
     assert relative_error(logits, expected) < 1e-12
     assert_held(held(model), held(other))
@@ -200,3 +198,17 @@ def test_the_masks_of_a_network_that_is_cut_are_those_of_one_call(share):
     torch.manual_seed(1)
     logits, _ = forward_with_penalty(model, x, penalty=Frobenius(subsample=share))
     assert relative_error(logits, want) < 1e-5
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_beside_dropout_every_step_chooses_a_part_of_its_own(p):
+    """Also where neither the masks nor the penalty draw anything."""
+    model, x = nn.Sequential(nn.Dropout(p), nn.Linear(6, 3), nn.Tanh()), torch.randn(12, 6)
+    penalty, chosen = Frobenius("exact", subsample=0.25), set()
+    for _ in range(8):
+        leaf = x.clone().requires_grad_()
+        _, value = forward_with_penalty(model, leaf, penalty=penalty)
+        (g,) = torch.autograd.grad(value, leaf)
+        chosen.add(tuple(g.abs().sum(1).nonzero()[:, 0].tolist()))
+    assert len(chosen) > 4
+    assert all(len(part) == 3 for part in chosen)
