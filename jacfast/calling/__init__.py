@@ -14,7 +14,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager
-from jacfast.calling.draws import Draws, beside, capturing
+from jacfast.calling.draws import Draws, beside, readable
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
@@ -43,7 +43,6 @@ __all__ = [
     "as_logits",
     "as_rows",
     "beside",
-    "capturing",
     "check_classes",
     "check_finite",
     "check_input",
@@ -63,6 +62,7 @@ __all__ = [
     "part_of",
     "pick",
     "quiet",
+    "readable",
     "rebuilt",
     "say_bad_logits",
     "say_grey_values",

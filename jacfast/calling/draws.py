@@ -13,7 +13,8 @@ class Draws:
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
-        self._before = None if capturing(device) else self._now()
+        captured = self._gpu is not None and not readable(self._gpu)
+        self._before = None if captured else self._now()
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
@@ -38,13 +39,15 @@ class Draws:
             torch.cuda.set_rng_state(states[1], self._gpu)
 
 
-def capturing(device: torch.device) -> bool:
-    """Say whether a CUDA graph is being recorded, in which no generator can be read or seeded."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+def readable(device: torch.device) -> bool:
+    """Say whether a device's generator can be read: not while a CUDA graph is recorded."""
+    if device.type == "cuda":
+        return not torch.cuda.is_current_stream_capturing()
+    return device.type == "cpu"
 
 
 def beside(device: torch.device) -> torch.Generator:
-    """Return a generator seeded by the state of the device's own, which draws nothing for it.
+    """Return a generator seeded by the state of a `readable` device's own, which draws nothing.
 
     For what must be known before the model draws, and must not change what it draws.
     """

@@ -13,13 +13,13 @@ from jacfast.calling import (
     Arguments,
     Draws,
     State,
-    capturing,
     drops,
     eager,
     in_eval_mode,
     ordinary,
     part_of,
     pick,
+    readable,
     separable,
 )
 from jacfast.calling.outputs import Output
@@ -95,7 +95,7 @@ class Step:
         """Choose how often the model is called: once, unless the batch may be cut."""
         certain = self.batch_norm != "coupled" and not arguments.any and separable(model)
         chosen_first = penalty.subsample < 1 and self.generator is None and drops(model)
-        if chosen_first and capturing(x.device):
+        if chosen_first and not readable(x.device):
             certain = False  # nothing can be drawn beside the masks, which come first
         chunk = self.chunk or (part_of(model, x) if certain else len(x))
         cuts = chunk < len(x)
