@@ -30,7 +30,7 @@ TIMM = {
         "resnet10t resnet14t resnetv2_18 resnest14d dla46_c regnetx_002 nf_ecaresnet26 "
         "skresnet18 cs3darknet_s cspnext_tiny hgnetv2_b0 selecsls42 resnetblur18"
     ),
-    "dense and inception": "densenetblur121d dpn48b inception_v4 rdnet_tiny vovnet19b_slim",
+    "dense and inception": "densenetblur121d dpn48b inception_v4 rdnet_tiny",
     "depthwise": (
         "convmixer_768_32 convnext_atto convnextv2_atto convnext_atto_rms dla60x "
         "inception_next_atto starnet_s050 mambaout_femto test_mambaout fasternet_t0 mixnet_s "
