@@ -15,7 +15,7 @@ cd "$source"
 "$work/env/bin/jacfast" doctor
 "$python" "$root/scripts/check_binary.py" "$("$python" -c 'import jacfast._C as c; print(c.__file__)')" \
   "$("$python" -c 'import nvidia, os; print(os.path.join(nvidia.__path__[0], "cu13/bin/cuobjdump"))')"
-"$python" -m pytest -q -p no:cacheprovider -k "not emulated" \
+OMP_NUM_THREADS=1 "$python" -m pytest -q -n auto -p no:cacheprovider -k "not emulated" \
   --ignore=tests/emulation --ignore=tests/scripts --ignore=tests/test_build.py \
   --ignore=tests/training --ignore=tests/reproduce --ignore=tests/test_examples.py tests
 

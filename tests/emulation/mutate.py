@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.emulation import build
@@ -39,7 +40,7 @@ def killed_by(root: Path, fault: Fault, sanitize: bool) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-rfE", "-k", life, file],
         cwd=root if life == LIVES["ops"] else build.ROOT,  # where the ops are built already
-        env={**os.environ, **_variables(root, fault, sanitize)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **_variables(root, fault, sanitize)},
         capture_output=True,
         text=True,
         check=False,
@@ -86,6 +87,19 @@ def plant(fault: Fault, root: Path) -> None:
     file.write_text(text.replace(fault.old, fault.new, 1))
 
 
+def judged(fault: Fault) -> tuple[str, float]:
+    """Plant a fault in a copy; return the test that turns red, if one does, and the seconds."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        root = copy(Path(folder))
+        plant(fault, root)
+        test = killed_by(root, fault, sanitize=False)
+        if not test and life_of(fault.file) != LIVES["ops"]:
+            test = killed_by(root, fault, sanitize=True)
+            test = test and f"{test}, under the sanitizers"
+    return test, time.perf_counter() - start
+
+
 def main(word: str = "") -> int:
     faults = [fault for fault in FAULTS if word in f"{fault.file} {fault.what}"]
     survivors = 0
@@ -94,18 +108,11 @@ def main(word: str = "") -> int:
         for fault in {(life_of(fault.file), fault.tests): fault for fault in faults}.values():
             if test := killed_by(root, fault, sanitize=False):
                 sys.exit(f"without a fault, {test} fails: that must pass first")
-    for fault in faults:
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            root = copy(Path(folder))
-            plant(fault, root)
-            test = killed_by(root, fault, sanitize=False)
-            if not test and life_of(fault.file) != LIVES["ops"]:
-                test = killed_by(root, fault, sanitize=True)
-                test = test and f"{test}, under the sanitizers"
-        survivors += not test
-        seconds = time.perf_counter() - start
-        print(f"{fault.file}: {fault.what}\n    {test or 'SURVIVES'} ({seconds:.0f} s)", flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as side_by_side:
+        for fault, (test, seconds) in zip(faults, side_by_side.map(judged, faults), strict=True):
+            survivors += not test
+            verdict = test or "SURVIVES"
+            print(f"{fault.file}: {fault.what}\n    {verdict} ({seconds:.0f} s)", flush=True)
     print(f"{len(faults) - survivors} of {len(faults)} faults killed")
     return 1 if survivors or not faults else 0
 
