@@ -10,6 +10,7 @@ from torch import Tensor
 from jacfast.attacks.box import Clip, box_of
 from jacfast.attacks.checks import count
 from jacfast.calling import Call, Model, logits_of, quiet
+from jacfast.files import damage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +85,19 @@ class DeepFoolResult:
 
     @staticmethod
     def load(path: str | Path, device: str | torch.device = "cpu") -> "DeepFoolResult":
-        """Read what `save` wrote; raises ValueError for a file of something else."""
-        from safetensors import safe_open
+        """Read what `save` wrote; raises ValueError for a file of something else, or damaged."""
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            about = file.metadata() or {}
-            if about.get("jacfast") != "DeepFoolResult" or not set(TENSORS) <= set(file.keys()):
-                raise ValueError(f"path must be a file that DeepFoolResult.save wrote; got {path}")
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                about = file.metadata() or {}
+                if about.get("jacfast") != "DeepFoolResult" or not set(TENSORS) <= set(file.keys()):
+                    raise ValueError(
+                        f"path must be a file that DeepFoolResult.save wrote; got {path}"
+                    )
+                tensors = {name: file.get_tensor(name) for name in TENSORS}
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read, {damage(Path(path), error)}") from error
         return DeepFoolResult(**tensors, p=float(about["p"]))
 
     @torch.no_grad()

@@ -55,6 +55,14 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         DeepFoolResult.load(tmp_path / "other.safetensors")
 
 
+def test_a_file_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "found.safetensors"
+    deepfool(*build("mlp", 3)).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"safetensors cannot be read, the file is cut short"):
+        DeepFoolResult.load(path)
+
+
 def test_rounding_undoes_a_short_overshoot():
     """From 0.6 to 0.498: of 256 levels 127/255 is below a half, of 11 levels 0.5 is not."""
     model, x = identity(), torch.tensor([[0.6, 0.0], [0.9, 0.0]]).double()
