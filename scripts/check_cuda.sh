@@ -10,7 +10,7 @@ command -v nvcc >/dev/null || { echo "check_cuda: nvcc is not on the PATH"; exit
 . scripts/cuda_env.sh
 
 # The tests and the sweep without the tree's own package beside them.
-cp -r tests benchmarks "$source"
+cp -r tests benchmarks examples "$source"
 cd "$source"
 "$work/env/bin/jacfast" doctor
 "$python" "$root/scripts/check_binary.py" "$("$python" -c 'import jacfast._C as c; print(c.__file__)')" \
