@@ -37,6 +37,7 @@ def say_grey_values(x: Tensor) -> None:
 
     Where there is a box of valid inputs, it says so.
     """
+    x = x.detach()
     if x.dim() < 4 or not 128 <= float(x.max()) <= 255 or float(x.min()) < 0:
         return
     if bool((x == x.round()).all()):
