@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import jacfast
 from jacfast.runs import alone, check_own, claimed
 
 
@@ -109,7 +110,7 @@ with alone(Path(sys.argv[2]), "out"):
 
 
 def test_a_killed_run_is_not_in_the_way(tmp_path):
-    lock, root = tmp_path / ".lock", Path(__file__).parents[2]
+    lock, root = tmp_path / ".lock", Path(jacfast.__file__).parents[1]
     command = [sys.executable, "-c", WORK, str(root), str(lock)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
