@@ -102,13 +102,6 @@ REFERENCES = [
         "deepfool_distance",
     ),
     Fault(
-        "max_pool_scatter: sums are rounded as they grow",
-        "jacfast/ops/max_pool.py",
-        "g.to(checks.accumulator(g.dtype)), 0)",
-        "g, 0)",
-        "max_pool_gradients",
-    ),
-    Fault(
         "row_norm: squares are taken in the dtype",
         "jacfast/ops/row_norm.py",
         "wide = g.to(torch.float64)",
