@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from benchmarks.zoo import checks, report
 from benchmarks.zoo.architectures import FEW, Architecture, architectures
 
 FORK = multiprocessing.get_context("fork")  # the imports take longer than many a network
+ENDED = "the process ended with {}"
+KILLED = ENDED.format(-signal.SIGKILL)
 ZOOS = (torchvision, timm, transformers)
 
 
@@ -51,14 +54,17 @@ def main() -> int:
     if lines and lines.exists():
         done = {entry["name"]: entry for entry in map(json.loads, lines.read_text().splitlines())}
     torch.set_num_threads(1)
-    missing = [architecture for architecture in wanted if architecture.name not in done]
-    for entry in _swept(missing, options.processes, options.limit):
-        done[entry["name"]] = entry
-        print(report.line(entry), flush=True)
-        if lines:
-            lines.parent.mkdir(parents=True, exist_ok=True)
-            with lines.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+    for processes in (options.processes, 1):  # alone, what was killed beside another: for memory
+        missing = [architecture for architecture in wanted if architecture.name not in done]
+        for entry in _swept(missing, processes, options.limit):
+            if processes > 1 and KILLED in entry["failures"].values():
+                continue
+            done[entry["name"]] = entry
+            print(report.line(entry), flush=True)
+            if lines:
+                lines.parent.mkdir(parents=True, exist_ok=True)
+                with lines.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
     entries = [done[architecture.name] for architecture in wanted]
     figures = report.figures(entries, {zoo.__name__: zoo.__version__ for zoo in ZOOS})
     if options.out:
@@ -98,7 +104,7 @@ def _result(architecture: Architecture, process, pipe, ready: bool, limit: float
         process.kill()
     except EOFError:
         process.join()
-        why = f"the process ended with {process.exitcode}"
+        why = ENDED.format(process.exitcode)
     finally:
         process.join()
     return _nothing(architecture, why)

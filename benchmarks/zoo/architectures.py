@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks.zoo import tiny
 
 CLASSES = 3
-SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299)  # of images; the first that runs is taken
+SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 299, 240)  # of images; the first that runs is taken
 
 TORCHVISION = {
     "plain convolutions": "alexnet vgg11 vgg11_bn squeezenet1_0 squeezenet1_1",

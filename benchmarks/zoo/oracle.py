@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+SATURATED = 1e-3  # a cross-entropy below this has a gradient that its own roundings hide
+
 
 class Plain(TorchFunctionMode):
     """Writes hard-sigmoid, which has no second derivative in PyTorch, in operations that have."""
@@ -50,7 +52,7 @@ class Truth(NamedTuple):
 
     def weight(self) -> float:
         """Return the lam with which both parts weigh the same."""
-        return size(self.of_loss) / max(size(self.of_penalty), 1e-300)
+        return balance(self.of_loss, self.of_penalty)
 
 
 def fresh(model: nn.Module) -> nn.Module:
@@ -92,6 +94,16 @@ def _gradient(value: Tensor, of: list[Tensor], count: int) -> list[Tensor]:
     return [*whole[:-1], whole[-1][:count]]
 
 
+def unsaturated(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return `y`, or the classes that the model thinks least likely if it is all but sure of `y`.
+
+    The gradient of the loss would be 1e-64, say, with which the penalty cannot weigh the same.
+    """
+    with torch.no_grad():
+        logits = logits_of(model, x)
+    return logits.argmin(1) if F.cross_entropy(logits, y) < SATURATED else y
+
+
 def parameters(model: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that are trained."""
     return [p for p in model.parameters() if p.requires_grad]
@@ -103,60 +115,14 @@ def size(tensors) -> float:
 
 
 def error(got, want) -> float:
-    """Return how far lists of tensors are apart, as a share of the second."""
-    apart = [None if a is None else a.double() - b.double() for a, b in zip(got, want, strict=True)]
-    missing = [b for a, b in zip(got, want, strict=True) if a is None]
-    return (size(apart) ** 2 + size(missing) ** 2) ** 0.5 / max(size(want), 1e-300)
+    """Return how far lists of tensors are apart, as a share of the second; None counts as zeros."""
+    apart = (b if a is None else a.double() - b.double() for a, b in zip(got, want, strict=True))
+    return size(apart) / max(size(want), 1e-300)
 
 
-def against_differences(
-    model: nn.Module, x: Tensor, y: Tensor, truth: Truth, lam: float
-) -> tuple[float, float]:
-    """Return how far the truth is from finite differences.
-
-    First J along a direction of x, then the gradient along a direction of the parameters. The
-    penalty of a piecewise linear network jumps, so of three steps the best counts.
-    """
-    generator = torch.Generator().manual_seed(5)
-    u = torch.randn(x.shape, dtype=x.dtype, generator=generator)
-    along = (truth.rows * u[:, None]).flatten(2).sum(2)
-    first = []
-    for step in (1e-3, 1e-5, 1e-7):
-        with torch.no_grad():
-            ahead, behind = (logits_of(model, x + s * u) for s in (step, -step))
-        first.append(error([along], [(ahead - behind) / (2 * step)]))
-    u = [
-        torch.randn(p.shape, dtype=p.dtype, generator=generator) * p.detach().abs().mean()
-        for p in parameters(model)
-    ]
-    along = sum(float((g * d).sum()) for g, d in zip(truth.gradient(lam), u, strict=False))
-    second = []
-    for step in (1e-6, 1e-8, 1e-10):
-        measured = _slope(model, x, y, lam, u, step)
-        second.append(abs(along - measured) / max(abs(measured), 1e-300))
-        if second[-1] < 1e-5:
-            break
-    return min(first), min(second)
-
-
-def _slope(model: nn.Module, x: Tensor, y: Tensor, lam: float, u: list, step: float) -> float:
-    """Return the slope of the penalised loss along the direction `u` of the parameters."""
-    values = []
-    for way in (step, -2 * step, step):  # ahead, behind, and back
-        for p, direction in zip(parameters(model), u, strict=True):
-            p.data.add_(direction, alpha=way)
-        if len(values) < 2:
-            values.append(_loss(model, x, y, lam))
-    return (values[0] - values[1]) / (2 * step)
-
-
-def _loss(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> float:
-    with twice_differentiable():
-        x = x.detach().clone().requires_grad_()
-        logits = logits_of(model, x)
-        rows = [torch.autograd.grad(z.sum(), x, retain_graph=True)[0] for z in logits.unbind(1)]
-    penalty = sum(float(row.square().sum()) for row in rows) / len(x)
-    return float(F.cross_entropy(logits.detach(), y)) + lam * penalty
+def balance(of_loss, of_penalty) -> float:
+    """Return the lam with which two lists of gradients weigh the same."""
+    return size(of_loss) / max(size(of_penalty), 1e-300)
 
 
 def deepfool_step(truth: Truth) -> Tensor:

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from benchmarks.harness import environment
 from benchmarks.zoo.architectures import architectures
-from benchmarks.zoo.checks import FLOAT64, HARD_SIGMOID, LEAST, MULTIPLE
+from benchmarks.zoo.checks import DIFFERENCES, FLOAT64, HARD_SIGMOID, LEAST, MULTIPLE
 
 HEAD = """# Other people's architectures
 
@@ -26,7 +26,7 @@ In float64 {float64:.0e} of the truth is allowed ({hard:.0e} with hard-sigmoid, 
 PyTorch has float32's 1/6). In float32 {multiple} times the error of PyTorch's own double backward
 there, the largest at x and at x (1 ± 1e-6), and {least:.0e}. The truth is double backward under the
 math backend of attention, a single sample's taken from a batch of two, with hard-sigmoid written as
-a clamp; it is itself held against finite differences.
+a clamp; it is itself held against finite differences, within {differences:.0e}.
 """
 
 
@@ -76,7 +76,13 @@ def page(found: dict) -> str:
     )
     total = len(found["architectures"])
     good = sum(not entry["failures"] for entry in found["architectures"].values())
-    text = HEAD.format(float64=FLOAT64, hard=HARD_SIGMOID, multiple=MULTIPLE, least=LEAST)
+    text = HEAD.format(
+        float64=FLOAT64,
+        hard=HARD_SIGMOID,
+        multiple=MULTIPLE,
+        least=LEAST,
+        differences=DIFFERENCES,
+    )
     listed = sum(1 for _ in architectures())
     text += f"\n{good} of {total} architectures pass every check ({versions})."
     if total < listed:

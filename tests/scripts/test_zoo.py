@@ -3,10 +3,14 @@
 import json
 
 import pytest
+import torch
+from torch import nn
 
 import jacfast
-from benchmarks.zoo import checks, report
+from benchmarks.zoo import checks, oracle, report
 from benchmarks.zoo.architectures import FEW, architectures
+from benchmarks.zoo.differences import against_differences
+from benchmarks.zoo.nets import stirred
 
 VERSIONS = dict.fromkeys(("torchvision", "timm", "transformers"), "0")
 
@@ -41,3 +45,69 @@ def test_what_is_wrong_is_found_and_named(bert, monkeypatch):
     found = report.figures([entry], VERSIONS)
     assert json.loads(report.compact(found))["architectures"][bert.name]["failures"]
     assert "| transformers/bert | one line, float64, N = 2; one line" in report.page(found)
+
+
+def crowded():
+    """Return a network in float64, and an x from which one kink is 3e-8 away and one 3e-9."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    model, x = model.double(), torch.randn(2, 6, dtype=torch.float64)
+    first = model[0]
+    with torch.no_grad():
+        ahead = torch.tensor([3e-8, 3e-9], dtype=torch.float64)
+        first.bias[:2] += ahead - first(x)[0, :2]
+    return model, x, torch.tensor([0, 2])
+
+
+def test_finite_differences_find_a_step_between_the_kinks():
+    model, x, y = crowded()
+    (truth,) = oracle.differentiated(model, x, y, (2,))
+    assert max(against_differences(model, x, y, truth, truth.weight())) < 1e-6
+
+
+@pytest.mark.parametrize("part", ["of_loss", "of_penalty"])
+def test_finite_differences_see_a_wrong_gradient(part):
+    model, x, y = crowded()
+    (truth,) = oracle.differentiated(model, x, y, (2,))
+    wrong = truth._replace(**{part: [g * (1 + 1e-3) for g in getattr(truth, part)]})
+    right, off = against_differences(model, x, y, wrong, truth.weight())
+    assert right < 1e-6 < checks.DIFFERENCES < off
+
+
+def test_finite_differences_see_a_wrong_jacobian():
+    model, x, y = crowded()
+    (truth,) = oracle.differentiated(model, x, y, (2,))
+    wrong = truth._replace(rows=truth.rows * (1 + 1e-3))
+    off, right = against_differences(model, x, y, wrong, truth.weight())
+    assert right < 1e-6 < checks.DIFFERENCES < off
+
+
+def test_a_loss_that_is_saturated_gets_other_classes():
+    model, x, y = crowded()
+    assert oracle.unsaturated(model, x, y) is y
+    with torch.no_grad():
+        model[-1].weight *= 1e3
+    sure = model(x).argmax(1)
+    y = oracle.unsaturated(model, x, sure)
+    (truth,) = oracle.differentiated(model, x, y, (2,))
+    assert truth.weight() > 1e-9
+    assert max(against_differences(model, x, y, truth, truth.weight())) < 1e-6
+
+
+def test_in_training_mode_loss_and_penalty_weigh_the_same(monkeypatch):
+    """Behind ten batch-norms the loss has another gradient than in eval mode, and the penalty's
+    must not be lost beside it."""
+    torch.manual_seed(0)
+    layers = [m for _ in range(10) for m in (nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 3)).double()
+    model = stirred(model, torch.randn(8, 4, 2, 2, dtype=torch.float64)).eval()
+    x, y = torch.randn(2, 4, 2, 2, dtype=torch.float64), torch.tensor([0, 2])
+    assert checks.frozen(model, x, y) < 1e-12
+    right = jacfast.forward_with_penalty
+
+    def wrong(*args, **options):
+        logits, penalty = right(*args, **options)
+        return logits, penalty * (1 + 5e-8)
+
+    monkeypatch.setattr(jacfast, "forward_with_penalty", wrong)
+    assert checks.frozen(model, x, y) > checks.FLOAT64
