@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from jacfast.fused_attention import is_fused, twice
 from jacfast.graph import leaf_of, nodes
+from jacfast.zero_norm import is_norm, of_norm
 
 ATTENTION = (
     "in a checkpoint, with dropout inside the kernel or compiled, attention needs its backend with "
@@ -30,8 +31,8 @@ def watched(graph: Iterable[Node], x: Tensor) -> Iterator[None]:
     """Let piecewise linear operations, attention and Functions have a second derivative or say so.
 
     This holds while the gradient in x is made, with a graph. The first get it here, whose slope is
-    a constant, and fused attention (`jacfast.fused_attention`). Of the Functions those are refused
-    whose backward pass leaves no graph.
+    a constant, fused attention (`jacfast.fused_attention`) and norms that are zero
+    (`jacfast.zero_norm`). Of the Functions those are refused whose backward pass leaves no graph.
 
     A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
     it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
@@ -41,9 +42,7 @@ def watched(graph: Iterable[Node], x: Tensor) -> Iterator[None]:
     """
     handles = []
     for node in graph:
-        if node.name() in LINEAR:
-            handles.append(node.register_hook(_slope_of(node)))
-        elif is_fused(node) and (hook := twice(node)):
+        if hook := _given(node):
             handles.append(node.register_hook(hook))
         elif _foreign(node):
             handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node, x))]
@@ -52,6 +51,15 @@ def watched(graph: Iterable[Node], x: Tensor) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _given(node: Node) -> Any:
+    """Return the hook that gives `node` its second derivative; None if there is nothing to give."""
+    if node.name() in LINEAR:
+        return _slope_of(node)
+    if is_fused(node):
+        return twice(node)
+    return of_norm(node) if is_norm(node) else None
 
 
 def explain(g: Tensor) -> None:

@@ -30,6 +30,11 @@ def in_place(function):
     return lambda x: function(x * 1)
 
 
+def padded(function):
+    """Return a function of x and of zeros beside it, [N, 2, D], that hang from x as well."""
+    return lambda x: x + function(torch.stack([x, 0 * x], 1)).sum(1, keepdim=True).flatten(1)[:, :1]
+
+
 ACTIVATIONS = {
     "celu": F.celu,
     "elu": F.elu,
@@ -62,6 +67,14 @@ ACTIVATIONS = {
     "adaptive_max_pool1d": lambda x: F.adaptive_max_pool1d(x[:, None], 4)[:, 0],
     "interpolate": lambda x: F.interpolate(x[:, None], 9, mode="linear")[:, 0],
     "layer_norm": lambda x: F.layer_norm(x, (6,)),
+    "normalize": padded(lambda x: F.normalize(x, dim=-1)),
+    "normalize, checkpointed": padded(
+        lambda x: checkpoint(F.normalize, x, dim=-1, use_reentrant=False)
+    ),
+    "cosine_similarity": padded(lambda x: F.cosine_similarity(x, x[:, :1], dim=2)),
+    "pairwise_distance": padded(lambda x: F.pairwise_distance(x, -x, eps=0.0)),
+    "norm": padded(lambda x: x.norm(dim=(1, -1))[:, None]),
+    "norm of all": padded(lambda x: x[:, 1] + x[:, 1].norm()),
 }
 
 

@@ -17,7 +17,7 @@ from benchmarks.zoo import oracle
 from benchmarks.zoo.architectures import CLASSES, Architecture
 from benchmarks.zoo.differences import against_differences
 from benchmarks.zoo.nets import BATCH_NORM, stirred, training
-from benchmarks.zoo.oracle import Truth, balance, differentiated, error, parameters
+from benchmarks.zoo.oracle import Truth, balance, differentiated, error, parameters, worst
 
 EXACT = jacfast.Frobenius("exact")
 FLOAT64 = 1e-8  # what float64 may be off
@@ -49,7 +49,7 @@ def gradient(
     logits, penalty = way(model, x)
     loss = F.cross_entropy(logits, y[: len(x)]) + lam * penalty
     got = torch.autograd.grad(loss, [*parameters(model), x], allow_unused=True)
-    return max(
+    return worst(
         error([penalty], [truth.penalty]) if float(truth.penalty) else 0.0,
         error([logits], [truth.logits]),
         error(got, truth.gradient(lam)),
@@ -73,7 +73,7 @@ def frozen(model: nn.Module, x: Tensor, y: Tensor) -> float:
     pairs = zip(of_loss, of_penalty, strict=True)
     want = [lam * b + (0 if a is None else a) for a, b in pairs]
     left = [[b.double() for b in net.buffers()] for net in (mine, plain)]
-    return max(error(got, want), error(*left) if left[0] else 0.0)
+    return worst(error(got, want), error(*left) if left[0] else 0.0)
 
 
 def rows(model: nn.Module, x: Tensor, truth: Truth) -> float:
@@ -115,8 +115,8 @@ def swept(architecture: Architecture) -> dict:
     lam = truths[0].weight()
     known = against_differences(wide, x.double(), y, truths[0], lam)
     result["differences"] = list(known)
-    if max(known) > DIFFERENCES:
-        result["failures"]["truth"] = f"autograd and finite differences are apart by {max(known)}"
+    if not (apart := worst(*known)) <= DIFFERENCES:
+        result["failures"]["truth"] = f"autograd and finite differences are apart by {apart}"
     for name, check, allowed in _checks(model, wide, x, y, truths, lam):
         try:
             off = check()
@@ -124,9 +124,9 @@ def swept(architecture: Architecture) -> dict:
             if not off <= allowed and "float32" in name:  # the kinks may lie within a rounding
                 aside = [_own_errors(model, x * by, y, truths, lam) for by in (1 + 1e-6, 1 - 1e-6)]
                 n = int(name[-1])
-                allowed = max(allowed, *(MULTIPLE * own[n] + LEAST for own in aside))
+                allowed = worst(allowed, *(MULTIPLE * own[n] + LEAST for own in aside))
             if "float32" in name:
-                result["multiple"] = max(result.get("multiple", 0.0), off / allowed)
+                result["multiple"] = worst(result.get("multiple", 0.0), off / allowed)
             if not off <= allowed:
                 result["failures"][name] = f"off by {off:.1e}, of which {allowed:.1e} is allowed"
         except Exception as problem:  # whatever it is, it is the result
@@ -145,7 +145,7 @@ def _own_errors(
     """Return how far PyTorch's own double backward in float32 is off, by the size of the batch."""
     own = differentiated(model, x, y, (2, 1))
     return {
-        len(truth.logits): max(
+        len(truth.logits): worst(
             error(mine.gradient(lam), truth.gradient(lam)), error([mine.penalty], [truth.penalty])
         )
         for mine, truth in zip(own, truths, strict=True)

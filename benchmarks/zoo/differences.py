@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.zoo.oracle import Truth, error, logits_of, parameters, twice_differentiable
 
-STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
+STEPS = tuple(10.0**-k for k in range(5, 13))
 SETTLED = 1e-6  # two steps that agree so well are not followed by others
 
 
@@ -42,7 +42,7 @@ def _settled(quotient: Callable[[float], Tensor]) -> Tensor:
     Too long a step crosses kinks (where the penalty of a piecewise linear network jumps) or bends,
     too short a one has roundings: both change it from step to step. So the steps choose among
     themselves, without a look at what is judged. The kinks of a deep network lie so dense that
-    1e-9 may be the first step between two of them.
+    1e-10 may be the first step between two of them.
     """
     found = [quotient(STEPS[0])]
     changes: list[float] = []

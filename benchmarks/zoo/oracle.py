@@ -5,6 +5,7 @@ PyTorch's own are wrong for some networks in a batch of one.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,7 +19,10 @@ SATURATED = 1e-3  # a cross-entropy below this has a gradient that its own round
 
 
 class Plain(TorchFunctionMode):
-    """Writes hard-sigmoid, which has no second derivative in PyTorch, in operations that have."""
+    """Writes what has no second derivative in PyTorch in operations that have.
+
+    That is hard-sigmoid, and `F.normalize` of zeros.
+    """
 
     met = False  # whether there was one: PyTorch's 1/6 in its derivative is float32's, 3e-8 off
 
@@ -27,7 +31,15 @@ class Plain(TorchFunctionMode):
         if func in (F.hardsigmoid, torch._C._nn.hardsigmoid):
             Plain.met = True
             return F.relu6(args[0] + 3) / 6
+        if func is F.normalize:
+            return _normalized(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _normalized(x: Tensor, p: float = 2, dim: int = 1, eps: float = 1e-12, out=None) -> Tensor:
+    """Return x / max(||x||, eps)."""
+    assert (p, out) == (2, None)
+    return x / x.square().sum(dim, keepdim=True).clamp_min(eps**2).sqrt()
 
 
 @contextlib.contextmanager
@@ -118,6 +130,11 @@ def error(got, want) -> float:
     """Return how far lists of tensors are apart, as a share of the second; None counts as zeros."""
     apart = (b if a is None else a.double() - b.double() for a, b in zip(got, want, strict=True))
     return size(apart) / max(size(want), 1e-300)
+
+
+def worst(*errors: float) -> float:
+    """Return the largest error; NaN is the largest of all, which `max` can lose."""
+    return max(errors, key=lambda error: (math.isnan(error), error))
 
 
 def balance(of_loss, of_penalty) -> float:

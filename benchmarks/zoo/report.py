@@ -26,7 +26,8 @@ In float64 {float64:.0e} of the truth is allowed ({hard:.0e} with hard-sigmoid, 
 PyTorch has float32's 1/6). In float32 {multiple} times the error of PyTorch's own double backward
 there, the largest at x and at x (1 ± 1e-6), and {least:.0e}. The truth is double backward under the
 math backend of attention, a single sample's taken from a batch of two, with hard-sigmoid written as
-a clamp; it is itself held against finite differences, within {differences:.0e}.
+a clamp and normalisation as a division by a clamped root; it is itself held against finite
+differences, within {differences:.0e}.
 """
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import jacfast
@@ -45,6 +46,41 @@ def test_what_is_wrong_is_found_and_named(bert, monkeypatch):
     found = report.figures([entry], VERSIONS)
     assert json.loads(report.compact(found))["architectures"][bert.name]["failures"]
     assert "| transformers/bert | one line, float64, N = 2; one line" in report.page(found)
+
+
+def test_what_is_not_a_number_is_found(bert, monkeypatch):
+    right = oracle.differentiated
+
+    def wrong(*args):
+        return [
+            truth._replace(of_penalty=[g * float("nan") for g in truth.of_penalty])
+            for truth in right(*args)
+        ]
+
+    monkeypatch.setattr(checks, "differentiated", wrong)
+    found = set(checks.swept(bert)["failures"])
+    assert {"truth", *(f"one line, float{b}, N = {n}" for b in (32, 64) for n in (1, 2))} <= found
+
+
+def test_the_truth_has_a_derivative_where_a_vector_that_is_normalised_is_zero():
+    model, x, y = crowded()
+    whole = Zeros(model[0], model[-1]).double()
+    (truth,) = oracle.differentiated(whole, x, y, (2,))
+    assert max(against_differences(whole, x, y, truth, truth.weight())) < 1e-6
+    assert checks.gradient(checks.one_line, whole, x, y, truth, truth.weight()) < 1e-12
+
+
+class Zeros(nn.Module):
+    """Normalises what is zero whatever x is, beside what is not, as padded attention does."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.first, self.last = layers
+
+    def forward(self, x):
+        return self.last(
+            sum(F.normalize(part, dim=-1) for part in (self.first(x), 0 * x.repeat(1, 2)[:, :8]))
+        )
 
 
 def crowded():
