@@ -32,7 +32,7 @@ def twice(node: Node) -> Any:
     Where the operands cannot be read once more, as in a checkpoint, and where there was dropout,
     PyTorch's own result is kept, which raises an error when it is differentiated.
     """
-    if getattr(node, "_saved_dropout_p", 0.0):
+    if node._saved_dropout_p:  # type: ignore[attr-defined]
         return None
 
     def hook(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> Any:

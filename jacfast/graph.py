@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 
@@ -29,8 +30,7 @@ def leaf_of(node: Node) -> Tensor | None:
 
 def is_batch_norm(node: Node) -> bool:
     """Say whether `node` is a batch-norm of PyTorch's own, of any backend, or an instance-norm."""
-    name = node.name()
-    return "BatchNormBackward" in name and hasattr(node, "_saved_training")
+    return "BatchNormBackward" in node.name() and not isinstance(node, BackwardCFunction)
 
 
 def shape_of(node: Node) -> list[int]:

@@ -58,7 +58,7 @@ def unwrapped(model: Any) -> Any:
 
 
 def _compiled_module(module: nn.Module) -> bool:
-    return "_orig_mod" in module._modules or bool(getattr(module, "_compiled_call_impl", None))
+    return "_orig_mod" in module._modules or module._compiled_call_impl is not None
 
 
 def _opaque(thing: Any) -> bool:

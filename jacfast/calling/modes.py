@@ -1,6 +1,7 @@
 """Look at a model without changing it: eval mode and no parameter gradients, then all as it was."""
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -73,8 +74,9 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
 def check_made(modules: Iterable[nn.Module]) -> None:
     """Refuse modules whose tensors are made by the first forward pass: nobody has them yet."""
     for module in modules:
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None and is_lazy(tensor):
+        own = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
+        for name, tensor in itertools.chain(*own):
+            if is_lazy(tensor):
                 raise ValueError(
                     f"model must have all its parameters and buffers; the {name} of a "
                     f"{type(module).__name__} is made by the first forward pass: call model(x) "

@@ -65,8 +65,7 @@ def part_of(model: nn.Module, x: Tensor) -> int:
 def _alone(module: nn.Module) -> bool:
     if "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS):
         return False
-    weights = [p for p in module._parameters.values() if p is not None]
-    if any(type(p) not in (Tensor, nn.Parameter) for p in weights):
+    if any(type(p) not in (Tensor, nn.Parameter) for p in module.parameters(recurse=False)):
         return False
     kind = type(module)
     if kind in ALONE_IN_EVAL:

@@ -60,7 +60,7 @@ class Step:
         """Return the logits for x and `arguments`, or everything, and the penalty."""
         run = type(self)._run
         if torch.compiler.is_compiling():  # a graph break, and all of it in eager mode
-            run = torch._dynamo.disable(run)
+            run = torch.compiler.disable(run)
         return run(self, model, x, y, arguments)
 
     def _run(

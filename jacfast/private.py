@@ -1,0 +1,115 @@
+"""Every private name of PyTorch that this library uses, and what happens when it goes.
+
+PyTorch may rename them in any version. `tests/test_private.py` holds the two lists against the
+package (none is missing, each is used where it says) and against the PyTorch that is installed. The
+library itself does not read them.
+"""
+
+from typing import NamedTuple
+
+
+class Use(NamedTuple):
+    """Where a name is used, and what happens without it."""
+
+    where: str  # modules of the package
+    gone: str
+
+
+# What begins with an underscore, behind the object that has it. `raises`: an AttributeError or an
+# ImportError at the place, before any number is wrong.
+NAMES: dict[str, Use] = {
+    "torch._C._are_functorch_transforms_active": Use(
+        "ops.lives penalties.base", "raises in every op and every penalty"
+    ),
+    "torch._C._autograd._top_saved_tensors_default_hooks": Use(
+        "lean.mode", "raises in forward_with_penalty, deepfool and jacobian"
+    ),
+    "torch._dynamo": Use("calling.contexts", "raises where a compiler has been loaded"),
+    "torch._dynamo.eval_frame._stance": Use("calling.contexts", "raises where dynamo is loaded"),
+    "torch._dynamo.eval_frame._set_stance": Use("calling.contexts", "raises likewise"),
+    "torch._scaled_dot_product_attention_math": Use(
+        "calling.attention", "raises in forward_with_penalty of a model with attention"
+    ),
+    "torch.ops.aten._safe_softmax": Use(
+        "fused_attention", "raises in a one-line penalty through fused attention"
+    ),
+    "torch.autograd.forward_ad._current_level": Use("ops.lives", "raises in every op"),
+    "torch.nn.modules.batchnorm._BatchNorm": Use("step.checks", "raises at import"),
+    "torch.nn.modules.batchnorm._NormBase": Use("calling.baked", "raises at import"),
+    "torch.nn.modules.dropout._DropoutNd": Use("calling.baked", "raises at import"),
+    "torch.nn.modules.module._has_any_global_hook": Use("calling.parts", "raises at import"),
+    "torch.utils._pytree": Use("calling.arguments calling.tensors", "raises at import"),
+    "Module._modules": Use("calling.functions", "raises in every attack and penalty"),
+    "Module._buffers": Use(
+        "calling.state",
+        "raises in forward_with_penalty; as a key of vars(module), where a second "
+        "pass on copies would write to the buffers themselves",
+    ),
+    "Module._forward_hooks": Use("calling.parts lipschitz", "raises"),
+    "Module._forward_pre_hooks": Use("calling.parts lipschitz", "raises"),
+    "Module._backward_hooks": Use(
+        "calling.parts lipschitz step.checks", "raises; of a parameter, too"
+    ),
+    "Module._backward_pre_hooks": Use("calling.parts lipschitz", "raises"),
+    "Module._compiled_call_impl": Use(
+        "calling.functions step.attach",
+        "raises; if it is there and nn.Module does not call it, `penalised` raises that the model "
+        "was not called",
+    ),
+    "CompiledModule._orig_mod": Use(
+        "calling.functions", "silent: a compiled model is not recognised, and runs compiled"
+    ),
+    "CompiledFunction._torchdynamo_orig_callable": Use(
+        "calling.functions", "silent: the same of a compiled function"
+    ),
+    "Tensor._version": Use("calling.state step.run", "raises in forward_with_penalty"),
+    "Tensor._is_view": Use("lean.mode", "raises at a ReLU in place"),
+    "Node._sequence_nr": Use("step.work", "raises in forward_with_penalty"),
+    "Node._input_metadata": Use("graph second step.work", "raises"),
+    "FunctionNode._forward_cls": Use("second vjp", "raises where a model has Functions"),
+    "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
+    "BatchNormNode._saved_running_mean": Use(
+        "graph", "silent: words of an error advise running statistics where there are none"
+    ),
+    "BatchNormNode._saved_input": Use("layouts", "raises where batches have one sample"),
+    "HardsigmoidNode._saved_self": Use("second", "raises where a model has nn.Hardsigmoid"),
+    "NormNode._saved_self": Use("zero_norm", "raises where a model has norms"),
+    "NormNode._saved_result": Use("zero_norm", "raises likewise"),
+    "NormNode._saved_ord": Use("zero_norm", "raises likewise"),
+    "NormNode._saved_dim": Use("zero_norm", "raises likewise"),
+    "NormNode._saved_keepdim": Use("zero_norm", "raises likewise"),
+    "DistanceNode._saved_p": Use("zero_norm", "raises where a model has F.pairwise_distance"),
+    "AttentionNode._saved_query": Use(
+        "fused_attention", "PyTorch raises that its kernel has no second derivative"
+    ),
+    "AttentionNode._saved_key": Use("fused_attention", "raises where a model has attention"),
+    "AttentionNode._saved_value": Use("fused_attention", "raises likewise"),
+    "AttentionNode._saved_scale": Use("fused_attention", "raises likewise"),
+    "AttentionNode._saved_is_causal": Use("fused_attention", "raises likewise"),
+    "AttentionNode._saved_dropout_p": Use("fused_attention", "raises likewise"),
+    "AttentionNode._saved_attn_mask": Use(
+        "fused_attention",
+        "silent: the mask is left out of the second derivative; tests/test_fused_attention.py",
+    ),
+    # of a GPU's kernel: there is none to look at without one
+    "CudaAttentionNode._saved_attn_bias": Use("fused_attention", "silent, as _saved_attn_mask"),
+}
+
+# What the names of nodes of a graph hold. All are silent: a node that is called otherwise is not
+# recognised, and what is done about it is not.
+NODES: dict[str, Use] = {
+    "torch::autograd::AccumulateGrad": Use("graph", "no leaf is found: every model is refused"),
+    "torch::autograd::Error": Use("second", "once_differentiable loses its part of the penalty"),
+    "torch::autograd::NotImplemented": Use("second", "PyTorch's own words for the error"),
+    "BatchNormBackward": Use("graph", "training mode is not refused, layouts are not aligned"),
+    "SyncBatchNorm": Use("graph", "the same over several processes"),
+    "BatchNorm": Use("vjp", "a batched backward pass, wrong for some layouts"),
+    "GroupNorm": Use("vjp", "a batched backward pass, wrong for some shapes"),
+    "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
+    "DifferentiableGraphBackward": Use("layouts", "no warning where TorchScript has fused layers"),
+    "HardsigmoidBackward0": Use("second", "PyTorch raises that there is no second derivative"),
+    "LinalgVectorNormBackward0": Use("zero_norm", "NaN behind norms that are zero"),
+    "NormBackward1": Use("zero_norm", "the same of F.pairwise_distance"),
+    "ScaledDotProduct": Use("fused_attention", "PyTorch raises that there is no second derivative"),
+    "Backward0": Use("fused_attention lean.gram", "as the names that end in it"),
+}
