@@ -22,7 +22,7 @@ NAMES: dict[str, Use] = {
         "ops.lives penalties.base", "raises in every op and every penalty"
     ),
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
-        "lean.mode", "raises in forward_with_penalty, deepfool and jacobian"
+        "lean.mode step.traced.refuse", "raises in forward_with_penalty, deepfool and jacobian"
     ),
     "torch._dynamo": Use("calling.contexts", "raises where a compiler has been loaded"),
     "torch._dynamo.eval_frame._stance": Use("calling.contexts", "raises where dynamo is loaded"),
@@ -37,16 +37,49 @@ NAMES: dict[str, Use] = {
     "torch.nn.modules.batchnorm._BatchNorm": Use("step.checks", "raises at import"),
     "torch.nn.modules.batchnorm._NormBase": Use("calling.baked", "raises at import"),
     "torch.nn.modules.dropout._DropoutNd": Use("calling.baked", "raises at import"),
-    "torch.nn.modules.module._has_any_global_hook": Use("calling.parts", "raises at import"),
-    "torch.utils._pytree": Use("calling.arguments calling.tensors", "raises at import"),
-    "Module._modules": Use("calling.functions", "raises in every attack and penalty"),
+    "torch.nn.modules.module._has_any_global_hook": Use(
+        "calling.parts step.traced.refuse", "raises at import"
+    ),
+    "torch.utils._pytree": Use(
+        "calling.arguments calling.tensors step.traced.guards step.traced.replay step.traced.trace",
+        "raises at import",
+    ),
+    "torch.utils._device": Use("step.traced.refuse", "raises at import"),
+    "torch.utils._python_dispatch._get_current_dispatch_mode_stack": Use(
+        "step.traced.refuse", "raises with compiled="
+    ),
+    "torch.overrides._get_current_function_mode_stack": Use(
+        "step.traced.refuse", "raises with compiled="
+    ),
+    "torch.utils._python_dispatch._disable_current_modes": Use(
+        "step.traced.record", "raises at import"
+    ),
+    "torch._C._get_fp32_precision_getter": Use("step.traced.guards", "raises with compiled="),
+    "torch._inductor": Use("step.traced.backends", "raises with compiled='inductor'"),
+    "torch.nn.utils.parametrize._cache_enabled": Use("step.traced.refuse", "raises with compiled="),
+    "torch.ops._c10d_functional": Use(
+        "step.traced.refuse", "silent: communication of the model would be recorded"
+    ),
+    "OpOverload._schema": Use(
+        "step.traced.record step.traced.refuse", "not traced: an error is the reason"
+    ),
+    "Inductor._boxed_call": Use(
+        "step.traced.backends", "silent: what is kept is freed at the end of a backward pass"
+    ),
+    "Pruning._tensor_name": Use("step.traced.refuse", "silent: a pruned model is traced once more"),
+    "Module._modules": Use(
+        "calling.functions step.traced.guards", "raises in every attack and penalty"
+    ),
+    "Module._parameters": Use("step.traced.guards", "raises with compiled="),
     "Module._buffers": Use(
-        "calling.state",
+        "calling.state step.traced.guards",
         "raises in forward_with_penalty; as a key of vars(module), where a second "
         "pass on copies would write to the buffers themselves",
     ),
     "Module._forward_hooks": Use("calling.parts lipschitz", "raises"),
-    "Module._forward_pre_hooks": Use("calling.parts lipschitz", "raises"),
+    "Module._forward_pre_hooks": Use(
+        "calling.parts lipschitz step.traced.guards step.traced.refuse", "raises"
+    ),
     "Module._backward_hooks": Use(
         "calling.parts lipschitz step.checks", "raises; of a parameter, too"
     ),
@@ -57,12 +90,16 @@ NAMES: dict[str, Use] = {
         "was not called",
     ),
     "CompiledModule._orig_mod": Use(
-        "calling.functions", "silent: a compiled model is not recognised, and runs compiled"
+        "calling.functions step.traced.guards",
+        "silent: a compiled model is not recognised, and runs compiled",
     ),
     "CompiledFunction._torchdynamo_orig_callable": Use(
         "calling.functions", "silent: the same of a compiled function"
     ),
-    "Tensor._version": Use("calling.state step.run", "raises in forward_with_penalty"),
+    "Tensor._version": Use(
+        "calling.state step.run step.traced.replay step.traced.capture",
+        "raises in forward_with_penalty",
+    ),
     "Tensor._is_view": Use("lean.mode", "raises at a ReLU in place"),
     "Node._sequence_nr": Use("step.work", "raises in forward_with_penalty"),
     "Node._input_metadata": Use("graph second step.work", "raises"),

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._functorch.aot_autograd
+import torch._inductor
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn.utils import prune
 
 from jacfast.fused_attention import is_fused
 from jacfast.graph import is_batch_norm, leaf_of, nodes
@@ -95,6 +98,7 @@ def test_a_node_that_cannot_be_made_here_is_called_as_the_package_believes(name)
 def objects():
     """Return by the names of the list what the private names belong to."""
     compiled = torch.compile(nn.Linear(1, 1), backend="eager"), torch.compile(len, backend="eager")
+    pruned = prune.random_unstructured(nn.Linear(2, 2), "weight", 0.5)
     nodes_of = {
         "BatchNormNode": "BatchNormBackward",
         "HardsigmoidNode": "HardsigmoidBackward0",
@@ -109,6 +113,9 @@ def objects():
         "CompiledFunction": compiled[1],
         "Tensor": X,
         "Node": (X * 2).grad_fn,
+        "OpOverload": torch.ops.aten.add.Tensor,
+        "Inductor": torch._functorch.aot_autograd.make_boxed_func(len),
+        "Pruning": next(iter(pruned._forward_pre_hooks.values())),
         "FunctionNode": Lost.apply(X).grad_fn,
         **{name: node_in(MAKERS[node][0], node) for name, node in nodes_of.items()},
     }

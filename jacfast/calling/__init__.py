@@ -13,7 +13,7 @@ what may come out, of which ``tensors`` finds those with a graph; ``finite``: wh
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
-from jacfast.calling.contexts import eager
+from jacfast.calling.contexts import eager, without_autocast
 from jacfast.calling.draws import Draws, beside, readable
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
@@ -71,4 +71,5 @@ __all__ = [
     "takes_model",
     "unwrapped",
     "warn",
+    "without_autocast",
 ]

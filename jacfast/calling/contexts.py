@@ -32,3 +32,13 @@ def eager() -> Iterator[None]:
         with contextlib.suppress(RuntimeError):
             stack.enter_context(held([(STANCE, frame)]))
         yield
+
+
+@contextlib.contextmanager
+def without_autocast(device: torch.device) -> Iterator[None]:
+    """Switch autocast off inside the context, on the CPU and on `device`."""
+    with contextlib.ExitStack() as stack:
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

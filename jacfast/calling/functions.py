@@ -45,7 +45,7 @@ def compiled(model: object) -> bool:
     """Say whether torch.compile made `model` or something that it runs."""
     return any(
         hasattr(thing, "_torchdynamo_orig_callable")
-        or (isinstance(thing, nn.Module) and any(map(_compiled_module, thing.modules())))
+        or (isinstance(thing, nn.Module) and any(map(compiled_module, thing.modules())))
         for thing in looked_through(model)
     )
 
@@ -57,7 +57,8 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def _compiled_module(module: nn.Module) -> bool:
+def compiled_module(module: nn.Module) -> bool:
+    """Say whether torch.compile made this very module, or was told to compile its calls."""
     return "_orig_mod" in module._modules or module._compiled_call_impl is not None
 
 

@@ -38,11 +38,13 @@ class State:
         scripted = [m for m, _ in self._held if isinstance(m, torch.jit.ScriptModule)]
         self._inside = [tensor for module in scripted for tensor in module.buffers()]
 
-    def changed(self) -> str | None:
-        """Name something that is another or was written to; None if there is nothing.
+    def changed(self, written: bool = True) -> str | None:
+        """Name something that is another or was `written` to; None if there is nothing.
 
         Values are not looked at: a GPU need not be waited for, and its graphs can be captured.
         """
+        if not written:  # as if each tensor were of the version that it has now
+            self._copies = {i: (t, copy, _version(t)) for i, (t, copy, _) in self._copies.items()}
         for module, held in self._held:
             now, name = _look(module), type(module).__name__
             for key in now.keys() | held.keys():

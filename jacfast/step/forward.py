@@ -27,6 +27,7 @@ def forward_with_penalty(
     chunk: int | None = None,
     generator: torch.Generator | None = None,
     output: Output = None,
+    compiled: str | None = None,
     args: Sequence = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -35,7 +36,7 @@ def forward_with_penalty(
     The same value and gradient as ``logits = model(x)`` and ``penalty(logits, x, y)``, for less:
     the double backward happens inside, by lean layers, so that outside there is one node of first
     order. It works where double backward does not: in DistributedDataParallel (around
-    `WithPenalty`), for models given to torch.compile (they run as they were before), beside a
+    `WithPenalty`), for models given to torch.compile (see `compiled`), beside a
     compiled loss. The model is called as it stands, train or eval; each sample must be mapped by
     itself.
 
@@ -44,6 +45,15 @@ def forward_with_penalty(
     logits of that. A second pass (`at`, `precision`, ``batch_norm="frozen"``) begins where the
     first one did, with the same buffers and dropout masks, and leaves no trace in the model; hooks
     run in it, too.
+
+    With `compiled` the first call of its kind is recorded as two flat graphs of operations, one
+    forward and one backward, which later calls run in place of the model's Python: the same draws,
+    dropout masks, buffers and gradients, under the same seed. A call is of another kind, and is
+    recorded anew, if shapes, dtypes, flags, attributes of modules, the penalty, autocast or the
+    like are others (eight kinds at most); values of tensors are looked up in every call. What
+    cannot be recorded (control flow that depends on values, hooks, attributes that change with
+    every call, random numbers of Python) runs eager, with a warning that names it. What cannot be
+    seen: globals and closures that the model's code reads are as they were at the recording.
 
     Args:
         model: maps x [N, ...] to logits [N, ...], or to a container of them (see `output`).
@@ -68,6 +78,11 @@ def forward_with_penalty(
         generator: source of all draws of the penalty, on the device of x.
         output: which part of what the model returns is the logits: a key, an index or the name of
             an attribute; default: ``logits``, or the only candidate.
+        compiled: None: eager, but ``"auto"`` for a model given to torch.compile and inside a
+            compiled function. ``"traced"``: the graphs as they are. ``"inductor"``: compiled, which
+            takes seconds to minutes at the first call and its backward pass. ``"cudagraphs"``: on a
+            GPU, captured; it has not been run on one yet. ``"auto"``: CUDA graphs on a GPU; on a
+            CPU traced if there are convolutions, else Inductor.
         args, kwargs: further arguments of the model, ``model(x, *args, **kwargs)``; tensors with N
             entries go along with the samples.
 
@@ -76,15 +91,17 @@ def forward_with_penalty(
         ``reduction="none"`` (float32, or float64 for such a model); it is 0 in a step without one.
 
     Raises:
-        TypeError, ValueError: an argument is not as above; the model changes with every call, and
-            ``chunk`` would cut the batch. RuntimeError: the model depends on a tensor with
-            requires_grad that is none of its parameters; a parameter has a gradient hook; the model
-            is a parallel wrapper; batch-norm couples the samples; the call is under a torch.func
-            transform.
+        TypeError, ValueError: an argument is not as above (``"cudagraphs"`` for an x that is not on
+            a GPU is one); the model changes with every call, and ``chunk`` would cut the batch.
+            RuntimeError: the model depends on a tensor with requires_grad that is none of its
+            parameters; a parameter has a gradient hook; the model is a parallel wrapper;
+            batch-norm couples the samples; the call is under a torch.func transform.
 
     Source: the penalties' own; for the sweeps Etmann 2019, A Closer Look at Double Backpropagation.
     """
-    options = Step(penalty, at, layer, step, precision, batch_norm, chunk, generator, output)
+    options = Step(
+        penalty, at, layer, step, precision, batch_norm, chunk, generator, output, compiled
+    )
     arguments = Arguments(args, kwargs, samples=len(x) if isinstance(x, Tensor) and x.dim() else 0)
     return options(model, x, y, arguments)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from jacfast.calling import (
     Arguments,
     State,
     as_rows,
-    beside,
     differentiable,
     drops,
     pick,
@@ -21,6 +20,7 @@ from jacfast.calling import (
 from jacfast.calling.outputs import Output
 from jacfast.lean import TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
+from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
 from jacfast.step.work import Work
 
@@ -37,6 +37,8 @@ class Run:
         around: a context for each call of the model.
         everything: return all that the model returns, with a gradient, and not the logits alone.
         frozen: modules in eval mode for the pass, which they must be where it is differentiated.
+        take: draws from elsewhere than `generator`.
+        looking: a context for what looks at values on the host.
     """
 
     model: nn.Module
@@ -52,20 +54,31 @@ class Run:
     around: Any = contextlib.nullcontext
     everything: bool = False
     frozen: Sequence[nn.Module] = ()
+    take: Callable[[Draw], Any] | None = None
+    looking: Any = contextlib.nullcontext
     _before: State | None = dataclasses.field(default=None, init=False)
 
     def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Any, Tensor]:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
+        work = self.work(x, y, whole)
+        values, total, returned = work.values, work.total, work.returned
+        if work.keeps:
+            total, *values = Node.apply(work, x, *work.parameters)
+        returned = rebuilt(returned, values) if self.everything else values[0]
+        return returned, self.penalty.reduce(total, penalised(self.penalty, len(x)))
+
+    def work(self, x: Tensor, y: Tensor | None, whole: bool) -> Work:
+        """Return the values of the batch, and what is left to do in the backward pass."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         work = Work(self.penalty, x, parameters, self.frozen)
         self._before = State(self.model) if self.guards else None
-        count = max(1, round(len(x) * self.penalty.subsample))
+        count = penalised(self.penalty, len(x))
         first = len(x)  # samples that pass through the model with a penalty to come
         ahead = False
         if count < len(x) and (self.sorts or not whole):
             # of masks that are still to be drawn, from where a plain call would draw them
             ahead = whole and self.generator is None and drops(self.model)
-            work.order, first = self._order(x, beside(x.device) if ahead else self.generator), count
+            work.order, first = self._draw(Order(len(x), x.device, ahead)), count
             if not whole:
                 work.order = work.order[:count]
         with torch.enable_grad(), work.sink.mine():
@@ -75,14 +88,10 @@ class Run:
         if ahead:  # or, if nothing was drawn, the next call would choose the same
             torch.rand((), device=x.device)
         work.join()
-        values, total, returned = work.values, work.total, work.returned
-        if work.keeps:
-            total, *values = Node.apply(work, x, *parameters)
-        returned = rebuilt(returned, values) if self.everything else values[0]
-        return returned, self.penalty.reduce(total, count)
+        return work
 
-    def _order(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.randperm(len(x), device=x.device, generator=generator)
+    def _draw(self, what: Draw) -> Any:
+        return self.take(what) if self.take else what(self.penalty, self.generator)
 
     def _penalised(self, work: Work, x: Tensor, y: Tensor | None, first: int, count: int) -> Tensor:
         """Pass the first samples through the model; return the penalty of `count` of them."""
@@ -95,12 +104,13 @@ class Run:
             if not start and not self.coupled:
                 check_apart(outputs, leaf)
             if count < first:  # drawn after the model has drawn what it draws in any call
-                rows = self._order(x, self.generator)[:count]
+                rows = self._draw(Order(len(x), x.device))[:count]
                 outputs = outputs.index_select(0, rows)
                 labels = None if labels is None else labels[rows]
-            self.penalty.check(outputs, labels)
+            with self.looking():
+                self.penalty.check(outputs, labels)
             if not start:  # one draw for the batch, however it is cut
-                draw = self.penalty.draw(count, outputs, self.generator)
+                draw = self._draw(Noise(count, outputs))
             noise = draw if draw is None or rows is not None else draw[part]
             vectors = self.penalty.cotangents(outputs, leaf, labels, noise)
             totals.append(work.penalise(outputs, vectors, rows))

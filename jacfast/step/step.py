@@ -29,6 +29,7 @@ from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
 from jacfast.step.checks import check, with_batch_statistics
 from jacfast.step.run import Run
+from jacfast.step.traced import Traced, backend_of
 
 
 @dataclasses.dataclass
@@ -49,6 +50,7 @@ class Step:
     chunk: int | None = None
     generator: torch.Generator | None = None
     output: Output = None
+    compiled: str | None = None
     everything: bool = dataclasses.field(default=False, kw_only=True)
     around: Callable[[], AbstractContextManager] = dataclasses.field(
         default=contextlib.nullcontext, kw_only=True
@@ -58,38 +60,68 @@ class Step:
         self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
     ) -> tuple[Any, Tensor]:
         """Return the logits for x and `arguments`, or everything, and the penalty."""
-        run = type(self)._run
-        if torch.compiler.is_compiling():  # a graph break, and all of it in eager mode
-            run = torch.compiler.disable(run)
-        return run(self, model, x, y, arguments)
+        if torch.compiler.is_compiling():  # a graph break, and none of this is compiled
+            return torch.compiler.disable(type(self)._run)(self, model, x, y, arguments, True)
+        return self._run(model, x, y, arguments, False)
 
     def _run(
-        self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
+        self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments, inside: bool
     ) -> tuple[Any, Tensor]:
-        check(model, x, y, self)
-        x, penalty = ordinary(x), self.penalty
-        if penalty is None or (self.step is not None and self.step % penalty.every):
+        """Do it; `inside` says whether a compiled function has asked for it."""
+        backend = backend_of(self, model, x, inside)
+        x, penalty = ordinary(x) if isinstance(x, Tensor) else x, self.penalty
+        pauses = penalty is None or (self.step is not None and self.step % penalty.every)
+        twice = self.at is not None or self.precision is not None or self.batch_norm == "frozen"
+        traced = None
+        if backend and not (pauses or twice):
+            traced = Traced(self, backend, model, x, y, arguments)
+        if traced is None or traced.plan is None:  # else one like it has been checked
+            check(model, x, y, self)
+        if penalty is None or pauses:
             returned = arguments.call(model, x)
             logits = pick(returned, self.output)
             return returned if self.everything else logits, _zero(penalty, logits)
+        if traced is not None and traced.plan is not None:
+            returned, value = traced.replay()
+        else:
+            returned, value = self._passes(model, penalty, x, y, arguments, backend, traced)
+        return returned, value if penalty.every == 1 else penalty.every * value
+
+    def _passes(
+        self,
+        model: nn.Module,
+        penalty: Penalty,
+        x: Tensor,
+        y: Tensor | None,
+        arguments: Arguments,
+        backend: str | None,
+        traced: "Traced | None",
+    ) -> tuple[Any, Tensor]:
+        """Return logits, or everything, and the penalty, by one pass or by two."""
         frozen = with_batch_statistics(model) if self.batch_norm == "frozen" else []
         with eager():
             run = self._plan(model, penalty, x, arguments)
         less = f"less memory is needed with a smaller chunk; it was {run.chunk} of {len(x)} samples"
         if self.at is None and self.precision is None and not frozen:
+            if backend and traced is None:
+                traced = Traced(self, backend, model, x, y, arguments)
             with eager(), advise(less):
-                returned, value = run(x, y, whole=True)
-            return returned, value if penalty.every == 1 else penalty.every * value
+                return traced(run) if traced else run(x, y, whole=True)
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         with self.around():
             returned = arguments.call(model, x)
         if not self.everything:
             returned = pick(returned, self.output)
         run.around = draws.again
+        at = x if self.at is None else ordinary(self.at)
         lower = _in(self.precision, x.device.type)
         with eager(), advise(less), before.again(), in_eval_mode(frozen), lower:
-            _, value = run(x if self.at is None else ordinary(self.at), y, whole=False)
-        return returned, value if penalty.every == 1 else penalty.every * value
+            if backend is None:
+                _, value = run(at, y, whole=False)
+            else:
+                traced = Traced(self, backend, model, at, y, arguments, False, run.around)
+                _, value = traced(run)
+        return returned, value
 
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""

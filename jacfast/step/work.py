@@ -15,6 +15,11 @@ from jacfast.lean import Gram, Sink
 from jacfast.penalties.base import Penalty
 from jacfast.second import in_words, watched
 
+AGAIN = (
+    "backward through forward_with_penalty a second time: its graphs are freed by the first; add "
+    "the losses up and call backward once"
+)
+
 
 class Chunk(NamedTuple):
     """Some samples of the batch, and what hangs from them."""
@@ -172,10 +177,7 @@ class Work:
     def gradients(self, g_total: Tensor | None, *g_values: Tensor | None) -> list[Tensor | None]:
         """Return the gradients of x and of the parameters, and free all graphs."""
         if self.done:
-            raise RuntimeError(
-                "backward through forward_with_penalty a second time: its graphs are freed by the "
-                "first; add the losses up and call backward once"
-            )
+            raise RuntimeError(AGAIN)
         self.done = True
         if g_total is None:
             self.sink.gradients.clear()

@@ -6,6 +6,7 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import jacfast.step.traced
 from jacfast import Frobenius, InputGradient, Spectral, WithPenalty, penalised
 from tests.nets import RTOL, relative_error
 from tests.step.networks import SIX, build
@@ -15,8 +16,9 @@ PENALTIES = [Frobenius(2), InputGradient(), Spectral()]
 
 
 @pytest.fixture(autouse=True)
-def _clean():
-    """Start and leave without anything compiled."""
+def _clean(monkeypatch):
+    """Start and leave without anything compiled; Inductor takes seconds for each network."""
+    monkeypatch.setattr(jacfast.step.traced, "chosen", lambda *_: "traced")
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

@@ -1,0 +1,143 @@
+"""A run as two flat graphs of operations, one forward and one backward, behind the same node.
+
+`trace` records one real run, `graph` cuts it where the gradients of the outputs come in, `replay`
+runs the graphs in its place, by a backend of `backends`. `guards` says what a trace depends on,
+`refuse` what has none; this is where later calls find it.
+"""
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from jacfast.calling import Arguments, warn
+from jacfast.calling.functions import compiled_module
+from jacfast.step.run import Run
+from jacfast.step.traced.backends import BACKENDS, chosen
+from jacfast.step.traced.guards import Look, settings
+from jacfast.step.traced.refuse import Refused, hindrance
+from jacfast.step.traced.replay import Plan
+from jacfast.step.traced.trace import trace
+
+if TYPE_CHECKING:
+    from jacfast.step.step import Step
+
+__all__ = ["Traced", "backend_of"]
+
+LIMIT = 8  # traces of a model
+_LOCK = threading.RLock()  # a trace takes the place of the model's buffers
+_known: weakref.WeakKeyDictionary[nn.Module, "Known"] = weakref.WeakKeyDictionary()
+
+
+def backend_of(step: "Step", model: Any, x: Any, inside: bool) -> str | None:
+    """Return the backend that a call asks for; None for eager.
+
+    A compiled model, and a compiled function around the call (`inside`), ask for one, too.
+    """
+    backend = step.compiled
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"compiled must be None or one of {', '.join(BACKENDS)}; got {backend!r}")
+    if not (isinstance(model, nn.Module) and isinstance(x, Tensor)):
+        return None
+    if backend == "cudagraphs" and not x.is_cuda:
+        raise ValueError(f"compiled must not be 'cudagraphs' for x on a {x.device.type} device")
+    if step.around is not contextlib.nullcontext:  # as for a pass beside another
+        return None
+    asked = inside or any(map(compiled_module, model.modules()))
+    return backend or ("auto" if asked else None)
+
+
+class Known:
+    """What is known of a model: its plans by their keys, None where there can be none."""
+
+    def __init__(self) -> None:
+        self.plans: dict[tuple, Plan | None] = {}
+        self.said: set[str] = set()
+
+    def say(self, reason: str) -> None:
+        """Warn, once for each reason, that a call runs eager."""
+        with _LOCK:
+            new = reason not in self.said
+            self.said.add(reason)
+        if new:
+            warn(f"forward_with_penalty runs eager, and not compiled=, because of {reason}")
+
+
+class Traced:
+    """The traced way of one call, if there is one."""
+
+    def __init__(
+        self,
+        step: "Step",
+        backend: str,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor | None,
+        arguments: Arguments,
+        whole: bool = True,
+        around: Callable[[], Any] = contextlib.nullcontext,
+    ) -> None:
+        self.step, self.backend, self.model, self.x, self.y = step, backend, model, x, y
+        self.whole, self.around = whole, around
+        penalty = step.penalty
+        options = (step.layer, step.precision, step.batch_norm, step.chunk, step.output)
+        self.things: tuple = (
+            *(x, y, list(vars(arguments).values()), type(penalty), vars(penalty), model),
+            *(*options, step.everything, step.generator is None, around is contextlib.nullcontext),
+            *(backend, whole),
+        )
+        self.reason: str | None = None
+        self.plan: Plan | None = None
+        with _LOCK:
+            self.known = _known.setdefault(model, Known())
+            self._look()
+
+    def _look(self) -> None:
+        self.reason = hindrance()
+        try:
+            self.look = Look.at_all(self.things)
+        except Refused as error:
+            self.reason = str(error)
+        if self.reason is None:
+            self.key = (*self.look.key, *settings(self.x.device))
+            self.plan = self.known.plans.get(self.key)
+
+    def __call__(self, run: Run) -> tuple[Any, Tensor]:
+        """Return what the run returns: by its plan, or by one that is made now, or eager."""
+        if self.reason is None and self.plan is None:
+            with _LOCK:
+                self._make(run)
+        if self.plan is not None:
+            return self.replay()
+        found = run(self.x, self.y, self.whole)
+        if self.reason is not None:  # only now: an error speaks for itself
+            self.known.say(self.reason)
+        return found
+
+    def replay(self) -> tuple[Any, Tensor]:
+        """Return what the run returns, by its plan."""
+        assert self.plan is not None
+        return self.plan(self.step, self.look, self.x, self.y, self.around)
+
+    def _make(self, run: Run) -> None:
+        plans = self.known.plans
+        self.plan = plans.get(self.key)
+        if self.key in plans:
+            return
+        if len(plans) >= LIMIT:
+            self.reason = (
+                f"more than {LIMIT} kinds of calls of the model: each shape, mode, attribute or "
+                "setting that is another is traced anew"
+            )
+            return
+        try:
+            made = trace(run, self.things, self.look.key, self.x, self.y, self.whole)
+            self.plan = Plan(made, chosen(self.backend, made.forward, self.x.device))
+        except Refused as error:
+            self.reason = str(error)
+        except Exception as error:
+            self.reason = f"an error while it was traced, {type(error).__name__}: {error}"
+        plans[self.key] = self.plan

@@ -1,0 +1,80 @@
+"""What runs the graphs of a trace."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jacfast.calling import warn
+from jacfast.step.traced.capture import Captured
+from jacfast.step.traced.graph import Graph
+
+BACKENDS = ("traced", "inductor", "cudagraphs", "auto")
+Runner = Callable[[list[Tensor]], Sequence[Tensor]]  # empties the list, to free what is in it
+
+
+def chosen(backend: str, graph: Graph, device: torch.device) -> str:
+    """Return which backend "auto" stands for.
+
+    On a GPU CUDA graphs, which leave out the launches. On a CPU the compiler where there are no
+    convolutions, whose time it would not shorten, and which stay in the routines that they are in.
+    """
+    if backend != "auto":
+        return backend
+    if device.type == "cuda":
+        return "cudagraphs"
+    convolves = any("convolution" in str(call.function) for call in graph.calls)
+    return "traced" if convolves or device.type != "cpu" else "inductor"
+
+
+def runner(backend: str, graph: Graph, outside: int) -> Runner:
+    """Return what runs a graph by a backend; its first `outside` outputs go outside."""
+    if backend == "inductor":
+        return Compiled(graph)
+    return Captured(graph, outside) if backend == "cudagraphs" else graph.as_function()
+
+
+class Compiled:
+    """A graph compiled by Inductor at its first run, for the tensors of that."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._run: Any = None
+        self._constants = list(graph.constants.values())
+
+    def __call__(self, given: list[Tensor]) -> Sequence[Tensor]:
+        """Run it without gradients."""
+        given += self._constants
+        if self._run is None:
+            self._run = _compiled(self._graph, given)
+        return self._run(given)
+
+
+def _compiled(graph: Graph, given: list[Tensor]) -> Any:
+    """Return the compiled graph; the graph itself, with a warning, if that is not possible."""
+    from torch._inductor import compile as inductor
+
+    examples: list[Any] = [tensor.detach() for tensor in given]
+    try:
+        # random numbers are those of the same operations in eager mode
+        run = inductor(graph.as_module(), examples, options={"fallback_random": True})
+    except Exception as error:
+        warn(
+            f"Inductor could not compile the step, which runs as traced ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''})"
+        )
+        plain, inputs = graph.as_function(), len(graph.inputs)
+        return lambda given: plain(given[:inputs])
+    boxed: Any = run
+    while _takes_several(boxed) and hasattr(boxed, "__wrapped__"):
+        boxed = boxed.__wrapped__
+    if getattr(boxed, "_boxed_call", False) and not _takes_several(boxed):
+        return boxed  # takes a list, and frees what is in it
+    return lambda given: run(*given)
+
+
+def _takes_several(function: Any) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_VARARGS)

@@ -1,0 +1,161 @@
+"""What a trace depends on: the key by which a later call finds it, and the tensors it is given."""
+
+import functools
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from jacfast.step.traced.refuse import Refused, check_module, computed, modes
+
+SIMPLE = (
+    *(int, float, bool, complex, str, bytes, types.NoneType, types.EllipsisType),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+EVERY = frozenset(vars(nn.Module()))  # attributes of every module
+PRECISIONS = (("mkldnn", "matmul"), ("mkldnn", "conv"), ("cuda", "matmul"), ("cuda", "conv"))
+DEPTH = 1  # of objects in attributes: their own attributes, too, and of further ones the identity
+
+
+class Look:
+    """A look at whatever a run depends on.
+
+    Attributes:
+        key: everything but the values of tensors, to be compared.
+        tensors: each tensor once, in the order in which they were met.
+    """
+
+    def __init__(self) -> None:
+        self.key: list[Any] = []
+        self.tensors: list[Tensor] = []
+        self.parameters: list[Tensor] = []
+        self._seen: dict[int, int] = {}
+        self._held: list[Any] = []  # whose id is its own meanwhile
+
+    @classmethod
+    def at_all(cls, things: Iterable[Any]) -> "Look":
+        """Look at several things."""
+        look = cls()
+        for thing in things:
+            look.at(thing)
+        return look
+
+    def at(self, thing: Any, depth: int = DEPTH) -> None:
+        """Look at an argument, an attribute, a module."""
+        kind, key = type(thing), self.key
+        if kind in SIMPLE:
+            key += (kind, thing)
+        elif isinstance(thing, Tensor):
+            self.at_tensor(thing)
+        elif id(thing) in self._seen:
+            key.append(self._seen[id(thing)])
+        else:
+            self._seen[id(thing)] = len(self._seen)
+            self._held.append(thing)
+            key.append(kind)
+            self._at_object(thing, depth)
+
+    def at_tensor(self, tensor: Tensor) -> None:
+        """Note a tensor, and all of it but its values."""
+        place = self._seen.get(id(tensor))
+        if place is not None:  # the same as another
+            self.key.append(place)
+            return
+        if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
+            raise Refused(f"a tensor of type {type(tensor).__name__}, layout {tensor.layout}")
+        self._seen[id(tensor)] = len(self._seen)
+        self.tensors.append(tensor)
+        self.key += (tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
+        self.key.append(tensor.requires_grad)
+
+    def _at_object(self, thing: Any, depth: int) -> None:
+        if isinstance(thing, nn.Module):
+            self._at_module(thing)
+        elif isinstance(thing, list | tuple | deque):
+            self.key.append(len(thing))
+            for one in thing:
+                self.at(one, depth)
+        elif isinstance(thing, dict):
+            self._at_names(thing, depth)
+        elif isinstance(thing, pytree.TreeSpec):
+            self.key.append(thing)
+        elif isinstance(thing, functools.partial):
+            self.at((thing.func, thing.args, thing.keywords), depth)
+        elif isinstance(thing, types.MethodType):
+            self.at((thing.__self__, thing.__func__), depth)
+        else:
+            self.key.append(Same(thing))
+            inside = vars(thing) if depth and hasattr(thing, "__dict__") else {}
+            if not isinstance(thing, type | types.FunctionType | types.ModuleType):
+                self._at_names(inside, depth - 1)
+
+    def _at_module(self, module: nn.Module) -> None:
+        if "_orig_mod" in module._modules:  # of torch.compile, whose own attributes say nothing
+            self.at(module._modules["_orig_mod"])
+            return
+        check_module(module)
+        key, held = self.key, vars(module)
+        key += (module.training, len(held))
+        for name, parameter in held["_parameters"].items():
+            key.append(name)
+            if parameter is not None:
+                new = id(parameter) not in self._seen
+                self.at_tensor(parameter)
+                if new and parameter.requires_grad:
+                    self.parameters.append(parameter)
+        for name, buffer in held["_buffers"].items():
+            key.append(name)
+            if buffer is not None:
+                self.at_tensor(buffer)
+        skipped = EVERY | computed(module) if held["_forward_pre_hooks"] else EVERY
+        for name, value in held.items():
+            if name not in skipped:
+                key.append(name)
+                self.at(value)
+        for name, inner in held["_modules"].items():
+            key.append(name)
+            self.at(inner)
+
+    def _at_names(self, held: Mapping[Any, Any], depth: int) -> None:
+        self.key.append(len(held))
+        for name, value in held.items():
+            self.key.append(name if type(name) in SIMPLE else Same(name))
+            self.at(value, depth)
+
+
+class Same:
+    """Stands for an object by its identity, without holding it."""
+
+    def __init__(self, thing: Any) -> None:
+        self.kind, self.hash = type(thing), hash((type(thing), id(thing)))
+        try:
+            self.held: Callable[[], Any] = weakref.ref(thing)
+        except TypeError:
+            self.held = lambda: thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.held() is other.held() is not None
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+def settings(device: torch.device) -> tuple:
+    """Return the settings of the process and the thread that choose operations."""
+    kinds = ("cpu",) if device.type == "cpu" else ("cpu", device.type)
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        *((torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in kinds),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        *(torch._C._get_fp32_precision_getter(*one) for one in PRECISIONS),
+        *(torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled),
+        torch.backends.cudnn.deterministic,
+        *(mode.device for mode in modes()),  # a default device is one
+    )

@@ -1,0 +1,116 @@
+"""What cannot be traced: each with its reason, for the warning with which it runs eager."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._device import DeviceContext
+
+import jacfast.calling.parts as parts
+
+
+class Refused(Exception):
+    """A call that cannot be traced; the message says what is in it."""
+
+
+# what gives Python values or memory of a tensor, past every operation
+READS = {
+    *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage),
+    *(Tensor.storage, Tensor.__dlpack__, Tensor.set_, Tensor.backward, torch.autograd.backward),
+    Tensor.data.__set__,  # type: ignore[attr-defined]
+}
+WAITS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+INDEX = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default)
+INDEX_IN_PLACE = torch.ops.aten.index_put_.default
+
+
+def hindrance() -> str | None:
+    """Say what, around this call, keeps it from being traced."""
+    if _has_any_global_hook():
+        return "hooks on all modules"
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return "hooks on saved tensors"
+    if nn.utils.parametrize._cache_enabled:
+        return "torch.nn.utils.parametrize.cached()"
+    for mode in modes():
+        if not isinstance(mode, DeviceContext):
+            return f"a mode, {type(mode).__name__}"
+    return None
+
+
+def check_module(module: nn.Module) -> None:
+    """Refuse a module whose call runs what no graph holds."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise Refused("a module of torch.jit")
+    for kind in parts.HOOKS:
+        for hook in getattr(module, kind).values():
+            if not _of_torch(hook):
+                raise Refused(f"a hook on a {type(module).__name__}")
+
+
+def computed(module: nn.Module) -> set[str]:
+    """Return the names of weights that hooks of torch.nn.utils compute anew in each call."""
+    hooks = module._forward_pre_hooks.values()
+    return {getattr(hook, "name", getattr(hook, "_tensor_name", "")) for hook in hooks}
+
+
+def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) -> None:
+    """Refuse an operation that waits for the device, or changes what a trace cannot put back."""
+    name = str(func)
+    if func.namespace in ("c10d", "_c10d_functional"):
+        raise Refused(f"communication with other processes, {name}")
+    if any(tag in func.tags for tag in WAITS) and not _by_numbers(func, args):
+        raise Refused(f"shapes or control flow that depend on values, {name}")
+    given = list(_tensors((args, kwargs)))
+    if func is INDEX_IN_PLACE and given[0].is_cuda and not _by_numbers(func, args):
+        raise Refused(f"a mask that the host must count, {name}")
+    moved = kwargs.get("device")
+    if moved is not None and given and torch.device(moved).type == "cpu" and given[0].is_cuda:
+        raise Refused(f"a copy from the device to the host, {name}")
+    if isinstance(kwargs.get("generator"), torch.Generator):
+        raise Refused("a torch.Generator of the model's own")
+    if not func._schema.is_mutable:
+        return
+    if len({t.device.type for t in given if t.dim()}) > 1:
+        raise Refused(f"a copy between devices, {name}")
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[place] if place < len(args) else kwargs.get(argument.name)
+            if any(t.untyped_storage().data_ptr() in fixed for t in _tensors(value)):
+                raise Refused(f"a change of x, an argument or a parameter in place, {name}")
+
+
+def reads_on_host(func: Callable) -> None:
+    """Refuse a function that gives a tensor's values or memory to Python."""
+    if func in READS:
+        raise Refused(f"values or memory of a tensor in Python's hands, {func.__name__}")
+
+
+def _by_numbers(func: Any, args: tuple) -> bool:
+    """Say whether an indexing is one by numbers, whose shape is known, and not by a mask."""
+    if func not in (*INDEX, INDEX_IN_PLACE):
+        return False
+    return all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
+
+
+def _of_torch(hook: Any) -> bool:
+    """Say whether a hook is one of torch.nn.utils: spectral_norm, weight_norm, prune."""
+    return type(hook).__module__.startswith("torch.nn.utils.")
+
+
+def modes() -> Iterator[Any]:
+    """Yield the modes that are active in this thread."""
+    yield from torch.overrides._get_current_function_mode_stack()
+    yield from torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+
+
+def _tensors(argument: Any) -> Iterator[Tensor]:
+    if isinstance(argument, Tensor):
+        yield argument
+    elif isinstance(argument, list | tuple):
+        for one in argument:
+            yield from _tensors(one)
+    elif isinstance(argument, dict):
+        yield from _tensors(list(argument.values()))

@@ -1,0 +1,202 @@
+"""Make the two graphs of a run: one real run of it, recorded, that leaves no trace."""
+
+import contextlib
+import dataclasses
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from jacfast.calling import Draws, State, differentiable, eager, without_autocast
+from jacfast.step.draw import Draw, Noise
+from jacfast.step.run import Run
+from jacfast.step.traced.graph import Graph
+from jacfast.step.traced.guards import SIMPLE, Look
+from jacfast.step.traced.record import Recorder, Watch, unrecorded
+from jacfast.step.traced.refuse import Refused
+from jacfast.step.work import Work
+
+
+class Slot(NamedTuple):
+    """Stands for an output of the forward graph in what the model returns."""
+
+    place: int
+
+
+@dataclasses.dataclass(eq=False)
+class Trace:
+    """What a run does, as two graphs.
+
+    Attributes:
+        forward: returns the sum of the penalty, the values that have a gradient, further tensors
+            that the model returns, and what the other graph needs of it.
+        backward: returns the gradients of x and of the parameters; None without gradients.
+        forward_takes, backward_takes: what each takes first, as places in the tensors that were
+            looked at, the draws and the gradients of the sum and the values, joined.
+        first: how many outputs of the forward graph there are before what the other one needs.
+        values: how many of these are values.
+        returned: what the model returns, with slots for tensors.
+        draws: what is drawn outside of the graphs.
+        outputs: like what is penalised, [N, K], of NaN.
+        given: like the sum and the values, without memory.
+    """
+
+    forward: Graph
+    backward: Graph | None
+    forward_takes: list[int]
+    backward_takes: list[int]
+    first: int
+    values: int
+    returned: Any
+    draws: list[Draw]
+    outputs: Tensor
+    given: list[Tensor]
+
+
+def trace(
+    run: Run, things: tuple, key: list[Any], x: Tensor, y: Tensor | None, whole: bool
+) -> Trace:
+    """Run it once, with gradients of 1, and return what it did; raise what it raises, or Refused.
+
+    The model, x and all random numbers are as they were afterwards. `things` are what the run
+    depends on, the model among them, and `key` is what a look at them has found.
+    """
+    outside = run.generator is not None or run.around is not contextlib.nullcontext
+    with eager(), _leaving_nothing(run.model, x.device):
+        before, look = State(run.model), Look.at_all(things)
+        if look.key != key:
+            raise Refused("buffers that share their memory")
+        done = _Tracing(run, look, x, outside).trace(x, y, whole)
+        changed = before.changed(written=False)
+        if changed or Look.at_all(things).key != key:
+            raise Refused(f"the call changes {changed or 'an attribute of a module'}")
+    return done
+
+
+class _Tracing:
+    """One recording of a run."""
+
+    def __init__(self, run: Run, look: Look, x: Tensor, outside: bool) -> None:
+        self.recorder = Recorder(look.tensors, _fixed(run.model, look))
+        self.device, self.samples = x.device, len(x)
+        self.outside, self.draws = outside, list[Draw]()
+        self.outputs: Tensor
+        self.run = dataclasses.replace(
+            run, take=self._take, looking=unrecorded, around=contextlib.nullcontext
+        )
+
+    def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
+        recorder, found = self.recorder, list[Tensor | None]()
+        with Watch(), recorder:
+            work = self.run.work(x, y, whole)
+            given = [work.total, *work.values]
+            place = len(recorder.calls)
+            returned, further = self._returned(work)
+            if work.keeps:
+                with unrecorded():  # of a second pass the penalty alone goes outside
+                    incoming = [torch.ones_like(one) for one in (given if whole else given[:1])]
+                for gradient in incoming:
+                    recorder.take(gradient)
+                with torch.no_grad(), without_autocast(x.device):
+                    missing = [None] * (len(given) - len(incoming))
+                    found = work.gradients(*incoming, *missing)
+        recorder.finish()
+        first = [*given, *further]
+        outputs = [None if one is None else recorder.value(one) for one in [*first, *found]]
+        whole_graph = Graph(recorder.inputs, recorder.calls, outputs, recorder.constants)
+        forward, backward = whole_graph.cut(place, len(first))
+        places = {value: i for i, value in enumerate(recorder.inputs)}
+        return Trace(
+            forward,
+            backward if work.keeps else None,
+            [places[value] for value in forward.inputs],
+            [places[value] for value in backward.inputs if value in places],
+            len(first),
+            len(work.values),
+            returned,
+            self.draws,
+            self.outputs,
+            [torch.empty_like(one, device="meta") for one in given],
+        )
+
+    def _take(self, what: Draw) -> Tensor | None:
+        """Draw with the model's own numbers, as an operation; or outside, as an input."""
+        if isinstance(what, Noise):
+            with unrecorded():
+                kind = what.outputs.new_full((), float("nan"))
+                like = kind.expand(what.outputs.shape)
+                self.outputs = kind.expand(self.samples, what.outputs.shape[1])
+            what = dataclasses.replace(what, outputs=like)
+        if not (self.outside or what.ahead):
+            return what(self.run.penalty, None)
+        with unrecorded():
+            drawn = what(self.run.penalty, torch.Generator(self.device).manual_seed(0))
+        if drawn is not None:
+            self.draws.append(what)
+            self.recorder.take(drawn)
+        return drawn
+
+    def _returned(self, work: Work) -> tuple[Any, list[Tensor]]:
+        """Return what the model returned with slots for tensors, and those without a gradient."""
+        if not self.run.everything:
+            return Slot(1), []
+        with_gradient = differentiable(work.returned)
+        slots = {id(t): Slot(1 + i) for i, t in enumerate(with_gradient)}
+        further: list[Tensor] = []
+
+        def slot(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                if type(leaf) not in SIMPLE:
+                    raise Refused(f"the model returns a {type(leaf).__name__}")
+                return leaf
+            if id(leaf) not in slots:
+                slots[id(leaf)] = Slot(1 + len(with_gradient) + len(further))
+                further.append(leaf)
+            return slots[id(leaf)]
+
+        return pytree.tree_map(slot, work.returned), further
+
+
+def _fixed(model: nn.Module, look: Look) -> list[Tensor]:
+    """Return the tensors that are no copies for the time of the trace, and must not be written."""
+    copies = set()
+    for module in model.modules():
+        held = (*vars(module).values(), *module.buffers(recurse=False))
+        copies |= {id(t) for t in held if isinstance(t, Tensor) and not t.requires_grad}
+    return [tensor for tensor in look.tensors if id(tensor) not in copies]
+
+
+@contextlib.contextmanager
+def _leaving_nothing(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Let the model and all random numbers be as they were after the context."""
+    state, draws, cached = State(model), Draws(device), torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)  # it holds casts of weights, which no graph has made
+    try:
+        with state.again(), draws.again(), _python_numbers():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+
+
+@contextlib.contextmanager
+def _python_numbers() -> Iterator[None]:
+    """Refuse what draws from Python or NumPy, and put their generators back."""
+    numpy = sys.modules.get("numpy")
+    before = random.getstate()
+    of_numpy = None if numpy is None else numpy.random.get_state(legacy=False)
+    moved = False
+    try:
+        yield
+    finally:
+        if random.getstate() != before:
+            random.setstate(before)
+            moved = True
+        if numpy is not None and str(numpy.random.get_state(legacy=False)) != str(of_numpy):
+            numpy.random.set_state(of_numpy)
+            moved = True
+    if moved:
+        raise Refused("random numbers of Python or NumPy")
