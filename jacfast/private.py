@@ -57,6 +57,8 @@ NAMES: dict[str, Use] = {
     "torch._C._get_fp32_precision_getter": Use("step.traced.guards", "raises with compiled="),
     "torch._inductor": Use("step.traced.backends", "raises with compiled='inductor'"),
     "torch.nn.utils.parametrize._cache_enabled": Use("step.traced.refuse", "raises with compiled="),
+    "torch.ops.aten._foreach_add_": Use("step.traced.missing", "raises at import"),
+    "torch.ops.aten._foreach_mul_": Use("step.traced.missing", "raises at import"),
     "torch.ops._c10d_functional": Use(
         "step.traced.refuse", "silent: communication of the model would be recorded"
     ),

@@ -39,6 +39,6 @@ def without_autocast(device: torch.device) -> Iterator[None]:
     """Switch autocast off inside the context, on the CPU and on `device`."""
     with contextlib.ExitStack() as stack:
         for kind in {"cpu", device.type}:
-            if torch.is_autocast_enabled(kind):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield

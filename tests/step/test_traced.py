@@ -155,6 +155,45 @@ def test_only_one_of_the_two_enters_the_loss(name, entering):
     assert relative_error(*grads) < ROUNDING
 
 
+class Infinite(nn.Module):
+    """A network whose logits are finite, and whose Jacobian is not where x is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.scale = nn.Parameter(torch.ones(6))
+
+    def forward(self, x):
+        return self.last(self.first(x.sign() * x.abs().sqrt()).tanh() * self.scale)
+
+
+@pytest.mark.parametrize("penalty", [Frobenius("exact"), InputGradient()])
+def test_an_infinity_of_the_penalty_stays_out_where_only_the_logits_are_used(penalty):
+    torch.manual_seed(0)
+    model, y = Infinite().double(), torch.arange(5) % 3
+    x = torch.randn(5, 4, dtype=torch.float64)
+    x[0] = 0
+    for _ in range(2):
+        logits, value = fast(model, x, y, penalty, compiled="traced")
+        assert not value.isfinite()
+        want = gradient(F.cross_entropy(model(x), y), model)
+        assert relative_error(gradient(F.cross_entropy(logits, y), model), want) < ROUNDING
+    assert_traced(model, 1)
+
+
+@pytest.mark.parametrize("entering", ["logits", "penalty"])
+@pytest.mark.parametrize("name", ["unused", "shift", "mlp"])
+def test_parameters_that_nothing_depends_on_receive_nothing(name, entering):
+    """None, as in eager mode, also where only one of the two enters the loss."""
+    without = []
+    for compiled in (None, "traced"):
+        model, x, y = build(name, nets=SIX | UNUSUAL)
+        logits, value = fast(model, x, y, Frobenius("exact"), compiled=compiled)
+        (F.cross_entropy(logits, y) if entering == "logits" else value).backward()
+        without.append({n for n, p in model.named_parameters() if p.grad is None})
+    assert without[0] == without[1]
+
+
 def test_gradients_that_come_in_without_memory_of_their_own():
     """Of a sum: one number, expanded."""
     model, x, y = build("vit")

@@ -6,6 +6,7 @@ from torch import nn
 
 from jacfast import Frobenius
 from jacfast.step.traced.graph import Call, Graph, Value
+from jacfast.step.traced.missing import without
 from tests.step.changing import CHANGING, SHAPE
 from tests.step.entries import ENTRIES
 from tests.step.networks import SIX, build
@@ -93,6 +94,30 @@ def test_a_cut():
     assert first is second
     assert late.as_function()([kept, second])[0].tolist() == [7]
     assert late.as_module()(kept, second)[0].tolist() == [7]
+
+
+def test_a_gradient_that_does_not_come_in():
+    """What hangs from it alone is not computed, nor its product with NaN; the rest is the same."""
+    like, nan = torch.ones(2), torch.tensor([float("nan")] * 2)
+    g, h, a, b, c, d, bad = (Value(like) for _ in range(7))
+    calls = [
+        Call(aten.mul.Tensor, (g, bad), {}, a, False),
+        Call(aten.mul.Tensor, (h, 3), {}, b, False),
+        Call(aten.add_.Tensor, (b, a), {}, None, True),
+        Call(aten.add.Tensor, (b, a), {}, c, False),
+        Call(aten.neg.default, (a,), {}, d, False),
+    ]
+    graph = Graph([g, h, bad], calls, [b, c, d], {})
+    late = without(graph, [g, h], [g])
+    assert late.inputs == [h]
+    found = late.as_function()([like.clone()])
+    assert (found[0].tolist(), found[1].tolist(), found[2]) == ([3, 3], [3, 3], None)
+    whole = graph.as_function()([torch.ones(2), like.clone(), 0 * nan])
+    assert whole[0].isnan().all()
+    other = without(graph, [g, h], [h]).as_function()([like.clone(), 2 * like])
+    assert [one.tolist() for one in other] == [[2, 2], [4, 4], [-2, -2]]
+    scaled = Graph([g, bad], [Call(aten.mul_.Tensor, (bad, g), {}, None, True)], [bad], {})
+    assert without(scaled, [g], [g]).outputs == [None]
 
 
 def test_constants_and_arguments_of_every_kind():

@@ -6,6 +6,7 @@ runs the graphs in its place, by a backend of `backends`. `guards` says what a t
 """
 
 import contextlib
+import dataclasses
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from jacfast.calling import Arguments, warn
 from jacfast.calling.functions import compiled_module
+from jacfast.penalties.base import Penalty
 from jacfast.step.run import Run
 from jacfast.step.traced.backends import BACKENDS, chosen
 from jacfast.step.traced.guards import Look, settings
@@ -40,7 +42,8 @@ def backend_of(step: "Step", model: Any, x: Any, inside: bool) -> str | None:
     backend = step.compiled
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"compiled must be None or one of {', '.join(BACKENDS)}; got {backend!r}")
-    if not (isinstance(model, nn.Module) and isinstance(x, Tensor)):
+    usual = isinstance(model, nn.Module) and isinstance(x, Tensor)
+    if not (usual and isinstance(step.penalty, Penalty)):
         return None
     if backend == "cudagraphs" and not x.is_cuda:
         raise ValueError(f"compiled must not be 'cudagraphs' for x on a {x.device.type} device")
@@ -82,10 +85,12 @@ class Traced:
     ) -> None:
         self.step, self.backend, self.model, self.x, self.y = step, backend, model, x, y
         self.whole, self.around = whole, around
-        penalty = step.penalty
+        penalty: Any = step.penalty
+        fields = {field.name: getattr(penalty, field.name) for field in dataclasses.fields(penalty)}
+        fields |= getattr(penalty, "__dict__", {})  # of a class that is no dataclass
         options = (step.layer, step.precision, step.batch_norm, step.chunk, step.output)
         self.things: tuple = (
-            *(x, y, list(vars(arguments).values()), type(penalty), vars(penalty), model),
+            *(x, y, list(vars(arguments).values()), type(penalty), fields, model),
             *(*options, step.everything, step.generator is None, around is contextlib.nullcontext),
             *(backend, whole),
         )

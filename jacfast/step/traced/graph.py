@@ -1,6 +1,7 @@
 """A flat graph of calls, as a run has made them: cut in two, and turned into Python or fx."""
 
 import dataclasses
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -11,7 +12,17 @@ from torch import Tensor, fx
 
 
 class Value:
-    """A tensor of a run, which each other run computes anew."""
+    """A tensor of a run, which each other run computes anew.
+
+    Attributes:
+        like: what it was in the run that was recorded, on the meta device.
+        device: where it was.
+    """
+
+    def __init__(self, tensor: Tensor | None = None) -> None:
+        if tensor is not None:
+            self.like = torch.empty_like(tensor, device="meta")
+            self.device = tensor.device
 
 
 @dataclasses.dataclass(eq=False)
@@ -32,7 +43,7 @@ class Call:
 
     def reads(self) -> Iterator[Value]:
         """Yield the values among the arguments."""
-        yield from _values((self.args, self.kwargs))
+        yield from values((self.args, self.kwargs))
 
     def makes(self) -> list[Value]:
         """Return the results that are values."""
@@ -83,13 +94,14 @@ class Graph:
         """Return a function of the inputs, which it takes out of the list, to free each in time."""
         names: dict[str, Any] = {}
         own = {value: _bound(names, "k", tensor) for value, tensor in self.constants.items()}
-        own |= {value: f"v{i}" for i, value in enumerate(self.inputs)}
+        number = itertools.count()
+        own |= {value: f"v{next(number)}" for value in self.inputs}
         lines = [f"{_tuple(own[value] for value in self.inputs)} = given", "given.clear()"]
         last = {value: call for call in self.calls for value in (*call.reads(), *call.makes())}
         keep = {*self.outputs, *self.constants}
         for call in self.calls:
             for value in call.makes():
-                own[value] = f"v{len(own)}"
+                own[value] = f"v{next(number)}"
             args = [_text(a, own, names) for a in call.args]
             args += [f"{k}={_text(a, own, names)}" for k, a in call.kwargs.items()]
             line = f"{_bound(names, 'f', call.function)}({', '.join(args)})"
@@ -135,14 +147,15 @@ def substitute(argument: Any, of: Callable[[Value], Any]) -> Any:
     return argument
 
 
-def _values(argument: Any) -> Iterator[Value]:
+def values(argument: Any) -> Iterator[Value]:
+    """Yield the values in an argument."""
     if isinstance(argument, Value):
         yield argument
     elif isinstance(argument, list | tuple):
         for one in argument:
-            yield from _values(one)
+            yield from values(one)
     elif isinstance(argument, dict):
-        yield from _values(list(argument.values()))
+        yield from values(list(argument.values()))
 
 
 def _text(argument: Any, own: dict[Value, str], names: dict[str, Any]) -> str:

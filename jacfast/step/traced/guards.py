@@ -120,6 +120,15 @@ class Look:
         for name, inner in held["_modules"].items():
             key.append(name)
             self.at(inner)
+        self._at_class(type(module))
+
+    def _at_class(self, kind: type) -> None:
+        """Look at the methods and attributes of a class that is not torch's own."""
+        for one in kind.__mro__:
+            if one.__module__.startswith("torch.") or id(one) in self._seen:
+                break
+            self._seen[id(one)] = len(self._seen)
+            self._at_names(vars(one), 0)
 
     def _at_names(self, held: Mapping[Any, Any], depth: int) -> None:
         self.key.append(len(held))
@@ -147,7 +156,8 @@ class Same:
 
 def settings(device: torch.device) -> tuple:
     """Return the settings of the process and the thread that choose operations."""
-    kinds = ("cpu",) if device.type == "cpu" else ("cpu", device.type)
+    other = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
+    kinds = ("cpu", device.type) if other else ("cpu",)
     return (
         torch.is_grad_enabled(),
         torch.get_default_dtype(),

@@ -48,10 +48,11 @@ class Recorder(TorchDispatchMode):
             self.take(tensor)
         self._random = _states()
 
-    def take(self, tensor: Tensor) -> None:
+    def take(self, tensor: Tensor) -> Value:
         """Take a tensor for one more input."""
-        self._known[tensor] = value = Value()
+        self._known[tensor] = value = Value(tensor)
         self.inputs.append(value)
+        return value
 
     def value(self, tensor: Tensor) -> Value:
         """Return the value that a tensor stands for."""
@@ -88,7 +89,7 @@ class Recorder(TorchDispatchMode):
         return returned
 
     def _lift(self, tensor: Tensor) -> Tensor:
-        constant, copy = Value(), Value()
+        constant, copy = Value(tensor), Value(tensor)
         self.constants[constant] = tensor.clone()
         self._known[tensor] = copy
         self.calls.append(Call(torch.ops.aten.clone.default, (constant,), {}, copy, False))
@@ -104,7 +105,7 @@ class Recorder(TorchDispatchMode):
             return None
         if type(returned) is not Tensor or returned.layout != torch.strided:
             raise Refused(f"a tensor of type {type(returned).__name__}, layout {returned.layout}")
-        self._known[returned] = value = Value()
+        self._known[returned] = value = Value(returned)
         return value
 
     def _check_random(self) -> None:

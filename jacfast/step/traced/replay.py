@@ -12,7 +12,9 @@ from jacfast.calling import without_autocast
 from jacfast.step.draw import penalised
 from jacfast.step.node import Node
 from jacfast.step.traced.backends import Runner, runner
+from jacfast.step.traced.graph import Value
 from jacfast.step.traced.guards import Look
+from jacfast.step.traced.missing import without
 from jacfast.step.traced.trace import Slot, Trace
 from jacfast.step.work import AGAIN
 
@@ -32,8 +34,7 @@ class Plan:
     def __init__(self, trace: Trace, backend: str) -> None:
         self.trace, self.backend = trace, backend
         self.forward = runner(backend, trace.forward, trace.first)
-        late = trace.backward
-        self.backward = None if late is None else runner(backend, late, len(late.outputs))
+        self.late = None if trace.backward is None else Late(trace, backend)
         self._last: weakref.ref[Replay] | None = None
 
     def __call__(
@@ -45,12 +46,12 @@ class Plan:
         penalty.check(trace.outputs, y)
         drawn: list[Any] = [what(penalty, step.generator) for what in trace.draws]
         tensors = [*look.tensors, *drawn]
-        forward, backward = self._runners()
+        forward, late = self._runners()
         with around(), torch.no_grad(), without_autocast(x.device):
-            made = forward([tensors[place] for place in trace.forward_takes])
+            made = forward([tensors[place] for place in trace.takes])
         total, *values = made[: 1 + trace.values]
-        if backward is not None:
-            replay = Replay(trace, backward, tensors, made)
+        if late is not None:
+            replay = Replay(trace, late, [tensors[place] for place in trace.held], made)
             self._last = weakref.ref(replay)
             total, *values = Node.apply(replay, x, *look.parameters)
         returned: Any = values[0]
@@ -63,27 +64,40 @@ class Plan:
             )
         return returned, penalty.reduce(total, penalised(penalty, len(x)))
 
-    def _runners(self) -> tuple[Runner, Runner | None]:
+    def _runners(self) -> "tuple[Runner, Late | None]":
         """Return what runs the graphs: not a CUDA graph whose last results are still needed."""
         last = None if self._last is None else self._last()
-        if self.backend != "cudagraphs" or last is None or last.done:
-            return self.forward, self.backward
-        late = self.trace.backward
-        return self.trace.forward.as_function(), None if late is None else late.as_function()
+        if self.backend != "cudagraphs" or last is None or last.done or self.late is None:
+            return self.forward, self.late
+        return self.trace.forward.as_function(), Late(self.trace, "traced")
+
+
+class Late:
+    """The backward graph of a trace, and those where some gradients do not come in."""
+
+    def __init__(self, trace: Trace, backend: str) -> None:
+        assert trace.backward is not None
+        self.graph, self.incoming, self._backend = trace.backward, trace.incoming, backend
+        self._runs: dict[tuple[bool, ...], tuple[Runner, list[Value]]] = {}
+
+    def run(self, there: tuple[bool, ...]) -> tuple[Runner, list[Value]]:
+        """Return what runs the graph for the gradients that are `there`, and what it takes."""
+        if there not in self._runs:
+            pairs = zip(self.incoming, there, strict=True)
+            graph = without(self.graph, self.incoming, [value for value, here in pairs if not here])
+            self._runs[there] = runner(self._backend, graph, len(graph.outputs)), graph.inputs
+        return self._runs[there]
 
 
 class Replay:
     """What is kept of a forward graph until the backward graph runs, in the place of a `Work`."""
 
     def __init__(
-        self, trace: Trace, run: Runner, tensors: list[Tensor], made: Sequence[Tensor]
+        self, trace: Trace, late: Late, held: list[Tensor], made: Sequence[Tensor]
     ) -> None:
         self.total, self.values, self.returned = made[0], made[1 : 1 + trace.values], None
-        self._trace, self._run, self._inputs = trace, run, len(tensors)
-        self._device = self.total.device
-        taken = [tensors[place] for place in trace.backward_takes if place < len(tensors)]
-        self._kept: list[Tensor] = [*taken, *made[trace.first :]]
-        self._taken = len(taken)
+        self._late, self._device = late, self.total.device
+        self._kept: list[Tensor] = [*held, *made[trace.first :]]
         self._versions = [tensor._version for tensor in self._kept]
         self.done = False
 
@@ -91,22 +105,28 @@ class Replay:
         """Return the gradients of x and of the parameters, and free what was kept."""
         if self.done:
             raise RuntimeError(AGAIN)
-        kept, self._kept, self.done = self._kept, [], True
-        for tensor, version in zip(kept, self._versions, strict=True):
-            if tensor._version != version:
-                now = tensor._version
-                raise RuntimeError(CHANGED.format(list(tensor.shape), now, version))
-        places = [place - self._inputs for place in self._trace.backward_takes[self._taken :]]
-        kept[self._taken : self._taken] = [
-            as_traced(incoming[place], self._trace.given[place], self._device) for place in places
-        ]
+        _check_versions(self._kept, self._versions)
+        late = self._late
+        given = dict(zip(late.graph.inputs, self._kept, strict=False))
+        self._kept, self.done = [], True
+        coming = dict(zip(late.incoming, incoming, strict=False))  # of a second pass one
+        run, takes = late.run(tuple(one is not None for one in coming.values()))
+        for value, gradient in coming.items():
+            if gradient is not None:
+                given[value] = as_traced(gradient, value.like)
         with without_autocast(self._device):
-            return self._run(kept)
+            return run([given.pop(value) for value in takes])
 
 
-def as_traced(gradient: Tensor | None, like: Tensor, device: torch.device) -> Tensor:
-    """Return an incoming gradient in the layout of the trace; zeros for none."""
-    if gradient is not None and gradient.stride() == like.stride():
+def _check_versions(kept: list[Tensor], versions: list[int]) -> None:
+    for tensor, version in zip(kept, versions, strict=True):
+        now = tensor._version
+        if now != version:
+            raise RuntimeError(CHANGED.format(list(tensor.shape), now, version))
+
+
+def as_traced(gradient: Tensor, like: Tensor) -> Tensor:
+    """Return an incoming gradient in the layout of the trace."""
+    if gradient.stride() == like.stride():
         return gradient
-    own = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=device)
-    return own.zero_() if gradient is None else own.copy_(gradient)
+    return gradient.new_empty_strided(like.shape, like.stride()).copy_(gradient)

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from jacfast.calling import Draws, State, differentiable, eager, without_autocast
 from jacfast.step.draw import Draw, Noise
 from jacfast.step.run import Run
-from jacfast.step.traced.graph import Graph
+from jacfast.step.traced.graph import Graph, Value
 from jacfast.step.traced.guards import SIMPLE, Look
 from jacfast.step.traced.record import Recorder, Watch, unrecorded
 from jacfast.step.traced.refuse import Refused
@@ -35,26 +35,28 @@ class Trace:
         forward: returns the sum of the penalty, the values that have a gradient, further tensors
             that the model returns, and what the other graph needs of it.
         backward: returns the gradients of x and of the parameters; None without gradients.
-        forward_takes, backward_takes: what each takes first, as places in the tensors that were
-            looked at, the draws and the gradients of the sum and the values, joined.
+        takes: what the forward graph takes, as places in the tensors that were looked at and the
+            draws, joined.
+        held: what the backward graph takes of these; then come what the forward graph has made for
+            it and `incoming`.
         first: how many outputs of the forward graph there are before what the other one needs.
         values: how many of these are values.
+        incoming: the gradients of the sum and of the values.
         returned: what the model returns, with slots for tensors.
         draws: what is drawn outside of the graphs.
         outputs: like what is penalised, [N, K], of NaN.
-        given: like the sum and the values, without memory.
     """
 
     forward: Graph
     backward: Graph | None
-    forward_takes: list[int]
-    backward_takes: list[int]
+    takes: list[int]
+    held: list[int]
     first: int
     values: int
+    incoming: list[Value]
     returned: Any
     draws: list[Draw]
     outputs: Tensor
-    given: list[Tensor]
 
 
 def trace(
@@ -90,7 +92,7 @@ class _Tracing:
         )
 
     def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
-        recorder, found = self.recorder, list[Tensor | None]()
+        recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
         with Watch(), recorder:
             work = self.run.work(x, y, whole)
             given = [work.total, *work.values]
@@ -99,8 +101,7 @@ class _Tracing:
             if work.keeps:
                 with unrecorded():  # of a second pass the penalty alone goes outside
                     incoming = [torch.ones_like(one) for one in (given if whole else given[:1])]
-                for gradient in incoming:
-                    recorder.take(gradient)
+                    coming = [recorder.take(gradient) for gradient in incoming]
                 with torch.no_grad(), without_autocast(x.device):
                     missing = [None] * (len(given) - len(incoming))
                     found = work.gradients(*incoming, *missing)
@@ -109,18 +110,21 @@ class _Tracing:
         outputs = [None if one is None else recorder.value(one) for one in [*first, *found]]
         whole_graph = Graph(recorder.inputs, recorder.calls, outputs, recorder.constants)
         forward, backward = whole_graph.cut(place, len(first))
-        places = {value: i for i, value in enumerate(recorder.inputs)}
+        places = {v: i for i, v in enumerate(recorder.inputs) if v not in coming}
+        held = [value for value in backward.inputs if value in places]
+        made = forward.outputs[len(first) :]
+        backward.inputs = [*held, *(v for v in made if v is not None), *coming]
         return Trace(
             forward,
             backward if work.keeps else None,
             [places[value] for value in forward.inputs],
-            [places[value] for value in backward.inputs if value in places],
+            [places[value] for value in held],
             len(first),
             len(work.values),
+            coming,
             returned,
             self.draws,
             self.outputs,
-            [torch.empty_like(one, device="meta") for one in given],
         )
 
     def _take(self, what: Draw) -> Tensor | None:
@@ -135,9 +139,9 @@ class _Tracing:
             return what(self.run.penalty, None)
         with unrecorded():
             drawn = what(self.run.penalty, torch.Generator(self.device).manual_seed(0))
-        if drawn is not None:
-            self.draws.append(what)
-            self.recorder.take(drawn)
+            if drawn is not None:
+                self.draws.append(what)
+                self.recorder.take(drawn)
         return drawn
 
     def _returned(self, work: Work) -> tuple[Any, list[Tensor]]:
