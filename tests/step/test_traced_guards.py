@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,21 @@ from tests.step.tracing import assert_as_plain, assert_traced, plans
 
 
 @dataclasses.dataclass
+class Inner:
+    shift: float = 0.1
+
+
+@dataclasses.dataclass
 class Config:
     factor: float = 1.0
     powers: list = dataclasses.field(default_factory=lambda: [1, 2])
+    inner: Inner = dataclasses.field(default_factory=Inner)
 
 
 class Net(nn.Module):
     """A network that does what its attributes of many kinds say."""
+
+    slope = 1.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,12 +40,14 @@ class Net(nn.Module):
         self.factor, self.flag, self.sizes, self.act = 1.0, True, (1, 2), torch.tanh
         self.config, self.table = Config(), {"shift": 0.5}
         self.constant, self.second, self.listed = torch.ones(7), torch.ones(7), [None]
+        self.array, self.chosen = np.ones(7), {1}
         self.register_buffer("mean", torch.zeros(6))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.first(x - self.mean)) * self.factor * self.config.factor
         h = h * self.constant * self.second * self.listed[0] + self.table["shift"] * sum(self.sizes)
-        h = sum(h**power for power in self.config.powers)
+        h = sum(h**power for power in self.config.powers) + self.config.inner.shift
+        h = self.slope * h * torch.from_numpy(self.array) * len(self.chosen)
         h = F.dropout(h, 0.5, self.training and self.flag)
         return self.last(h)
 
@@ -56,6 +67,10 @@ CHANGES = {
     "a function": lambda m: setattr(m, "act", torch.sigmoid),
     "a number of an object": lambda m: setattr(m.config, "factor", 3.0),
     "a list of an object": lambda m: m.config.powers.append(3),
+    "an object of an object": lambda m: setattr(m.config.inner, "shift", 1.0),
+    "a set": lambda m: m.chosen.add(2),
+    "an array": lambda m: m.array.__setitem__(0, 2.0),
+    "the class": lambda m: setattr(type(m), "slope", 2.0),
     "an entry of a dictionary": lambda m: m.table.update(shift=-1.0),
     "a module": lambda m: setattr(m, "last", nn.Sequential(m.last, nn.Tanh())),
     "a bias": lambda m: setattr(m.first, "bias", None),
@@ -73,12 +88,12 @@ SEEN = {  # without a new trace
 
 def of_dtype(model: Net, dtype: torch.dtype) -> None:
     model.constant, model.second, model.listed = (torch.ones(7, dtype=dtype) for _ in range(3))
-    model.listed = [model.listed]
+    model.listed, model.array = [model.listed], np.ones(7, dtype=str(dtype).split(".")[1])
 
 
 def net() -> tuple[Net, Tensor, Tensor]:
     torch.manual_seed(0)
-    model = Net().double()
+    model = type("Net", (Net,), {"slope": 1.0})().double()
     of_dtype(model, torch.float64)
     return model, torch.randn(4, 6).double(), torch.arange(4)
 
@@ -230,3 +245,41 @@ def test_a_backend_that_is_none():
     with pytest.raises(ValueError, match="must not be 'cudagraphs' for x on a cpu device"):
         fast(model, x, y, Frobenius(), compiled="cudagraphs")
     assert not plans(model)
+
+
+def test_a_transform_and_inference_mode_are_seen_after_a_trace():
+    model, x, y = build("mlp")
+    fast(model, x, y, Frobenius(), compiled="traced")
+    with pytest.raises(RuntimeError, match="inference_mode"), torch.inference_mode():
+        fast(model, x, y, Frobenius(), compiled="traced")
+    with pytest.raises(RuntimeError, match=r"neither torch\.func transforms"):
+        torch.func.grad(lambda x: fast(model, x, y, Frobenius(), compiled="traced")[1])(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing(Penalty):
+    """Of random vectors like the logits, from whatever source is given."""
+
+    def draw(self, samples, logits, generator):
+        return torch.randn_like(logits, generator=generator)
+
+    def cotangents(self, logits, x, y, draw):
+        return draw[None]
+
+
+@pytest.mark.parametrize("source", [None, "default", "own"])
+def test_draws_from_a_source(source):
+    """The default generator, given by name, draws in turn with the model's dropout."""
+    model, x, y = build("tutorial")
+    for penalty in (Frobenius(), Drawing(), Frobenius(subsample=0.5)):
+        found = []
+        for compiled in (None, "traced", "traced"):
+            torch.manual_seed(0)
+            generator = torch.default_generator if source == "default" else None
+            generator = torch.Generator().manual_seed(3) if source == "own" else generator
+            options = {"generator": generator, "compiled": compiled}
+            found.append([t.detach() for t in fast(model, x, y, penalty, **options)])
+            found[-1].append(torch.rand(1))
+        assert_same(found[1], found[0])
+        assert_same(found[2], found[0])
+    assert_traced(model, 3)

@@ -19,7 +19,10 @@ SIMPLE = (
 )
 EVERY = frozenset(vars(nn.Module()))  # attributes of every module
 PRECISIONS = (("mkldnn", "matmul"), ("mkldnn", "conv"), ("cuda", "matmul"), ("cuda", "conv"))
-DEPTH = 1  # of objects in attributes: their own attributes, too, and of further ones the identity
+DEPTH = 3  # of objects in attributes: their attributes, theirs, and so on; then the identity
+# packages whose objects change in every step, and choose nothing in a model
+OPAQUE = ("lightning", "pytorch_lightning", "torch.optim", "torch.utils.data")
+BYTES = 1 << 16  # of an array whose numbers are looked at
 
 
 class Look:
@@ -88,11 +91,21 @@ class Look:
             self.at((thing.func, thing.args, thing.keywords), depth)
         elif isinstance(thing, types.MethodType):
             self.at((thing.__self__, thing.__func__), depth)
+        elif isinstance(thing, set | frozenset) and all(type(one) in SIMPLE for one in thing):
+            self.key.append(frozenset(thing))
         else:
             self.key.append(Same(thing))
-            inside = vars(thing) if depth and hasattr(thing, "__dict__") else {}
-            if not isinstance(thing, type | types.FunctionType | types.ModuleType):
-                self._at_names(inside, depth - 1)
+            self._inside(thing, depth)
+
+    def _inside(self, thing: Any, depth: int) -> None:
+        """Look at what an object of some other kind holds."""
+        kind = type(thing)
+        if kind.__module__ == "numpy" and getattr(thing, "nbytes", BYTES) < BYTES:
+            self.key.append(thing.tobytes())
+        if isinstance(thing, type | types.FunctionType | types.ModuleType):
+            return
+        if depth and hasattr(thing, "__dict__") and not kind.__module__.startswith(OPAQUE):
+            self._at_names(vars(thing), depth - 1)
 
     def _at_module(self, module: nn.Module) -> None:
         if "_orig_mod" in module._modules:  # of torch.compile, whose own attributes say nothing

@@ -9,6 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._device import DeviceContext
 
 import jacfast.calling.parts as parts
+from jacfast.ops.lives import transformed
 
 
 class Refused(Exception):
@@ -28,6 +29,8 @@ INDEX_IN_PLACE = torch.ops.aten.index_put_.default
 
 def hindrance() -> str | None:
     """Say what, around this call, keeps it from being traced."""
+    if transformed() or torch.is_inference_mode_enabled():
+        return "torch.func or inference_mode"
     if _has_any_global_hook():
         return "hooks on all modules"
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:

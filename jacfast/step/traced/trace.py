@@ -67,7 +67,8 @@ def trace(
     The model, x and all random numbers are as they were afterwards. `things` are what the run
     depends on, the model among them, and `key` is what a look at them has found.
     """
-    outside = run.generator is not None or run.around is not contextlib.nullcontext
+    own = run.generator is not None and run.generator not in _default_generators(x.device)
+    outside = own or run.around is not contextlib.nullcontext
     with eager(), _leaving_nothing(run.model, x.device):
         before, look = State(run.model), Look.at_all(things)
         if look.key != key:
@@ -131,13 +132,13 @@ class _Tracing:
         """Draw with the model's own numbers, as an operation; or outside, as an input."""
         if isinstance(what, Noise):
             with unrecorded():
-                kind = what.outputs.new_full((), float("nan"))
-                like = kind.expand(what.outputs.shape)
-                self.outputs = kind.expand(self.samples, what.outputs.shape[1])
-            what = dataclasses.replace(what, outputs=like)
+                nan = what.outputs.new_full((), float("nan"))
+                self.outputs = nan.expand(self.samples, what.outputs.shape[1])
         if not (self.outside or what.ahead):
             return what(self.run.penalty, None)
         with unrecorded():
+            if isinstance(what, Noise):  # whose values are not known before the graph runs
+                what = dataclasses.replace(what, outputs=nan.expand(what.outputs.shape))
             drawn = what(self.run.penalty, torch.Generator(self.device).manual_seed(0))
             if drawn is not None:
                 self.draws.append(what)
@@ -172,6 +173,12 @@ def _fixed(model: nn.Module, look: Look) -> list[Tensor]:
         held = (*vars(module).values(), *module.buffers(recurse=False))
         copies |= {id(t) for t in held if isinstance(t, Tensor) and not t.requires_grad}
     return [tensor for tensor in look.tensors if id(tensor) not in copies]
+
+
+def _default_generators(device: torch.device) -> list[torch.Generator]:
+    if device.type == "cuda":
+        return list(torch.cuda.default_generators)
+    return [torch.default_generator]
 
 
 @contextlib.contextmanager
