@@ -1,5 +1,6 @@
 """Fixtures of every test."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,29 @@ import torch
 
 from jacfast.ops import lives
 from tests.testing import EMULATED, LIVES, Life, emulated, missing
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a second environment run every test, without all of its parameters once more."""
+    parser.addoption(
+        "--one-in",
+        type=int,
+        default=1,
+        help="of each test's parameters, one in so many; a prime, so that all values are met",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # of what -k leaves
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what --one-in does not ask for."""
+    seen: Counter[str] = Counter()
+    kept, left_out = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (left_out if seen[test] % config.getoption("--one-in") else kept).append(item)
+        seen[test] += 1
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(params=LIVES)

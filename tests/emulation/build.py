@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ FLAGS = [
     "-Werror",
     "-Wno-unknown-pragmas",
 ]
+TREE = threading.Lock()  # around the build of the tree's own kernels
 SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -59,9 +61,7 @@ def missing() -> str:
 def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BUILD) -> Path:
     """Compile every kernel of `csrc` and the emulator to a shared library, unless that was done."""
     sources = [HERE / "emulator.cpp", HERE / "planted.cu", *sorted(csrc.glob("kernels/*.cu"))]
-    flags = [*FLAGS, *(SANITIZE if sanitize else ["-O2"])]
-    flags += [f"-I{HERE / 'include'}", f"-I{HERE}"]
-    flags += [f"-isystem{folder}" for folder in cuda_headers()]
+    flags = _flags(sanitize)
     read = [*HERE.rglob("*.h"), *csrc.rglob("*.h"), *csrc.rglob("*.cuh"), *sources]
     digest = hashlib.sha256(" ".join(flags).encode())
     for file in sorted(read):
@@ -73,16 +73,39 @@ def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BU
     shutil.rmtree(folder.parent, ignore_errors=True)  # what was built from older files
     folder.mkdir(parents=True)
 
-    def compiled(source: Path) -> str:
-        target = folder / f"{source.stem}.o"
-        output("g++", *flags, "-x", "c++", "-c", str(source), "-o", str(target))
-        return str(target)
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, sources))
-    unfinished = folder / "unfinished.so"
+        objects = list(pool.map(lambda source: _compiled(source, flags, folder), sources))
+    return _linked(objects, flags, library)
+
+
+def other_kernel(source: Path, sanitize: bool, folder: Path) -> Path:
+    """Link the tree's kernels to a library in `folder`, with one of them compiled from `source`.
+
+    It comes first, so that what it shares with the others (inline functions) is as it has it.
+    """
+    with TREE:
+        tree = kernels(sanitize=sanitize).parent
+    others = [o for o in tree.glob("*.o") if o.stem != source.stem]
+    flags = _flags(sanitize)
+    return _linked([_compiled(source, flags, folder), *others], flags, folder / LIBRARY)
+
+
+def _flags(sanitize: bool) -> list[str]:
+    flags = [*FLAGS, *(SANITIZE if sanitize else ["-O2"])]
+    flags += [f"-I{HERE / 'include'}", f"-I{HERE}"]
+    return flags + [f"-isystem{folder}" for folder in cuda_headers()]
+
+
+def _compiled(source: Path, flags: list[str], folder: Path) -> Path:
+    target = folder / f"{source.stem}.o"
+    output("g++", *flags, "-x", "c++", "-c", str(source), "-o", str(target))
+    return target
+
+
+def _linked(objects: list[Path], flags: list[str], library: Path) -> Path:
+    unfinished = library.with_name("unfinished.so")
     link = ["-shared", f"-Wl,-soname,{LIBRARY}", "-o", str(unfinished)]
-    output("g++", *flags, *objects, *link)
+    output("g++", *flags, *map(str, objects), *link)
     unfinished.rename(library)
     return library
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tests.emulation.faults.twins import TWINS
 from tests.emulation.sanitizers import environment
 
 FAULTS = [*KERNELS, *TWINS, *REFERENCES]
+ENDS, SANITIZED = "the process ends with", ", under the sanitizers"
 # The life that a file's faults show in, as pytest's -k says it.
 LIVES = {"kernels": "emulated", "cpu": "cpu or registration", "ops": "reference"}
 
@@ -33,12 +36,15 @@ def life_of(file: str) -> str:
     return LIVES[Path(file).parent.name]
 
 
-def killed_by(root: Path, fault: Fault, sanitize: bool) -> str:
-    """Return the test that turns red over the sources in `root`, or an empty string."""
-    life, tests = life_of(fault.file), fault.tests
-    file = f"tests/ops/test_{tests}.py"
+def killed_by(root: Path, fault: Fault, sanitize: bool, only: Iterable[str] = ()) -> str:
+    """Return the test that turns red over the sources in `root`, or an empty string.
+
+    It is one of the tests of the fault's file and life, or of `only` these.
+    """
+    life, file = life_of(fault.file), f"tests/ops/test_{fault.tests}.py"
+    which = [f"{file}::{test}" for test in only] or ["-k", life, file]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-rfE", "-k", life, file],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-rfE", *which],
         cwd=root if life == LIVES["ops"] else build.ROOT,  # where the ops are built already
         env={**os.environ, "OMP_NUM_THREADS": "1", **_variables(root, fault, sanitize)},
         capture_output=True,
@@ -50,14 +56,14 @@ def killed_by(root: Path, fault: Fault, sanitize: bool) -> str:
     if run.returncode > 1:  # pytest ran nothing, or was interrupted: that is no verdict
         raise RuntimeError(f"{file} could not be run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
     failed = re.search(r"^(?:FAILED|ERROR) \S+?::(.*?)(?: - .*)?$", run.stdout, re.MULTILINE)
-    return failed.group(1) if failed else f"the process ends with {run.returncode}"
+    return failed.group(1) if failed else f"{ENDS} {run.returncode}"
 
 
 def _variables(root: Path, fault: Fault, sanitize: bool) -> dict[str, str]:
     """Build what the fault's life needs of `root`; return what makes a process use it."""
     life, extra = life_of(fault.file), environment() if sanitize else {}
     if life == LIVES["kernels"]:
-        library = build.kernels(root / "csrc", sanitize, root / "build")
+        library = build.other_kernel(_kernel(root, fault), sanitize, root / "build")
         return {**extra, "JACFAST_EMULATED": str(library)}
     if life == LIVES["cpu"]:
         file = root / fault.file
@@ -65,6 +71,12 @@ def _variables(root: Path, fault: Fault, sanitize: bool) -> dict[str, str]:
         twins = build.twins(sources, sanitize, root / "build")
         return {**extra, "LD_PRELOAD": f"{extra.get('LD_PRELOAD', '')} {twins}".strip()}
     return {}
+
+
+def _kernel(root: Path, fault: Fault) -> Path:
+    """Return the kernel that a fault is in; of a shared header, the one that the tests are of."""
+    own = (root / fault.file).with_suffix(".cu")
+    return own if own.exists() else own.with_stem(fault.tests)
 
 
 def copy(folder: Path) -> Path:
@@ -96,23 +108,32 @@ def judged(fault: Fault) -> tuple[str, float]:
         test = killed_by(root, fault, sanitize=False)
         if not test and life_of(fault.file) != LIVES["ops"]:
             test = killed_by(root, fault, sanitize=True)
-            test = test and f"{test}, under the sanitizers"
+            test = test and test + SANITIZED
     return test, time.perf_counter() - start
+
+
+def check_without(killed: list[tuple[Fault, str]]) -> None:
+    """Exit if one of the tests of a file that faults turned red is red without a fault."""
+    names = {test for _, test in killed if test and not test.endswith(SANITIZED)}
+    whole = any(test.startswith(ENDS) for test in names)  # a process that ends names no test
+    with tempfile.TemporaryDirectory() as folder:
+        root, fault = copy(Path(folder)), killed[0][0]
+        if names and (test := killed_by(root, fault, False, () if whole else sorted(names))):
+            sys.exit(f"without a fault, {test} fails as well: that must pass first")
 
 
 def main(word: str = "") -> int:
     faults = [fault for fault in FAULTS if word in f"{fault.file} {fault.what}"]
     survivors = 0
-    with tempfile.TemporaryDirectory() as folder:
-        root = copy(Path(folder))
-        for fault in {(life_of(fault.file), fault.tests): fault for fault in faults}.values():
-            if test := killed_by(root, fault, sanitize=False):
-                sys.exit(f"without a fault, {test} fails: that must pass first")
+    red: dict[tuple[str, str], list[tuple[Fault, str]]] = defaultdict(list)
     with ThreadPoolExecutor(os.cpu_count()) as side_by_side:
         for fault, (test, seconds) in zip(faults, side_by_side.map(judged, faults), strict=True):
             survivors += not test
+            red[life_of(fault.file), fault.tests].append((fault, test))
             verdict = test or "SURVIVES"
             print(f"{fault.file}: {fault.what}\n    {verdict} ({seconds:.0f} s)", flush=True)
+    for killed in red.values():
+        check_without(killed)
     print(f"{len(faults) - survivors} of {len(faults)} faults killed")
     return 1 if survivors or not faults else 0
 
