@@ -204,6 +204,43 @@ def test_gradients_that_come_in_without_memory_of_their_own():
     )
 
 
+def test_gradients_that_come_in_in_another_layout():
+    """A recorded view of what is contiguous does not fit what is not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Unflatten(1, (2, 3, 2))).double()
+    x, factor = torch.randn(4, 6).double(), torch.randn(4, 2, 3, 2).double()
+    grads = []
+    for way, options in ((fast, {"compiled": "traced"}), (plain, {})):
+        logits, value = way(model, x, None, Frobenius("exact"), **options)
+        weighted = logits.permute(0, 3, 2, 1).contiguous() * factor
+        grads.append(gradient(weighted.sum() + value, model))
+    assert relative_error(*grads) < ROUNDING
+    assert_traced(model, 1)
+
+
+class Statistics(nn.Module):
+    """A batch-norm whose output nobody needs, but for its running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        self.norm(x)
+        return self.linear(x).tanh()
+
+
+def test_running_statistics_of_a_layer_whose_output_is_not_needed():
+    torch.manual_seed(0)
+    model, x = Statistics().double(), torch.randn(4, 6).double()
+    twin = copy.deepcopy(model)
+    for i in range(3):
+        fast(model, x + i, None, Frobenius(), batch_norm="coupled", compiled="traced")
+        twin(x + i)
+        assert_same(model.buffers(), twin.buffers())
+    assert_traced(model, 1)
+
+
 def test_without_gradients():
     model, x, y = build("cifar")
     for seed in range(2):
@@ -229,6 +266,34 @@ def test_autocast():
         found.append(gradient(loss_of(logits, value, y), model))
     assert relative_error(found[1], found[0]) < 1e-6
     assert torch.equal(found[1], found[2])
+    assert_traced(model, 1)
+
+
+class Product(nn.Module):
+    """A product with a weight that autocast casts, and keeps for its context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.last = nn.Parameter(torch.randn(6, 5)), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last((x @ self.weight).tanh())
+
+
+def test_casts_that_autocast_has_kept():
+    """They are made anew, of the weights as they are, in each call."""
+    torch.manual_seed(0)
+    model, x, y = Product(), torch.randn(4, 6), torch.arange(4) % 3
+    for _ in range(2):
+        found = []
+        for compiled in (None, "traced"):
+            torch.manual_seed(0)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                model(x)
+                outputs = fast(model, x, y, Frobenius(), compiled=compiled)
+            found.append([*(t.detach() for t in outputs), gradient(loss_of(*outputs, y), model)])
+        assert_same(found[1], found[0], 1e-6)
+        update(model)
     assert_traced(model, 1)
 
 

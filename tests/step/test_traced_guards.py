@@ -249,7 +249,8 @@ def test_a_backend_that_is_none():
 
 def test_a_transform_and_inference_mode_are_seen_after_a_trace():
     model, x, y = build("mlp")
-    fast(model, x, y, Frobenius(), compiled="traced")
+    with torch.no_grad():
+        fast(model, x, y, Frobenius(), compiled="traced")
     with pytest.raises(RuntimeError, match="inference_mode"), torch.inference_mode():
         fast(model, x, y, Frobenius(), compiled="traced")
     with pytest.raises(RuntimeError, match=r"neither torch\.func transforms"):
