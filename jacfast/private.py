@@ -68,7 +68,9 @@ NAMES: dict[str, Use] = {
     "Inductor._boxed_call": Use(
         "step.traced.backends", "silent: what is kept is freed at the end of a backward pass"
     ),
-    "Pruning._tensor_name": Use("step.traced.refuse", "silent: a pruned model is traced once more"),
+    "Pruning._tensor_name": Use(
+        "calling.state", "a pruned model is not traced: its weight is another in each call"
+    ),
     "Module._modules": Use(
         "calling.functions step.traced.guards", "raises in every attack and penalty"
     ),
@@ -80,7 +82,7 @@ NAMES: dict[str, Use] = {
     ),
     "Module._forward_hooks": Use("calling.parts lipschitz", "raises"),
     "Module._forward_pre_hooks": Use(
-        "calling.parts lipschitz step.traced.guards step.traced.refuse", "raises"
+        "calling.parts calling.state lipschitz step.traced.guards", "raises"
     ),
     "Module._backward_hooks": Use(
         "calling.parts lipschitz step.checks", "raises; of a parameter, too"

@@ -38,13 +38,11 @@ class State:
         scripted = [m for m, _ in self._held if isinstance(m, torch.jit.ScriptModule)]
         self._inside = [tensor for module in scripted for tensor in module.buffers()]
 
-    def changed(self, written: bool = True) -> str | None:
-        """Name something that is another or was `written` to; None if there is nothing.
+    def changed(self) -> str | None:
+        """Name something that is another or was written to; None if there is nothing.
 
         Values are not looked at: a GPU need not be waited for, and its graphs can be captured.
         """
-        if not written:  # as if each tensor were of the version that it has now
-            self._copies = {i: (t, copy, _version(t)) for i, (t, copy, _) in self._copies.items()}
         for module, held in self._held:
             now, name = _look(module), type(module).__name__
             for key in now.keys() | held.keys():
@@ -52,6 +50,18 @@ class State:
                     return f"{key} of a {name}"
         written = any(_version(one) != version for one, _, version in self._copies.values())
         return "a buffer" if written else None  # of a ScriptModule
+
+    def exchanged(self) -> str | None:
+        """Name something that is another object, or holds another one; None if there is nothing.
+
+        Writes to tensors are none, nor are weights that hooks of torch.nn.utils compute.
+        """
+        for module, held in self._held:
+            now = _look(module)
+            for key in (now.keys() | held.keys()) - computed(module):
+                if not _identical(held.get(key, NONE), now.get(key, NONE)):
+                    return f"{key} of a {type(module).__name__}"
+        return None
 
     def undo(self) -> None:
         """Put everything back, after an error."""
@@ -95,6 +105,21 @@ class State:
             return before is now or bool(before == now)
         except Exception:  # whatever a user's objects make of ==
             return False
+
+
+def computed(module: nn.Module) -> set[str]:
+    """Return the names of weights that hooks of torch.nn.utils compute anew in each call."""
+    hooks = module._forward_pre_hooks.values()
+    return {getattr(hook, "name", getattr(hook, "_tensor_name", "")) for hook in hooks}
+
+
+def _identical(before: Any, now: Any) -> bool:
+    if isinstance(before, Container) and isinstance(now, Container):
+        return before.itself is now.itself and _alike(before.content, now.content)
+    if before is now:
+        return True
+    plain = type(before) is type(now) and isinstance(before, bool | int | float | str)
+    return plain and before == now
 
 
 class Container(NamedTuple):

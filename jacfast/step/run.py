@@ -71,7 +71,8 @@ class Run:
         """Return the values of the batch, and what is left to do in the backward pass."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         work = Work(self.penalty, x, parameters, self.frozen)
-        self._before = State(self.model) if self.guards else None
+        with self.looking():
+            self._before = State(self.model) if self.guards else None
         count = penalised(self.penalty, len(x))
         first = len(x)  # samples that pass through the model with a penalty to come
         ahead = False

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jacfast.step.traced.refuse import Refused, check_module, computed, modes
+from jacfast.calling.state import computed
+from jacfast.step.traced.refuse import Refused, check_module, modes
 
 SIMPLE = (
     *(int, float, bool, complex, str, bytes, types.NoneType, types.EllipsisType),

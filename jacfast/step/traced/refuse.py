@@ -53,12 +53,6 @@ def check_module(module: nn.Module) -> None:
                 raise Refused(f"a hook on a {type(module).__name__}")
 
 
-def computed(module: nn.Module) -> set[str]:
-    """Return the names of weights that hooks of torch.nn.utils compute anew in each call."""
-    hooks = module._forward_pre_hooks.values()
-    return {getattr(hook, "name", getattr(hook, "_tensor_name", "")) for hook in hooks}
-
-
 def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) -> None:
     """Refuse an operation that waits for the device, or changes what a trace cannot put back."""
     name = str(func)

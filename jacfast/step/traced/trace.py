@@ -74,7 +74,7 @@ def trace(
         if look.key != key:
             raise Refused("buffers that share their memory")
         done = _Tracing(run, look, x, outside).trace(x, y, whole)
-        changed = before.changed(written=False)
+        changed = before.exchanged()
         if changed or Look.at_all(things).key != key:
             raise Refused(f"the call changes {changed or 'an attribute of a module'}")
     return done
