@@ -143,13 +143,14 @@ def test_x_receives_its_gradient(name):
 
 
 @pytest.mark.parametrize("entering", ["logits", "penalty"])
+@pytest.mark.parametrize("penalty", [Frobenius(), InputGradient()], ids=["one", "of the loss"])
 @pytest.mark.parametrize("name", SIX)
-def test_only_one_of_the_two_enters_the_loss(name, entering):
+def test_only_one_of_the_two_enters_the_loss(name, penalty, entering):
     model, x, y = build(name)
     grads = []
     for way, options in ((fast, {"compiled": "traced"}), (plain, {})):
         torch.manual_seed(0)
-        logits, value = way(model, x, y, Frobenius(), **options)
+        logits, value = way(model, x, y, penalty, **options)
         loss = F.cross_entropy(logits, y) if entering == "logits" else value
         grads.append(gradient(loss, model))
     assert relative_error(*grads) < ROUNDING

@@ -41,7 +41,8 @@ def without(graph: Graph, incoming: Collection[Value], missing: Collection[Value
             hangs |= {*call.makes(), *written}
         kept.append(call)
     outputs = [None if value in zero else value for value in graph.outputs]
-    return Graph(graph.inputs, kept, outputs, graph.constants).needed()
+    inputs = [value for value in graph.inputs if value not in missing]
+    return Graph(inputs, kept, outputs, graph.constants).needed()
 
 
 def _zeros(value: Value) -> list[Call]:
