@@ -20,7 +20,6 @@ from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, by_math, grad
 from jacfast.lean import TRAINING
 
 KINDS = {
-    "linear": (F.linear,),
     "conv": (torch.conv1d, torch.conv2d, torch.conv3d),
     "relu": (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
     "max-pooling": (F.max_pool2d, torch.max_pool2d),

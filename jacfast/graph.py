@@ -1,10 +1,14 @@
 """Walk an autograd graph."""
 
+import functools
+import itertools
 from collections.abc import Iterator
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
+
+LEAF = "torch::autograd::AccumulateGrad"
 
 
 def nodes(*outputs: Tensor, past: Node | None = None) -> Iterator[Node]:
@@ -24,8 +28,18 @@ def nodes(*outputs: Tensor, past: Node | None = None) -> Iterator[Node]:
 
 def leaf_of(node: Node) -> Tensor | None:
     """Return the leaf whose gradient `node` accumulates; None for any other node."""
-    own = node.name() == "torch::autograd::AccumulateGrad"  # a Function's ctx may have a variable
+    own = node.name() == LEAF  # a Function's ctx may have a variable
     return getattr(node, "variable", None) if own else None
+
+
+def saves(node: Node) -> bool:
+    """Say whether a node of this kind saves tensors; else any number of sweeps may pass it."""
+    return _saves(type(node))
+
+
+@functools.cache
+def _saves(kind: type) -> bool:
+    return hasattr(kind, "saved_tensors") or any(n.startswith("_raw_saved_") for n in dir(kind))
 
 
 def is_batch_norm(node: Node) -> bool:
@@ -33,21 +47,48 @@ def is_batch_norm(node: Node) -> bool:
     return "BatchNormBackward" in node.name() and not isinstance(node, BackwardCFunction)
 
 
+class Graph:
+    """The graph that `outputs` hang from, walked once; see `nodes`.
+
+    Attributes:
+        named: its nodes by their names, of which a network of many layers has few.
+    """
+
+    def __init__(self, *outputs: Tensor, past: Node | None = None) -> None:
+        self.named: dict[str, list[Node]] = {}
+        for node in nodes(*outputs, past=past):
+            self.named.setdefault(node.name(), []).append(node)
+
+    def __iter__(self) -> Iterator[Node]:
+        return itertools.chain.from_iterable(self.named.values())
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """The leaves that gradients are accumulated in."""
+        return [node.variable for node in self.named.get(LEAF, ())]  # type: ignore[attr-defined]
+
+    @property
+    def batch_norms(self) -> list[Node]:
+        """The batch-norms of PyTorch's own, of any backend, and instance-norms."""
+        return [n for some in self.named.values() if is_batch_norm(some[0]) for n in some]
+
+
 def shape_of(node: Node) -> list[int]:
     """Return the shape of the first output that `node` stands for; it reads no saved tensor."""
     return list(node._input_metadata[0].shape)  # type: ignore[attr-defined]
 
 
-def coupling(outputs: Tensor, x: Tensor) -> Iterator[Node]:
-    """Yield the batch-norms with statistics of the batch between x and `outputs`.
+def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
+    """Yield the batch-norms with statistics of the batch in the `graph` from outputs to x.
 
     Instance-norm is one over a batch of size 1, whose channels are those of all samples: it is none
     of these.
     """
-    for node in nodes(outputs, past=x.grad_fn):
-        if "SyncBatchNorm" in node.name():  # over several processes; it saves nothing to look at
-            yield node
-        elif len(x) > 1 and is_batch_norm(node) and node._saved_training:  # type: ignore[attr-defined]
+    for name, some in graph.named.items():
+        if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
+            yield from some
+    for node in graph.batch_norms:
+        if len(x) > 1 and node._saved_training:  # type: ignore[attr-defined]
             batch, channels, *_ = shape_of(node)
             if batch > 1 or channels % len(x):
                 yield node
@@ -55,7 +96,7 @@ def coupling(outputs: Tensor, x: Tensor) -> Iterator[Node]:
 
 def couples_samples(outputs: Tensor, x: Tensor) -> bool:
     """Say whether a sample's outputs depend on other samples, through a batch-norm after x."""
-    return any(True for _ in coupling(outputs, x))
+    return any(True for _ in coupling(Graph(outputs, past=x.grad_fn), x))
 
 
 def has_running_statistics(node: Node) -> bool:

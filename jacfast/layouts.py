@@ -6,35 +6,33 @@ weight and bias, without an error; in training mode as well, and so for instance
 batch-norm of one sample. No other layer is known to do so.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from jacfast.calling.warning import warn
-from jacfast.graph import is_batch_norm, shape_of
+from jacfast.graph import Graph, shape_of
 
 DONE = "jacfast.layouts"  # in a node's metadata
 FUSED = "DifferentiableGraphBackward"  # several operations that TorchScript has made one
 
 
-def align(graph: Iterable[Node]) -> None:
+def align(graph: Graph) -> None:
     """Let each batch-norm of a graph take its incoming gradient in the layout of its input.
 
     For good: later backward passes through the same graph, of the loss or of what has been
     differentiated, go through the same nodes.
     """
-    for node in graph:
-        if node.name().endswith(FUSED) and shape_of(node)[:1] == [1]:
+    for name, some in graph.named.items():
+        if name.endswith(FUSED) and any(shape_of(node)[:1] == [1] for node in some):
             warn(
                 "TorchScript has fused layers of the model, for one sample: if there is batch-norm "
                 "among them, PyTorch's own gradient can be wrong, and cannot be put right from "
                 "outside. Pass the model as it was before torch.jit, or two samples"
             )
-        if not is_batch_norm(node):
-            continue
+    for node in graph.batch_norms:
         shape = shape_of(node)
         if len(shape) < 3 or 1 not in shape:
             continue  # strides fit one layout only

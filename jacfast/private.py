@@ -74,7 +74,7 @@ NAMES: dict[str, Use] = {
     "Module._modules": Use(
         "calling.functions step.traced.guards", "raises in every attack and penalty"
     ),
-    "Module._parameters": Use("step.traced.guards", "raises with compiled="),
+    "Module._parameters": Use("step.checks step.traced.guards", "raises in forward_with_penalty"),
     "Module._buffers": Use(
         "calling.state step.traced.guards",
         "raises in forward_with_penalty; as a key of vars(module), where a second "
@@ -105,8 +105,13 @@ NAMES: dict[str, Use] = {
         "raises in forward_with_penalty",
     ),
     "Tensor._is_view": Use("lean.mode", "raises at a ReLU in place"),
-    "Node._sequence_nr": Use("step.work", "raises in forward_with_penalty"),
-    "Node._input_metadata": Use("graph second step.work", "raises"),
+    "Node._sequence_nr": Use("step.pending", "raises in forward_with_penalty"),
+    "Node._raw_saved_": Use(
+        "graph",
+        "silent: no graph is apart, which costs memory; a loss kept on the side that comes too "
+        "late hears PyTorch's words",
+    ),
+    "Node._input_metadata": Use("graph second step.penalise", "raises"),
     "FunctionNode._forward_cls": Use("second vjp", "raises where a model has Functions"),
     "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
     "BatchNormNode._saved_running_mean": Use(

@@ -1,7 +1,7 @@
 """Where PyTorch lacks a second derivative: given where there is one, else refused in words."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from jacfast.fused_attention import is_fused, twice
-from jacfast.graph import leaf_of, nodes
-from jacfast.zero_norm import is_norm, of_norm
+from jacfast.graph import Graph, leaf_of, nodes
+from jacfast.zero_norm import ORDERS, is_norm, of_norm
 
 ATTENTION = (
     "in a checkpoint, with dropout inside the kernel or compiled, attention needs its backend with "
@@ -27,7 +27,7 @@ LINEAR = {"HardsigmoidBackward0": (lambda x: (x > -3) & (x < 3), 6)}
 
 
 @contextlib.contextmanager
-def watched(graph: Iterable[Node], x: Tensor) -> Iterator[None]:
+def watched(graph: Graph, x: Tensor) -> Iterator[None]:
     """Let piecewise linear operations, attention and Functions have a second derivative or say so.
 
     This holds while the gradient in x is made, with a graph. The first get it here, whose slope is
@@ -41,11 +41,14 @@ def watched(graph: Iterable[Node], x: Tensor) -> Iterator[None]:
     backward pass that keeps the incoming gradient's graph, and detaches what it multiplies by.
     """
     handles = []
-    for node in graph:
-        if hook := _given(node):
-            handles.append(node.register_hook(hook))
-        elif _foreign(node):
-            handles += [node.register_prehook(_as_leaves), node.register_hook(_check_of(node, x))]
+    for name, some in graph.named.items():
+        if name in LINEAR or name in ORDERS or is_fused(some[0]):
+            given = [(node, _given(node)) for node in some]
+            handles += [node.register_hook(hook) for node, hook in given if hook]
+        elif isinstance(some[0], torch.autograd.function.BackwardCFunction) or "CppNode" in name:
+            for node in filter(_foreign, some):
+                handles.append(node.register_prehook(_as_leaves))
+                handles.append(node.register_hook(_check_of(node, x)))
     try:
         yield
     finally:
@@ -93,10 +96,9 @@ def _slope_of(node: Node) -> Any:
 
 
 def _foreign(node: Node) -> bool:
-    """Say whether a node is neither one of PyTorch's own operations nor one of this library's."""
-    if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return not node._forward_cls.__module__.startswith("jacfast.")  # type: ignore[attr-defined]
-    return "CppNode" in node.name()
+    """Say whether a Function is none of this library's own."""
+    own = getattr(node, "_forward_cls", None)
+    return own is None or not own.__module__.startswith("jacfast.")
 
 
 def _as_leaves(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

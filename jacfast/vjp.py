@@ -1,13 +1,10 @@
 """The vector-Jacobian product: how every penalty, attack and Jacobian row pulls cotangents back."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from jacfast.fused_attention import is_fused
-from jacfast.graph import nodes
+from jacfast.graph import Graph
 from jacfast.layouts import align
 from jacfast.second import explain, watched
 
@@ -42,9 +39,9 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
         raise ValueError(NO_PATH)
     if torch.compiler.is_compiling():
         return _looped(outputs, x, cotangents, create_graph)
-    graph = list(nodes(outputs, past=x.grad_fn))
+    graph = Graph(outputs, past=x.grad_fn)
     align(graph)
-    batch = len(cotangents) > 1 and len(x) <= BATCH_UP_TO and _batches(graph, create_graph)
+    batch = len(cotangents) > 1 and len(x) <= BATCH_UP_TO and batches(graph, create_graph)
     if not create_graph:
         return _pulled(outputs, x, cotangents, False, batch)
     with watched(graph, x):
@@ -88,7 +85,7 @@ def _grad(
     return g
 
 
-def _batches(graph: Sequence[Node], create_graph: bool) -> bool:
+def batches(graph: Graph, create_graph: bool) -> bool:
     """Say whether a batched backward keeps the derivative of the derivative.
 
     Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
@@ -100,12 +97,15 @@ def _batches(graph: Sequence[Node], create_graph: bool) -> bool:
     error for most shapes and wrong for a few; and fused attention, whose second derivative is a
     hook's. What is before x does not matter.
     """
-    return not any(
-        "BatchNorm" in node.name()
-        or (create_graph and ("GroupNorm" in node.name() or is_fused(node)))
-        or (
-            isinstance(node, torch.autograd.function.BackwardCFunction)
-            and (create_graph or not getattr(node._forward_cls, "first_derivative_batches", False))
-        )
-        for node in graph
-    )
+    for name, some in graph.named.items():
+        if "BatchNorm" in name:
+            return False
+        if create_graph and ("GroupNorm" in name or is_fused(some[0])):
+            return False
+        if isinstance(some[0], torch.autograd.function.BackwardCFunction):
+            kinds = (node._forward_cls for node in some)  # type: ignore[attr-defined]
+            if create_graph or not all(
+                getattr(kind, "first_derivative_batches", False) for kind in kinds
+            ):
+                return False
+    return True

@@ -129,5 +129,8 @@ def test_every_private_name_is_there():
             continue  # no GPU to make one
         found = roots[root]
         for part in parts:
-            assert hasattr(found, part), f"{name} is gone: {use.gone} (jacfast.{use.where})"
+            there = any(known.startswith(part) for known in dir(found))  # one is a prefix
+            assert there, f"{name} is gone: {use.gone} (jacfast.{use.where})"
+            if part.endswith("saved_"):
+                break
             found = getattr(found, part)

@@ -27,7 +27,7 @@ from jacfast.calling.outputs import (
     check_classes,
     pick,
 )
-from jacfast.calling.parts import part_of, separable
+from jacfast.calling.parts import may_be_cut, part_of, separable
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.warning import warn
@@ -56,6 +56,7 @@ __all__ = [
     "grad_twice",
     "in_eval_mode",
     "logits_of",
+    "may_be_cut",
     "modules_of",
     "ordinary",
     "outputs_of",

@@ -35,6 +35,10 @@ class Arguments:
         named = isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)
         if kwargs is not None and not named:
             raise TypeError(f"kwargs must hold arguments by name; got {kwargs!r}")
+        self._leaves: list[Any] = []
+        self._follow: list[int] = []
+        if not args and not kwargs:
+            return
         leaves, self._shape = pytree.tree_flatten((tuple(args), dict(kwargs or {})))
         self._leaves = [ordinary(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         # settled here: after a cut, others may happen to have as many entries
@@ -67,5 +71,7 @@ class Arguments:
 
     def call(self, model: Callable, x: Tensor) -> Any:
         """Return whatever the model returns for x and these."""
+        if not self._leaves:
+            return model(x)
         args, kwargs = pytree.tree_unflatten(self._leaves, self._shape)
         return model(x, *args, **kwargs)

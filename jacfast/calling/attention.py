@@ -34,7 +34,7 @@ def grad_twice(
     weights: Sequence[Tensor],
     **options: Any,
 ) -> tuple[Tensor | None, ...]:
-    """``torch.autograd.grad`` with `Twice` active in the backward pass; None for unused inputs.
+    """``torch.autograd.grad`` with `Twice` active in the backward pass.
 
     A mode handles calls with tensors, that of ``torch.autograd.grad`` as well, and is off while it
     does; edges of the graph are none.
@@ -42,7 +42,7 @@ def grad_twice(
     ends = [get_gradient_edge(output) for output in outputs]
     starts = [i if isinstance(i, GradientEdge) else get_gradient_edge(i) for i in inputs]
     with Twice():
-        return torch.autograd.grad(ends, starts, weights, allow_unused=True, **options)
+        return torch.autograd.grad(ends, starts, weights, **options)
 
 
 def attention(

@@ -52,7 +52,7 @@ def as_rows(outputs: Tensor, x: Tensor) -> Tensor:
     This is for Jacobians and penalties, to whose formulas an entry of a dense output is one more
     row. Where outputs are classes, it is `as_logits`.
     """
-    if outputs.dim() == 0 or len(outputs) != len(x):
+    if outputs.dim() == 0 or outputs.shape[0] != x.shape[0]:
         raise ValueError(
             f"model must return one row of logits per sample, [N, K] with N = {len(x)}; "
             f"got shape {list(outputs.shape)}"

@@ -47,13 +47,18 @@ def separable(model: nn.Module) -> bool:
     return not _has_any_global_hook() and all(map(_alone, model.modules()))
 
 
+def may_be_cut(x: Tensor) -> bool:
+    """Say whether there is something to be gained: on a CPU, with many samples."""
+    return x.device.type == "cpu" and x.shape[0] > LEAST
+
+
 def part_of(model: nn.Module, x: Tensor) -> int:
     """Return how many samples of x [N, ...] to pass through a `separable` model at a time.
 
     On a CPU as many as keep its largest tensor below 16 MB, on a GPU all.
     """
-    if x.device.type != "cpu" or len(x) <= LEAST:
-        return len(x)
+    if not may_be_cut(x):
+        return x.shape[0]
     known, key = _largest.setdefault(model, {}), (x.shape[1:], x.dtype)
     if key not in known:
         with torch.no_grad(), _Largest(x[:1]) as seen:

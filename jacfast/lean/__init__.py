@@ -2,6 +2,6 @@
 
 from jacfast.lean.gram import Gram
 from jacfast.lean.mode import TRAINING, Lean, lean
-from jacfast.lean.sink import Sink
+from jacfast.lean.sweep import COLLECT, PULL, Sweep
 
-__all__ = ["TRAINING", "Gram", "Lean", "Sink", "lean"]
+__all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "lean"]

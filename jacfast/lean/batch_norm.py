@@ -2,103 +2,52 @@
 
 PyTorch's derivative of its backward pass touches the forward graph, and its backward pass takes a
 gradient of one sample in some channels_last strides for one in others: a wrong result. This one
-multiplies by the scale, in whatever layout.
+multiplies by the scale, in whatever layout, and hands on what has the layout of the input.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacfast.lean.sink import Sink
+from jacfast.lean.affine import Gradients, Layer, Wants
 
 
-class Norm(NamedTuple):
-    """What `EvalNorm` remembers of a call beside its input; weight and bias are [C] or None."""
-
-    sink: Sink
-    weight: Tensor | None
-    bias: Tensor | None
-    mean: Tensor
-    variance: Tensor
-    eps: float
-    skip: bool  # no gradient of the input in sweeps that collect
-
-    @property
-    def trained(self) -> bool:
-        """Whether the weight wants a gradient, for which the input must be kept."""
-        return self.weight in self.sink.parameters
-
-    def constants(self) -> tuple[Tensor | None, Tensor]:
-        """Return what the scale is made of, to save: that a change of it in place is an error."""
-        return None if self.weight is None else self.weight.detach(), self.variance
-
-
-class EvalNorm(torch.autograd.Function):
+class EvalNorm(Layer):
     """(x - mean) / sqrt(variance + eps) * weight + bias, of x [N, C, ...]."""
 
-    first_derivative_batches = True  # see jacfast.vjp
+    def __init__(self, mean: Tensor, variance: Tensor, eps: float, *layer: Any) -> None:
+        super().__init__(*layer)
+        self.mean, self.variance, self.eps = mean, variance, eps
+        scale = (variance + eps).rsqrt()
+        self.scale = scale if self.weight is None else scale * self.weight
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, norm: Norm) -> Tensor:
-        ctx.save_for_backward(x if norm.trained else None, norm.mean, *norm.constants())
-        ctx.norm = norm
-        _, weight, bias, mean, variance, eps, _ = norm
-        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
+    def constants(self) -> tuple[Tensor, ...]:
+        return self.mean, self.variance
 
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
-        x, mean, weight, variance = ctx.saved_tensors
-        norm = ctx.norm
-        norm.sink.check_open()
-        if torch.is_grad_enabled():
-            return _Scale.apply(g, norm.sink.anchor, norm), None, None
-        if norm.sink.collecting:
-            if norm.trained:
-                _add_weight(norm, (x - _per_channel(mean, x)) * g)
-            if norm.bias is not None and norm.bias in norm.sink.parameters:
-                norm.sink.add(norm.bias, _over_channels(g, norm.bias.dtype))
-            if norm.skip:
-                return None, None, None
-        return _scaled(g, weight, variance, norm.eps), None, None
+    def value(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, eps=self.eps)
 
+    def push(self, t: Tensor) -> Tensor:
+        return (t * self.scale.reshape(-1, *[1] * (t.dim() - 2))).to(t.dtype)
 
-class _Scale(torch.autograd.Function):
-    """The cotangent of the input, g times the scale; its derivative is the same of a tangent."""
+    def pull(self, g: Tensor) -> Tensor:
+        return self.push(g)
 
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, anchor: Tensor, norm: Norm) -> Tensor:
-        ctx.save_for_backward(g if norm.trained else None, *norm.constants())
-        ctx.norm = norm
-        return _scaled(g, *norm.constants(), norm.eps)
+    def of_weight(self, g: Tensor, t: Tensor) -> Tensor:
+        none = torch.zeros_like(self.mean)  # a tangent has no mean
+        return self._backward(g, t, none, (False, True, False))[1]
 
-    @staticmethod
-    def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
-        g, weight, variance = ctx.saved_tensors
-        norm = ctx.norm
-        if torch.is_grad_enabled():  # the model itself differentiates
-            return _Scale.apply(t, norm.sink.anchor, norm), None, None
-        if norm.sink.collecting and norm.trained:
-            _add_weight(norm, t * g)
-        return _scaled(t, weight, variance, norm.eps), None, None
+    def gradients(self, g: Tensor, x: Tensor | None, wants: Wants) -> Gradients:
+        of_x, _, of_bias = wants
+        if x is None:  # the weight is not trained
+            bias = g.sum([d for d in range(g.dim()) if d != 1], dtype=self.mean.dtype)
+            return self.pull(g) if of_x else None, None, bias if of_bias else None
+        return self._backward(g, x, self.mean, wants)
 
-
-def _scaled(g: Tensor, weight: Tensor | None, variance: Tensor, eps: float) -> Tensor:
-    scale = (variance + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    return (g * _per_channel(scale, g)).to(g.dtype)
-
-
-def _add_weight(norm: Norm, product: Tensor) -> None:
-    """Add the gradient of the weight, of which `product` / sqrt(variance + eps) are the terms."""
-    total = _over_channels(product, norm.variance.dtype)
-    norm.sink.add(norm.weight, total * (norm.variance + norm.eps).rsqrt())
-
-
-def _per_channel(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 2))
-
-
-def _over_channels(terms: Tensor, dtype: torch.dtype) -> Tensor:
-    return terms.sum([d for d in range(terms.dim()) if d != 1], dtype=dtype)
+    def _backward(self, g: Tensor, x: Tensor, mean: Tensor, mask: Wants) -> Gradients:
+        if g.stride() != x.stride():
+            g = torch.empty_like(x).copy_(g)
+        run = torch.ops.aten.native_batch_norm_backward
+        return run(g, x, self.weight, mean, self.variance, None, None, False, self.eps, mask)

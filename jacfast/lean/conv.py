@@ -1,4 +1,4 @@
-"""Convolutions of 1 to 3 dimensions, their weight a constant to autograd, its gradient in a sink.
+"""Convolutions of 1 to 3 dimensions.
 
 PyTorch computes the weight gradient of a convolution's second derivative as a forward convolution
 with a kernel as large as the feature map, group by group. It is the weight gradient of the tangent
@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacfast.lean.affine import Gradients, Layer, Wants
 from jacfast.lean.blocks import by_blocks, pays
-from jacfast.lean.sink import Layer
 
 CONVS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # layouts, by dimensions
 
 
 class Shape(NamedTuple):
@@ -26,70 +27,45 @@ class Shape(NamedTuple):
     groups: int
 
 
-class Conv(torch.autograd.Function):
+class Conv(Layer):
     """conv(x, weight) + bias."""
 
-    first_derivative_batches = True  # see jacfast.vjp
+    def __init__(self, x: Tensor, shape: Shape, *layer: Any) -> None:
+        super().__init__(*layer)
+        self.shape, self.size = shape, x.shape
+        # on a GPU nothing is measured yet
+        self.blocks = x.device.type == "cpu" and pays(self.weight, *shape)
+        last = LAST.get(x.dim(), torch.contiguous_format)
+        self.layout = torch.contiguous_format if x.is_contiguous() else last
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: Layer) -> Tensor:
-        ctx.save_for_backward(x if layer.trained else None, layer.weight.detach())
-        ctx.layer, ctx.size = layer, x.shape
-        return _conv(x, layer.weight, layer.bias, layer.shape)
+    def value(self, x: Tensor) -> Tensor:
+        return CONVS[x.dim() - 2](x, self.weight, self.bias, *self.shape)
 
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        layer = ctx.layer
-        layer.sink.check_open()
-        if torch.is_grad_enabled():
-            return _Pull.apply(g, layer.sink.anchor, layer, ctx.size), None, None
-        if layer.sink.collecting:
-            if layer.trained:
-                layer.sink.add(layer.weight, _weight_gradient(g, x, weight, layer.shape))
-            if layer.bias in layer.sink.parameters:
-                layer.sink.add(layer.bias, g.sum([d for d in range(g.dim()) if d != 1]))
-            if layer.skip:
-                return None, None, None
-        return _input_gradient(g, weight, layer.shape, ctx.size), None, None
+    def push(self, t: Tensor) -> Tensor:
+        return CONVS[t.dim() - 2](t, self.weight, None, *self.shape)
 
+    def pull(self, g: Tensor) -> Tensor:
+        if self.blocks:
+            stride, padding, _, _ = self.shape
+            return by_blocks(g, self.weight, self.size, stride[0], (padding[0], padding[1]))
+        return self._backward(g, self._stand_in(g), (True, False, False))[0]
 
-class _Pull(torch.autograd.Function):
-    """The cotangent of the input: a linear function of g, whose derivative is the tangent."""
+    def of_weight(self, g: Tensor, t: Tensor) -> Tensor:
+        return self._backward(g, t, (False, True, False))[1]
 
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, anchor: Tensor, layer: Layer, size: torch.Size) -> Tensor:
-        ctx.save_for_backward(g, layer.weight.detach())
-        ctx.layer = layer
-        return _input_gradient(g, layer.weight, layer.shape, size)
+    def gradients(self, g: Tensor, x: Tensor | None, wants: Wants) -> Gradients:
+        of_x, of_weight, of_bias = wants
+        blocks = of_x and self.blocks
+        mask = (of_x and not blocks, of_weight, of_bias)
+        found = self._backward(g, self._stand_in(g) if x is None else x, mask)
+        return (self.pull(g), *found[1:]) if blocks else found
 
-    @staticmethod
-    def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
-        g, weight = ctx.saved_tensors
-        layer = ctx.layer
-        if torch.is_grad_enabled():  # the model itself differentiates
-            return Conv.apply(t, layer.sink.anchor, layer.of_tangent()), None, None, None
-        if layer.sink.collecting and layer.trained:
-            layer.sink.add(layer.weight, _weight_gradient(g, t, weight, layer.shape))
-        return _conv(t, weight, None, layer.shape), None, None, None
+    def _stand_in(self, g: Tensor) -> Tensor:
+        """Return an input for routines that look at its shape and layout only."""
+        return torch.empty(self.size, dtype=g.dtype, device=g.device, memory_format=self.layout)
 
-
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
-    bias = None if bias is None else bias.to(x.dtype)
-    return CONVS[x.dim() - 2](x, weight.to(x.dtype), bias, *shape)
-
-
-def _weight_gradient(g: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-    return _backward(g, x, weight.to(x.dtype), shape, [False, True, False])[1]
-
-
-def _input_gradient(g: Tensor, weight: Tensor, shape: Shape, size: torch.Size) -> Tensor:
-    weight = weight.to(g.dtype)
-    if g.device.type == "cpu" and pays(weight, *shape):  # on a GPU nothing is measured yet
-        return by_blocks(g, weight, size, shape.stride[0], (shape.padding[0], shape.padding[1]))
-    return _backward(g, g.new_empty(1).expand(size), weight, shape, [True, False, False])[0]
-
-
-def _backward(g: Tensor, x: Tensor, weight: Tensor, shape: Shape, mask: list[bool]) -> list[Tensor]:
-    run, zero = torch.ops.aten.convolution_backward, [0] * len(shape.stride)
-    return run(g, x, weight, None, *shape[:3], False, zero, shape.groups, mask)
+    def _backward(self, g: Tensor, x: Tensor, mask: Wants) -> Gradients:
+        run, zero = torch.ops.aten.convolution_backward, [0] * len(self.shape.stride)
+        *sizes, groups = self.shape
+        channels = [self.weight.shape[0]]
+        return run(g, x, self.weight, channels, *sizes, False, zero, groups, mask)

@@ -12,11 +12,11 @@ done: d (W W^T) d^T is small where terms cancel, and the direct way sums squares
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from jacfast.graph import leaf_of, nodes
-from jacfast.lean.sink import Layer
+from jacfast.lean.sweep import COLLECT, Sweep
 
 # What only puts entries in another order or shape, so that the norm of the gradient is the same.
 RESHAPES = {
@@ -31,46 +31,51 @@ RESHAPES = {
 class Gram:
     """The first layer of a network, through which alone its outputs depend on the root."""
 
-    def __init__(self, layer: Layer, output: Tensor) -> None:
-        self.layer = layer
+    def __init__(self, sweep: Sweep, root: Tensor, weight: Tensor, output: Tensor) -> None:
+        self.sweep, self.root, self.weight = sweep, root, weight
         self.edge = get_gradient_edge(output)
         self.matrix: Tensor | None = None  # G
         self.moment: Tensor | None = None  # the sum of 2 d^T d over what has been collected
 
     @staticmethod
-    def takes(x: Tensor, root: Tensor | None) -> bool:
-        """Say whether x, the input of a layer, is `root` but for its shape."""
+    def takes(x: Tensor, weight: Tensor, root: Tensor) -> bool:
+        """Say whether x, the input of a linear layer, is `root` but for its shape."""
+        usual = type(weight) in (Tensor, nn.Parameter) and weight.is_leaf
+        if x.numel() != root.numel() or not usual or not _exact(x) or x.dtype != weight.dtype:
+            return False
+        if x is not root and x.grad_fn is None:
+            return False
         between = (node for node in nodes(x) if leaf_of(node) is not root)
-        same = _exact(x) and root is not None and x.numel() == root.numel()
-        return same and all(node.name() in RESHAPES for node in between)
+        return root.requires_grad and all(node.name() in RESHAPES for node in between)
 
-    def pays(self, rows: int) -> bool:
+    @staticmethod
+    def pays(weight: Tensor, rows: int) -> bool:
         """Say whether that many rows of cotangents cost fewer multiplications this way."""
-        outputs, inputs = self.layer.weight.shape
+        outputs, inputs = weight.shape
         return rows * (3 * inputs - 2 * outputs) > 2 * outputs * inputs
 
     def alone(self, outputs: Tensor) -> bool:
         """Say whether no other way leads from `outputs` to the root."""
-        root = self.layer.sink.root
-        return all(leaf_of(node) is not root for node in nodes(outputs, past=self.edge.node))
+        return all(leaf_of(node) is not self.root for node in nodes(outputs, past=self.edge.node))
 
     def square(self, d: Tensor) -> Tensor:
         """Return ||d W||^2, summed over the rows of d [R, O]."""
         if self.matrix is None:
-            weight = self.layer.weight.detach()
+            weight = self.weight.detach()
             self.matrix = weight @ weight.t()
-        return _Square.apply(d, self.layer.sink.anchor, self)
+        return _Square.apply(d.flatten(0, -2), self.weight, self)
 
-    def flush(self) -> None:
-        """Put the gradient that has been collected in the sink."""
-        if self.moment is not None:
-            weight = self.layer.weight
-            self.layer.sink.add(weight, self.moment @ weight.detach())
-        self.moment = None
+    def collected(self) -> Tensor | None:
+        """Return the gradient of the weight that the sweeps so far have left, and forget it."""
+        moment, self.moment = self.moment, None
+        return None if moment is None else moment @ self.weight.detach()
 
 
 def _exact(x: Tensor) -> bool:
     """Say whether products of x's dtype are computed in it, on its device."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return False
     if x.dtype != torch.float32:
         return x.dtype == torch.float64
     backend = torch.backends.cuda if x.is_cuda else torch.backends.mkldnn
@@ -81,11 +86,11 @@ class _Square(torch.autograd.Function):
     """d -> sum of (d G) * d."""
 
     @staticmethod
-    def forward(ctx: Any, d: Tensor, anchor: Tensor, gram: Gram) -> Tensor:
+    def forward(ctx: Any, d: Tensor, weight: Tensor, gram: Gram) -> Tensor:
         assert gram.matrix is not None
         tangent = d @ gram.matrix
         # the weight is saved for one thing: that a change of it in place is an error
-        ctx.save_for_backward(d, tangent, gram.layer.weight.detach())
+        ctx.save_for_backward(d, tangent, weight)
         ctx.gram = gram
         return (tangent * d).sum()
 
@@ -93,7 +98,7 @@ class _Square(torch.autograd.Function):
     def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
         d, tangent, _ = ctx.saved_tensors
         gram, scaled = ctx.gram, 2 * t * d
-        if gram.layer.sink.collecting:
+        if gram.sweep.kind == COLLECT and ctx.needs_input_grad[1]:
             if gram.moment is None:
                 gram.moment = scaled.t() @ d
             else:

@@ -6,7 +6,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from jacfast.graph import coupling, has_running_statistics
+from jacfast.graph import Graph, coupling, has_running_statistics
 from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
 from jacfast.vjp import pull_back
@@ -206,17 +206,18 @@ def check_graph(logits: Tensor, x: Tensor, batch_norm: str = "refuse") -> Tensor
             "got requires_grad=False"
         )
     if batch_norm == "refuse" and not torch.compiler.is_compiling():
-        check_apart(logits, x)
+        check_apart(Graph(logits, past=x.grad_fn), x)
     return logits
 
 
-def check_apart(logits: Tensor, x: Tensor, ways: bool = True) -> None:
+def check_apart(graph: Graph, x: Tensor, ways: bool = True) -> None:
     """Refuse logits of a sample that depend on the other samples through batch statistics.
 
     Args:
+        graph: from the logits to x.
         ways: whether the caller has a `batch_norm` to choose, and does not choose the mode itself.
     """
-    found = list(coupling(logits, x))
+    found = list(coupling(graph, x))
     if not found:
         return
     if all(has_running_statistics(node) for node in found):

@@ -71,11 +71,12 @@ def _model(model: object, layer: str | None) -> None:
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
         )
-    check_made(model.modules())
-    hooked = [name for name, p in model.named_parameters() if p._backward_hooks]
-    if hooked:
+    modules = list(model.modules())
+    check_made(modules)
+    if any(p is not None and p._backward_hooks for m in modules for p in m._parameters.values()):
+        hooked = next(name for name, p in model.named_parameters() if p._backward_hooks)
         raise RuntimeError(
-            f"parameters must have no gradient hooks, which would run more than once; {hooked[0]} "
+            f"parameters must have no gradient hooks, which would run more than once; {hooked} "
             "has one: add penalty(logits, x) to the loss instead"
         )
     if layer is not None and layer not in dict(model.named_modules()):

@@ -5,25 +5,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacfast.step.work import Work
+from jacfast.step.pending import Pending
 
 
 class Node(torch.autograd.Function):
-    """(total, values) of a `Work`, as functions of x and of the parameters."""
+    """(total, values) of what is `Pending`, as functions of x and of the parameters."""
 
     @staticmethod
-    def forward(ctx: Any, work: Work, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.work = work
+    def forward(ctx: Any, pending: Pending, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.pending = pending
         ctx.set_materialize_grads(False)
-        found = (work.total, *work.values)
-        del work.values, work.total, work.returned  # they will hold this node, which holds `work`
+        found = (pending.total, *pending.values)
+        # they will hold this node, which holds `pending`
+        del pending.values, pending.total, pending.returned
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
         differentiated = torch.is_grad_enabled()
         with torch.no_grad():
-            found = ctx.work.gradients(*gradients)
+            found = ctx.pending.gradients(*gradients)
         if differentiated:  # create_graph=True
             found = _Last.apply(torch.ones((), requires_grad=True), *found)
         return None, *found

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from jacfast.calling import (
     Arguments,
+    Masks,
     State,
     as_rows,
     differentiable,
@@ -18,11 +20,13 @@ from jacfast.calling import (
     rebuilt,
 )
 from jacfast.calling.outputs import Output
-from jacfast.lean import TRAINING, Lean
+from jacfast.graph import Graph
+from jacfast.lean import PULL, TRAINING, Lean
 from jacfast.penalties.base import Penalty, check_apart
 from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
-from jacfast.step.work import Work
+from jacfast.step.penalise import penalise
+from jacfast.step.pending import Part, Pending
 
 
 @dataclasses.dataclass
@@ -57,93 +61,127 @@ class Run:
     take: Callable[[Draw], Any] | None = None
     looking: Any = contextlib.nullcontext
     _before: State | None = dataclasses.field(default=None, init=False)
+    _masks: Masks = dataclasses.field(init=False)
 
     def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Any, Tensor]:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
-        work = self.work(x, y, whole)
-        values, total, returned = work.values, work.total, work.returned
-        if work.keeps:
-            total, *values = Node.apply(work, x, *work.parameters)
+        pending = self.forward(x, y, whole)
+        values, total, returned = pending.values, pending.total, pending.returned
+        if pending.keeps:
+            total, *values = Node.apply(pending, x, *pending.parameters)
         returned = rebuilt(returned, values) if self.everything else values[0]
-        return returned, self.penalty.reduce(total, penalised(self.penalty, len(x)))
+        return returned, self.penalty.reduce(total, penalised(self.penalty, x.shape[0]))
 
-    def work(self, x: Tensor, y: Tensor | None, whole: bool) -> Work:
+    def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        work = Work(self.penalty, x, parameters, self.frozen)
+        pending = Pending(x, parameters, self.frozen)
         with self.looking():
             self._before = State(self.model) if self.guards else None
-        count = penalised(self.penalty, len(x))
-        first = len(x)  # samples that pass through the model with a penalty to come
+        samples = x.shape[0]
+        self._masks = Masks(samples)
+        count = penalised(self.penalty, samples)
+        first = samples  # samples that pass through the model with a penalty to come
         ahead = False
-        if count < len(x) and (self.sorts or not whole):
+        if count < samples and (self.sorts or not whole):
             # of masks that are still to be drawn, from where a plain call would draw them
             ahead = whole and self.generator is None and drops(self.model)
-            work.order, first = self._draw(Order(len(x), x.device, ahead)), count
-            if not whole:
-                work.order = work.order[:count]
-        with torch.enable_grad(), work.sink.mine():
-            work.total = self._penalised(work, x, y, first, count)
-            for start in range(first, len(x) if whole else first, self.chunk):
-                self._forward(work, x, slice(start, start + self.chunk), work.sink.wants_root)
+            order = self._draw(Order(samples, x.device, ahead))
+            pending.order, first = order if whole else order[:count], count
+        with torch.enable_grad(), pending.sweep.of(PULL):
+            pending.total = self._penalised(pending, x, y, first, count)
+            for start in range(first, samples if whole else first, self.chunk):
+                rows = slice(start, min(start + self.chunk, samples))
+                self._forward(pending, x, rows, pending.sweep.wants_root)
         if ahead:  # or, if nothing was drawn, the next call would choose the same
             torch.rand((), device=x.device)
-        work.join()
-        return work
+        pending.values = self._values(pending)
+        return pending
 
     def _draw(self, what: Draw) -> Any:
         return self.take(what) if self.take else what(self.penalty, self.generator)
 
-    def _penalised(self, work: Work, x: Tensor, y: Tensor | None, first: int, count: int) -> Tensor:
+    def _values(self, pending: Pending) -> list[Tensor]:
+        """Return what the model returned, for outside: copies, which may be changed there."""
+        parts = zip(*(part.tensors for part in pending.parts), strict=True)
+        values = [
+            torch.cat([tensor.detach() for tensor in one])
+            if len(one) > 1
+            else one[0].detach().clone()
+            for one in parts
+        ]
+        order = pending.order
+        if order is None or len(order) < len(pending.x):
+            return values
+        return [torch.empty_like(v).index_copy(0, order, v) for v in values]
+
+    def _penalised(
+        self, pending: Pending, x: Tensor, y: Tensor | None, first: int, count: int
+    ) -> Tensor:
         """Pass the first samples through the model; return the penalty of `count` of them."""
         draw, totals = None, []
         for start in range(0, first, self.chunk):
-            part = slice(start, min(start + self.chunk, first))
-            outputs = self._forward(work, x, part, needs_gradient=True)
-            leaf, rows = work.chunks[-1].leaf, None
-            labels = None if y is None else y[work.samples(part)]
+            rows = slice(start, min(start + self.chunk, first))
+            part, outputs = self._forward(pending, x, rows, needs_gradient=True)
+            chosen, labels = None, None if y is None else y[pending.samples(rows)]
             if not start and not self.coupled:
-                check_apart(outputs, leaf)
+                alone = self.layer is None and len(part.tensors) == 1
+                check_apart(part.graph if alone else Graph(outputs), part.leaf)
             if count < first:  # drawn after the model has drawn what it draws in any call
-                rows = self._draw(Order(len(x), x.device))[:count]
-                outputs = outputs.index_select(0, rows)
-                labels = None if labels is None else labels[rows]
+                chosen = self._draw(Order(len(x), x.device))[:count]
+                outputs = outputs.index_select(0, chosen)
+                labels = None if labels is None else labels[chosen]
             with self.looking():
                 self.penalty.check(outputs, labels)
             if not start:  # one draw for the batch, however it is cut
                 draw = self._draw(Noise(count, outputs))
-            noise = draw if draw is None or rows is not None else draw[part]
-            vectors = self.penalty.cotangents(outputs, leaf, labels, noise)
-            totals.append(work.penalise(outputs, vectors, rows))
+            noise = draw if draw is None or chosen is not None else draw[rows]
+            vectors = self.penalty.cotangents(outputs, part.leaf, labels, noise)
+            totals.append(penalise(pending, part, self.penalty, outputs, vectors, chosen))
+        if len(totals) == 1:
+            return totals[0]
         return torch.cat(totals) if totals[0].dim() else torch.stack(totals).sum()
 
-    def _forward(self, work: Work, x: Tensor, part: slice, needs_gradient: bool) -> Tensor:
-        """Pass samples through the model with lean layers; return what is penalised, as [N, K]."""
-        index = work.samples(part)
-        leaf = x.detach()[index].requires_grad_(needs_gradient)
-        work.sink.begin(leaf)
+    def _forward(
+        self, pending: Pending, x: Tensor, rows: slice, needs_gradient: bool
+    ) -> tuple[Part, Tensor]:
+        """Pass samples through the model with lean layers; return them, and what is penalised."""
+        index, part = pending.samples(rows), rows.stop - rows.start < x.shape[0]
+        samples = x.detach()[index] if part or pending.order is not None else x.detach()
+        leaf = samples.requires_grad_(needs_gradient)
         seen: list[tuple[Tensor, int]] = []
+        lean = Lean(pending.sweep, TRAINING, leaf, self._rows(leaf))
+        entry = leaf.clone()  # the model may begin in place, and x stays as it is
+        pending.enter(entry)
         with contextlib.ExitStack() as stack:
             if self.layer is not None:
                 module = self.model.get_submodule(self.layer)
                 hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
                 stack.callback(hook.remove)
             stack.enter_context(self.around())
-            if len(leaf) < len(x):
-                stack.enter_context(work.masks.of(index))
-            stack.enter_context(Lean(work.sink, TRAINING))
-            # a copy: the model may begin in place, and x stays as it is
-            returned = self.arguments.rows(index).call(self.model, leaf.clone())
-        self._check_state(len(x))
+            if part:
+                stack.enter_context(self._masks.of(index))
+            stack.enter_context(lean)
+            returned = self.arguments.rows(index).call(self.model, entry)
+        self._check_state(x.shape[0])
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
         outputs = logits if self.layer is None else self._inner(seen)
-        rows = as_rows(outputs, leaf)
+        penalised = as_rows(outputs, leaf)
         if needs_gradient and not outputs.requires_grad:
             raise ValueError("the model's output must depend on x; it has no graph (detached?)")
         tensors = differentiable(returned) if self.everything else [logits]
-        work.take(leaf, returned, tensors, outputs)
-        return rows
+        pending.returned = returned
+        passed = Part(leaf, tensors, Graph(*tensors, penalised), lean, [])
+        pending.take(passed)
+        return passed, penalised
+
+    def _rows(self, leaf: Tensor) -> int | None:
+        """Return how many cotangents there are at most, if the sum of their squares is enough."""
+        if not self.penalty.squared or self.penalty.reduction == "none":
+            return None
+        n = getattr(self.penalty, "n", None)
+        return leaf.shape[0] * n if isinstance(n, int) else sys.maxsize
 
     def _check_state(self, samples: int) -> None:
         before, self._before = self._before, None  # one look is enough

@@ -16,6 +16,7 @@ from jacfast.calling import (
     drops,
     eager,
     in_eval_mode,
+    may_be_cut,
     ordinary,
     part_of,
     pick,
@@ -125,12 +126,13 @@ class Step:
 
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""
-        certain = self.batch_norm != "coupled" and not arguments.any and separable(model)
-        chosen_first = penalty.subsample < 1 and self.generator is None and drops(model)
-        if chosen_first and not readable(x.device):
+        samples, some = x.shape[0], penalty.subsample < 1
+        certain = self.batch_norm != "coupled" and not arguments.any
+        certain = certain and (some or may_be_cut(x)) and separable(model)
+        if some and self.generator is None and not readable(x.device) and drops(model):
             certain = False  # nothing can be drawn beside the masks, which come first
-        chunk = self.chunk or (part_of(model, x) if certain else len(x))
-        cuts = chunk < len(x)
+        chunk = self.chunk or (part_of(model, x) if certain else samples)
+        cuts = chunk < samples
         return Run(
             model,
             penalty,

@@ -23,6 +23,7 @@ from jacfast.calling import (
     takes_model,
 )
 from jacfast.evaluation.rho import sizes
+from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import check_apart, safe_sqrt
@@ -161,7 +162,7 @@ def _begin(logits: Tensor, x: Tensor, y: Tensor, candidates: int | None) -> tupl
     """Check the logits; return the predicted classes [N] and those to go to [N, C - 1]."""
     check_classes(logits)
     check_labels(y, *logits.shape)
-    check_apart(logits, x, ways=False)
+    check_apart(Graph(logits, past=x.grad_fn), x, ways=False)
     now = logits.argmax(dim=1)
     others = largest_others(logits.detach(), y, candidates)
     return now, torch.where((now == y)[:, None], others, y[:, None])

@@ -1,12 +1,14 @@
 """Convolutions of a penalised step, against PyTorch's own."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jacfast.lean import TRAINING, Lean, Sink
-from tests.lean.sweeps import assert_same, names, penalty, pull, stock
+from jacfast.lean import COLLECT, PULL
+from tests.lean.sweeps import assert_same, lean, names, penalty, pull, run, stock
 from tests.nets import RTOL, draw, relative_error
 
 # dimensions, in, out, kernel, options
@@ -34,17 +36,11 @@ def conv_of(dimensions, c, o, kernel, options):
     return make(c, o, kernel, **options).double(), draw(2, c, *(9, 8, 7)[:dimensions])
 
 
-def train(f, x, parameters):
-    sink = Sink(parameters)
-    with Lean(sink, TRAINING):
-        return sink, f(x)
-
-
 @pytest.mark.parametrize("case", LAYERS, ids=str)
 def test_both_sweeps_are_pytorchs(case):
     layer, x = conv_of(*case)
-    _, y = train(layer, x.requires_grad_(), list(layer.parameters()))
-    assert y.grad_fn.name() == "ConvBackward"
+    _, y = run(layer, x.requires_grad_())
+    assert y.grad_fn.name() == "AffineBackward"
     assert_same(layer, x, list(layer.parameters()))
 
 
@@ -69,58 +65,81 @@ def test_arguments_as_numbers_tuples_and_names():
         lambda x: torch.conv2d(x, weight, bias, [2], (1,), [1, 1]),
         lambda x: torch.conv2d(input=x, weight=weight, bias=bias, stride=2, padding=1),
     ):
-        assert (
-            train(f, draw(2, 2, 9, 8).requires_grad_(), [weight, bias])[1].grad_fn.name()
-            == "ConvBackward"
-        )
+        assert "AffineBackward" in names(run(f, draw(2, 2, 9, 8).requires_grad_())[1])
         assert_same(f, draw(2, 2, 9, 8), [weight, bias])
     assert_same(lambda x: F.conv2d(x, weight, bias.detach()), draw(2, 2, 9, 8), [weight])
     assert_same(lambda x: F.conv2d(x, weight.detach(), bias), draw(2, 2, 9, 8), [bias])
 
 
-def test_sweeps_and_calls_accumulate():
+def test_a_layer_called_twice_in_one_sweep_of_three_totals():
     layer, x = conv_of(*LAYERS[3])
     x.requires_grad_()
+    parameters = list(layer.parameters())
 
     def f(x):
         return layer(x) + 2 * layer(x.flip(0))
 
-    want = stock(f, x, list(layer.parameters()))
-    sink, y = train(f, x, list(layer.parameters()))
-    v, g = pull(y, x)
-    for p in (penalty(g), penalty(g), (y * v.detach()).sum()):
-        with sink.mine(collecting=True):
-            torch.autograd.grad(p, [sink.anchor], retain_graph=True, allow_unused=True)
-    weight = 2 * want.second[layer.weight] + want.first[layer.weight]
-    torch.testing.assert_close(sink.gradients[layer.weight], weight)
-    torch.testing.assert_close(sink.gradients[layer.bias], want.first[layer.bias])
+    want = stock(f, x, parameters)
+    mode, y = run(f, x)
+    with mode.sweep.of(PULL):
+        v, g = pull(y, x)
+    with mode.sweep.of(COLLECT):
+        weight, bias = torch.autograd.grad(
+            [penalty(g), penalty(g), (y * v.detach()).sum()], parameters
+        )
+    both = 2 * want.second[layer.weight] + want.first[layer.weight]
+    torch.testing.assert_close(weight, both)
+    torch.testing.assert_close(bias, want.first[layer.bias])
 
 
 @pytest.mark.parametrize("case", [LAYERS[0], LAYERS[3], LAYERS[8], LAYERS[11]], ids=str)
 def test_under_autocast(case):
     layer, x = conv_of(*case)
     layer, x = layer.float(), x.float().requires_grad_()
-    exact = stock(layer, x, list(layer.parameters()))
+    parameters = list(layer.parameters())
+    exact = stock(layer.double(), x.double(), parameters)
+    layer.float()
     with torch.autocast("cpu", torch.bfloat16):
-        sink, y = train(layer, x, list(layer.parameters()))
+        mode, y = run(layer, x)
         assert torch.equal(y, layer(x))
     assert y.dtype == torch.bfloat16
-    v, g = pull(y, x)
+    assert "AffineBackward" in names(y)
+    with mode.sweep.of(PULL):
+        v, g = pull(y, x)
     assert g.dtype == torch.float32
-    for p, want in ((penalty(g), exact.second), ((y * v.detach()).sum(), exact.first)):
-        with sink.mine(collecting=True):
-            torch.autograd.grad(p, [sink.anchor], retain_graph=True, allow_unused=True)
-        assert sink.gradients.keys() == want.keys()
-        for parameter, gradient in sink.gradients.items():
-            assert gradient.dtype == torch.float32
-            assert relative_error(gradient, want[parameter]) < RTOL[torch.bfloat16]
-        sink.gradients.clear()
+    assert relative_error(g, exact.g) < RTOL[torch.bfloat16]
+    with mode.sweep.of(COLLECT):
+        second = torch.autograd.grad(penalty(g), layer.weight, retain_graph=True)
+        first = torch.autograd.grad(y, parameters, v)
+    wanted = [exact.second[layer.weight], *(exact.first[p] for p in parameters)]
+    for got, want in zip([*second, *first], wanted, strict=True):
+        assert got.dtype == torch.float32
+        assert relative_error(got, want) < RTOL[torch.bfloat16]
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", [LAYERS[0], LAYERS[3], LAYERS[6], LAYERS[8], LAYERS[11]], ids=str)
+def test_half_precision(case, half):
+    """Against float64, of the same rounded weights and inputs."""
+    layer, x = conv_of(*case)
+    layer, x = layer.to(half), x.to(half)
+    got = lean(layer, x, list(layer.parameters()))
+    exact = copy.deepcopy(layer).double()
+    want = stock(exact, x.double(), list(exact.parameters()))
+    assert got.y.dtype == got.g.dtype == half
+    for ours, theirs in zip(got[:3], want[:3], strict=True):
+        assert relative_error(ours, theirs) < RTOL[torch.bfloat16]
+    for ours, theirs in zip(layer.parameters(), exact.parameters(), strict=True):
+        assert got.first[ours].dtype == half
+        assert relative_error(got.first[ours], want.first[theirs]) < RTOL[torch.bfloat16]
+    error = relative_error(got.second[layer.weight], want.second[exact.weight])
+    assert error < RTOL[torch.bfloat16]
 
 
 def test_what_goes_the_stock_way():
     layer, x = conv_of(2, 2, 4, 3, {"padding": "same"})
     unbatched, one = conv_of(*LAYERS[3])[0], draw(6, 9, 8)
     for f, z in ((layer, x), (unbatched, one), (unbatched, draw(0, 6, 9, 8))):
-        _, y = train(f, z.requires_grad_(), list(f.parameters()))
-        assert "ConvBackward" not in names(y)
+        _, y = run(f, z.requires_grad_())
+        assert "AffineBackward" not in names(y)
         assert torch.equal(y, f(z))

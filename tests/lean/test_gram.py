@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from jacfast import Frobenius, forward_with_penalty
-from jacfast.lean import TRAINING, Gram, Lean, Sink
+from jacfast.lean import COLLECT, PULL, Gram
+from jacfast.lean.sweep import FOREIGN
+from tests.lean.sweeps import run
 from tests.nets import draw
 
 
@@ -15,12 +17,9 @@ def net(inputs=6):
     return nn.Sequential(*layers).double()
 
 
-def train(f, x, parameters, wants_root=False):
-    sink = Sink(parameters)
-    sink.begin(x.requires_grad_())
-    sink.wants_root = wants_root
-    with Lean(sink, TRAINING):
-        return sink, f(x)
+def train(f, x, wants_root=False):
+    """Return the mode of a step with `x` as its root, and f(x)."""
+    return run(f, x.requires_grad_(), x, wants_root=wants_root)
 
 
 def squares(f, x, parameters, vectors):
@@ -33,18 +32,19 @@ def squares(f, x, parameters, vectors):
 
 
 def by_gram(f, x, parameters, vectors):
-    sink, y = train(f, x, parameters)
-    gram, totals = sink.gram, []
+    mode, y = train(f, x)
+    gram, totals = mode.gram, []
     assert gram.alone(y)
     for v in vectors:
-        (d,) = torch.autograd.grad(y, gram.edge, v, create_graph=True)
+        with mode.sweep.of(PULL):
+            (d,) = torch.autograd.grad(y, gram.edge, v, create_graph=True)
         totals.append(gram.square(d))
-    with sink.mine(collecting=True):
-        found = torch.autograd.grad(totals, [sink.anchor, *parameters], allow_unused=True)
-    assert all(gradient is None for gradient in found)
-    gram.flush()
-    gram.flush()  # a second time there is nothing left
-    return sum(totals), [sink.gradients.get(p) for p in parameters]
+    with mode.sweep.of(COLLECT):
+        found = list(torch.autograd.grad(totals, parameters, allow_unused=True))
+    assert gram.weight is parameters[0]
+    found[0] = gram.collected() + (0 if found[0] is None else found[0])
+    assert gram.collected() is None  # a second time there is nothing left
+    return sum(totals), found
 
 
 WAYS = {
@@ -64,20 +64,34 @@ def test_value_and_gradients_are_those_of_the_input_gradient(name, n):
     arguments = (lambda x: way(x, model), draw(*shape), list(model.parameters()), draw(n, 5, 3))
     got, want = by_gram(*arguments), squares(*arguments)
     torch.testing.assert_close(got[0], want[0])
-    for ours, stock in zip(got[1], want[1], strict=True):
-        zero = torch.zeros(())
-        torch.testing.assert_close(
-            zero if ours is None else ours, zero if stock is None or not stock.any() else stock
-        )
+    for p, ours, stock in zip(model.parameters(), got[1], want[1], strict=True):
+        zero = torch.zeros_like(p)
+        torch.testing.assert_close(zero if ours is None else ours, zero if stock is None else stock)
 
 
-def test_without_collecting_nothing_is_put():
+@pytest.mark.parametrize("kind", [PULL, FOREIGN])
+def test_other_sweeps_collect_nothing(kind):
+    mode, y = train(net(), draw(5, 6))
+    with mode.sweep.of(PULL):
+        (d,) = torch.autograd.grad(y.sum(), mode.gram.edge, create_graph=True)
+    with mode.sweep.of(kind):
+        torch.autograd.grad(mode.gram.square(d), d)
+    assert mode.gram.collected() is None
+
+
+def test_a_frozen_weight_has_no_gradient_to_collect():
     model = net()
-    sink, y = train(model, draw(5, 6), list(model.parameters()))
-    (d,) = torch.autograd.grad(y.sum(), sink.gram.edge, create_graph=True)
-    torch.autograd.grad(sink.gram.square(d), d)
-    sink.gram.flush()
-    assert not sink.gradients
+    model[0].weight.requires_grad_(False)
+    mode, y = train(model, draw(5, 6))
+    with mode.sweep.of(PULL):
+        (d,) = torch.autograd.grad(y, mode.gram.edge, draw(5, 3), create_graph=True)
+    total = mode.gram.square(d)
+    with mode.sweep.of(COLLECT):
+        found = torch.autograd.grad(total, [model[2].weight, model[4].weight])
+    assert mode.gram.collected() is None
+    parameters = [model[2].weight, model[4].weight]
+    want = squares(model, draw(5, 6), parameters, [draw(5, 3)])
+    torch.testing.assert_close((total, found), want)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +104,8 @@ def test_without_collecting_nothing_is_put():
 )
 def test_it_is_for_networks_with_no_other_way_to_the_root(f):
     model = net()
-    sink, y = train(lambda x: f(x, model), draw(5, 6), list(model.parameters()))
-    assert sink.gram is None or not sink.gram.alone(y)
+    mode, y = train(lambda x: f(x, model), draw(5, 6))
+    assert mode.gram is None or not mode.gram.alone(y)
 
 
 CHANGED = {
@@ -110,20 +124,50 @@ CHANGED = {
 def test_it_is_for_layers_on_the_root_itself(name):
     change, inputs = CHANGED[name]
     model = net(inputs)
-    sink, y = train(lambda x: model(change(x)), draw(5, 6), list(model.parameters()))
-    assert sink.gram is None or not sink.gram.alone(y)
+    mode, y = train(lambda x: model(change(x)), draw(5, 6))
+    assert mode.gram is None or not mode.gram.alone(y)
 
 
 def test_it_is_not_for_other_precisions_nor_where_the_root_is_wanted():
     model = net().float()
-    x, parameters = draw(5, 6, dtype=torch.float32), list(model.parameters())
+    x = draw(5, 6, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert train(model, x, parameters)[0].gram is None
-    assert train(model, x, parameters, wants_root=True)[0].gram is None
-    sink, _ = train(model, x, parameters)
-    assert sink.gram is not None
-    sink.begin(x)
-    assert sink.gram is None
+        assert train(model, x)[0].gram is None
+    assert train(model, x, wants_root=True)[0].gram is None
+    assert train(model, x)[0].gram is not None
+    assert run(model, x)[0].gram is None  # without a root
+    assert run(model, x, x, rows=None)[0].gram is None  # of a penalty that needs J^T v itself
+    assert run(model, x, x, rows=1)[0].gram is None
+
+
+def test_it_is_the_first_of_layers_however_small_the_layers_are():
+    model, x = net(), draw(5, 6).requires_grad_()
+    mode, _ = run(lambda x: model(x) + model[4](model[0](x)), x, x, least=1 << 30)
+    assert mode.gram.weight is model[0].weight
+    assert not mode.active
+
+
+def test_weights_that_are_no_leaves_are_not_taken():
+    """The gradient that the Gram matrix leaves goes to a parameter."""
+    root, weight = draw(5, 6).requires_grad_(), draw(4, 6).requires_grad_()
+    assert Gram.takes(root, weight, root)
+    assert not Gram.takes(root, weight * 1, root)
+    assert not Gram.takes(root, weight, root.detach())
+
+
+def test_a_weight_that_changes_before_the_sweep():
+    model = net()
+    mode, y = train(model, draw(5, 6))
+    with mode.sweep.of(PULL):
+        (d,) = torch.autograd.grad(y.sum(), mode.gram.edge, create_graph=True)
+    total = mode.gram.square(d)
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    with (
+        mode.sweep.of(COLLECT),
+        pytest.raises(RuntimeError, match="modified by an inplace operation"),
+    ):
+        torch.autograd.grad(total, model[2].weight)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +175,21 @@ def test_it_is_not_for_other_precisions_nor_where_the_root_is_wanted():
 )
 def test_when_it_pays(inputs, outputs, ever):
     """Where it takes fewer multiplications: never for one row, for many if at all."""
-    layer = nn.Linear(inputs, outputs)
-    sink, _ = train(layer, draw(2, inputs, dtype=torch.float32), list(layer.parameters()))
+    layer, x = nn.Linear(inputs, outputs), draw(2, inputs, dtype=torch.float32).requires_grad_()
     for rows in (1, 10, 30, 50, 100, 1000, 10_000):
         direct = 3 * rows * inputs * outputs
         indirect = 2 * rows * outputs**2 + 2 * inputs * outputs**2
-        assert sink.gram.pays(rows) == (indirect < direct)
-    assert not sink.gram.pays(1)
-    assert sink.gram.pays(10_000) == ever
+        assert Gram.pays(layer.weight, rows) == (indirect < direct)
+        assert (run(layer, x, x, rows=rows)[0].gram is not None) == (indirect < direct)
+    assert not Gram.pays(layer.weight, 1)
+    assert Gram.pays(layer.weight, 10_000) == ever
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_layers_on_something_as_large_as_the_root_are_not_taken(requires_grad):
+    """A second argument, or a parameter."""
+    root, weight = draw(5, 6).requires_grad_(), draw(4, 6).requires_grad_()
+    assert not Gram.takes(draw(5, 6).requires_grad_(requires_grad), weight, root)
 
 
 @pytest.fixture
@@ -160,7 +211,7 @@ class OnGPU(torch.Tensor):
 def test_it_is_left_where_products_are_rounded(precision):
     def takes(x, dtype=torch.float32):
         root = x.detach().to(dtype).requires_grad_()
-        return Gram.takes(root, root)
+        return Gram.takes(root, torch.ones(4, 6, dtype=dtype), root)
 
     cpu, gpu = torch.ones(2, 6), torch.ones(2, 6).as_subclass(OnGPU)
     assert takes(cpu)
@@ -185,7 +236,7 @@ def test_the_setting_for_all_devices_counts(precision, setting):
     try:
         for x in (torch.ones(2, 6), torch.ones(2, 6).as_subclass(OnGPU)):
             root = x.requires_grad_()
-            assert not Gram.takes(root, root)
+            assert not Gram.takes(root, torch.ones(4, 6), root)
     finally:
         torch.set_float32_matmul_precision(before)
 

@@ -7,25 +7,41 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from jacfast.lean import TRAINING, Lean, Sink, conv
-from tests.lean.sweeps import penalty, pull
+from jacfast.lean import COLLECT, PULL, conv
+from jacfast.lean.batch_norm import EvalNorm
+from jacfast.lean.sweep import FOREIGN
+from tests.lean.sweeps import penalty, pull, run
 from tests.nets import draw
 
 
-class Products(TorchDispatchMode):
-    """Count the matrix products that run inside."""
+@pytest.fixture
+def input_gradients(monkeypatch):
+    """Return a list that grows by each input gradient of a convolution or batch-norm."""
+    made = []
 
-    def __init__(self):
-        super().__init__()
-        self.count = 0
+    def noted(kind, name, wants):
+        routine = getattr(kind, name)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm_.default)
-        return func(*args, **(kwargs or {}))
+        def call(*arguments):
+            if wants(arguments):
+                made.append(name)
+            return routine(*arguments)
+
+        monkeypatch.setattr(kind, name, call)
+
+    noted(conv, "by_blocks", lambda arguments: True)
+    noted(conv.Conv, "_backward", lambda arguments: arguments[-1][0])
+    noted(EvalNorm, "_backward", lambda arguments: arguments[-1][0])
+    noted(EvalNorm, "pull", lambda arguments: True)
+    return made
 
 
+LAYERS = {
+    "convolution": nn.Conv2d(6, 3, 3).double(),
+    "convolution by blocks": nn.Conv2d(2, 3, 3).double(),
+    "batch-norm": nn.BatchNorm2d(6).double().eval(),
+}
 # From the root to the first layer's input, and whether anything but the root is behind that.
 WAYS = {
     "itself": (lambda x, p: x, True),
@@ -34,46 +50,48 @@ WAYS = {
     "with ReLU": (lambda x, p: torch.relu(x), True),
     "with pooling": (lambda x, p: F.max_pool2d(x, 3, 1, 1), True),
     "in autocast's dtype and back": (lambda x, p: x.bfloat16().double(), True),
+    "after a frozen layer": (lambda x, p: F.linear(x, torch.eye(6).double()), True),
     "times a parameter": (lambda x, p: x * p, False),
     "plus a parameter": (lambda x, p: (x.flatten(1) + p).view_as(x), False),
-    "after a linear layer": (lambda x, p: F.linear(x, torch.eye(6).double()), False),
+    "after a trained layer": (lambda x, p: F.linear(x, p * torch.eye(6).double()), False),
 }
 
 
 @pytest.mark.parametrize("wants_root", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_input_gradients_that_nobody_wants(way, wants_root, monkeypatch):
-    """Of a convolution on what the root became; every other sweep has them."""
-    calls, routine = [], conv._input_gradient
-    monkeypatch.setattr(conv, "_input_gradient", lambda *a: calls.append(1) or routine(*a))
-    layer, p = nn.Conv2d(2, 3, 3).double(), draw(1).requires_grad_()
-    x, sink = draw(4, 2, 6, 6).requires_grad_(), Sink([*layer.parameters(), p])
-    sink.begin(x)
-    sink.wants_root = wants_root
+@pytest.mark.parametrize("name", LAYERS)
+def test_input_gradients_that_nobody_wants(name, way, wants_root, input_gradients):
+    """Of a layer on what the root became; every other sweep has them."""
+    layer, p = LAYERS[name], draw(1).requires_grad_()
+    x = draw(4, 2 if "blocks" in name else 6, 6, 6).requires_grad_()
     before, skips = WAYS[way]
-    with Lean(sink, TRAINING):
-        y = layer(before(x, p))
-    _, g = pull(y, x)
-    assert len(calls) == 1
-    inputs = [sink.anchor, x] if wants_root else [sink.anchor]
-    with sink.mine(collecting=True):
-        torch.autograd.grad([penalty(g), y.sum()], inputs, allow_unused=True)
-    assert len(calls) == (1 if skips and not wants_root else 2)
-    assert sink.gradients.keys() >= set(layer.parameters())
+    skips = skips and not wants_root
+    mode, y = run(lambda x: layer(before(x, p)), x, x, wants_root=wants_root)
+    with mode.sweep.of(PULL):
+        _, g = pull(y, x)
+    assert len(input_gradients) == 1
+    parameters = list(layer.parameters())
+    inputs = [*parameters, p, x] if wants_root else [*parameters, p]
+    with mode.sweep.of(COLLECT):
+        found = torch.autograd.grad([penalty(g), y.sum()], inputs, allow_unused=True)
+    assert len(input_gradients) == (1 if skips else 2)
+    z = x.detach().requires_grad_()
+    stock = layer(before(z, p))
+    _, h = pull(stock, z)
+    inputs = [*parameters, p, z] if wants_root else [*parameters, p]
+    want = torch.autograd.grad([penalty(h), stock.sum()], inputs, allow_unused=True)
+    torch.testing.assert_close(found, want)
 
 
-@pytest.mark.parametrize(("wants_root", "products"), [(False, 1), (True, 2)])
-def test_the_same_of_a_linear_layer(wants_root, products):
-    layer, x = nn.Linear(6, 4).double(), draw(5, 2, 3).requires_grad_()
-    sink = Sink(layer.parameters())
-    sink.begin(x)
-    sink.wants_root = wants_root
-    with Lean(sink, TRAINING):
-        y = layer(x.flatten(1))
-    inputs = [sink.anchor, x] if wants_root else [sink.anchor]
-    with Products() as seen, sink.mine(collecting=True):
-        torch.autograd.grad(y.sum(), inputs, allow_unused=True)
-    assert seen.count == products
+@pytest.mark.parametrize("name", LAYERS)
+def test_sweeps_of_others_skip_nothing(name):
+    layer, x = LAYERS[name], draw(4, 2 if "blocks" in name else 6, 6, 6).requires_grad_()
+    mode, y = run(layer, x, x)
+    assert mode.sweep.kind == FOREIGN
+    got = torch.autograd.grad(y.sin().sum(), [x, *layer.parameters()])
+    torch.testing.assert_close(
+        got, torch.autograd.grad(layer(x).sin().sum(), [x, *layer.parameters()])
+    )
 
 
 @pytest.mark.parametrize("root", [True, False])
@@ -83,21 +101,30 @@ def test_nothing_outlives_the_last_reference(swept, root):
     model = nn.Sequential(
         nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Unflatten(1, (2, 3))
     ).double()
+    layers = nn.Sequential(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3)).double().eval()
     gc.collect()
     gc.disable()
     try:
-        x, sink = draw(5, 6).requires_grad_(), Sink(model.parameters())
-        if root:
-            sink.begin(x)
-        with sink.mine():
-            with Lean(sink, TRAINING):
-                y = F.max_pool2d(model(x)[None], 2)
+        x = draw(5, 6).requires_grad_()
+        mode, y = run(lambda x: F.max_pool2d(layers(model(x))[None], 2), x, x if root else None)
+        with mode.sweep.of(PULL):
             v, g = pull(y, x)
-        p, left = penalty(g), [weakref.ref(x), weakref.ref(sink)]
+        p, left = penalty(g), [weakref.ref(one) for one in (x, mode, mode.sweep)]
         if swept:
-            with sink.mine(collecting=True):
-                torch.autograd.grad([p, y.sum()], [sink.anchor], allow_unused=True)
-        del x, sink, y, v, g, p
-        assert [one() is None for one in left] == [True, True]
+            parameters = [*model.parameters(), *layers.parameters()]
+            with mode.sweep.of(COLLECT):
+                torch.autograd.grad([p, y.sum()], parameters, allow_unused=True)
+        del x, mode, y, v, g, p
+        assert [one() is None for one in left] == [True, True, True]
     finally:
         gc.enable()
+
+
+def test_a_mode_that_is_kept_keeps_no_activations():
+    """It is kept for what was met, until the backward pass."""
+    x = draw(2, 2, 6, 6).requires_grad_()
+    mode, y = run(lambda x: torch.relu(2 * x), x)
+    left = weakref.ref(y)
+    del y
+    assert left() is None
+    assert mode.rectified is None

@@ -2,8 +2,25 @@
 
 import pytest
 
+from jacfast.lean import mode
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(threads) -> None:
     """Run in one thread: on tensors as small as these more only wait for each other."""
     threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _every_layer_lean(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let networks as small as these run with lean layers, as large ones do.
+
+    A test that has the fixture `size` chooses: "small" leaves the layers to PyTorch.
+    """
+    if "size" not in request.fixturenames or request.getfixturevalue("size") == "large":
+        monkeypatch.setattr(mode, "LEAST", 0)
+
+
+@pytest.fixture(params=["large", "small"])
+def size(request: pytest.FixtureRequest) -> str:
+    return request.param

@@ -68,6 +68,6 @@ def test_bfloat16_and_float32_do_without():
     for dtype in (torch.float16, torch.bfloat16):
         with torch.autocast("cpu", dtype):
             _, value = forward_with_penalty(model, x, penalty=Frobenius(1))
-        work = value.grad_fn.next_functions[0][0].work
-        kept = sum(len(chunk.totals) for chunk in work.chunks)
+        work = value.grad_fn.next_functions[0][0].pending
+        kept = sum(len(part.totals) for part in work.parts)
         assert kept == (dtype == torch.float16)

@@ -73,6 +73,23 @@ def test_what_is_unusual(name, penalty, chunk):
     assert_same(*both(model, x, y, PENALTIES[penalty], chunk))
 
 
+@pytest.mark.parametrize("size", ["small"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("name", SIX)
+def test_the_six_without_lean_layers(name, penalty, size):
+    model, x, y = build(name, 5)
+    assert_same(*both(model, x, y, PENALTIES[penalty], None))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("size", ["small"])
+@pytest.mark.parametrize("penalty", ["one projection", "exact"])
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_unusual_without_lean_layers(name, penalty, size):
+    model, x, y = build(name, 5, nets=UNUSUAL)
+    assert_same(*both(model, x, y, PENALTIES[penalty], None))
+
+
 @pytest.mark.parametrize("penalty", ["exact", "input gradient"])
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_weights_that_are_computed_once_for_all_chunks(penalty, chunk):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast import Frobenius, InputGradient, forward_with_penalty, penalised
-from jacfast.lean import Sink
-from jacfast.step.work import Work
+from jacfast.lean import Sweep
+from jacfast.step.pending import Pending
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import LAM, ROUNDING, fast, gradient, loss_of, plain
@@ -76,7 +76,7 @@ def test_backward_hooks_of_modules_see_the_gradients_and_change_nothing():
 
 def live() -> int:
     gc.collect()
-    return sum(issubclass(type(one), torch.Tensor | Work | Sink) for one in gc.get_objects())
+    return sum(issubclass(type(one), torch.Tensor | Pending | Sweep) for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("options", [{}, {"chunk": 2}, {"at": True}, {"subsample": 0.5}])

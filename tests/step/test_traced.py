@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jacfast import Frobenius, InputGradient, Spectral, WithPenalty, penalised
+from jacfast import (
+    Frobenius,
+    InputGradient,
+    Spectral,
+    WithPenalty,
+    forward_with_penalty,
+    penalised,
+)
 from tests.nets import relative_error
 from tests.step.changing import CHANGING, SHAPE
 from tests.step.entries import ENTRIES
@@ -433,3 +440,26 @@ def test_everything_that_a_model_returns():
             both.append([*(t.detach() for t in found), gradient(loss + held.penalty, model)])
         assert_same(*both)
     assert_traced(model, 1)
+
+
+def test_an_infinite_penalty_that_nobody_uses_stays_out():
+    """Of a large network, whose penalty's gradient is there before its weight is."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).double()
+    x = torch.randn(2, 1, 6, 6, dtype=torch.float64)
+    grads = []
+    for compiled in (None, "traced"):
+        with torch.no_grad():
+            model[3].weight.fill_(1.0)
+        forward_with_penalty(model, x, penalty=Frobenius("exact"), compiled=compiled)
+        with torch.no_grad():
+            model[3].weight.fill_(1e200)
+        model.zero_grad()
+        logits, value = forward_with_penalty(
+            model, x, penalty=Frobenius("exact"), compiled=compiled
+        )
+        assert not value.isfinite()
+        (logits.sum() * 1e-200).backward()
+        grads.append([p.grad for p in model.parameters()])
+    for ours, want in zip(*reversed(grads), strict=True):
+        assert want.isfinite().all()
+        torch.testing.assert_close(ours, want)

@@ -7,6 +7,7 @@ runs the graphs in its place, by a backend of `backends`. `guards` says what a t
 
 import contextlib
 import dataclasses
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -49,7 +50,9 @@ def backend_of(step: "Step", model: Any, x: Any, inside: bool) -> str | None:
         raise ValueError(f"compiled must not be 'cudagraphs' for x on a {x.device.type} device")
     if step.around is not contextlib.nullcontext:  # as for a pass beside another
         return None
-    asked = inside or any(map(compiled_module, model.modules()))
+    asked = inside or (
+        "torch._dynamo" in sys.modules and any(map(compiled_module, model.modules()))
+    )
     return backend or ("auto" if asked else None)
 
 

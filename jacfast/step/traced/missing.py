@@ -9,6 +9,7 @@ from jacfast.step.traced.graph import Call, Graph, Value, values
 
 aten = torch.ops.aten
 ADDS = (aten.add_.Tensor, aten.addmm_.default, aten.addmv_.default, aten._foreach_add_.List)
+PRODUCT = aten.addcmul.default  # what has been collected before, weighted, and a later gradient
 SCALES = (aten.mul_.Tensor, aten._foreach_mul_.Tensor)
 
 
@@ -34,6 +35,9 @@ def without(graph: Graph, incoming: Collection[Value], missing: Collection[Value
             continue
         elif call.function in ADDS and not (live - written) and dead.isdisjoint(written):
             continue
+        elif call.function == PRODUCT and call.args[0] in live:
+            call = Call(aten.clone.default, call.args[:1], {}, call.results, False)
+            hangs |= set(call.makes())
         else:
             for value in dead:
                 kept += _zeros(value)

@@ -11,12 +11,12 @@ from torch.utils import _pytree as pytree
 from jacfast.calling import without_autocast
 from jacfast.step.draw import penalised
 from jacfast.step.node import Node
+from jacfast.step.pending import AGAIN
 from jacfast.step.traced.backends import Runner, runner
 from jacfast.step.traced.graph import Value
 from jacfast.step.traced.guards import Look
 from jacfast.step.traced.missing import without
 from jacfast.step.traced.trace import Slot, Trace
-from jacfast.step.work import AGAIN
 
 if TYPE_CHECKING:
     from jacfast.step.step import Step
@@ -90,7 +90,7 @@ class Late:
 
 
 class Replay:
-    """What is kept of a forward graph until the backward graph runs, in the place of a `Work`."""
+    """What is kept of a forward graph until the backward graph runs, in the place of `Pending`."""
 
     def __init__(
         self, trace: Trace, late: Late, held: list[Tensor], made: Sequence[Tensor]

@@ -13,12 +13,12 @@ from torch.utils import _pytree as pytree
 
 from jacfast.calling import Draws, State, differentiable, eager, without_autocast
 from jacfast.step.draw import Draw, Noise
+from jacfast.step.pending import Pending
 from jacfast.step.run import Run
 from jacfast.step.traced.graph import Graph, Value
 from jacfast.step.traced.guards import SIMPLE, Look
 from jacfast.step.traced.record import Recorder, Watch, unrecorded
 from jacfast.step.traced.refuse import Refused
-from jacfast.step.work import Work
 
 
 class Slot(NamedTuple):
@@ -95,17 +95,17 @@ class _Tracing:
     def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
         with Watch(), recorder:
-            work = self.run.work(x, y, whole)
-            given = [work.total, *work.values]
+            pending = self.run.forward(x, y, whole)
+            given = [pending.total, *pending.values]
             place = len(recorder.calls)
-            returned, further = self._returned(work)
-            if work.keeps:
+            returned, further = self._returned(pending)
+            if pending.keeps:
                 with unrecorded():  # of a second pass the penalty alone goes outside
                     incoming = [torch.ones_like(one) for one in (given if whole else given[:1])]
                     coming = [recorder.take(gradient) for gradient in incoming]
                 with torch.no_grad(), without_autocast(x.device):
                     missing = [None] * (len(given) - len(incoming))
-                    found = work.gradients(*incoming, *missing)
+                    found = pending.gradients(*incoming, *missing)
         recorder.finish()
         first = [*given, *further]
         outputs = [None if one is None else recorder.value(one) for one in [*first, *found]]
@@ -117,11 +117,11 @@ class _Tracing:
         backward.inputs = [*held, *(v for v in made if v is not None), *coming]
         return Trace(
             forward,
-            backward if work.keeps else None,
+            backward if pending.keeps else None,
             [places[value] for value in forward.inputs],
             [places[value] for value in held],
             len(first),
-            len(work.values),
+            len(pending.values),
             coming,
             returned,
             self.draws,
@@ -145,11 +145,11 @@ class _Tracing:
                 self.recorder.take(drawn)
         return drawn
 
-    def _returned(self, work: Work) -> tuple[Any, list[Tensor]]:
+    def _returned(self, pending: Pending) -> tuple[Any, list[Tensor]]:
         """Return what the model returned with slots for tensors, and those without a gradient."""
         if not self.run.everything:
             return Slot(1), []
-        with_gradient = differentiable(work.returned)
+        with_gradient = differentiable(pending.returned)
         slots = {id(t): Slot(1 + i) for i, t in enumerate(with_gradient)}
         further: list[Tensor] = []
 
@@ -163,7 +163,7 @@ class _Tracing:
                 further.append(leaf)
             return slots[id(leaf)]
 
-        return pytree.tree_map(slot, work.returned), further
+        return pytree.tree_map(slot, pending.returned), further
 
 
 def _fixed(model: nn.Module, look: Look) -> list[Tensor]:
