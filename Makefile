@@ -29,6 +29,9 @@ bench: $(VENV)/built
 
 # The training step alone, and the time to robustness; DATA names a folder with MNIST.
 bench-step: $(VENV)/built
+	$(BIN)/python -m benchmarks.sizes
+	$(BIN)/python -m benchmarks.sizes --threads 2
+	$(BIN)/python -m benchmarks.sizes --compiled "N = 1" 784-200 conv1d residual ViT "tf_tutorial_cnn, N = 64" "seck_c, N = 256"
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.robustness $(if $(DATA),--data $(DATA))

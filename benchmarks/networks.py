@@ -37,3 +37,35 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.places
         return self.head(self.norm(self.blocks(tokens)).mean(dim=1))
+
+
+class Residual(nn.Module):
+    """x + GELU(linear(layer-norm(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.gelu(self.linear(self.norm(x)))
+
+
+def residual_blocks(depth: int = 96, width: int = 32) -> nn.Sequential:
+    """Return that many residual blocks on [N, width], 10 logits: many calls on little data."""
+    return nn.Sequential(*[Residual(width) for _ in range(depth)], nn.Linear(width, 10))
+
+
+def embedding_cnn(channels: int = 20, width: int = 32, outputs: int = 8) -> nn.Sequential:
+    """Return five convolutions with GELU for [N, channels, 10], as contrastive embeddings use."""
+    layers: list[nn.Module] = [nn.Conv1d(channels, width, 2), nn.GELU()]
+    for _ in range(3):
+        layers += [nn.Conv1d(width, width, 3), nn.GELU()]
+    return nn.Sequential(*layers, nn.Conv1d(width, outputs, 3), nn.Flatten())
+
+
+def relu_cnn_1d(channels: int = 20, width: int = 32) -> nn.Sequential:
+    """Return three convolutions with ReLU for [N, channels, 16], 10 logits."""
+    layers: list[nn.Module] = []
+    for before in (channels, width, width):
+        layers += [nn.Conv1d(before, width, 3), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(10 * width, 10))

@@ -73,7 +73,7 @@ def compiled_plain() -> Step:
     return lambda model, x, y, lam: loss(model, x, y).backward()
 
 
-def compiled_func() -> Step:
+def compiled_func(classes: int = 10) -> Step:
     """The whole step compiled, its gradients through torch.func."""
 
     def loss(params: dict, model: nn.Module, x: Tensor, y: Tensor, v: Tensor, lam: float) -> Tensor:
@@ -84,7 +84,7 @@ def compiled_func() -> Step:
 
     def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
         params = dict(model.named_parameters())
-        v = drawn(x.new_empty(len(x), 10))
+        v = drawn(x.new_empty(len(x), classes))
         for name, g in gradient(params, model, x, y, v, lam).items():
             params[name].grad = g
 

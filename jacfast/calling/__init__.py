@@ -27,7 +27,7 @@ from jacfast.calling.outputs import (
     check_classes,
     pick,
 )
-from jacfast.calling.parts import may_be_cut, part_of, separable
+from jacfast.calling.parts import may_be_cut, part_of, separable, worth_two_calls
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.warning import warn
@@ -73,4 +73,5 @@ __all__ = [
     "unwrapped",
     "warn",
     "without_autocast",
+    "worth_two_calls",
 ]

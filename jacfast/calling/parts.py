@@ -37,6 +37,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 # On a CPU a tensor of more than 32 MB is new memory from the system each time, and one of less
 # than half of that mostly stays in the caches until it is read again.
 BYTES = 1 << 24
+ENTRIES, PRODUCTS = 1 << 18, 1 << 24  # measured: benchmarks/README.md, 'Small networks'
 LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
 
 _largest: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
@@ -59,12 +60,27 @@ def part_of(model: nn.Module, x: Tensor) -> int:
     """
     if not may_be_cut(x):
         return x.shape[0]
+    return min(len(x), max(LEAST, BYTES // _bytes_of(model, x)))
+
+
+def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
+    """Say whether a `separable` model costs so much that one more call of it does not count.
+
+    By the largest tensor of the batch, or by the products with weights.
+    """
+    weights = sum(p.numel() for p in model.parameters())
+    entries = _bytes_of(model, x) // x.element_size() * x.shape[0]
+    return entries >= ENTRIES or weights * x.shape[0] >= PRODUCTS
+
+
+def _bytes_of(model: nn.Module, x: Tensor) -> int:
+    """Return the size of the largest tensor of one sample."""
     known, key = _largest.setdefault(model, {}), (x.shape[1:], x.dtype)
     if key not in known:
         with torch.no_grad(), _Largest(x[:1]) as seen:
             model(x[:1])
         known[key] = seen.bytes
-    return min(len(x), max(LEAST, BYTES // known[key]))
+    return known[key]
 
 
 def _alone(module: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from jacfast.calling import (
     pick,
     readable,
     separable,
+    worth_two_calls,
 )
 from jacfast.calling.outputs import Output
 from jacfast.memory import advise
@@ -129,6 +130,8 @@ class Step:
         samples, some = x.shape[0], penalty.subsample < 1
         certain = self.batch_norm != "coupled" and not arguments.any
         certain = certain and (some or may_be_cut(x)) and separable(model)
+        if some and certain and self.chunk is None:
+            certain = worth_two_calls(model, x)
         if some and self.generator is None and not readable(x.device) and drops(model):
             certain = False  # nothing can be drawn beside the masks, which come first
         chunk = self.chunk or (part_of(model, x) if certain else samples)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jacfast.calling import parts
 from jacfast.lean import mode
 
 
@@ -19,6 +20,7 @@ def _every_layer_lean(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     """
     if "size" not in request.fixturenames or request.getfixturevalue("size") == "large":
         monkeypatch.setattr(mode, "LEAST", 0)
+        monkeypatch.setattr(parts, "ENTRIES", 0)
 
 
 @pytest.fixture(params=["large", "small"])

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral, forward_with_penalty
 from tests.nets import brute_force, draw, relative_error
@@ -153,3 +153,18 @@ def test_a_step_left_out_calls_the_model_as_it_is():
         fast(model, x, y, Frobenius(every=2), step=2)
     fast(model, x, y, Frobenius(every=2), step=3, batch_norm="frozen")
     assert model[1].num_batches_tracked == tracked + 1
+
+
+@pytest.mark.parametrize(("width", "calls"), [(8, 1), (1 << 17, 2)])
+@pytest.mark.parametrize("size", ["small"])
+def test_only_a_large_batch_is_worth_two_calls(width, calls, size, monkeypatch):
+    """The penalised samples pass first and alone, which costs a call more."""
+    model, x = (
+        nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 3)),
+        draw(4, 2).float(),
+    )
+    part, forward, seen = Frobenius(subsample=0.5), nn.Linear.forward, []
+    forward_with_penalty(model, x, penalty=part)  # the size of its tensors is looked at once
+    monkeypatch.setattr(nn.Linear, "forward", lambda *a: seen.append(1) or forward(*a))
+    forward_with_penalty(model, x, penalty=part)
+    assert len(seen) == 2 * calls
