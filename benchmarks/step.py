@@ -34,6 +34,7 @@ ALONE = (
     "jacfast, n = 1, subsample 1/4",
     "one vector, autograd, captured",
     "jacfast, n = 1, captured",
+    "jacfast, n = 1, cudagraphs",
 )
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 REPEATS, AT_LEAST = {"cpu": (3, 1), "cuda": (9, 5)}[DEVICE]  # rounds, and steps in a row
@@ -65,12 +66,15 @@ def contenders() -> dict[str, rivals.Step]:
         "compiled, torch.func": rivals.compiled_func(),
         "frobenius_penalty": one_line,
         "jacfast, n = 1": ours(jacfast.Frobenius()),
+        "jacfast, n = 1, traced": ours(jacfast.Frobenius(), compiled="traced"),
         "jacfast, n = 1, bfloat16 sweeps": ours(jacfast.Frobenius(), precision=torch.bfloat16),
         "jacfast, n = 1, subsample 1/4": ours(jacfast.Frobenius(subsample=0.25)),
         "loop": rivals.loop,
         "batched": rivals.batched,
         "jacfast, exact": ours(jacfast.Frobenius("exact")),
     }
+    if DEVICE == "cuda":
+        steps["jacfast, n = 1, cudagraphs"] = ours(jacfast.Frobenius(), compiled="cudagraphs")
     if hasattr(torch._dynamo.config, "trace_autograd_ops"):  # not in every torch
         steps["compiled, autograd traced"] = rivals.compiled_traced()
     return {name: step if name in PLAIN else by_math(step) for name, step in steps.items()}

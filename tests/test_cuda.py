@@ -130,6 +130,29 @@ def test_a_captured_training_step_draws_anew_at_each_replay(n):
 
 
 @pytest.mark.parametrize("network", [nets.mlp, nets.cnn])
+def test_a_step_as_cuda_graphs_is_the_eager_one(network):
+    """For other inputs and weights than those that were recorded, and with fresh draws."""
+    torch.manual_seed(0)
+    model, exact = network().cuda(), jacfast.Frobenius("exact")
+    shape = (2, 8, 8) if network is nets.cnn else (6,)
+    for _ in range(4):
+        x, grads = torch.rand(6, *shape, device="cuda"), []
+        for compiled in (None, "cudagraphs"):
+            model.zero_grad()
+            logits, value = jacfast.forward_with_penalty(model, x, penalty=exact, compiled=compiled)
+            (logits.square().mean() + value).backward()
+            grads.append([p.grad.clone() for p in model.parameters()])
+        torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.01 * torch.randn_like(p))
+    drawn = [
+        jacfast.forward_with_penalty(model, x, compiled="cudagraphs")[1].item() for _ in range(6)
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("network", [nets.mlp, nets.cnn])
 def test_the_library_agrees_with_the_cpu(network):
     torch.manual_seed(0)
     model = network().double()
