@@ -23,7 +23,7 @@ from benchmarks.networks import ViT, embedding_cnn, relu_cnn_1d, residual_blocks
 from benchmarks.step import DEVICE, LAM, by_math, gradient, ours
 from jacfast import models
 
-ROUNDS = 15
+ROUNDS = {"quick": 15, "slow": 5}  # a step of less than a tenth of a second, or more
 SECONDS = 0.02  # of steps in a row, at least
 PAPERS = (
     *("tf_tutorial_cnn", "cifar_cnn", "yu_cifar_cnn", "fc500", "deep_defense_mlp"),
@@ -112,10 +112,11 @@ def measure(case: Case, compiled: bool) -> dict:
             step(model, x, y, LAM)
 
     start = time.perf_counter()
-    run(steps["plain"], 3)
-    count = max(1, round(SECONDS / (time.perf_counter() - start) * 3))
+    run(steps["double backward"], 1)
+    once = time.perf_counter() - start
+    count, rounds = max(1, round(SECONDS / once)), ROUNDS["quick" if once < 0.1 else "slow"]
     runs = {name: lambda step=step: run(step, count) for name, step in steps.items()}
-    spent = take_turns(runs, ROUNDS)
+    spent = take_turns(runs, rounds)
     base = spent["double backward"]["median"]
     return {
         name: {stat: value / count for stat, value in row.items()}
