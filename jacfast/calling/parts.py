@@ -37,7 +37,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 # On a CPU a tensor of more than 32 MB is new memory from the system each time, and one of less
 # than half of that mostly stays in the caches until it is read again.
 BYTES = 1 << 24
-ENTRIES, PRODUCTS = 1 << 18, 1 << 24  # measured: benchmarks/README.md, 'Small networks'
+ENTRIES, PRODUCTS = 1 << 19, 1 << 26  # measured: benchmarks/README.md, 'Small networks'
 LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
 
 _largest: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()

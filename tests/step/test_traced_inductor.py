@@ -50,10 +50,14 @@ def test_what_inductor_cannot_compile_runs_as_traced(monkeypatch):
     assert_as_plain(model, x + 1, y, Frobenius(), compiled="inductor")
 
 
-@pytest.mark.parametrize(("name", "backend"), [("mlp", "inductor"), ("cifar", "traced")])
-def test_auto(name, backend, monkeypatch):
-    """By whether there are convolutions; stated in the docs."""
+@pytest.mark.parametrize(
+    ("name", "large", "backend"),
+    [("mlp", 0, "inductor"), ("cifar", 0, "traced"), ("cifar", 1 << 27, "inductor")],
+)
+def test_auto(name, large, backend, monkeypatch):
+    """By whether there are large convolutions; stated in the docs."""
     made = []
+    monkeypatch.setattr(backends, "LARGE", large)
     monkeypatch.setattr(
         backends, "Compiled", lambda graph: made.append(graph) or graph.as_function()
     )
@@ -65,7 +69,8 @@ def test_auto(name, backend, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["compiled model", "compiled in place", "compiled function"])
-def test_who_is_compiled_uses_the_traced_step(way):
+def test_who_is_compiled_uses_the_traced_step(way, monkeypatch):
+    monkeypatch.setattr(backends, "LARGE", 0)  # Inductor takes seconds
     torch._dynamo.reset()
     model, x, y = build("cifar")
     other, call = model, fast

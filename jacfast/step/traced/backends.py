@@ -9,8 +9,11 @@ from torch import Tensor
 
 from jacfast.calling import warn
 from jacfast.step.traced.capture import Captured
-from jacfast.step.traced.graph import Graph
+from jacfast.step.traced.graph import Graph, Value
 
+CONVOLUTION = "aten.convolution.default"
+PRODUCTS = ("aten.mm.default", "aten.addmm.default", "aten.bmm.default")
+LARGE = 1 << 27  # multiplications of a forward graph
 BACKENDS = ("traced", "inductor", "cudagraphs", "auto")
 Runner = Callable[[list[Tensor]], Sequence[Tensor]]  # empties the list, to free what is in it
 
@@ -18,15 +21,32 @@ Runner = Callable[[list[Tensor]], Sequence[Tensor]]  # empties the list, to free
 def chosen(backend: str, graph: Graph, device: torch.device) -> str:
     """Return which backend "auto" stands for.
 
-    On a GPU CUDA graphs, which leave out the launches. On a CPU the compiler where there are no
-    convolutions, whose time it would not shorten, and which stay in the routines that they are in.
+    On a GPU CUDA graphs, which leave out the launches. On a CPU the compiler, but where most of the
+    multiplications are those of large convolutions, which stay in the routines that they are in
+    (benchmarks/README.md, 'Small networks').
     """
     if backend != "auto":
         return backend
     if device.type == "cuda":
         return "cudagraphs"
-    convolves = any("convolution" in str(call.function) for call in graph.calls)
+    convolved, multiplied = _multiplications(graph)
+    convolves = convolved > max(multiplied, LARGE)
     return "traced" if convolves or device.type != "cpu" else "inductor"
+
+
+def _multiplications(graph: Graph) -> tuple[int, int]:
+    """Return how many there are in convolutions, and in products of matrices."""
+    convolved = multiplied = 0
+    for call in graph.calls:
+        name = str(call.function)
+        if not isinstance(call.results, Value) or name not in (CONVOLUTION, *PRODUCTS):
+            continue
+        shapes = [one.like.shape for one in call.args if isinstance(one, Value)]
+        if name == CONVOLUTION:
+            convolved += call.results.like.numel() * shapes[1][1:].numel()
+        else:
+            multiplied += call.results.like.numel() * shapes[-1][-2]
+    return convolved, multiplied
 
 
 def runner(backend: str, graph: Graph, outside: int) -> Runner:
