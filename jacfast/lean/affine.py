@@ -71,7 +71,7 @@ class Affine(torch.autograd.Function):
         layer = ctx.layer
         if torch.is_grad_enabled():
             layer.sweep.check_own()
-            return Pull.apply(g, weight, layer), None, None, None
+            return Product.apply(g, weight, layer, True), None, None, None
         if layer.sweep.kind == PULL:
             return layer.pull(g), None, None, None
         of_x = not (layer.skip and layer.sweep.kind == COLLECT)
@@ -79,43 +79,26 @@ class Affine(torch.autograd.Function):
         return *layer.gradients(g, x, (of_x, of_weight, of_bias)), None
 
 
-class Pull(torch.autograd.Function):
-    """A^T g, the cotangent of the input: linear in g, its derivative is the tangent A t."""
+class Product(torch.autograd.Function):
+    """A^T g if `back`, the cotangent of the input; else A t, of a tangent.
+
+    Linear in the vector, so the derivative of each is the other one.
+    """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, weight: Tensor | None, layer: Layer) -> Tensor:
-        ctx.save_for_backward(g if ctx.needs_input_grad[1] else None, weight, *layer.constants())
-        ctx.layer = layer
-        return layer.pull(g)
+    def forward(ctx: Any, v: Tensor, weight: Tensor | None, layer: Layer, back: bool) -> Tensor:
+        ctx.save_for_backward(v if ctx.needs_input_grad[1] else None, weight, *layer.constants())
+        ctx.layer, ctx.back = layer, back
+        return layer.pull(v) if back else layer.push(v)
 
     @staticmethod
-    def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]
-        g, weight, *_ = ctx.saved_tensors
-        layer = ctx.layer
+    def backward(ctx: Any, u: Tensor) -> tuple:  # type: ignore[override]
+        v, weight, *_ = ctx.saved_tensors
+        layer, back = ctx.layer, ctx.back
         if torch.is_grad_enabled():  # the model itself differentiates
             layer.sweep.check_own()
-            return Push.apply(t, weight, layer), None, None
-        wanted = layer.sweep.kind != PULL and g is not None
-        of_weight = layer.of_weight(g, t) if wanted else None
-        return layer.push(t), of_weight, None
-
-
-class Push(torch.autograd.Function):
-    """A t, of a tangent: the third derivative of a model that differentiates inside itself."""
-
-    @staticmethod
-    def forward(ctx: Any, t: Tensor, weight: Tensor | None, layer: Layer) -> Tensor:
-        ctx.save_for_backward(t if ctx.needs_input_grad[1] else None, weight, *layer.constants())
-        ctx.layer = layer
-        return layer.push(t)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
-        t, weight, *_ = ctx.saved_tensors
-        layer = ctx.layer
-        if torch.is_grad_enabled():
-            layer.sweep.check_own()
-            return Pull.apply(g, weight, layer), None, None
-        wanted = layer.sweep.kind != PULL and t is not None
-        of_weight = layer.of_weight(g, t) if wanted else None
-        return layer.pull(g), of_weight, None
+            return Product.apply(u, weight, layer, not back), None, None, None
+        of_weight = None
+        if layer.sweep.kind != PULL and v is not None:
+            of_weight = layer.of_weight(v, u) if back else layer.of_weight(u, v)
+        return layer.push(u) if back else layer.pull(u), of_weight, None, None

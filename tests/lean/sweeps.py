@@ -119,6 +119,11 @@ def assert_step_is_stock(
         torch.testing.assert_close(gradients.get(p, torch.zeros_like(p)), both)
 
 
+def directions(y: Tensor) -> set[bool]:
+    """Return which products of lean layers are in a graph: back to inputs, or of tangents."""
+    return {node.back for node in nodes(y) if node.name() == "ProductBackward"}
+
+
 def names(y: Tensor) -> set[str]:
     """Return the names of the nodes of a graph."""
     return {node.name() for node in nodes(y)}

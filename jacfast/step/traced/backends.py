@@ -21,9 +21,9 @@ Runner = Callable[[list[Tensor]], Sequence[Tensor]]  # empties the list, to free
 def chosen(backend: str, graph: Graph, device: torch.device) -> str:
     """Return which backend "auto" stands for.
 
-    On a GPU the graphs as they are, until the other two have run on one. On a CPU the compiler, but where most of the
-    multiplications are those of large convolutions, which stay in the routines that they are in
-    (benchmarks/README.md, 'Small networks').
+    On a GPU the graphs as they are, until the other two have run on one. On a CPU the compiler, but
+    where most multiplications are those of large convolutions, which stay in the routines that they
+    are in (benchmarks/README.md, 'Small networks').
     """
     if backend != "auto":
         return backend
