@@ -1,5 +1,7 @@
 """Settings of the tests of this folder."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from jacfast.calling import parts
@@ -26,3 +28,11 @@ def _every_layer_lean(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 @pytest.fixture(params=["large", "small"])
 def size(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def never_eager(recwarn: pytest.WarningsRecorder) -> Iterator[None]:
+    """Fail where a call runs eager, which it says in a warning."""
+    yield
+    said = [str(w.message) for w in recwarn if "runs eager" in str(w.message)]
+    assert not said

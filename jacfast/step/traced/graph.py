@@ -5,10 +5,12 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
+
+T = TypeVar("T")
 
 
 class Value:
@@ -149,13 +151,18 @@ def substitute(argument: Any, of: Callable[[Value], Any]) -> Any:
 
 def values(argument: Any) -> Iterator[Value]:
     """Yield the values in an argument."""
-    if isinstance(argument, Value):
+    return within(argument, Value)
+
+
+def within(argument: Any, kind: type[T]) -> Iterator[T]:
+    """Yield what is of a kind in an argument, at whatever depth of lists, tuples and dicts."""
+    if isinstance(argument, kind):
         yield argument
     elif isinstance(argument, list | tuple):
         for one in argument:
-            yield from values(one)
+            yield from within(one, kind)
     elif isinstance(argument, dict):
-        yield from values(list(argument.values()))
+        yield from within(list(argument.values()), kind)
 
 
 def _text(argument: Any, own: dict[Value, str], names: dict[str, Any]) -> str:

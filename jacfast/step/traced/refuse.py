@@ -10,6 +10,7 @@ from torch.utils._device import DeviceContext
 
 import jacfast.calling.parts as parts
 from jacfast.ops.lives import transformed
+from jacfast.step.traced.graph import within
 
 
 class Refused(Exception):
@@ -60,7 +61,7 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
         raise Refused(f"communication with other processes, {name}")
     if any(tag in func.tags for tag in WAITS) and not _by_numbers(func, args):
         raise Refused(f"shapes or control flow that depend on values, {name}")
-    given = list(_tensors((args, kwargs)))
+    given = list(within((args, kwargs), Tensor))
     if func is INDEX_IN_PLACE and given[0].is_cuda and not _by_numbers(func, args):
         raise Refused(f"a mask that the host must count, {name}")
     moved = kwargs.get("device")
@@ -75,7 +76,7 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(argument.name)
-            if any(t.untyped_storage().data_ptr() in fixed for t in _tensors(value)):
+            if any(t.untyped_storage().data_ptr() in fixed for t in within(value, Tensor)):
                 raise Refused(f"a change of x, an argument or a parameter in place, {name}")
 
 
@@ -101,13 +102,3 @@ def modes() -> Iterator[Any]:
     """Yield the modes that are active in this thread."""
     yield from torch.overrides._get_current_function_mode_stack()
     yield from torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-
-
-def _tensors(argument: Any) -> Iterator[Tensor]:
-    if isinstance(argument, Tensor):
-        yield argument
-    elif isinstance(argument, list | tuple):
-        for one in argument:
-            yield from _tensors(one)
-    elif isinstance(argument, dict):
-        yield from _tensors(list(argument.values()))
