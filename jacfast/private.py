@@ -74,10 +74,12 @@ NAMES: dict[str, Use] = {
     "Module._modules": Use(
         "calling.functions step.traced.guards", "raises in every attack and penalty"
     ),
-    "Module._parameters": Use("step.checks step.traced.guards", "raises in forward_with_penalty"),
+    "Module._parameters": Use(
+        "calling.modes step.checks step.traced.guards", "raises in every attack and penalised step"
+    ),
     "Module._buffers": Use(
-        "calling.state step.traced.guards",
-        "raises in forward_with_penalty; as a key of vars(module), where a second "
+        "calling.modes calling.state step.traced.guards",
+        "raises in every attack and penalised step; as a key of vars(module), where a second "
         "pass on copies would write to the buffers themselves",
     ),
     "Module._forward_hooks": Use("calling.parts lipschitz", "raises"),

@@ -74,9 +74,8 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
 def check_made(modules: Iterable[nn.Module]) -> None:
     """Refuse modules whose tensors are made by the first forward pass: nobody has them yet."""
     for module in modules:
-        own = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
-        for name, tensor in itertools.chain(*own):
-            if is_lazy(tensor):
+        for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items()):
+            if tensor is not None and is_lazy(tensor):
                 raise ValueError(
                     f"model must have all its parameters and buffers; the {name} of a "
                     f"{type(module).__name__} is made by the first forward pass: call model(x) "
