@@ -45,7 +45,7 @@ def test_a_model_of_tokens_becomes_more_robust_in_its_embeddings(tmp_path):
     assert hardened > attacked + 10
 
 
-def test_the_readme_shows_the_plain_one():
+def test_the_first_page_shows_the_plain_one():
     example = (ROOT / "examples" / "plain_loop.py").read_text()
     code = example.split('"""', 2)[2].strip()
-    assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
+    assert f"```python\n{code}\n```" in (ROOT / "docs" / "start.md").read_text()

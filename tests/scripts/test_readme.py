@@ -1,0 +1,91 @@
+"""What the README says: its figures are those of benchmarks/results, and its code runs."""
+
+import importlib.util
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jacfast.version import __version__
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def figures():
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "scripts" / "figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_is_that_of_the_results(figures):
+    assert figures.with_table(README) == README, "python scripts/figures.py writes it"
+
+
+def test_the_cheaper_of_two_equals_is_bold(figures):
+    steps = [{"plain_steps": value} for value in (2.0, 1.5)]
+    assert figures.row("a", [*steps, None, None]) == (
+        "| a | 2.00 | **1.50** | not measured | not measured |\n"
+    )
+    assert "**2.00**" not in figures.row("a", [steps[0], steps[0], *steps])
+
+
+def test_how_many_small_networks_are_slower(figures):
+    sizes = figures.read(figures.SIZES)
+    del sizes["environment"]
+    slower = sum(found["jacfast"]["of_double_backward"] > 1.03 for found in sizes.values())
+    assert f"of the {len(sizes)} networks and sizes measured, {slower} are slower" in README
+    vit = sizes["ViT, 2 blocks, N = 32"]["jacfast"]["of_double_backward"]
+    assert f"on the ViT by {100 * (vit - 1):.0f}%" in README
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("mnist-foolbox", "is {:.1f} times as fast as foolbox on 1,000 digits"),
+        ("cifar-foolbox", "{:.1f} times on CIFAR-10"),
+        ("classes-foolbox", "{:.1f} times with 100 classes"),
+        ("mnist-art", "against ART it is {:.0f} times"),
+        ("mnist-torchattacks", "against torchattacks {:.0f} times"),
+    ],
+)
+def test_deepfool(figures, case, words):
+    same = figures.read(f"deepfool-{case}-cpu.json")["rows"]["same choices"]
+    assert words.format(same["ratio"]) in README
+
+
+def test_the_number_of_architectures():
+    zoo = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text())
+    assert f"on {len(zoo['architectures'])} architectures" in README
+
+
+def test_the_code_runs(capsys):
+    (code,) = re.findall("```python\n(.*?)```", README, flags=re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "fooled, %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_the_versions_are_those_of_the_package(page):
+    text = (ROOT / page).read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = dict(re.findall(r"\| (\w+) \| ([0-9.]+) or newer", text))
+    assert f">={needed['Python']}" == project["requires-python"]
+    assert f"torch>={needed['PyTorch']}" in project["dependencies"]
+    pins = dict(re.findall(r"^([\w-]+)==([0-9.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
+    assert f"| {pins['torch']} on the CPU" in text
+
+
+def test_the_packages_that_are_named_are_those_of_the_tests():
+    pins = dict(re.findall(r"^([\w-]+)==([0-9.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
+    (names, versions) = re.search(r"\| optional packages \| (.*?) \| (.*?) \|", README).groups()
+    names, versions = (re.split("[,;] ", words) for words in (names, versions))
+    assert {name: pins[name] for name in names} == dict(zip(names, versions, strict=True))
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
