@@ -2,19 +2,17 @@
 
 import contextlib
 import dataclasses
-import random
-import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jacfast.calling import Draws, State, differentiable, eager, without_autocast
+from jacfast.calling import State, differentiable, eager, without_autocast
 from jacfast.step.draw import Draw, Noise
 from jacfast.step.pending import Pending
 from jacfast.step.run import Run
+from jacfast.step.traced.aside import leaving_nothing
 from jacfast.step.traced.graph import Graph, Value
 from jacfast.step.traced.guards import SIMPLE, Look
 from jacfast.step.traced.record import Recorder, Watch, unrecorded
@@ -69,7 +67,7 @@ def trace(
     """
     own = run.generator is not None and run.generator not in _default_generators(x.device)
     outside = own or run.around is not contextlib.nullcontext
-    with eager(), _leaving_nothing(run.model, x.device):
+    with eager(), leaving_nothing(run.model, x.device):
         before, look = State(run.model), Look.at_all(things)
         if look.key != key:
             raise Refused("buffers that share their memory")
@@ -179,35 +177,3 @@ def _default_generators(device: torch.device) -> list[torch.Generator]:
     if device.type == "cuda":
         return list(torch.cuda.default_generators)
     return [torch.default_generator]
-
-
-@contextlib.contextmanager
-def _leaving_nothing(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Let the model and all random numbers be as they were after the context."""
-    state, draws, cached = State(model), Draws(device), torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)  # it holds casts of weights, which no graph has made
-    try:
-        with state.again(), draws.again(), _python_numbers():
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(cached)
-
-
-@contextlib.contextmanager
-def _python_numbers() -> Iterator[None]:
-    """Refuse what draws from Python or NumPy, and put their generators back."""
-    numpy = sys.modules.get("numpy")
-    before = random.getstate()
-    of_numpy = None if numpy is None else numpy.random.get_state(legacy=False)
-    moved = False
-    try:
-        yield
-    finally:
-        if random.getstate() != before:
-            random.setstate(before)
-            moved = True
-        if numpy is not None and str(numpy.random.get_state(legacy=False)) != str(of_numpy):
-            numpy.random.set_state(of_numpy)
-            moved = True
-    if moved:
-        raise Refused("random numbers of Python or NumPy")
