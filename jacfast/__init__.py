@@ -1,70 +1,113 @@
-"""Jacobian-regularised training and DeepFool evaluation, fast enough to leave in."""
+"""Jacobian-regularised training and DeepFool evaluation, fast enough to leave in.
 
-from jacfast import interrupt as interrupt  # isort: split
+Names are imported when they are asked for, PyTorch with the first of them.
+"""
 
-from jacfast.attacks import (
-    DeepFoolResult,
-    bim,
-    carlini_wagner,
-    deepfool,
-    deepfool_to_disk,
-    fgsm,
-    jsma,
-    pgd,
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from jacfast import (
+    after_torch,  # noqa: F401
+    interrupt,  # noqa: F401  # isort: split
 )
-from jacfast.evaluation import distance_bounds, rho_adv
-from jacfast.jacobian import jacobian
-from jacfast.penalties import (
-    ColumnSumL1,
-    CrossLipschitz,
-    DecisionFunction,
-    EntrywiseL1,
-    Frobenius,
-    InputGradient,
-    JacobianReg,
-    Spectral,
-    column_sum_l1_penalty,
-    cross_lipschitz_penalty,
-    decision_function_penalty,
-    entrywise_l1_penalty,
-    frobenius_penalty,
-    input_gradient_penalty,
-    spectral_penalty,
-)
-from jacfast.step import WithPenalty, forward_with_penalty, penalised
-from jacfast.training.deep_defense import deep_defense_penalty
 from jacfast.version import __version__
 
-__all__ = [
-    "ColumnSumL1",
-    "CrossLipschitz",
-    "DecisionFunction",
-    "DeepFoolResult",
-    "EntrywiseL1",
-    "Frobenius",
-    "InputGradient",
-    "JacobianReg",
-    "Spectral",
-    "WithPenalty",
-    "__version__",
-    "bim",
-    "carlini_wagner",
-    "column_sum_l1_penalty",
-    "cross_lipschitz_penalty",
-    "decision_function_penalty",
-    "deep_defense_penalty",
-    "deepfool",
-    "deepfool_to_disk",
-    "distance_bounds",
-    "entrywise_l1_penalty",
-    "fgsm",
-    "forward_with_penalty",
-    "frobenius_penalty",
-    "input_gradient_penalty",
-    "jacobian",
-    "jsma",
-    "penalised",
-    "pgd",
-    "rho_adv",
-    "spectral_penalty",
-]
+if TYPE_CHECKING:
+    from jacfast import attacks as attacks
+    from jacfast import data as data
+    from jacfast import evaluation as evaluation
+    from jacfast import models as models
+    from jacfast import ops as ops
+    from jacfast import penalties as penalties
+    from jacfast import training as training
+    from jacfast.attacks import DeepFoolResult as DeepFoolResult
+    from jacfast.attacks import deepfool_to_disk as deepfool_to_disk
+    from jacfast.attacks.carlini_wagner import carlini_wagner as carlini_wagner
+    from jacfast.attacks.deepfool import deepfool as deepfool
+    from jacfast.attacks.fgsm import fgsm as fgsm
+    from jacfast.attacks.jsma import jsma as jsma
+    from jacfast.attacks.pgd import bim as bim
+    from jacfast.attacks.pgd import pgd as pgd
+    from jacfast.evaluation import distance_bounds as distance_bounds
+    from jacfast.evaluation import rho_adv as rho_adv
+    from jacfast.penalties import ColumnSumL1 as ColumnSumL1
+    from jacfast.penalties import CrossLipschitz as CrossLipschitz
+    from jacfast.penalties import DecisionFunction as DecisionFunction
+    from jacfast.penalties import EntrywiseL1 as EntrywiseL1
+    from jacfast.penalties import Frobenius as Frobenius
+    from jacfast.penalties import InputGradient as InputGradient
+    from jacfast.penalties import JacobianReg as JacobianReg
+    from jacfast.penalties import Spectral as Spectral
+    from jacfast.penalties import column_sum_l1_penalty as column_sum_l1_penalty
+    from jacfast.penalties import cross_lipschitz_penalty as cross_lipschitz_penalty
+    from jacfast.penalties import decision_function_penalty as decision_function_penalty
+    from jacfast.penalties import entrywise_l1_penalty as entrywise_l1_penalty
+    from jacfast.penalties import frobenius_penalty as frobenius_penalty
+    from jacfast.penalties import input_gradient_penalty as input_gradient_penalty
+    from jacfast.penalties import spectral_penalty as spectral_penalty
+    from jacfast.rows import jacobian as jacobian
+    from jacfast.step import WithPenalty as WithPenalty
+    from jacfast.step import forward_with_penalty as forward_with_penalty
+    from jacfast.step import penalised as penalised
+    from jacfast.training import deep_defense_penalty as deep_defense_penalty
+
+# Where each name is; None: it is a package itself. No other module here may have such a name: its
+# import would put the module in the place of what is meant.
+_HOMES: dict[str, str | None] = {
+    "ColumnSumL1": "penalties",
+    "CrossLipschitz": "penalties",
+    "DecisionFunction": "penalties",
+    "DeepFoolResult": "attacks",
+    "EntrywiseL1": "penalties",
+    "Frobenius": "penalties",
+    "InputGradient": "penalties",
+    "JacobianReg": "penalties",
+    "Spectral": "penalties",
+    "WithPenalty": "step",
+    "attacks": None,
+    "bim": "attacks",
+    "carlini_wagner": "attacks",
+    "column_sum_l1_penalty": "penalties",
+    "cross_lipschitz_penalty": "penalties",
+    "data": None,
+    "decision_function_penalty": "penalties",
+    "deep_defense_penalty": "training",
+    "deepfool": "attacks",
+    "deepfool_to_disk": "attacks",
+    "distance_bounds": "evaluation",
+    "entrywise_l1_penalty": "penalties",
+    "evaluation": None,
+    "fgsm": "attacks",
+    "forward_with_penalty": "step",
+    "frobenius_penalty": "penalties",
+    "input_gradient_penalty": "penalties",
+    "jacobian": "rows",
+    "jsma": "attacks",
+    "models": None,
+    "ops": None,
+    "penalised": "step",
+    "penalties": None,
+    "pgd": "attacks",
+    "rho_adv": "evaluation",
+    "spectral_penalty": "penalties",
+    "training": None,
+}
+__all__ = ["__version__", *_HOMES]
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is not None:
+            value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        elif name.isidentifier() and importlib.util.find_spec(f"{__name__}.{name}"):
+            value = importlib.import_module(f"{__name__}.{name}")  # a module, listed or not
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value  # found without this the next time
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,14 +1,21 @@
 """The command line: jacfast harden, attack, plot, reproduce, doctor."""
 
 import argparse
+import importlib
 import sys
 from typing import Any
 
-from jacfast.commands import attack, harden, plot, reproduce
 from jacfast.interrupt import restore
-from jacfast.memory import ran_out
 from jacfast.progress import silent
 from jacfast.version import __version__
+
+# A module each in `jacfast.commands`, imported when it is named: PyTorch takes a second.
+COMMANDS = {
+    "harden": "harden a trained classifier and measure the effect with DeepFool",
+    "attack": "attack the test images of a data set; goes on where a killed run stopped",
+    "plot": "draw a picture of a trained model, or of two to compare them",
+    "reproduce": "train and measure what a table of a paper shows, and compare",
+}
 
 # By command, where what was finished is noted, and what needs less memory.
 STATE = {
@@ -28,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a user's error, 130 when interrupted."""
     options: dict[str, Any] = {}
     try:
+        options |= vars(_parser(arguments).parse_args(arguments))
+        importlib.import_module("torch")  # every command needs it; Ctrl-C meanwhile: `interrupt`
         restore()
-        options |= vars(_parser().parse_args(arguments))
         given = {name: value for name, value in options.items() if name not in ("command", "quiet")}
         with silent(options.get("quiet", False)):
             return options["command"](**given)
@@ -37,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\njacfast: interrupted; {_again(options)}", file=sys.stderr)
         return 130
     except (RuntimeError, MemoryError) as error:
+        from jacfast.memory import ran_out
+
         if not ran_out(error):
             raise
         print(f"jacfast: out of memory; {_less(options)}{_again(options)}", file=sys.stderr)
@@ -71,14 +81,18 @@ def _flagged(words: str, options: dict[str, Any]) -> str:
     return f"--{name.replace('_', '-')}{words[len(name) :]}" if known else words
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: list[str] | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the options of the command that is named."""
     parser = argparse.ArgumentParser(prog="jacfast", description="Jacobian regularisation, fast.")
     parser.add_argument("--version", action="version", version=f"jacfast {__version__}")
     commands = parser.add_subparsers(required=True)
     doctor = commands.add_parser("doctor", help="what was built, and which life each op has here")
     doctor.set_defaults(command=_doctor)
-    for command in (harden, attack, plot, reproduce):
-        command.add_arguments(commands)
+    words = sys.argv[1:] if arguments is None else arguments
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=about)
+        if name in words[:1]:
+            importlib.import_module(f"jacfast.commands.{name}").add_arguments(command)
     return parser
 
 

@@ -20,3 +20,7 @@ __all__ = [
     "jsma",
     "pgd",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

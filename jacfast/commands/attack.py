@@ -1,5 +1,6 @@
 """jacfast attack NAME: an attack over the test images of a data set."""
 
+import argparse
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,8 @@ from jacfast.runs import check_own
 EVERY: dict[str, Callable[..., Any]] = {"deepfool": deepfool, **ATTACKS}
 
 
-def add_arguments(commands: Any) -> None:
-    """Add the command, and one for each attack, to the subparsers of the command line."""
-    parser = commands.add_parser(
-        "attack", help="attack the test images of a data set; goes on where a killed run stopped"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a command for each attack."""
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     for name, function in EVERY.items():
         what = (inspect.getdoc(function) or "").splitlines()[0].replace("`", "").replace("%", "%%")

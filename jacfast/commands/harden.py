@@ -19,13 +19,9 @@ from jacfast.commands.shown import as_json
 from jacfast.training.options import Harden
 
 
-def add_arguments(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    parser = commands.add_parser(
-        "harden",
-        help="harden a trained classifier and measure the effect with DeepFool",
-        formatter_class=Help,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.formatter_class = Help
     parser.set_defaults(command=harden)
     add = parser.add_argument
     add("--out", type=folder, required=True, help="folder for weights, figures and picture")

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from jacfast.commands.arguments import add_classifier, add_quiet, classifier, count, file
 from jacfast.files import write_atomically
@@ -28,14 +27,11 @@ NAMES = {
 AROUND = ("cells", "decision", "hessians", "line", "loss", "spaces")  # an image; also in relief
 
 
-def add_arguments(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    parser = commands.add_parser(
-        "plot",
-        help="draw a picture of a trained model, or of two to compare them",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="pictures:\n" + "\n".join(f"  {name:<18} {about}" for name, about in NAMES.items()),
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    pictures = "\n".join(f"  {name:<18} {about}" for name, about in NAMES.items())
+    parser.epilog = f"pictures:\n{pictures}"
     parser.set_defaults(command=plot)
     add = parser.add_argument
     add("name", choices=list(NAMES), metavar="NAME", help="the picture, see below")

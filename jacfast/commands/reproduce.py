@@ -1,5 +1,6 @@
 """jacfast reproduce NAME: a table of a paper, and how ours compares."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,9 @@ from jacfast.commands.shown import as_json
 PICTURED = 200  # test images that the pictures are of, as by `jacfast plot`
 
 
-def add_arguments(commands: Any) -> None:
-    """Add the command to the subparsers of the command line."""
-    parser = commands.add_parser(
-        "reproduce",
-        help="train and measure what a table of a paper shows, and compare",
-        formatter_class=Help,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.formatter_class = Help
     parser.set_defaults(command=reproduce)
     add = parser.add_argument
     add("name", nargs="?", help="the table; without it they are listed")

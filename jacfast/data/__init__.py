@@ -17,3 +17,7 @@ __all__ = [
     "load_mnist",
     "read_idx",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

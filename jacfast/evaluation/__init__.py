@@ -51,3 +51,7 @@ __all__ = [
     "rho_of",
     "roc_curves",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

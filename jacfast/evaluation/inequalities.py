@@ -7,8 +7,8 @@ from torch import Tensor
 
 from jacfast.calling import Call, Model, check_classes, check_input, takes_model
 from jacfast.evaluation.predict import batches, predict
-from jacfast.jacobian import jacobian
 from jacfast.ops.checks import same
+from jacfast.rows import jacobian
 
 POINTS = 9  # of the way between two inputs, at which the Jacobian is taken
 SAMPLES, ROWS = 16, 64  # of an inner layer's Jacobian, which is large, at a time

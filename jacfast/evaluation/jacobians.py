@@ -8,8 +8,8 @@ from torch import Tensor
 from jacfast.attacks.checks import above_zero
 from jacfast.calling import Call, check_input, takes_model
 from jacfast.evaluation.predict import BATCH, batches
-from jacfast.jacobian import jacobian
 from jacfast.progress import watch
+from jacfast.rows import jacobian
 
 
 class Statistics(NamedTuple):

@@ -34,3 +34,7 @@ __all__ = [
     "tf_tutorial_cnn_orthonormal_2",
     "yu_cifar_cnn",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

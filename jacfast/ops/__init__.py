@@ -21,3 +21,7 @@ __all__ = [
     "orthonormal_cotangents",
     "row_norm",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -31,3 +31,7 @@ __all__ = [
     "input_gradient_penalty",
     "spectral_penalty",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

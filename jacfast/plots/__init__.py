@@ -33,3 +33,7 @@ __all__ = [
     "roc_figure",
     "spectra_figure",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,3 +7,7 @@ from jacfast.training.fit import fit
 from jacfast.training.schedule import Schedule
 
 __all__ = ["Defence", "Schedule", "attack_once", "deep_defense_penalty", "fit"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
