@@ -2,11 +2,12 @@
 # make test    set up what is missing, run every test
 PYTHON ?= python3
 VENV   := .venv
+DOCS   := .venv-docs
 BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test bench bench-step bench-peers lint format mutants kernels check-kernels check-cuda zoo clean
+.PHONY: demo test docs bench bench-step bench-peers lint format mutants kernels check-kernels check-cuda zoo clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -44,6 +45,13 @@ bench-peers: $(VENV)/built
 	$(BIN)/python -m benchmarks.deepfool mnist --peers art torchattacks --images 200
 	$(BIN)/python -m benchmarks.deepfool cifar --data $(CIFAR)
 
+# The site, build/site/index.html: the pages' code runs, then they are built; it is read without a
+# network. The tools have an environment of their own.
+docs: $(VENV)/built $(DOCS)/ready
+	$(BIN)/python scripts/docs.py
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	$(BIN)/python scripts/docs.py check
+
 # Plant faults in the CUDA kernels, the CPU twins and the references, and see tests turn red.
 mutants: $(VENV)/built
 	$(BIN)/python -m tests.emulation.mutate
@@ -80,10 +88,15 @@ $(VENV)/ready: requirements.txt Makefile
 	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8  # it asks for torchvision
 	touch $@
 
+$(DOCS)/ready: docs/requirements.txt Makefile
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -r docs/requirements.txt
+	touch $@
+
 # Editable: Python changes need no step, C++ changes rebuild here.
 $(VENV)/built: $(VENV)/ready setup.py pyproject.toml $(SOURCE)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
 clean:
-	rm -rf $(VENV) build jacfast/_C*.so *.egg-info
+	rm -rf $(VENV) $(DOCS) build jacfast/_C*.so *.egg-info

@@ -1,5 +1,6 @@
 """The documents hold together: links and anchors lead somewhere, code is Python."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -48,3 +49,27 @@ def test_links_lead_somewhere(page):
 def test_code_is_python(page):
     for code in re.findall(r"(?ms)^```python\n(.*?)^```$", page.read_text()):
         compile(code, named(page), "exec")
+
+
+def test_the_site_lists_every_page():
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M)
+    assert sorted(listed) == sorted(map(named, PAGES))
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        *("jacfast", "jacfast.attacks", "jacfast.attacks.adapters", "jacfast.data"),
+        *("jacfast.evaluation", "jacfast.models", "jacfast.ops", "jacfast.penalties"),
+        *("jacfast.plots", "jacfast.training"),
+    ],
+)
+def test_the_reference_has_every_public_name(package):
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = set(re.findall(r"(?m)^::: (\S+)$", pages))
+    module = importlib.import_module(package)
+    for name in set(module.__all__) - {"__version__"}:
+        found = getattr(module, name)
+        home = getattr(found, "__module__", None)
+        where = f"{home}.{found.__qualname__}" if home else f"jacfast.attacks.options.{name}"
+        assert where in shown, name
