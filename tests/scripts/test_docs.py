@@ -1,6 +1,7 @@
 """The documents hold together: links and anchors lead somewhere, code is Python."""
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def test_the_reference_has_every_public_name(package):
     module = importlib.import_module(package)
     for name in set(module.__all__) - {"__version__"}:
         found = getattr(module, name)
+        if inspect.ismodule(found):
+            continue
         home = getattr(found, "__module__", None)
         where = f"{home}.{found.__qualname__}" if home else f"jacfast.attacks.options.{name}"
-        assert where in shown, name
+        assert where in shown, f"a page of docs/api must say ::: {where}"
