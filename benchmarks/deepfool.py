@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.harness import environment, print_table, take_turns, write
-from benchmarks.peers import ART, FOOLBOX, FOOLBOX_ALL, TORCHATTACKS, Peer, call
-from jacfast import data, deepfool, models
+from benchmarks.harness import environment, print_table, write
+from jacfast import data, models
 from jacfast.evaluation import accuracy
+from jacfast.timing.attacks import against
+from jacfast.timing.toolboxes import ART, FOOLBOX, FOOLBOX_ALL, TORCHATTACKS
 from jacfast.training import fit
 
 PEERS = {"foolbox": FOOLBOX, "art": ART, "torchattacks": TORCHATTACKS}
-REPEATS = 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -98,53 +98,6 @@ def classes(_: argparse.Namespace) -> Case:
 CASES = {"mnist": mnist, "cifar": cifar, "classes": classes}
 
 
-def against(case: Case, peer: Peer) -> dict:
-    """Verify that the attacks agree with the peer's choices; time them, and ours without a box."""
-    x, y = case.x, case.y
-    with torch.no_grad():
-        logits = case.model(x)
-    y = logits.argmax(dim=1) if peer.predicted else y
-    attack = peer.make(case.model, x, logits.shape[1])
-    default = {"candidates": peer.choices["candidates"]}
-    runs = {
-        "same choices": lambda: deepfool(case.model, x, y, **peer.choices),
-        "no box": lambda: deepfool(case.model, x, y, **default),
-        peer.package: lambda: call(attack, x, y),
-    }
-    found = {name: run() for name, run in runs.items() if name != peer.package}
-    theirs: list[Tensor] = []
-    timed = {name: runs[name] for name in found} | {
-        peer.package: lambda: theirs.append(runs[peer.package]())
-    }
-    if peer.repeats:
-        times = take_turns(timed, peer.repeats)
-    else:
-        times = take_turns({name: runs[name] for name in found}, REPEATS)
-        call(attack, x[:2], y[:2])
-        times |= take_turns({peer.package: timed[peer.package]}, 1, warm=False)
-    with torch.no_grad():
-        looks = theirs[-1].split(1 if peer.one_by_one else len(x))
-        fooled = torch.cat([case.model(look) for look in looks]).argmax(dim=1) != y
-    norm = (theirs[-1] - x).flatten(1).norm(dim=1)
-    rows = {peer.package: {"mean_norm": float(norm.mean()), "fooled": float(fooled.float().mean())}}
-    for name, result in found.items():
-        rows[name] = {
-            "mean_norm": float(result.norm.mean()),
-            "fooled": float(result.success.float().mean()),
-            "vjps": float(result.vjps.double().mean()),
-            "ratio": times[peer.package]["median"] / times[name]["median"],
-        }
-    agree(rows["same choices"], rows[peer.package])
-    return {name: row | {"seconds": times[name]} for name, row in rows.items()}
-
-
-def agree(ours: dict, theirs: dict) -> None:
-    """Raise where mean ||r|| is more than 1% apart, or ours fools fewer samples."""
-    apart = abs(ours["mean_norm"] / theirs["mean_norm"] - 1)
-    if apart > 0.01 or ours["fooled"] < theirs["fooled"]:
-        raise RuntimeError(f"the attacks must agree; jacfast: {ours}, peer: {theirs}")
-
-
 def main() -> None:
     """Time every peer asked for, print a table each and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,7 +112,7 @@ def main() -> None:
     for name in options.peers:
         results = {"environment": environment(peers[name].package), "case": case.title}
         results |= {"images": len(case.x), **case.about}
-        rows = results["rows"] = against(case, peers[name])
+        rows = results["rows"] = against(case.model, case.x, case.y, peers[name])
         table = [("", "seconds", "mean ||r||", "fooled", "vjps", "times as fast")]
         for label, row in rows.items():
             seconds, ratio = row["seconds"]["median"], row.get("ratio")

@@ -14,10 +14,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import jacfast
-from benchmarks import rivals
 from benchmarks.harness import environment, print_table, take_turns, write
-from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, by_math, gradient, ours
+from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, gradient
 from jacfast.lean import TRAINING
+from jacfast.timing import rivals
+from jacfast.timing.ours import ours
 
 KINDS = {
     "conv": (torch.conv1d, torch.conv2d, torch.conv3d),
@@ -63,8 +64,12 @@ def measure(name: str) -> dict:
     torch.manual_seed(0)
     model, x = make().eval().to(DEVICE), torch.rand(samples, *shape, device=DEVICE)
     y = torch.randint(10, (samples,), device=DEVICE)
-    step = by_math(ours(jacfast.Frobenius()))
-    steps = {"plain": rivals.plain, "double backward": by_math(rivals.one_vector), "all": step}
+    step = rivals.by_math(ours(jacfast.Frobenius()))
+    steps = {
+        "plain": rivals.plain,
+        "double backward": rivals.by_math(rivals.one_vector),
+        "all": step,
+    }
     steps |= {f"without {kind}": variant(step, functions) for kind, functions in KINDS.items()}
     steps["none"] = variant(step, NONE)
     torch.backends.cudnn.allow_tf32 = False

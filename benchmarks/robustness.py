@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import jacfast
-from benchmarks import rivals
 from benchmarks.harness import RESULTS, environment, print_table, write
-from benchmarks.step import ours
 from jacfast import data, models
 from jacfast.data.split import Split
+from jacfast.timing import rivals
+from jacfast.timing.ours import ours
 
 LAM, LR = 0.03, 1e-3
 SEEDS = (0, 1, 2)

@@ -12,8 +12,8 @@ from torch import nn
 
 from benchmarks.deepfool import PEERS, Case, synthetic
 from benchmarks.harness import RESULTS, environment, print_table, write
-from benchmarks.peers import FOOLBOX_ALL, call
 from jacfast import deepfool
+from jacfast.timing.toolboxes import FOOLBOX_ALL, call
 
 GRID = {
     "samples": [(n, 10, 768) for n in (16, 64, 256, 1024)],

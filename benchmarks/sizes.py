@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import jacfast
-from benchmarks import rivals
 from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.networks import ViT, embedding_cnn, relu_cnn_1d, residual_blocks
-from benchmarks.step import DEVICE, LAM, by_math, gradient, ours
+from benchmarks.step import DEVICE, LAM, gradient
 from jacfast import models
+from jacfast.timing import rivals
+from jacfast.timing.ours import ours
 
 ROUNDS = {"quick": 15, "slow": 5}  # a step of less than a tenth of a second, or more
 SECONDS = 0.02  # of steps in a row, at least
@@ -86,12 +87,12 @@ def _of_zoo(name: str, size: int, samples: int) -> Case:
 def contenders(compiled: bool, classes: int) -> dict[str, rivals.Step]:
     steps = {
         "plain": rivals.plain,
-        "double backward": by_math(rivals.one_vector),
+        "double backward": rivals.by_math(rivals.one_vector),
         "jacfast": ours(jacfast.Frobenius()),
         "subsample 1/4": ours(jacfast.Frobenius(subsample=0.25)),
     }
     if compiled:
-        steps["torch.func, compiled"] = by_math(rivals.compiled_func(classes))
+        steps["torch.func, compiled"] = rivals.by_math(rivals.compiled_func(classes))
         for backend in ("traced", "inductor"):
             steps[f"jacfast, {backend}"] = ours(jacfast.Frobenius(), compiled=backend)
     return steps

@@ -8,16 +8,15 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
 
 import jacfast
-from benchmarks import rivals
 from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.networks import ViT
 from jacfast import models
+from jacfast.timing import rivals
+from jacfast.timing.memory import peak_bytes
+from jacfast.timing.ours import one_line, ours
 
 LAM = 0.1
 # network, inputs, samples, steps timed in a row
@@ -40,23 +39,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 REPEATS, AT_LEAST = {"cpu": (3, 1), "cuda": (9, 5)}[DEVICE]  # rounds, and steps in a row
 
 
-def ours(penalty: jacfast.Frobenius, **options) -> rivals.Step:
-    """Return the step by forward_with_penalty."""
-
-    def step(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
-        logits, value = jacfast.forward_with_penalty(model, x, penalty=penalty, **options)
-        (F.cross_entropy(logits, y) + lam * value).backward()
-
-    return step
-
-
-def one_line(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
-    """The step by frobenius_penalty in an ordinary loop."""
-    x = x.detach().requires_grad_()
-    logits = model(x)
-    (F.cross_entropy(logits, y) + lam * jacfast.frobenius_penalty(logits, x)).backward()
-
-
 def contenders() -> dict[str, rivals.Step]:
     steps = {
         "plain": rivals.plain,
@@ -64,7 +46,7 @@ def contenders() -> dict[str, rivals.Step]:
         "one vector, autograd": rivals.one_vector,
         "JacobianReg, n = 1": rivals.jacobian_reg,
         "compiled, torch.func": rivals.compiled_func(),
-        "frobenius_penalty": one_line,
+        "frobenius_penalty": one_line(jacfast.Frobenius()),
         "jacfast, n = 1": ours(jacfast.Frobenius()),
         "jacfast, n = 1, traced": ours(jacfast.Frobenius(), compiled="traced"),
         "jacfast, n = 1, bfloat16 sweeps": ours(jacfast.Frobenius(), precision=torch.bfloat16),
@@ -77,17 +59,7 @@ def contenders() -> dict[str, rivals.Step]:
         steps["jacfast, n = 1, cudagraphs"] = ours(jacfast.Frobenius(), compiled="cudagraphs")
     if hasattr(torch._dynamo.config, "trace_autograd_ops"):  # not in every torch
         steps["compiled, autograd traced"] = rivals.compiled_traced()
-    return {name: step if name in PLAIN else by_math(step) for name, step in steps.items()}
-
-
-def by_math(step: rivals.Step) -> rivals.Step:
-    """Let attention run by the backend that has a second derivative."""
-
-    def run(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
-        with sdpa_kernel(SDPBackend.MATH):
-            step(model, x, y, lam)
-
-    return run
+    return {name: step if name in PLAIN else rivals.by_math(step) for name, step in steps.items()}
 
 
 def captures(steps: dict[str, rivals.Step]) -> dict[str, rivals.Step]:
@@ -125,24 +97,6 @@ def gradient(step: rivals.Step, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
     model.zero_grad()
     step(model, x, y, LAM)
     return torch.cat([p.grad.detach().flatten() for p in model.parameters() if p.grad is not None])
-
-
-def peak_bytes(run: Callable[[], object]) -> int:
-    """Return the most bytes allocated at once beyond what was there before."""
-    run()
-    if DEVICE == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        run()
-    live = peak = 0
-    for event in found.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak
 
 
 def floor(model: nn.Module, x: Tensor) -> float:
@@ -201,7 +155,7 @@ def measure(name: str) -> dict:
         if key in steps:
             row["plain_steps"] = spent["median"] / base
             row["plain_steps_with_adam"] = (spent["median"] + extra) / (base + extra)
-            row["peak_bytes"] = peak_bytes(functools.partial(run, steps[key], 1))
+            row["peak_bytes"] = peak_bytes(functools.partial(run, steps[key], 1), x.device)
         result["contenders"][key] = row
     return result
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jacfast.step import WithPenalty as WithPenalty
     from jacfast.step import forward_with_penalty as forward_with_penalty
     from jacfast.step import penalised as penalised
+    from jacfast.timing import bench as bench
     from jacfast.training import deep_defense_penalty as deep_defense_penalty
 
 # Where each name is; None: it is a package itself. No other module here may have such a name: its
@@ -66,6 +67,7 @@ _HOMES: dict[str, str | None] = {
     "Spectral": "penalties",
     "WithPenalty": "step",
     "attacks": None,
+    "bench": "timing",
     "bim": "attacks",
     "carlini_wagner": "attacks",
     "column_sum_l1_penalty": "penalties",

@@ -1,4 +1,4 @@
-"""The command line: jacfast harden, attack, plot, reproduce, doctor."""
+"""The command line: jacfast harden, attack, bench, plot, reproduce, doctor."""
 
 import argparse
 import importlib
@@ -13,6 +13,7 @@ from jacfast.version import __version__
 COMMANDS = {
     "harden": "harden a trained classifier and measure the effect with DeepFool",
     "attack": "attack the test images of a data set; goes on where a killed run stopped",
+    "bench": "time the penalised step on your own model, against the ways it is written today",
     "plot": "draw a picture of a trained model, or of two to compare them",
     "reproduce": "train and measure what a table of a paper shows, and compare",
 }
@@ -25,6 +26,7 @@ STATE = {
 }
 LESS = {
     "attack": "a smaller --batch-size",
+    "bench": "a smaller --batch",
     "deepfool": "a smaller --chunk",
     "harden": "a smaller --chunk",
     "plot": "fewer --samples",

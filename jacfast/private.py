@@ -24,7 +24,11 @@ NAMES: dict[str, Use] = {
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
         "lean.mode step.traced.refuse", "raises in forward_with_penalty, deepfool and jacobian"
     ),
-    "torch._dynamo": Use("calling.contexts", "raises where a compiler has been loaded"),
+    "torch._dynamo": Use(
+        "calling.contexts timing.rivals",
+        "raises where a compiler has been loaded, and in a rival's step of the benchmarks",
+    ),
+    "torch.cuda._sleep": Use("timing.turns", "raises where a benchmark times kernels"),
     "torch._dynamo.eval_frame._stance": Use("calling.contexts", "raises where dynamo is loaded"),
     "torch._dynamo.eval_frame._set_stance": Use("calling.contexts", "raises likewise"),
     "torch._scaled_dot_product_attention_math": Use(
@@ -101,6 +105,9 @@ NAMES: dict[str, Use] = {
     ),
     "CompiledFunction._torchdynamo_orig_callable": Use(
         "calling.functions", "silent: the same of a compiled function"
+    ),
+    "Parameter._post_accumulate_grad_hooks": Use(
+        "timing.task", "silent: an optimiser in such a hook would run while steps are timed"
     ),
     "Tensor._version": Use(
         "calling.state step.run step.traced.replay step.traced.capture",

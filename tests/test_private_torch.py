@@ -112,6 +112,7 @@ def objects():
         "CompiledModule": compiled[0],
         "CompiledFunction": compiled[1],
         "Tensor": X,
+        "Parameter": pruned.bias,
         "Node": (X * 2).grad_fn,
         "OpOverload": torch.ops.aten.add.Tensor,
         "Inductor": torch._functorch.aot_autograd.make_boxed_func(len),

@@ -69,6 +69,15 @@ class Arguments:
             part._leaves[place] = leaf[index if isinstance(index, slice) else index.to(leaf.device)]
         return part
 
+    def double(self) -> "Arguments":
+        """Return them with tensors of floating point in float64."""
+        other = copy.copy(self)
+        other._leaves = [
+            leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+            for leaf in self._leaves
+        ]
+        return other
+
     def call(self, model: Callable, x: Tensor) -> Any:
         """Return whatever the model returns for x and these."""
         if not self._leaves:

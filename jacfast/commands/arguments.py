@@ -13,6 +13,10 @@ from jacfast.calling import check_weights
 from jacfast.data.split import Split
 from jacfast.training.mode import set_mode
 
+MODEL = (
+    "package.module:factory or file.py:factory of your own; torchvision:NAME, timm:NAME, "
+    "transformers:CLASS; or a network of jacfast.models, such as seck_c"
+)
 DATA = "folder with MNIST IDX files, CIFAR pickles or images; default: 5,000 digits"
 
 
@@ -26,7 +30,7 @@ class Help(argparse.HelpFormatter):
 
 def add_classifier(add: Callable[..., Any]) -> None:
     """Add --model, --weights and --data, for `classifier`, by a parser's add_argument."""
-    add("--model", required=True, help="package.module:factory, e.g. jacfast.models:seck_c")
+    add("--model", required=True, help=MODEL)
     add("--weights", type=file, required=True, help="its state_dict (.pt or .safetensors)")
     add("--data", type=existing_folder, help=DATA)
 

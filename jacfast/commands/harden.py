@@ -5,6 +5,7 @@ from typing import Any
 
 from jacfast.commands.arguments import (
     DATA,
+    MODEL,
     Help,
     add_device,
     add_json,
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=harden)
     add = parser.add_argument
     add("--out", type=folder, required=True, help="folder for weights, figures and picture")
-    add("--model", help="package.module:factory of your own model; default: the TF-tutorial CNN")
+    add("--model", help=f"{MODEL}; default: the TF-tutorial CNN")
     add("--weights", type=file, help="trained state_dict of --model (.pt or .safetensors)")
     add("--data", type=existing_folder, help=DATA)
     add(

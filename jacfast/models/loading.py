@@ -3,47 +3,58 @@
 import contextlib
 import difflib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jacfast.models import networks
 from jacfast.models.weights import bare, read_state, some
+from jacfast.models.zoo import ZOOS, is_of_zoo, of_zoo
 
 NEAR = 8  # names to choose from, in one message
 
 
-def load_factory(spec: str) -> nn.Module:
-    """Import ``package.module:factory``, the current folder included, and call the factory.
+def load_factory(spec: str, classes: int | None = None) -> nn.Module:
+    """Return the model that a spec names.
+
+    ``package.module:factory`` or ``file.py:factory``, the current folder included: what the factory
+    returns, or the model itself that has this name; ``torchvision:resnet18``,
+    ``timm:vit_tiny_patch16_224``, ``transformers:ViTForImageClassification``: that architecture,
+    with random weights; ``seck_c``: a network of `jacfast.models`.
 
     As under ``python -m``, the current folder comes first; it is off ``sys.path`` again afterwards.
 
+    Args:
+        classes: number of outputs, for an architecture of a zoo; default: its own.
+
     Raises:
         ValueError: the spec is malformed, the module cannot be imported, it has no such function,
-            or the function fails. TypeError: it does not return a torch.nn.Module.
+            or the function fails. TypeError: it does not return a torch.nn.Module. ImportError: the
+            zoo is not installed.
     """
-    module_name, _, name = spec.partition(":")
-    if not module_name or module_name.startswith(".") or not name.isidentifier():
-        raise ValueError(f"model must be package.module:factory; got {spec!r}")
-    with _current_folder_first():
-        module = _import(spec, module_name)
-        factory = getattr(module, name, None)
-        if not callable(factory):
-            has = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
-            near = difflib.get_close_matches(name, has, NEAR)
-            raise ValueError(
-                f"model {spec!r} cannot be imported; {module_name} must have a function {name}"
-                + (f"; near to it: {', '.join(near)}" if near else ", and has none of a like name")
-            )
-        try:
-            model = factory()
-        except Exception as error:
-            raise ValueError(
-                f"model {spec!r} cannot be made; {name}() raised {type(error).__name__}: {error}"
-            ) from error
+    if is_of_zoo(spec):
+        return of_zoo(spec, classes)
+    if spec in networks.NAMES:
+        spec = f"jacfast.models:{spec}"
+    module_name, _, name = spec.rpartition(":")
+    of_file = module_name.endswith(".py")
+    malformed = module_name.startswith(".") or ":" in module_name or not module_name
+    if not name.isidentifier() or (malformed and not of_file):
+        raise ValueError(
+            "model must be package.module:factory; got "
+            f"{spec!r} (or file.py:factory, {', '.join(f'{zoo}:NAME' for zoo in ZOOS)}, or one of "
+            f"{', '.join(networks.NAMES)})"
+        )
+    own = Path(module_name).resolve().parent if of_file else Path.cwd()
+    with _first(Path.cwd()), _first(own):  # of a factory, too, which may import late
+        module = _import(spec, module_name, of_file)
+        model = _made(spec, module, module_name, name)
     if not isinstance(model, nn.Module):
         remedy = ": return its .module()" if isinstance(model, torch.export.ExportedProgram) else ""
         raise TypeError(
@@ -52,18 +63,53 @@ def load_factory(spec: str) -> nn.Module:
     return model
 
 
-def _import(spec: str, module_name: str) -> ModuleType:
+def _made(spec: str, module: ModuleType, module_name: str, name: str) -> Any:
+    """Return the model of that name in `module`, or what the factory of that name returns."""
+    factory = getattr(module, name, None)
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        has = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        near = difflib.get_close_matches(name, has, NEAR)
+        raise ValueError(
+            f"model {spec!r} cannot be imported; {module_name} must have a function {name}"
+            + (f"; near to it: {', '.join(near)}" if near else ", and has none of a like name")
+        )
     try:
-        return importlib.import_module(module_name)
+        return factory()
+    except Exception as error:
+        raise ValueError(
+            f"model {spec!r} cannot be made; {name}() raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _import(spec: str, module_name: str, of_file: bool) -> ModuleType:
+    try:
+        return _of_file(Path(module_name)) if of_file else importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module does on import
         raise ValueError(
             f"model {spec!r} cannot be imported; {type(error).__name__}: {error}"
         ) from error
 
 
+def _of_file(path: Path) -> ModuleType:
+    """Import a file, by its own name unless another module has it."""
+    name = path.stem if path.stem not in sys.modules else str(path)
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
 @contextlib.contextmanager
-def _current_folder_first() -> Iterator[None]:
-    here = str(Path.cwd())
+def _first(folder: Path) -> Iterator[None]:
+    here = str(folder)
     sys.path.insert(0, here)
     try:
         yield

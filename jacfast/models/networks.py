@@ -8,6 +8,13 @@ import itertools
 
 from torch import nn
 
+# Those that need no arguments, by which a command names them.
+NAMES = (
+    *("tf_tutorial_cnn", "tf_tutorial_cnn_orthonormal", "tf_tutorial_cnn_orthonormal_2"),
+    *("cifar_cnn", "cifar100_cnn", "yu_cifar_cnn", "fc500", "deep_defense_mlp"),
+    *("seck_a", "seck_b", "seck_c"),
+)
+
 
 def tf_tutorial_cnn() -> nn.Sequential:
     """Return the TensorFlow-tutorial CNN for [N, 1, 28, 28]; 3,274,634 parameters.

@@ -11,15 +11,7 @@ from torch import Tensor, nn
 from jacfast.calling import in_eval_mode
 from jacfast.penalties import Frobenius
 from jacfast.step import forward_with_penalty
-
-
-def looped_penalty(logits: Tensor, x: Tensor) -> Tensor:
-    """Return mean_i ||J(x_i)||_F^2 by the usual loop over the classes, in plain autograd."""
-    total = logits.new_zeros(())
-    for k in range(logits.shape[1]):
-        (g,) = torch.autograd.grad(logits[:, k].sum(), x, create_graph=True)
-        total = total + g.square().sum()
-    return total / len(x)
+from jacfast.timing.rivals import looped_penalty
 
 
 def time_steps(

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from jacfast.step.traced.trace import trace
 if TYPE_CHECKING:
     from jacfast.step.step import Step
 
-__all__ = ["Traced", "backend_of"]
+__all__ = ["Traced", "backend_of", "fresh", "say_again"]
 
 LIMIT = 8  # traces of a model
 _LOCK = threading.RLock()  # a trace takes the place of the model's buffers
@@ -70,6 +70,27 @@ class Known:
             self.said.add(reason)
         if new:
             warn(f"forward_with_penalty runs eager, and not compiled=, because of {reason}")
+
+
+@contextlib.contextmanager
+def fresh(model: nn.Module) -> Iterator[None]:
+    """Begin without what is known of a model's calls; afterwards it is known, and nothing new."""
+    with _LOCK:
+        before = _known.pop(model, None)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _known.pop(model, None)
+            if before is not None:
+                _known[model] = before
+
+
+def say_again(model: nn.Module) -> None:
+    """Let the reasons why calls of a model run eager be said once more."""
+    with _LOCK:
+        if known := _known.get(model):
+            known.said.clear()
 
 
 class Traced:

@@ -1,0 +1,165 @@
+"""The gradients of a penalised step by plain autograd, to hold every contender against."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from jacfast.calling import State, eager, in_eval_mode
+from jacfast.calling.masks import LAYERS
+from jacfast.penalties.base import Penalty
+from jacfast.step.draw import penalised
+from jacfast.timing.kept import at_seed, clear
+from jacfast.timing.memory import free_bytes
+from jacfast.timing.task import Logits, Task
+
+# Errors that roundings explain, relative to the norm of the gradient.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3}
+HALF = 0.1
+MULTIPLE = 4  # of autograd's own error in the same dtype
+
+
+@contextlib.contextmanager
+def without_draws(task: Task) -> Iterator[str]:
+    """Keep the model from drawing inside the context, in which each would draw its own masks.
+
+    Its layers of dropout are in eval mode; if it still draws, all of it is. The value says so.
+    """
+    if not task.draws:
+        yield ""
+        return
+    modules = list(task.model.modules())
+    layers = [module for module in modules if isinstance(module, LAYERS)]
+    with in_eval_mode(layers):
+        if not _draws(task):
+            yield "without dropout"
+            return
+    with in_eval_mode(modules):
+        still = ", in which it draws, too" if _draws(task) else ""
+        yield f"in eval mode, because the model draws{still}"
+
+
+def _draws(task: Task) -> bool:
+    with torch.no_grad(), at_seed(task.x.device) as drawn:
+        task.called(task.x)
+        return drawn()
+
+
+def gradient(task: Task, step: Callable[[], object]) -> Tensor:
+    """Return what a step, from seed 0, leaves in the gradients of all parameters, in float64."""
+    parameters = task.parameters
+    clear(parameters)
+    with at_seed(task.x.device):
+        step()
+    found = [p.grad for p in parameters]
+    clear(parameters)
+    return _flat(parameters, found)
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    """Return the relative error; NaN if there is one in either."""
+    size = truth.norm()
+    return float((found - truth).norm() / (size if size > 0 else 1.0))
+
+
+class Autograd:
+    """Gradients of ``CE + lam R`` by plain autograd, of a model or of a copy in another dtype.
+
+    The vectors are drawn as the contenders draw them: after the model, in the dtype of the task.
+    """
+
+    def __init__(self, task: Task, called: nn.Module, x: Tensor) -> None:
+        self.task, self.called, self.x = task, called, x
+        self.parameters = [p for p in called.parameters() if p.requires_grad]
+        self.state = State(called)  # from which each call begins
+
+    def gradient(self, penalty: Penalty) -> Tensor:
+        """Return the gradient of the step with this penalty, from seed 0."""
+        task, leaf = self.task, self.x.detach().clone().requires_grad_()
+        self.state.undo()
+        with eager(), sdpa_kernel(SDPBackend.MATH), at_seed(leaf.device):
+            logits = self.called(leaf)
+            loss = F.cross_entropy(logits, task.y) + task.lam * self._value(penalty, logits, leaf)
+            found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return _flat(self.parameters, found)
+
+    def _value(self, penalty: Penalty, logits: Tensor, leaf: Tensor) -> Tensor:
+        rows = torch.arange(len(leaf), device=leaf.device)
+        if penalty.subsample < 1:
+            rows = torch.randperm(len(leaf), device=leaf.device)[: penalised(penalty, len(leaf))]
+        outputs, y = logits[rows], self.task.y[rows]
+        draw = penalty.draw(len(rows), outputs.detach().to(self.task.x.dtype), None)
+        if draw is not None and draw.is_floating_point():
+            draw = draw.to(torch.promote_types(draw.dtype, outputs.dtype))
+        sizes = []
+        for v in penalty.cotangents(outputs, leaf, y, draw):
+            (g,) = torch.autograd.grad(outputs, leaf, v, create_graph=True)
+            sizes.append(penalty.measure(g[rows].flatten(1)))
+        return penalty.reduce(penalty.collect(torch.stack(sizes)), len(rows))
+
+
+class Oracle:
+    """What all contenders are held against: autograd on a float64 copy, if there can be one.
+
+    Args:
+        need: bytes that a penalised step by autograd takes.
+
+    Attributes:
+        words: in what it computes, and why not in float64.
+    """
+
+    def __init__(self, task: Task, need: int) -> None:
+        self.own = self.best = Autograd(task, task.called, task.x)
+        why = _why_no_copy(task, need)
+        if not why:
+            try:
+                self.best = Autograd(task, *_copy(task))
+            except Exception as error:  # whatever a model does when copied or called in float64
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+        dtype = str(task.x.dtype).removeprefix("torch.")
+        self.words = "float64" if task.x.dtype == torch.float64 or not why else f"{dtype} ({why})"
+
+    def gradient(self, penalty: Penalty) -> tuple[Tensor, float]:
+        """Return the gradient, and the error that is let pass."""
+        truth = self.best.gradient(penalty)
+        x, own = self.own.x, 0.0
+        if self.best is not self.own:
+            own = error(self.own.gradient(penalty), truth)
+        return truth, max(TOLERANCE.get(x.dtype, HALF), MULTIPLE * own)
+
+
+def _why_no_copy(task: Task, need: int) -> str:
+    """Say why there can be no copy in float64; an empty string if nothing is known."""
+    if task.draws:
+        return "the model draws, in float64 something else"
+    if task.x.dtype == torch.float64:
+        return "the model's own"
+    free, times = free_bytes(task.x.device), 8 // task.x.element_size()
+    if free is not None and 2 * times * need > free:
+        return f"a copy in float64 would need {2 * times * need / 1e9:.1f} GB"
+    return ""
+
+
+def _copy(task: Task) -> tuple[nn.Module, Tensor]:
+    """Return what rivals call and x, in float64."""
+    model: nn.Module = copy.deepcopy(task.model).double()
+    x, called = task.x.double(), model
+    if task.called is not task.model:
+        called = Logits(model, task.arguments.double(), task.options["output"])
+    with torch.no_grad(), eager():
+        dtype = called(x).dtype
+    if dtype != torch.float64:
+        raise TypeError(f"a copy of the model in float64 returns {dtype}")
+    return called, x
+
+
+def _flat(parameters: list[nn.Parameter], gradients: Iterable[Tensor | None]) -> Tensor:
+    """Return all gradients as one float64 vector; those that are None are zeros."""
+    found = [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    ]
+    return torch.cat([g.detach().double().flatten() for g in found])

@@ -1,0 +1,347 @@
+"""jacfast.bench: who disagrees has no time, like is compared with like, the model stays."""
+
+import copy
+import json
+import random
+import re
+import typing
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from jacfast.timing import benchmark, measure, rivals
+from jacfast.timing.contenders import RIVALS
+from tests import nets
+
+EAGER = ("one-vector", "jacobian-reg", "one-line", "loop")
+
+
+ONE_LINE, LOOP = "penalty(logits, x) in the loss", "loop over the classes"
+
+
+def bench(model, penalty=None, x=None, **options):
+    x, penalty = torch.rand(8, 6) if x is None else x, penalty or jacfast.Frobenius()
+    options = {"against": EAGER, "seconds": 0.0} | options
+    return jacfast.bench(model, x, penalty=penalty, **options)
+
+
+def by_name(result):
+    return {f"{row.group[:17]}: {row.name}": row for row in result.rows}
+
+
+def test_rows_and_words():
+    result = bench(nets.smooth_mlp())
+    rows = by_name(result)
+    main, part, exact = "R = Frobenius(n=1", "R = Frobenius(n=1", "R = Frobenius(n='"
+    assert [row.name for row in result.rows[:7]] == [
+        *("plain step", "one vector by autograd", "JacobianReg's form"),
+        *("penalty(logits, x) in the loss", "jacfast, eager", "jacfast, traced"),
+        "jacfast, inductor",
+    ]
+    assert len({row.group for row in result.rows}) == 4
+    assert part == main
+    assert rows[f"{exact}: loop over the classes"].passes == 5
+    timed = [row for row in result.rows if "inductor" not in row.name]
+    assert all(row.seconds > 0 and row.why is None for row in timed)
+    assert all(row.plain_steps == row.seconds / result.rows[0].seconds for row in timed)
+    assert all(row.error < 1e-5 for row in timed[1:])
+    assert all(row.peak_bytes > 0 for row in timed)
+    text = str(result)
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert result.best.main
+    assert f"best for Frobenius(n=1): {result.best.name}, " in text
+    assert "checked: gradients of CE + 0.1 R against plain autograd in float64" in text
+    assert "loop over the classes, exact: 5 backward passes, " in text
+
+
+def test_without_a_compiler_there_is_no_time_for_what_it_would_make():
+    rows = [row for row in bench(nets.smooth_mlp()).rows if "inductor" in row.name]
+    assert len(rows) == 2
+    assert all(row.seconds is None for row in rows)
+    assert {row.why for row in rows} == {
+        "left out: there is no C++ compiler for Inductor (g++, or CXX)"
+    }
+
+
+def test_what_cannot_be_recorded_has_no_time_as_if_it_were():
+    model = nets.smooth_mlp()
+    model[1].register_forward_hook(lambda *_: None)
+    result = bench(model)
+    traced = [row for row in result.rows if "traced" in row.name]
+    assert traced
+    assert all("runs eager, and not compiled=, because of" in row.why for row in traced)
+    assert all(row.seconds is None for row in traced)
+    assert result.rows[4].seconds is not None  # eager
+
+
+def test_a_wrong_gradient_is_caught(monkeypatch):
+    def wrong(model, x, y, lam):
+        rivals.one_vector(model, x, y, 1.01 * lam)
+
+    good = by_name(bench(nets.smooth_mlp(), lam=1.0))
+    monkeypatch.setattr(rivals, "jacobian_reg", wrong)
+    result = bench(nets.smooth_mlp(), lam=1.0)
+    name = "R = Frobenius(n=1: JacobianReg's form"
+    row = by_name(result)[name]
+    assert good[name].why is None
+    assert row.why.startswith("disagrees: its gradient is ")
+    assert row.seconds is None
+    assert row.plain_steps is None
+    assert "JacobianReg's form: disagrees" in str(result)
+
+
+def test_nan_disagrees(monkeypatch):
+    def nan(model, x, y, lam):
+        rivals.one_vector(model, x, y, float("nan"))
+
+    monkeypatch.setattr(rivals, "jacobian_reg", nan)
+    rows = by_name(bench(nets.smooth_mlp()))
+    assert rows["R = Frobenius(n=1: JacobianReg's form"].why.startswith("disagrees")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no such\nkernel"), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_who_fails_is_a_row_in_words(error, monkeypatch):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(rivals, "one_vector", fails)
+    why = by_name(bench(nets.smooth_mlp()))["R = Frobenius(n=1: one vector by autograd"].why
+    words = "does not run here: RuntimeError: no such"
+    assert why == (words if "kernel" in str(error) else "left out: out of memory")
+
+
+def test_the_loop_is_left_out_where_it_takes_too_long_or_too_much(monkeypatch):
+    wide = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 400))
+    monkeypatch.setattr(measure, "PATIENCE", (1e-3, 3.0))
+    rows = [row for row in bench(wide).rows if row.passes == 400]
+    assert [row.name for row in rows] == ["loop over the classes", "jacfast, eager"]
+    assert all(re.match(r"left out: 400 backward passes, about \d+ s", row.why) for row in rows)
+    monkeypatch.setattr(measure, "PATIENCE", (1e9, 3.0))
+    monkeypatch.setattr(measure, "free_bytes", lambda device: 1000)
+    rows = [row for row in bench(wide).rows if row.passes == 400]
+    assert all(row.why.endswith("GB to keep or to check") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "main", "groups"),
+    [
+        (jacfast.Frobenius(3), [ONE_LINE], 4),
+        (
+            jacfast.Frobenius("exact"),
+            [LOOP, ONE_LINE],
+            3,
+        ),
+        (jacfast.CrossLipschitz(), [ONE_LINE], 3),
+        (jacfast.InputGradient(), [ONE_LINE], 3),
+        (jacfast.Frobenius(weights=torch.ones(5)), [ONE_LINE], 3),
+        (jacfast.Frobenius(root=True), [ONE_LINE], 2),
+    ],
+    ids=str,
+)
+def test_like_is_compared_with_like(penalty, main, groups):
+    result = bench(nets.smooth_mlp(), penalty)
+    ours = ["jacfast, eager", "jacfast, traced", "jacfast, inductor"]
+    assert [row.name for row in result.rows if row.main] == main + ours
+    assert len({row.group for row in result.rows}) == groups
+    assert all(row.why is None for row in result.rows if "inductor" not in row.name)
+    assert "left out, they compute another penalty: one vector by autograd" in result.notes[0]
+
+
+def test_literal_and_table_of_rivals_are_the_same():
+    assert typing.get_args(benchmark.Rival) == benchmark.ALL
+    assert set(RIVALS) == {*benchmark.ALL}
+
+
+def test_other_kinds_of_models():
+    class Dictionary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.utils.parametrizations.spectral_norm(nn.Linear(6, 9)),
+                nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.2), nn.Linear(9, 5),
+            )  # fmt: skip
+
+        def forward(self, x, scale, shift=0.0):
+            x.sub_(0.5)
+            logits = self.net(x) * scale[:, None] + shift
+            return {"logits": logits, "features": logits.new_zeros(len(x), 3)}
+
+    model = Dictionary()
+    model.net[4].bias.requires_grad_(False)
+    x = torch.rand(8, 6)
+    before = x.clone()
+    result = bench(model, x=x, args=(torch.rand(8),), kwargs={"shift": torch.ones(5)})
+    assert torch.equal(x, before)
+    assert result.about["mode"] == "training"
+    assert "without dropout" in result.check
+    words = " ".join(result.notes)
+    assert "subsample=0.25 is left out: batch-norm couples the samples" in words
+    assert "batch_norm='coupled'" in words
+    rows = [row for row in result.rows if "inductor" not in row.name and "traced" not in row.name]
+    assert [row.why for row in rows] == [None] * len(rows)
+    assert all(row.error < 1e-4 for row in rows[1:])
+
+
+def test_who_asks_for_what_cannot_be_is_told_so():
+    x = torch.rand(4, 6)
+    for options, kind, rule in (
+        ({"model": len}, TypeError, "model must be a torch.nn.Module; got builtin"),
+        ({"model": nn.Flatten()}, ValueError, "model must have parameters that require grad"),
+        ({"x": torch.zeros(4, 6).long()}, TypeError, "x must be floating point"),
+        ({"x": torch.rand(4, 7)}, ValueError, r"model must accept x of shape \[4, 7\]"),
+        (
+            {"y": torch.tensor([5, 0, 0, 0])},
+            ValueError,
+            r"y must lie in 0 .. K - 1 = 4; got",
+        ),
+        ({"penalty": "Frobenius"}, TypeError, "penalty must be a jacfast Penalty; got str"),
+        ({"penalty": jacfast.Frobenius(6)}, ValueError, r"n must be in 1 .. K = 5"),
+        ({"penalty": jacfast.Frobenius(every=2)}, ValueError, "penalty must have every=1"),
+        ({"lam": 0}, ValueError, "lam must be > 0; got 0"),
+        ({"against": ("loops",)}, ValueError, "against must hold some of one-vector, .*loops"),
+        ({"against": "loop"}, ValueError, "against must hold some of"),
+        ({"seconds": -1.0}, ValueError, "seconds must be >= 0"),
+        ({"subsample": 1.0}, ValueError, r"subsample must be in \(0, 1\), or None; got 1.0"),
+    ):
+        given = {"model": nets.mlp(), "x": x} | options
+        with pytest.raises(kind, match=rule):
+            jacfast.bench(given.pop("model"), given.pop("x"), **given)
+
+
+def test_an_optimiser_in_a_hook_is_refused():
+    model = nets.mlp()
+    model[0].weight.register_post_accumulate_grad_hook(lambda p: p.data.zero_())
+    with pytest.raises(ValueError, match="model must have no hooks that run once a gradient"):
+        bench(model)
+    assert model[0].weight.any()
+
+
+class Stateful(nn.Module):
+    """Changes with each call: running statistics, a counter, an attribute; draws three ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Dropout(), nn.Linear(9, 5))
+        self.calls, self.seen = 0, []
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(random.random() + np.random.rand())  # noqa: NPY002
+        with torch.no_grad():
+            self.net[0].weight.mul_(0.999)
+        return self.net(x)
+
+
+def held(model):
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [None if p.grad is None else (p.grad, p.grad.clone()) for p in model.parameters()],
+        [(module.training, id(module)) for module in model.modules()],
+        (model.calls, list(model.seen)),
+        (torch.get_rng_state(), random.getstate(), str(np.random.get_state())),  # noqa: NPY002
+    )
+
+
+def assert_same(one, other):
+    for name, value in one[0].items():
+        assert torch.equal(value, other[0][name]), name
+    for before, after in zip(one[1], other[1], strict=True):
+        assert (before is None) == (after is None)
+        if before is not None:
+            assert before[0] is after[0], (before, after)
+            assert torch.equal(before[1], after[0])
+    assert one[2:4] == other[2:4]
+    assert torch.equal(one[4][0], other[4][0])
+    assert one[4][1:] == other[4][1:]
+
+
+@pytest.mark.parametrize("ends", [None, RuntimeError("late"), KeyboardInterrupt()], ids=repr)
+def test_the_model_stays_as_it_was(ends, monkeypatch):
+    torch.manual_seed(3)
+    model = Stateful()
+    model.net[1].eval()
+    model.net[0].weight.grad = torch.ones(9, 6)
+    x, turns = torch.rand(8, 6), []
+    before = held(model)
+    if ends is not None:
+        seconds_of = measure.seconds_of
+
+        def raises(run):
+            turns.append(run)
+            if len(turns) == 5:
+                raise ends
+            return seconds_of(run)
+
+        monkeypatch.setattr(measure, "seconds_of", raises)
+        monkeypatch.setattr(measure, "_in_words", lambda error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(ends)):
+            bench(model, x=x)
+        assert len(turns) == 5
+    else:
+        assert bench(model, x=x).rounds == 2
+    assert_same(before, held(model))
+
+
+def test_what_is_known_of_recorded_steps_stays():
+    from jacfast.step import traced
+
+    model, x = nets.smooth_mlp(), torch.rand(8, 6)
+    jacfast.forward_with_penalty(model, x, compiled="traced")[1].backward()
+    known = traced._known[model]
+    plans = dict(known.plans)
+    bench(model, x=x)
+    assert traced._known[model] is known
+    assert known.plans == plans
+    fresh = copy.deepcopy(model)
+    bench(fresh, x=x)
+    assert fresh not in traced._known
+
+
+def test_an_interrupt_leaves_what_there_is(monkeypatch):
+    turn, count = measure.Turns.turn, []
+
+    def interrupted(self, name):
+        count.append(name)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        turn(self, name)
+
+    monkeypatch.setattr(measure.Turns, "turn", interrupted)
+    result = benchmark.Result()
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.fill(
+            result, nets.mlp(), torch.rand(8, 6), None, jacfast.Frobenius(), against=EAGER
+        )
+    assert [row.seconds is not None for row in result.rows[:5]] == [True] * 3 + [False] * 2
+    assert "nothing was timed" not in str(result)
+
+
+def test_json():
+    found = json.loads(bench(nets.mlp(), against=("one-vector",)).to_json())
+    assert found["environment"]["torch"] == torch.__version__
+    assert found["environment"]["threads"] == str(torch.get_num_threads())
+    assert found["about"]["x"] == [8, 6]
+    assert found["best"] in [row["name"] for row in found["rows"]]
+    assert found["rows"][0]["plain_steps"] == 1.0
+    assert found["rounds"] == 2
+
+
+def test_deepfool_against_foolbox():
+    pytest.importorskip("foolbox")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5))
+    result = bench(model, against=("foolbox",))
+    rows = result.deepfool["rows"]
+    norms = {name: row["mean_norm"] for name, row in rows.items()}
+    assert set(rows) == {"foolbox", "same choices", "no box"}
+    assert norms["same choices"] == pytest.approx(norms["foolbox"], rel=0.01)
+    assert rows["foolbox"]["fooled"] == 1
+    assert "DeepFool, " in str(result)
+    out = bench(model, x=10 * torch.rand(8, 6) - 5, against=("foolbox",))
+    assert out.deepfool["why"].startswith("x must lie in [0, 1], foolbox's box; got -")
+    assert "DeepFool against foolbox's: left out, x must lie" in str(out)

@@ -1,0 +1,62 @@
+"""Turns, medians and spreads; what a call allocates."""
+
+import pytest
+import torch
+
+from jacfast.timing import memory
+from jacfast.timing.turns import Turns, take_turns
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that shows one after the other the starts and ends of calls of these lengths."""
+
+    def set_to(*lengths: float) -> None:
+        times = iter([time for i, length in enumerate(lengths) for time in (i, i + length)])
+        monkeypatch.setattr("time.perf_counter", lambda: next(times))
+
+    return set_to
+
+
+def test_contenders_take_turns():
+    calls: list[str] = []
+    runs = {name: (lambda name=name: calls.append(name)) for name in ("a", "b", "c")}
+    figures = take_turns(runs, 2)
+    assert calls == ["a", "b", "c"] * 3  # the first round warms up
+    assert set(figures["a"]) == {"median", "fastest", "slowest", "spread"}
+
+
+def test_figures(clock):
+    clock(0.4, 0.1, 0.2, 0.3, 0.5)
+    turns = Turns({"a": lambda: None})
+    for _ in range(5):
+        turns.turn("a")
+    want = {"median": 0.3, "fastest": 0.1, "slowest": 0.5, "spread": 0.2 / 0.3}
+    assert turns.figures()["a"] == pytest.approx(want)
+
+
+def test_who_had_no_turn_has_no_figures(clock):
+    clock(0.4)
+    turns = Turns({"a": lambda: None, "b": lambda: None})
+    turns.turn("a")
+    assert turns.figures() == {
+        "a": {"median": pytest.approx(0.4), "fastest": pytest.approx(0.4)}
+        | {"slowest": pytest.approx(0.4), "spread": 0.0}
+    }
+
+
+def test_peak_bytes():
+    """Two tensors of 4 MB at once, then one of 4 MB."""
+
+    def run() -> None:
+        a = torch.ones(1_000_000)
+        a = a + 1  # both are alive
+        del a
+        torch.ones(1_000_000)
+
+    assert memory.peak_bytes(run, torch.device("cpu")) == pytest.approx(8_000_000, rel=0.01)
+
+
+def test_free_bytes():
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or free > 1_000_000
