@@ -24,14 +24,14 @@ OUT, SITE = ROOT / "build" / "pages", ROOT / "build" / "site"
 FILES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "docs")
 FOLDERS = ("examples", "benchmarks/README.md", "benchmarks/results", "requirements.txt")
 BLOCK = re.compile(r"(?ms)^```python\n(.*?)^```$")
-OPTIONAL = {
-    "accelerate": "accelerate",
-    "adv_lib": "adv-lib",
-    "art": "adversarial-robustness-toolbox",
-    "foolbox": "foolbox",
-    "lightning": "lightning",
-    "torchattacks": "torchattacks",
-    "transformers": "transformers",
+OPTIONAL = {  # what a block may import: what must be there for it, by its name for pip
+    "accelerate": {"accelerate": "accelerate"},
+    "adv_lib": {"adv_lib": "adv-lib", "torchvision": "torchvision", "visdom": "visdom"},
+    "art": {"art": "adversarial-robustness-toolbox"},
+    "foolbox": {"foolbox": "foolbox"},
+    "lightning": {"lightning": "lightning"},
+    "torchattacks": {"torchattacks": "torchattacks"},
+    "transformers": {"transformers": "transformers"},
 }
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'> ]+"""
@@ -43,10 +43,9 @@ LOADED = re.compile(
 
 def lacking(code: str) -> list[str]:
     """Return the optional packages that the code imports and that are not installed."""
-    imported = set(re.findall(r"(?m)^(?:import|from) (\w+)", code))
-    return [
-        OPTIONAL[n] for n in sorted(imported & set(OPTIONAL)) if not importlib.util.find_spec(n)
-    ]
+    imported = re.findall(r"(?m)^(?:import|from) (\w+)", code)
+    needed = {module: pip for name in imported for module, pip in OPTIONAL.get(name, {}).items()}
+    return [pip for module, pip in needed.items() if importlib.util.find_spec(module) is None]
 
 
 def run(text: str, name: str) -> str:
@@ -59,7 +58,7 @@ def run(text: str, name: str) -> str:
     def shown(block: re.Match) -> str:
         absent = lacking(block[1])
         if absent:
-            return f"{block[0]}\n\n*Not run here: {', '.join(absent)} is not installed.*"
+            return f"{block[0]}\n\n*Not run here, for want of: {', '.join(absent)}.*"
         printed = io.StringIO()
         line = text[: block.start(1)].count("\n")  # so that a traceback tells the page's line
         with contextlib.redirect_stdout(printed):

@@ -42,9 +42,9 @@ def test_an_exception_ends_the_build_and_tells_the_line(docs):
 
 
 def test_a_package_that_is_absent_is_said_in_words(docs, monkeypatch):
-    monkeypatch.setitem(docs.OPTIONAL, "no_such_package", "its-name")
+    monkeypatch.setitem(docs.OPTIONAL, "no_such_package", {"no_such_package": "its-name"})
     shown = docs.run(block("import no_such_package"), "page.md")
-    assert "Not run here: its-name is not installed." in shown
+    assert "Not run here, for want of: its-name." in shown
 
 
 def test_a_package_that_is_needed_is_an_error(docs):
