@@ -27,8 +27,8 @@ STATE = {
 LESS = {
     "attack": "a smaller --batch-size",
     "bench": "a smaller --batch",
-    "deepfool": "a smaller --chunk",
-    "harden": "a smaller --chunk",
+    "deepfool": "a smaller --chunk-size",
+    "harden": "a smaller --chunk-size",
     "plot": "fewer --samples",
 }
 

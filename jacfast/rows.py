@@ -8,12 +8,14 @@ from torch import Tensor
 from jacfast.calling import Call, outputs_of, quiet, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
+from jacfast.renamed import renamed
 from jacfast.vjp import pull_back
 
 
+@renamed(chunk="chunk_size")
 @takes_model
 def jacobian(
-    model: Call, x: Tensor, classes: Sequence[int] | None = None, chunk: int | None = None
+    model: Call, x: Tensor, classes: Sequence[int] | None = None, chunk_size: int | None = None
 ) -> Tensor:
     """Return ``dz_k(x_i)/dx_i`` for every sample i and every class k asked for.
 
@@ -24,18 +26,19 @@ def jacobian(
             [N, ...] are rows as well, in the order of ``flatten(1)``; [N] is one row.
         x: [N, ...], floating point.
         classes: the rows wanted, in this order; default all K.
-        chunk: rows computed at a time; smaller needs less memory beside the result. Default all.
+        chunk_size: rows computed at a time; smaller needs less memory beside the result.
+            Default all.
 
     Returns:
         [N, C, ...]: C = len(classes) rows of the shape of one sample, without a graph.
 
     Raises:
-        TypeError: x is not floating point. ValueError: a class is out of range, chunk < 1, the
+        TypeError: x is not floating point. ValueError: a class is out of range, chunk_size < 1, the
             batch is empty, or the logits do not depend on x.
     """
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be >= 1; got {chunk}")
-    less = advise(f"less memory is needed with a smaller chunk of rows; it was {chunk or 'all'}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be >= 1; got {chunk_size}")
+    less = advise(f"less memory is needed with a smaller chunk_size; it was {chunk_size or 'all'}")
     with less, quiet(model), lean(model), torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = outputs_of(model, x)
@@ -46,8 +49,9 @@ def jacobian(
             )
         eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[wanted]
         rows = x.new_empty(len(x), len(wanted), x[0].numel())
-        for start in range(0, len(wanted), chunk or len(wanted)):
-            part = eye[start : start + (chunk or len(wanted))]
+        size = chunk_size or len(wanted)
+        for start in range(0, len(wanted), size):
+            part = eye[start : start + size]
             vectors = part[:, None].expand(-1, *logits.shape)
             g = pull_back(logits, x, vectors, create_graph=False)
             rows[:, start : start + len(part)] = g.movedim(1, 0)

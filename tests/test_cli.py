@@ -69,10 +69,15 @@ CLASSIFIER = ["--model", "a:b", "--weights", __file__, "--out"]
 @pytest.mark.parametrize(
     ("command", "note", "less", "again"),
     [
-        (["attack", "deepfool", *CLASSIFIER], "attack.json", "--chunk", "command goes on from"),
+        (
+            ["attack", "deepfool", *CLASSIFIER],
+            "attack.json",
+            "--chunk-size",
+            "command goes on from",
+        ),
         (["attack", "fgsm", *CLASSIFIER], "attack.json", "--batch-size", "command goes on from"),
-        (["harden", "--out"], "checkpoint.pt", "--chunk", "with --resume goes on from"),
-        (["harden", "--out"], "training.pt", "--chunk", "with --resume goes on from"),
+        (["harden", "--out"], "checkpoint.pt", "--chunk-size", "with --resume goes on from"),
+        (["harden", "--out"], "training.pt", "--chunk-size", "with --resume goes on from"),
         (["plot", "cells", *CLASSIFIER], None, "--samples", "command starts anew"),
         (["reproduce", "deep-defense", "--out"], "run.json", None, "command goes on from"),
     ],
@@ -183,7 +188,10 @@ def test_options_are_checked_before_model_and_data_are_loaded(words, message, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["attack", "deepfool", *CLASSIFIER, "o", "--chunk", "0"], "--chunk: must be >= 1; got 0"),
+        (
+            ["attack", "deepfool", *CLASSIFIER, "o", "--chunk-size", "0"],
+            "--chunk-size: must be >= 1; got 0",
+        ),
         (["attack", "fgsm", *CLASSIFIER, "o", "--eps", "8/0"], "--eps: must be a number"),
         (
             ["attack", "bim", *CLASSIFIER, "o", "--eps", "1", "--steps", "x"],

@@ -150,7 +150,7 @@ def test_model_is_left_as_it_was():
             {"classes": [0, -1]},
         ),
         (ValueError, "classes must be indices in 0 .. K - 1 = 4; got []", {"classes": []}),
-        (ValueError, "chunk must be >= 1; got 0", {"chunk": 0}),
+        (ValueError, "chunk_size must be >= 1; got 0", {"chunk_size": 0}),
         (TypeError, "x must be floating point", {"x": torch.ones(2, 6, dtype=torch.uint8)}),
         (TypeError, "x must be a torch.Tensor; got list", {"x": [1.0]}),
         (ValueError, "x must be a non-empty batch [N, ...]; got shape [0, 6]", {"x": draw(0, 6)}),
@@ -186,4 +186,4 @@ def test_batch_norm_before_a_channels_last_convolution(samples):
     layers = [norm, nn.Conv2d(5, 2, 2), nn.Flatten(), nn.Linear(98, 5)]
     model = nn.Sequential(*layers).double().eval().to(memory_format=torch.channels_last)
     x = draw(samples, 5, 8, 8)
-    torch.testing.assert_close(jacobian(model, x), jacobian(model, x, chunk=1))
+    torch.testing.assert_close(jacobian(model, x), jacobian(model, x, chunk_size=1))

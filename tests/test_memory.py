@@ -25,16 +25,16 @@ class Greedy(nn.Module):
 
 CALLS = {
     "forward_with_penalty": (
-        lambda model, x: forward_with_penalty(model, x, chunk=2),
-        "less memory is needed with a smaller chunk; it was 2 of 6 samples",
+        lambda model, x: forward_with_penalty(model, x, chunk_size=2),
+        "less memory is needed with a smaller chunk_size; it was 2 of 6 samples",
     ),
     "forward_with_penalty at other points": (
         lambda model, x: forward_with_penalty(model, x, at=x + 1),
-        "less memory is needed with a smaller chunk; it was 6 of 6 samples",
+        "less memory is needed with a smaller chunk_size; it was 6 of 6 samples",
     ),
     "jacobian": (
-        lambda model, x: jacobian(model, x, chunk=2),
-        "less memory is needed with a smaller chunk of rows; it was 2",
+        lambda model, x: jacobian(model, x, chunk_size=2),
+        "less memory is needed with a smaller chunk_size; it was 2",
     ),
     "deepfool": (
         lambda model, x: deepfool(model, x, batch_size=3),

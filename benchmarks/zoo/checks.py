@@ -86,9 +86,9 @@ def rows(model: nn.Module, x: Tensor, truth: Truth) -> float:
 
 def first_step(model: nn.Module, x: Tensor, truth: Truth) -> float:
     """Return the error of DeepFool's first step; a few more must run through."""
-    found = jacfast.deepfool(oracle.fresh(model), x, candidates=None, overshoot=0.0, max_iter=1)
+    found = jacfast.deepfool(oracle.fresh(model), x, candidates=None, overshoot=0.0, steps=1)
     if len(x) > 1:
-        jacfast.deepfool(model, x, max_iter=3)
+        jacfast.deepfool(model, x, steps=3)
     return error([found.r], [oracle.deepfool_step(truth)])
 
 

@@ -12,8 +12,10 @@ from jacfast.calling import Call, check_input, check_labels, quiet, say_grey_val
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.progress import watch
+from jacfast.renamed import renamed
 
 
+@renamed(max_iter="steps")
 @takes_model
 def deepfool(
     model: Call,
@@ -22,7 +24,7 @@ def deepfool(
     *,
     candidates: int | None = 10,
     overshoot: float = 0.02,
-    max_iter: int = 50,
+    steps: int = 50,
     floor: float = 0.0,
     clip: Clip = None,
     clip_steps: bool = False,
@@ -68,7 +70,7 @@ def deepfool(
             sequential network of known layers on the CPU (`jacfast.lipschitz`), candidates that
             cannot be the nearest are skipped.
         overshoot: the relative length added to r, >= 0.
-        max_iter: steps at most, >= 1.
+        steps: at most, >= 1.
         floor: a length added to every step (1e-4 in several implementations), in units of x.
         clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
             Numbers, or tensors that broadcast to a sample: [C, 1, 1] holds a bound for each
@@ -110,7 +112,7 @@ def deepfool(
     options = Options(
         candidates=candidates,
         overshoot=overshoot,
-        max_iter=max_iter,
+        steps=steps,
         floor=floor,
         clip=clip,
         clip_steps=clip_steps,

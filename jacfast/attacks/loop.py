@@ -48,8 +48,8 @@ class Loop:
         """
         self._run(torch.arange(len(self.x), device=self.x.device))
         result = self._result()
-        for _ in range(self.options.max_iter):
-            missed = ~result.success & ~self.stalled & (self.iterations < self.options.max_iter)
+        for _ in range(self.options.steps):
+            missed = ~result.success & ~self.stalled & (self.iterations < self.options.steps)
             again = missed.nonzero()[:, 0]
             if len(again) == 0:
                 break
@@ -60,7 +60,7 @@ class Loop:
     def _run(self, active: Tensor, fooled: bool | None = None) -> None:
         """Step with these samples until none of them is left; first with all, if fooled=False."""
         at_once = AT_ONCE if self.x.device.type == "cpu" else len(active)
-        for number in range(self.options.max_iter):
+        for number in range(self.options.steps):
             if len(active) == 0:
                 break
             if number == 1:
@@ -97,7 +97,7 @@ class Loop:
         """Say which samples go on; with logits NaN or +inf they stall."""
         sane = (logits < float("inf")).all(dim=1)
         self.stalled[active] |= ~sane
-        free = ~self.stalled[active] & (self.iterations[active] < self.options.max_iter)
+        free = ~self.stalled[active] & (self.iterations[active] < self.options.steps)
         return free if fooled is False else free & ~self._fooled(active, logits.argmax(dim=1))
 
     def _fooled(self, active: Tensor, label: Tensor) -> Tensor:

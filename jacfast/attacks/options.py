@@ -17,18 +17,18 @@ VARIANTS = ("deepfool", "super")
 # foolbox and adv-lib start from given labels: pass y as well.
 PRESETS: dict[str, dict] = {
     # Algorithm 2 of the paper: every class, no box, overshoot added at the end.
-    "paper": {"candidates": None, "linearize": "plain", "test": "plain", "max_iter": 100},
+    "paper": {"candidates": None, "linearize": "plain", "test": "plain", "steps": 100},
     # The authors' Python code: ten classes, 1e-4 added to each step.
-    "lts4": {"candidates": 10, "floor": 1e-4, "max_iter": 50},
+    "lts4": {"candidates": 10, "floor": 1e-4, "steps": 50},
     # foolbox 3.3: the same, and the iterate, not the sum of the steps, is clipped.
-    "foolbox": {"candidates": 10, "floor": 1e-4, "clip": (0.0, 1.0), "max_iter": 50},
+    "foolbox": {"candidates": 10, "floor": 1e-4, "clip": (0.0, 1.0), "steps": 50},
     # adv-lib 0.2: every class, each step clipped.
     "advlib": {
         "candidates": None,
         "floor": 1e-4,
         "clip": (0.0, 1.0),
         "clip_steps": True,
-        "max_iter": 100,
+        "steps": 100,
     },
     # ART 1.20: ten classes, each step clipped, hardly any overshoot, and that at the end.
     "art": {
@@ -38,7 +38,7 @@ PRESETS: dict[str, dict] = {
         "test": "plain",
         "clip": (0.0, 1.0),
         "clip_steps": True,
-        "max_iter": 100,
+        "steps": 100,
     },
 }
 
@@ -49,7 +49,7 @@ class Options:
 
     candidates: int | None
     overshoot: float
-    max_iter: int
+    steps: int
     floor: float
     clip: Clip
     clip_steps: bool
@@ -90,7 +90,7 @@ class Options:
             checks.count("candidates", self.candidates, 2)
         for name in ("overshoot", "floor"):
             checks.at_least(name, getattr(self, name), 0)
-        checks.count("max_iter", self.max_iter)
+        checks.count("steps", self.steps)
         for name in ("linearize", "test"):
             checks.one_of(name, getattr(self, name), POINTS)
         checks.number("p", self.p)

@@ -50,7 +50,7 @@ def _add_common(add: Any, name: str) -> None:
     per = "per file" if name == "deepfool" else "at a time; a run may go on with fewer"
     add("--batch-size", type=count, default=500, help=f"images {per}")
     if name == "deepfool":
-        add("--chunk", type=count, help="images at a time; the results are the same")
+        add("--chunk-size", type=count, help="images at a time; the results are the same")
         add("--preset", choices=sorted(PRESETS), help="another implementation's choices")
     add_device(add)
     add_quiet(add)
@@ -67,7 +67,7 @@ def attack(
     device: str,
     json: bool,
     preset: str | None = None,
-    chunk: int | None = None,
+    chunk_size: int | None = None,
     **options: Any,
 ) -> int:
     """Attack, print the figures, write the files."""
@@ -86,7 +86,7 @@ def attack(
     network.to(device)
     x, y = split.test_x[:samples], split.test_y[:samples]
     if name == "deepfool":
-        figures, files = _deepfool(out, network, x, y, batch_size, labels, options, chunk)
+        figures, files = _deepfool(out, network, x, y, batch_size, labels, options, chunk_size)
     else:
         path = out / "adversarial.safetensors"
         figures = attack_to_file(path, name, network, x, y, batch_size, labels=labels, **options)
@@ -106,8 +106,8 @@ def _deepfool(
     batch_size: int,
     labels: bool,
     options: dict[str, Any],
-    chunk: int | None,
+    chunk_size: int | None,
 ) -> tuple[dict[str, float], str]:
     batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
-    found = deepfool_to_disk(out, network, batches, labels=labels, batch_size=chunk, **options)
+    found = deepfool_to_disk(out, network, batches, labels=labels, batch_size=chunk_size, **options)
     return found.figures(), f"{len(batches)} files in {out}, read by DeepFoolResult.load"

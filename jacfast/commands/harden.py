@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n", type=_projections, default=Harden.n, help="projections per step, or 'exact'")
     add("--batch-size", type=count, default=Harden.batch_size, help="images per step")
     add(
-        "--chunk",
+        "--chunk-size",
         type=count,
         help="images at a time within a step, and in the timed one; only roundings differ",
     )

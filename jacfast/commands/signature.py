@@ -28,15 +28,19 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
 
     ``target`` is one class for all samples. Masks, subspaces and generators have no option.
     """
-    words = described(function)
+    words, names = described(function), getattr(function, "old_names", {})
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and name not in GENERAL:
-            _add(parser, parameter, words.get(name, ""))
+            old = [old for old, new in names.items() if new == name]
+            _add(parser, parameter, words.get(name, ""), old)
 
 
-def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, words: str) -> None:
+def _add(
+    parser: argparse.ArgumentParser, parameter: inspect.Parameter, words: str, old: list[str]
+) -> None:
     name, default = parameter.name, parameter.default
-    flag, needed = f"--{name.replace('_', '-')}", default is parameter.empty
+    flags = [f"--{each.replace('_', '-')}" for each in (name, *old)]
+    needed = default is parameter.empty
     union = typing.get_origin(parameter.annotation) in (types.UnionType, typing.Union)
     kinds = {*typing.get_args(parameter.annotation)} if union else {parameter.annotation}
     read = _reader(name, kinds)
@@ -49,7 +53,7 @@ def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, words: s
         options |= {"action": argparse.BooleanOptionalAction}
     else:
         options |= {"type": read, "metavar": "LOW,HIGH" if read is _pair else name.upper()}
-    parser.add_argument(flag, default=argparse.SUPPRESS, required=needed, **options)
+    parser.add_argument(*flags, default=argparse.SUPPRESS, required=needed, **options)
 
 
 def _reader(name: str, kinds: set[Any]) -> Callable[[str], Any] | None:

@@ -103,5 +103,5 @@ def inner_distance_bound(model: Model, inner: Model, x: Tensor) -> Tensor:
 def _square(model: Call, x: Tensor) -> Tensor:
     """Return ||J||_F^2 [N] of every sample."""
     each = batches(model, x, SAMPLES)
-    parts = (jacobian(call, part, chunk=ROWS).flatten(1) for call, part in each)
+    parts = (jacobian(call, part, chunk_size=ROWS).flatten(1) for call, part in each)
     return torch.cat([rows.double().square().sum(dim=1) for rows in parts])

@@ -9,7 +9,7 @@ from jacfast.penalties.squares import Frobenius
 from jacfast.training.schedule import Schedule
 
 # Those of forward_with_penalty that are the same for every batch.
-OPTIONS = ("layer", "precision", "batch_norm", "chunk", "generator", "output")
+OPTIONS = ("layer", "precision", "batch_norm", "chunk_size", "generator", "output")
 
 
 def as_schedule(schedule: float | Schedule) -> Schedule:

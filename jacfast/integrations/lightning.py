@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.renamed import renamed
 from jacfast.step import penalised
 from jacfast.training.schedule import Schedule
 
@@ -50,8 +51,8 @@ class JacobianPenalty(Callback):
         model: name of the submodule whose call is penalised, as in ``named_modules()``; default:
             the LightningModule itself, called as ``self(x)``.
         labels: maps the batch to labels [N] int64, for penalties that need them.
-        options: layer, precision, batch_norm, chunk, generator, output of `forward_with_penalty`;
-            argument of `penalised`.
+        options: layer, precision, batch_norm, chunk_size, generator, output of
+            `forward_with_penalty`; argument of `penalised`.
 
     Raises:
         TypeError, ValueError: an argument is not as above (some are seen in the first step only);
@@ -62,6 +63,7 @@ class JacobianPenalty(Callback):
             `forward_with_penalty` raises. After any exception the module is as it was.
     """
 
+    @renamed(chunk="chunk_size")
     def __init__(
         self,
         schedule: float | Schedule,

@@ -9,6 +9,7 @@ from jacfast.calling import Draws, State
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.renamed import rename
 from jacfast.step.attach import Around
 from jacfast.step.step import Step
 from jacfast.training.schedule import Schedule
@@ -43,7 +44,7 @@ class JacobianTrainer(Trainer):
             [N] int64.
         jacobian_input: name of the input, [N, ...] floating point: ``"pixel_values"``,
             ``"inputs_embeds"``.
-        jacobian_options: layer, precision, batch_norm, chunk, generator, output of
+        jacobian_options: layer, precision, batch_norm, chunk_size, generator, output of
             `forward_with_penalty`.
 
     Raises:
@@ -64,6 +65,7 @@ class JacobianTrainer(Trainer):
         self.jacobian_schedule = as_schedule(jacobian_schedule)
         self.jacobian_penalty, self.jacobian_input = jacobian_penalty, jacobian_input
         self.jacobian_options = dict(jacobian_options or {})
+        rename({"chunk": "chunk_size"}, self.jacobian_options)
         check(jacobian_penalty, self.jacobian_options)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(

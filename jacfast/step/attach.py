@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from jacfast.calling import Arguments, eager
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.renamed import renamed
 from jacfast.step.step import Step
 
 PATCH = "_compiled_call_impl"  # what nn.Module.__call__ calls first; no copy or pickle takes it
@@ -31,6 +32,7 @@ class Held:
         return self._penalty
 
 
+@renamed(chunk="chunk_size")
 @contextlib.contextmanager
 def penalised(
     model: nn.Module,

@@ -20,7 +20,8 @@ WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel
 
 def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> None:
     """Raise a TypeError, ValueError or RuntimeError in words."""
-    penalty, at, batch_norm, chunk = options.penalty, options.at, options.batch_norm, options.chunk
+    penalty, at, batch_norm = options.penalty, options.at, options.batch_norm
+    chunk = options.chunk_size
     if transformed() or torch.is_inference_mode_enabled():
         raise RuntimeError(
             "forward_with_penalty calls torch.autograd.grad, which neither torch.func transforms "
@@ -53,9 +54,11 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> Non
             f"statistics; got {penalty.subsample}"
         )
     if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be >= 1; got {chunk}")
+        raise ValueError(f"chunk_size must be >= 1; got {chunk}")
     if batch_norm == "coupled" and chunk is not None and chunk < len(x):
-        raise ValueError(f"chunk must be the whole batch with batch_norm='coupled'; got {chunk}")
+        raise ValueError(
+            f"chunk_size must be the whole batch with batch_norm='coupled'; got {chunk}"
+        )
 
 
 def _model(model: object, layer: str | None) -> None:

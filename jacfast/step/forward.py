@@ -10,9 +10,11 @@ from jacfast.calling import Arguments
 from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.renamed import renamed
 from jacfast.step.step import Step
 
 
+@renamed(chunk="chunk_size")
 def forward_with_penalty(
     model: nn.Module,
     x: Tensor,
@@ -24,7 +26,7 @@ def forward_with_penalty(
     step: int | None = None,
     precision: torch.dtype | None = None,
     batch_norm: str = "refuse",
-    chunk: int | None = None,
+    chunk_size: int | None = None,
     generator: torch.Generator | None = None,
     output: Output = None,
     compiled: str | None = None,
@@ -71,10 +73,10 @@ def forward_with_penalty(
         batch_norm: what to do if there is batch-norm with batch statistics, in which samples have
             no Jacobian of their own: ``"refuse"`` it; ``"frozen"``: running statistics for the
             penalty, in a forward pass of its own; ``"coupled"``: differentiate the coupled batch.
-        chunk: samples at a time; default: all, but for networks of which `jacfast.calling.parts`
-            knows every layer as many as keep the largest tensor below 16 MB on a CPU. A smaller one
-            needs less memory; the model is called once per chunk, with the dropout masks of one
-            call.
+        chunk_size: samples at a time; default: all, but for networks of which
+            `jacfast.calling.parts` knows every layer as many as keep the largest tensor below 16 MB
+            on a CPU. A smaller one needs less memory; the model is called once per chunk, with the
+            dropout masks of one call.
         generator: source of all draws of the penalty, on the device of x.
         output: which part of what the model returns is the logits: a key, an index or the name of
             an attribute; default: ``logits``, or the only candidate.
@@ -92,15 +94,15 @@ def forward_with_penalty(
 
     Raises:
         TypeError, ValueError: an argument is not as above (``"cudagraphs"`` for an x that is not on
-            a GPU is one); the model changes with every call, and ``chunk`` would cut the batch.
-            RuntimeError: the model depends on a tensor with requires_grad that is none of its
-            parameters; a parameter has a gradient hook; the model is a parallel wrapper;
+            a GPU is one); the model changes with every call, and ``chunk_size`` would cut the
+            batch. RuntimeError: the model depends on a tensor with requires_grad that is none of
+            its parameters; a parameter has a gradient hook; the model is a parallel wrapper;
             batch-norm couples the samples; the call is under a torch.func transform.
 
     Source: the penalties' own; for the sweeps Etmann 2019, A Closer Look at Double Backpropagation.
     """
     options = Step(
-        penalty, at, layer, step, precision, batch_norm, chunk, generator, output, compiled
+        penalty, at, layer, step, precision, batch_norm, chunk_size, generator, output, compiled
     )
     arguments = Arguments(args, kwargs, samples=len(x) if isinstance(x, Tensor) and x.dim() else 0)
     return options(model, x, y, arguments)
@@ -113,6 +115,7 @@ class WithPenalty(nn.Module):
     are those of `forward_with_penalty`; the parameters are those of ``model``, under that name.
     """
 
+    @renamed(chunk="chunk_size")
     def __init__(self, model: nn.Module, penalty: Penalty = Frobenius(), **options) -> None:
         super().__init__()
         self.model, self.penalty, self.options = model, penalty, options

@@ -189,8 +189,8 @@ class Run:
         if before and changed:
             before.undo()
             raise ValueError(
-                f"chunk must be the whole batch, {samples}, or None for a model that changes when "
-                f"it is called, by {changed} (once per chunk it would change too often); got "
+                f"chunk_size must be the whole batch, {samples}, or None for a model that changes "
+                f"when it is called, by {changed} (once per chunk it would change too often); got "
                 f"{self.chunk}"
             )
 

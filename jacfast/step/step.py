@@ -49,7 +49,7 @@ class Step:
     step: int | None = None
     precision: torch.dtype | None = None
     batch_norm: str = "refuse"
-    chunk: int | None = None
+    chunk_size: int | None = None
     generator: torch.Generator | None = None
     output: Output = None
     compiled: str | None = None
@@ -103,7 +103,8 @@ class Step:
         frozen = with_batch_statistics(model) if self.batch_norm == "frozen" else []
         with eager():
             run = self._plan(model, penalty, x, arguments)
-        less = f"less memory is needed with a smaller chunk; it was {run.chunk} of {len(x)} samples"
+        used = f"{run.chunk} of {len(x)} samples"
+        less = f"less memory is needed with a smaller chunk_size; it was {used}"
         if self.at is None and self.precision is None and not frozen:
             if backend and traced is None:
                 traced = Traced(self, backend, model, x, y, arguments)
@@ -130,11 +131,11 @@ class Step:
         samples, some = x.shape[0], penalty.subsample < 1
         certain = self.batch_norm != "coupled" and not arguments.any
         certain = certain and (some or may_be_cut(x)) and separable(model)
-        if some and certain and self.chunk is None:
+        if some and certain and self.chunk_size is None:
             certain = worth_two_calls(model, x)
         if some and self.generator is None and not readable(x.device) and drops(model):
             certain = False  # nothing can be drawn beside the masks, which come first
-        chunk = self.chunk or (part_of(model, x) if certain else samples)
+        chunk = self.chunk_size or (part_of(model, x) if certain else samples)
         cuts = chunk < samples
         return Run(
             model,

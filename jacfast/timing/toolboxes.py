@@ -65,7 +65,7 @@ ART = Peer(
 TORCHATTACKS = Peer(
     "torchattacks",
     _torchattacks,
-    {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "max_iter": 50},
+    {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "steps": 50},
     repeats=0,
     one_by_one=True,
 )

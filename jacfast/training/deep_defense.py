@@ -27,11 +27,13 @@ from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import check_apart, safe_sqrt
+from jacfast.renamed import renamed
 from jacfast.vjp import pull_back
 
 MOST = 50.0  # exp(d rho) of a misclassified sample is clamped here
 
 
+@renamed(max_iter="steps")
 @takes_model
 def deep_defense_penalty(
     model: Call,
@@ -40,7 +42,7 @@ def deep_defense_penalty(
     *,
     c: float = 25.0,
     d: float = 5.0,
-    max_iter: int = 5,
+    steps: int = 5,
     overshoot: float = 0.02,
     candidates: int | None = 10,
     linked: bool = True,
@@ -61,7 +63,7 @@ def deep_defense_penalty(
     not stable.
 
     The model is evaluated in eval mode, so that batch-norm uses its running statistics and dropout
-    is off, and put back. Samples not fooled within `max_iter`, or left without a usable gradient,
+    is off, and put back. Samples not fooled within `steps`, or left without a usable gradient,
     count with the r that they had reached. ``exp(d rho)`` is clamped at 50: beyond that, only the
     cross-entropy moves a sample. A logit that is NaN or +inf makes the penalty NaN.
 
@@ -71,7 +73,7 @@ def deep_defense_penalty(
         x: [N, ...], floating point; no sample all zero. (The authors' x has its mean subtracted.)
         y: [N] int64, the true labels.
         c, d: how fast the terms of classified and misclassified samples change, > 0.
-        max_iter: steps of DeepFool at most, >= 1. The graphs of all steps are kept.
+        steps: of DeepFool at most, >= 1. The graphs of all steps are kept.
         overshoot: the relative length added to r, >= 0.
         candidates: how many classes are considered, counting y, largest logits at x first; None:
             all.
@@ -95,7 +97,7 @@ def deep_defense_penalty(
             "deep_defense_penalty calls torch.autograd.grad, which neither torch.func transforms "
             "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside"
         )
-    options = _options(x, max_iter, overshoot, candidates)
+    options = _options(x, steps, overshoot, candidates)
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
     x, size = x.detach(), sizes(x)
@@ -108,12 +110,12 @@ def deep_defense_penalty(
     return torch.where(sane, exponent.exp(), math.nan).mean()
 
 
-def _options(x: Tensor, max_iter: int, overshoot: float, candidates: int | None) -> Options:
+def _options(x: Tensor, steps: int, overshoot: float, candidates: int | None) -> Options:
     check_input(x)
     options = Options(
         candidates=candidates,
         overshoot=overshoot,
-        max_iter=max_iter,
+        steps=steps,
         floor=0.0,
         clip=None,
         clip_steps=False,
@@ -139,7 +141,7 @@ def _perturb(
     correct, sane = now == y, (logits < math.inf).all(dim=1)
     x, active = x.detach(), torch.arange(len(x), device=x.device)
     r = x.new_zeros(x.shape, dtype=checks.accumulator(x.dtype))
-    for more in reversed(range(options.max_iter)):
+    for more in reversed(range(options.steps)):
         step, moving = _step(search, model.rows(active), point, logits, now, labels[active])
         r = r.index_add(0, active, step.view_as(point))
         active = active[moving]

@@ -88,7 +88,7 @@ def _harden(run: Harden, begun: dict[str, Path]) -> dict[str, Any]:
     seconds["harden"] = time.perf_counter() - start
     after = measure(model, x, y, "after")
 
-    timed = min(run.chunk or run.batch_size, run.batch_size)  # no more than fit into memory
+    timed = min(run.chunk_size or run.batch_size, run.batch_size)  # no more than fit into memory
     steps = time_steps(model, split.train_x[:timed], split.train_y[:timed], run.n)
     figures = {
         "options": run.options(),
@@ -116,8 +116,8 @@ def _check(run: Harden) -> None:
     """Check the options before anything costs time."""
     for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
         count(name, getattr(run, name))
-    if run.chunk is not None:
-        count("chunk", run.chunk)
+    if run.chunk_size is not None:
+        count("chunk_size", run.chunk_size)
     for name in ("lam", "lr"):
         at_least(name, getattr(run, name), 0)
     check_seed(run.seed)
@@ -198,7 +198,9 @@ def _phase(
     def loss(model: nn.Module, xb: Tensor, yb: Tensor) -> Tensor:
         if name == "train":
             return F.cross_entropy(model(xb), yb)
-        logits, penalty = forward_with_penalty(model, xb, penalty=Frobenius(run.n), chunk=run.chunk)
+        logits, penalty = forward_with_penalty(
+            model, xb, penalty=Frobenius(run.n), chunk_size=run.chunk_size
+        )
         return F.cross_entropy(logits, yb) + run.lam * penalty
 
     fit(

@@ -27,13 +27,13 @@ class Harden:
     lr: float = 1e-3
     seed: int = 0
     eval_samples: int = 1000
-    chunk: int | None = None
+    chunk_size: int | None = None
     device: str = "cpu"
 
     def options(self) -> Config:
         """Return the options, as types that JSON has, and the number of threads; weights by sum."""
         values = dataclasses.asdict(self)
-        del values["out"], values["chunk"]  # the second changes roundings alone
+        del values["out"], values["chunk_size"]  # the second changes roundings alone
         if self.weights is not None and self.weights.is_file():
             digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()[:16]
             values["weights"] = f"{self.weights.name}, SHA-256 {digest}"

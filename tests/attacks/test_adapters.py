@@ -74,9 +74,9 @@ def test_attackbench(problem):
     reached = for_attackbench(model, x, y, targets=target, targeted=True)
     fooled = model(reached).argmax(dim=1) == target
     assert torch.equal(reached[~fooled], x[~fooled])
-    few = for_attackbench(model, x, y, max_iter=1)
+    few = for_attackbench(model, x, y, steps=1)
     missed = ~deepfool(
-        model, x, y, candidates=None, floor=1e-4, clip=(0, 1), clip_steps=True, max_iter=1
+        model, x, y, candidates=None, floor=1e-4, clip=(0, 1), clip_steps=True, steps=1
     ).success
     assert missed.any()
     assert torch.equal(few[missed], x[missed])

@@ -65,7 +65,7 @@ def test_overshoot_and_floor(overshoot, floor):
     """One step is (1 + overshoot) (distance + floor); with neither it ends on the boundary."""
     model, x = linear(4, torch.float64), draw(20, 7)
     distance, _ = closed_form(model, x)
-    result = deepfool(model, x, overshoot=overshoot, floor=floor, max_iter=1)
+    result = deepfool(model, x, overshoot=overshoot, floor=floor, steps=1)
     torch.testing.assert_close(result.norm, (1 + overshoot) * (distance + floor))
 
 
@@ -133,7 +133,7 @@ def test_equals_the_paper_sample_by_sample(name, linearize, test):
 @pytest.mark.parametrize(("linearize", "test"), POINTS)
 def test_batching_order_and_layout_do_not_matter(linearize, test):
     model, x = build("smooth_mlp", samples=20)
-    options = {"linearize": linearize, "test": test, "max_iter": 6}
+    options = {"linearize": linearize, "test": test, "steps": 6}
     want = deepfool(model, x, **options)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     back = order.argsort()
@@ -158,11 +158,11 @@ def test_batching_order_and_layout_do_not_matter(linearize, test):
 def test_more_samples_than_go_through_the_model_at_once(name, monkeypatch):
     """Passes of 7 samples and 7 rows, or everything at once: the same result."""
     model, x = build(name, samples=30)
-    want = deepfool(model, x, max_iter=6)
+    want = deepfool(model, x, steps=6)
     seen = []
     watch = model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     monkeypatch.setattr(loop, "AT_ONCE", 7)
-    got = deepfool(model, x, max_iter=6)
+    got = deepfool(model, x, steps=6)
     watch.remove()
     assert seen[1:6] == [7, 7, 7, 7, 2]  # after the clean logits
     for field in FIELDS:
@@ -190,7 +190,7 @@ def test_one_look_at_the_device_an_iteration():
         with Looks() as looks:
             # as far as the last step: the target is out of reach
             target = torch.zeros(6, dtype=torch.int64)
-            result = deepfool(model, x, target=target, max_norm=1e-3, max_iter=steps)
+            result = deepfool(model, x, target=target, max_norm=1e-3, steps=steps)
         assert int(result.iterations.min()) == steps
         counts.append(looks.count)
     assert counts[1] - counts[0] == 5
@@ -215,7 +215,7 @@ def test_progress_bar_changes_nothing(capsys, monkeypatch):
 def test_result_is_consistent(samples, clip):
     model, x = build("smooth_mlp", samples=samples)
     x = x if clip is None else x.clamp(*clip)
-    result = deepfool(model, x, clip=clip, max_iter=4)
+    result = deepfool(model, x, clip=clip, steps=4)
     assert isinstance(result, DeepFoolResult)
     assert torch.equal(result.r, result.adversarial - x)
     assert torch.equal(result.norm, result.r.norm(dim=1))
@@ -246,7 +246,7 @@ def test_candidates_are_the_largest_clean_logits(candidates):
         part.weight.data, part.bias.data = model.weight.data[row], model.bias.data[row]
         distance, nearest = closed_form(part, sample[None])
         want.append((float(distance), int(row[nearest])))
-    result = deepfool(model, x, candidates=candidates, max_iter=1)
+    result = deepfool(model, x, candidates=candidates, steps=1)
     torch.testing.assert_close(result.norm, 1.02 * z.new_tensor([d for d, _ in want]))
     assert bool((result.vjps == min(candidates or 6, 6) - 1).all())
     w = model.weight.detach()

@@ -32,7 +32,7 @@ def test_equal_distances_go_to_the_lowest_class():
     model = nn.Linear(4, 4, bias=False).double()
     model.weight.data = torch.eye(4).double()
     x = torch.tensor([[0.0, 3, 0, 0], [1, 1, 1, 9]], dtype=torch.float64)
-    result = deepfool(model, x, max_iter=1, overshoot=0.5)
+    result = deepfool(model, x, steps=1, overshoot=0.5)
     direction = torch.tensor([[1.0, -1, 0, 0], [1, 0, 0, -1]], dtype=torch.float64)
     length = 1.5 * torch.tensor([[3.0], [8.0]], dtype=torch.float64)
     torch.testing.assert_close(result.r, direction * length / 2)
@@ -267,7 +267,7 @@ def test_labels_of_a_wrong_shape(y, batch_size):
         (ValueError, "overshoot must be finite and >= 0; got -0.1", {"overshoot": -0.1}),
         (ValueError, "overshoot must be finite and >= 0; got inf", {"overshoot": float("inf")}),
         (ValueError, "floor must be finite and >= 0; got nan", {"floor": float("nan")}),
-        (ValueError, "max_iter must be >= 1; got 0", {"max_iter": 0}),
+        (ValueError, "steps must be >= 1; got 0", {"steps": 0}),
         (ValueError, "batch_size must be >= 1; got 0", {"batch_size": 0}),
         (ValueError, "linearize must be one of overshot, plain; got 'x'", {"linearize": "x"}),
         (ValueError, "test must be one of overshot, plain; got None", {"test": None}),

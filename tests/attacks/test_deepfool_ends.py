@@ -68,7 +68,7 @@ def test_iterations_are_spent_and_no_more(case):
             self.more += 100.0 * last  # after the look at the clean samples
             return super().forward(x) if last else self.linear(x)
 
-    got = attack(Never(7, -100.0), case, max_iter=7)
+    got = attack(Never(7, -100.0), case, steps=7)
     assert not bool(got.success[:6].any())
     assert got.iterations[:6].tolist() == [7] * 6
     assert int(got.iterations[6]) == 0
@@ -84,7 +84,7 @@ def scale_invariant(x):
 @pytest.mark.parametrize("scale", [1.0, 255.0, 2.0**-60])
 def test_a_runaway_is_stalled(scale):
     x = scale * (1 + draw(5, 6).tanh() / 4)
-    got = deepfool(scale_invariant, x, max_iter=200)
+    got = deepfool(scale_invariant, x, steps=200)
     assert bool(got.stalled.all())
     assert not bool(got.success.any())
     assert bool(got.adversarial.isfinite().all())
@@ -96,7 +96,7 @@ def test_a_runaway_is_stalled(scale):
     "held", [{"clip": (0.5, 2)}, {"clip": (0.5, 2), "clip_steps": True}, {"max_norm": 1}]
 )
 def test_what_cannot_run_away_takes_all_its_steps(held):
-    got = deepfool(scale_invariant, 1 + draw(5, 6).tanh() / 4, max_iter=60, **held)
+    got = deepfool(scale_invariant, 1 + draw(5, 6).tanh() / 4, steps=60, **held)
     assert not bool(got.stalled.any())
     assert bool((got.iterations == 60).all())
     assert bool(got.adversarial.isfinite().all())

@@ -57,7 +57,7 @@ def test_rho_is_in_the_norm_of_the_attack():
 def test_targets_of_a_linear_classifier_are_reached(away, p):
     model, x = linear(), draw(20, 7)
     target = (model(x).argmax(dim=1) + away) % 5
-    result = deepfool(model, x, target=target, p=p, max_iter=1000)
+    result = deepfool(model, x, target=target, p=p, steps=1000)
     assert bool(result.success.all())
     assert torch.equal(result.label, target)
     free = deepfool(model, x, p=p, candidates=None)
@@ -172,7 +172,7 @@ def test_presets_with_clipped_steps_against_a_transcription(network, preset, p):
             choices.get("floor", 0.0),
             choices.get("linearize", "overshot") == "overshot",
             choices["candidates"] or 10,
-            choices["max_iter"],
+            choices["steps"],
             p,
         )
         assert bool(ours.success[i]) == fooled

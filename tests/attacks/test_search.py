@@ -17,7 +17,7 @@ CASES = {
     "box": {"clip": (-2.0, 2.0), "floor": 1e-4},
     "clipped steps": {"clip": (-2.0, 2.0), "clip_steps": True},
     "all, plain": {"candidates": None, "linearize": "plain", "test": "plain"},
-    "mixed points": {"linearize": "plain", "max_iter": 20},
+    "mixed points": {"linearize": "plain", "steps": 20},
     "super": {"variant": "super"},
     "batches": {"batch_size": 17},
 }
@@ -69,7 +69,7 @@ def test_a_bound_that_is_too_low_would_show(target, monkeypatch):
         search, "gradient_bound", lambda *_: torch.full((8, 8), 1e-6, dtype=torch.float64)
     )
     options = {"clip": (-0.5, 0.5)} if not target else {"target": torch.zeros(80).long()}
-    want, got = both(model, x.clamp(-0.5, 0.5), monkeypatch, max_iter=6, **options)
+    want, got = both(model, x.clamp(-0.5, 0.5), monkeypatch, steps=6, **options)
     same = torch.allclose(want.r, got.r)
     assert same == target  # with one candidate there is nothing to skip
 
@@ -96,7 +96,7 @@ def test_rows_of_logits_are_not_taken_for_classes(monkeypatch):
     """A last layer that gives each of three classes its logit: one row of weights."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).double()
-    want, got = both(model, draw(40, 3, 4), monkeypatch, max_iter=5)
+    want, got = both(model, draw(40, 3, 4), monkeypatch, steps=5)
     assert torch.equal(got.vjps, want.vjps)
     assert torch.equal(got.r, want.r)
 
@@ -105,7 +105,7 @@ def test_with_one_candidate_no_bound_is_computed(monkeypatch):
     model, x = build("mlp", 30)
     monkeypatch.setattr(search, "WORTH", 1)
     monkeypatch.setattr(search, "gradient_bound", None)  # a call would raise
-    deepfool(model, x, target=torch.zeros(30).long(), max_iter=5)
+    deepfool(model, x, target=torch.zeros(30).long(), steps=5)
     with pytest.raises(TypeError, match="not callable"):
         deepfool(model, x, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
 
@@ -115,9 +115,9 @@ def test_autocast_and_many_classes_skip_nothing(monkeypatch):
     monkeypatch.setattr(search, "gradient_bound", None)  # a call would raise
     monkeypatch.setattr(search, "WORTH", 0)
     with torch.autocast("cpu", torch.bfloat16):
-        deepfool(model.float(), x.float(), max_iter=4)
+        deepfool(model.float(), x.float(), steps=4)
     monkeypatch.setattr(search, "CLASSES", 4)
-    deepfool(model, x.float(), max_iter=4, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
+    deepfool(model, x.float(), steps=4, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
 
 
 def test_of_classes_that_all_tie_the_lowest_still_wins():
@@ -126,7 +126,7 @@ def test_of_classes_that_all_tie_the_lowest_still_wins():
     model = nn.Sequential(nn.Linear(5, 4)).double()
     model[0].bias.data.zero_()
     choices = dict.fromkeys(("candidates", "clip", "max_norm", "mask", "subspace"))
-    choices |= {"overshoot": 0.02, "max_iter": 5, "floor": 0.0, "clip_steps": False, "p": 2.0}
+    choices |= {"overshoot": 0.02, "steps": 5, "floor": 0.0, "clip_steps": False, "p": 2.0}
     searcher = search.Search(Call(model, 1), Options(**choices, linearize="plain", test="plain"))
     searcher.bound = gradient_bound(searcher.layers, torch.zeros(1, 5, dtype=torch.float64))
     leaf = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)

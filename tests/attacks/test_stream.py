@@ -232,8 +232,8 @@ def test_other_labels_are_another_run(tmp_path, problem):
 )
 def test_what_loaders_give(tmp_path, problem, batch):
     model, x, y = problem
-    got = deepfool_to_disk(tmp_path, model, [batch(x, y)], labels=True, max_iter=np.int64(9))
-    same(got, deepfool(model, x, y, max_iter=9))
+    got = deepfool_to_disk(tmp_path, model, [batch(x, y)], labels=True, steps=np.int64(9))
+    same(got, deepfool(model, x, y, steps=9))
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_command(tmp_path, capsys):
     assert about["options"]["clip_steps"] is True
     first = (tmp_path / "out" / "000000.safetensors").read_bytes()
     (tmp_path / "out" / "000001.safetensors").unlink()
-    assert main([*command, "--chunk", "7"]) == 0
+    assert main([*command, "--chunk-size", "7"]) == 0
     assert (tmp_path / "out" / "000001.safetensors").exists()
     assert (tmp_path / "out" / "000000.safetensors").read_bytes() == first
     capsys.readouterr()

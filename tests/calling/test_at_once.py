@@ -139,7 +139,7 @@ def test_attacks_at_once_on_one_model(fails):
         def work(number: int, trial: int = trial, results: list = results) -> None:
             try:
                 x = X if not fails or number else X[:, :3]  # a shape that raises in the model
-                results.append(jacfast.jacobian(model, x, chunk=1 + (trial + number) % 2))
+                results.append(jacfast.jacobian(model, x, chunk_size=1 + (trial + number) % 2))
             except RuntimeError as error:
                 errors.append(error)  # noqa: B023
 
@@ -160,10 +160,10 @@ def test_many_calls_of_many_kinds():
     before = state(model)
     y = torch.zeros(6, dtype=torch.int64)
     kinds = (
-        lambda: jacfast.deepfool(model, X, max_iter=3),
+        lambda: jacfast.deepfool(model, X, steps=3),
         lambda: jacfast.fgsm(model, X, eps=0.1, clip=None),
         lambda: evaluation.accuracy(functools.partial(model), X, y),
-        lambda: jacfast.deep_defense_penalty(model, X, y, max_iter=2),
+        lambda: jacfast.deep_defense_penalty(model, X, y, steps=2),
     )
 
     def work(start: int) -> None:

@@ -130,7 +130,7 @@ def test_who_else_differentiates_twice():
     direction = torch.ones_like(x)
     for of in (
         lambda: curvature(model, x, y, direction),
-        lambda: gradients(deep_defense_penalty(model, x, y, max_iter=2), model),
+        lambda: gradients(deep_defense_penalty(model, x, y, steps=2), model),
     ):
         got = of()
         with sdpa_kernel(SDPBackend.MATH):

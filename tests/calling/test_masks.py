@@ -50,7 +50,7 @@ def test_a_step_in_chunks_is_that_of_one_call(more, inplace, layout):
     options = {"at": x} if "at" in more else {}
     torch.manual_seed(2)
     logits, value = fast(
-        model, x, y, penalty, chunk=7, generator=torch.Generator().manual_seed(3), **options
+        model, x, y, penalty, chunk_size=7, generator=torch.Generator().manual_seed(3), **options
     )
     got = gradient(loss_of(logits, value, y), model)
     torch.manual_seed(2)

@@ -14,7 +14,7 @@ from tests.nets import build, draw
 Y = torch.zeros(4, dtype=torch.int64)
 CALLS = {
     "jacobian": lambda model, x: jacfast.jacobian(model, x),
-    "deepfool": lambda model, x: jacfast.deepfool(model, x, max_iter=3).r,
+    "deepfool": lambda model, x: jacfast.deepfool(model, x, steps=3).r,
     "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1, clip=None),
     "pgd": lambda model, x: jacfast.pgd(model, x, eps=0.1, clip=None, random_start=False),
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(

@@ -30,7 +30,7 @@ def node(model, x, y, penalty):
 
 
 def in_parts(model, x, y, penalty):
-    return forward_with_penalty(model, x.detach(), y, penalty=penalty, chunk=2)
+    return forward_with_penalty(model, x.detach(), y, penalty=penalty, chunk_size=2)
 
 
 def elsewhere(model, x, y, penalty):
@@ -184,7 +184,7 @@ def test_all_that_ones_own_penalty_may_choose():
     assert small.any()
     assert not small.all()
     assert error_of(Huber()(model(x), x, y, generator=seeded()), want) < ROUNDING
-    got = forward_with_penalty(model, x, y, penalty=Huber(), chunk=2, generator=seeded())[1]
+    got = forward_with_penalty(model, x, y, penalty=Huber(), chunk_size=2, generator=seeded())[1]
     assert error_of(got, want) < ROUNDING
     with pytest.raises(ValueError, match="y must be given: Huber depends on the labels"):
         Huber()(model(x), x)

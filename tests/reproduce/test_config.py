@@ -139,14 +139,14 @@ def test_errors(make, message):
 
 
 def deep_defense(**options):
-    penalty = {"name": "DeepDefense", "max_iter": 2}
+    penalty = {"name": "DeepDefense", "steps": 2}
     return parts.loss(config.Training(**{"penalty": penalty, "lam": 15.0, **options}))
 
 
 def test_deep_defense_also_on_images_that_were_attacked_once():
     torch.manual_seed(0)
     model, x, y = models.fc500(), torch.rand(4, 1, 28, 28), torch.arange(4)
-    want = F.cross_entropy(model(x), y) + 15 * deep_defense_penalty(model, x, y, max_iter=2)
+    want = F.cross_entropy(model(x), y) + 15 * deep_defense_penalty(model, x, y, steps=2)
     attack = {"name": "fgsm", "eps": 0.1}
     for loss in (deep_defense(), deep_defense(attack=attack, once=True, share=0.5)):
         assert torch.equal(loss(model, x, y), want)

@@ -52,7 +52,7 @@ ARGUMENTS = {
         {"batch_norm": "no"},
         "batch_norm must be one of refuse, frozen, coupled; got 'no'",
     ),
-    "chunk": (ValueError, {"chunk": 0}, "chunk must be >= 1; got 0"),
+    "chunk_size": (ValueError, {"chunk_size": 0}, "chunk_size must be >= 1; got 0"),
     "layer": (ValueError, {"layer": "5"}, "one of 0, 1, 2, 3, 4; got '5'"),
     "y's type": (TypeError, {"y": [0, 1, 2, 3]}, "y must be an int64 tensor; got list"),
     "y's dtype": (TypeError, {"y": torch.ones(4)}, "y must be an int64 tensor; got torch.float32"),

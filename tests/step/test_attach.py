@@ -31,8 +31,8 @@ def attached(model, x, y, penalty: Penalty, **options):
 def test_both_are_forward_with_penalty(network, penalty, way):
     model, x, y = build(network)
     assert_same(step(way, model, x, y, penalty), step(plain, model, x, y, penalty))
-    got = step(way, model, x, y, penalty, chunk=3)
-    assert all(map(torch.equal, got, step(fast, model, x, y, penalty, chunk=3)))
+    got = step(way, model, x, y, penalty, chunk_size=3)
+    assert all(map(torch.equal, got, step(fast, model, x, y, penalty, chunk_size=3)))
 
 
 def test_the_module_has_the_models_parameters():

@@ -50,7 +50,7 @@ def test_frozen(resnet, penalty, chunk):
     """Logits and statistics of one call in training mode, the penalty of the running statistics."""
     model, x, y = resnet
     other, before = copy.deepcopy(model), modes(model)
-    logits, value = fast(model, x, y, penalty, batch_norm="frozen", chunk=chunk)
+    logits, value = fast(model, x, y, penalty, batch_norm="frozen", chunk_size=chunk)
     expected = other(x)
     assert torch.equal(logits, expected)
     assert torch.equal(state(model), state(other))
@@ -130,8 +130,8 @@ def test_coupled_takes_the_whole_batch(resnet):
     model, x, y = resnet
     logits, _ = fast(copy.deepcopy(model), x, y, Frobenius(), batch_norm="coupled")
     assert relative_error(logits, copy.deepcopy(model)(x)) < ROUNDING
-    with pytest.raises(ValueError, match=r"chunk must be the whole batch .*; got 2"):
-        fast(model, x, y, Frobenius(), batch_norm="coupled", chunk=2)
+    with pytest.raises(ValueError, match=r"chunk_size must be the whole batch .*; got 2"):
+        fast(model, x, y, Frobenius(), batch_norm="coupled", chunk_size=2)
     with pytest.raises(ValueError, match=r"subsample must be 1 with batch_norm=.*; got 0\.5"):
         fast(model, x, y, Frobenius(subsample=0.5), batch_norm="coupled")
 

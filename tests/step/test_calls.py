@@ -82,7 +82,7 @@ def test_further_arguments_and_outputs(batch, shape, options):
     make, output = SHAPES[shape]
     model = conditioned(make)
     rows: Any = slice(None)
-    more: dict[str, Any] = {"cut": {"chunk": 2}, "elsewhere": {"at": 0.5 * x}}.get(options, {})
+    more: dict[str, Any] = {"cut": {"chunk_size": 2}, "elsewhere": {"at": 0.5 * x}}.get(options, {})
     penalty = Frobenius("exact")
     if options == "of a part":
         rows = torch.randperm(5, generator=torch.Generator().manual_seed(3))[:2]

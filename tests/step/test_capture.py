@@ -84,7 +84,7 @@ def test_no_looks_no_shapes_from_data_the_same_ops(network, penalty):
     assert one != other
 
 
-@pytest.mark.parametrize("options", [{}, {"at": None, "chunk": 3}], ids=["", "at"])
+@pytest.mark.parametrize("options", [{}, {"at": None, "chunk_size": 3}], ids=["", "at"])
 @pytest.mark.parametrize("penalty", [*WITHOUT_LABELS, *WITH_LABELS])
 @pytest.mark.parametrize("network", SIX)
 def test_a_step_without_data(network, penalty, options):

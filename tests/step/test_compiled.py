@@ -59,7 +59,7 @@ def test_a_model_compiled_in_place_and_a_part(penalty):
     assert_same(step(fast, model, x, y, penalty), want)
     model.compile(backend="aot_eager")
     assert_same(step(fast, model, x, y, penalty), want)
-    assert_same(step(fast, model, x, y, penalty, at=x, chunk=3), want)
+    assert_same(step(fast, model, x, y, penalty, at=x, chunk_size=3), want)
 
 
 def test_only_forward_with_penalty_runs_compiled_code_as_it_was():

@@ -243,7 +243,7 @@ class Added(nn.Module):
 def test_gradients_of_a_step_share_no_memory(chunk):
     """An optimizer changes them in place."""
     model, x, y = Added(), draw(6, 6), torch.arange(6) % 5
-    logits, value = forward_with_penalty(model, x, y, penalty=Frobenius(2), chunk=chunk)
+    logits, value = forward_with_penalty(model, x, y, penalty=Frobenius(2), chunk_size=chunk)
     loss_of(logits, value, y).backward()
     assert torch.equal(model.weight.grad, model.other.grad)
     kept = model.other.grad.clone()

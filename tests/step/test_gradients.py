@@ -51,7 +51,7 @@ def both(model, x, y, penalty, chunk):
     if chunk is not None:
         sources = [torch.Generator().manual_seed(1) for _ in range(2)]
     return [
-        step(way, model, x, y, penalty, chunk=chunk, generator=source)
+        step(way, model, x, y, penalty, chunk_size=chunk, generator=source)
         for way, source in zip((fast, plain), sources, strict=True)
     ]
 
@@ -96,14 +96,14 @@ def test_weights_that_are_computed_once_for_all_chunks(penalty, chunk):
     model, x, y = build("weight_norm", 5, nets=OTHERS)
     want = step(plain, model, x, y, PENALTIES[penalty])
     with nn.utils.parametrize.cached():
-        assert_same(step(fast, model, x, y, PENALTIES[penalty], chunk=chunk), want)
+        assert_same(step(fast, model, x, y, PENALTIES[penalty], chunk_size=chunk), want)
 
 
 @pytest.mark.parametrize("name", SIX)
 def test_brute_force(name):
     model, x, y = build(name)
     model.eval()
-    logits, value = fast(model, x, y, Frobenius("exact"), chunk=3)
+    logits, value = fast(model, x, y, Frobenius("exact"), chunk_size=3)
     assert torch.equal(logits, torch.cat([model(part) for part in x.split(3)]))
     want, grads = brute_force(model, x)
     assert relative_error(value, want) < ROUNDING
@@ -135,7 +135,7 @@ def test_x_receives_its_gradient(name, penalty, chunk):
     for way in (fast, plain):
         torch.manual_seed(0)
         leaf = x.clone().requires_grad_()
-        logits, value = way(model, 2 * leaf, y, PENALTIES[penalty], chunk=chunk)
+        logits, value = way(model, 2 * leaf, y, PENALTIES[penalty], chunk_size=chunk)
         grads.append(gradient(loss_of(logits, value, y), model, leaf))
     assert relative_error(*grads) < ROUNDING
     assert relative_error(*(g[-x.numel() :] for g in grads)) < ROUNDING
@@ -171,5 +171,5 @@ def test_numbers_of_samples(name, samples):
     model.eval()
     for chunk in (1, 2, samples, 100):
         torch.manual_seed(0)
-        got = step(fast, model, x, y, CrossLipschitz(1), chunk=chunk)
+        got = step(fast, model, x, y, CrossLipschitz(1), chunk_size=chunk)
         assert_same(got, step(plain, model, x, y, CrossLipschitz(1)))

@@ -79,7 +79,7 @@ def live() -> int:
     return sum(issubclass(type(one), torch.Tensor | Pending | Sweep) for one in gc.get_objects())
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk": 2}, {"at": True}, {"subsample": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"at": True}, {"subsample": 0.5}])
 @pytest.mark.parametrize("network", ["cifar", "vit"])
 def test_nothing_is_kept_from_step_to_step(network, options):
     """Not by the garbage collector either: graphs go when the last name goes."""

@@ -111,18 +111,18 @@ def test_a_smaller_chunk_is_refused_and_leaves_the_model_as_it_was(name):
     model, x, y = build(name)
     before = held(copy.deepcopy(model))
     for more in ({}, {"at": x}):
-        with pytest.raises(ValueError, match="chunk must be the whole batch, 160, or None for a"):
-            fast(model, x, y, Frobenius(), chunk=64, **more)
+        with pytest.raises(ValueError, match="chunk_size must be the whole batch, 160, or None"):
+            fast(model, x, y, Frobenius(), chunk_size=64, **more)
         if not more:
             assert_held(held(model), before)
-    fast(model.eval() if name != "counting" else model, x, y, Frobenius(), chunk=N)
+    fast(model.eval() if name != "counting" else model, x, y, Frobenius(), chunk_size=N)
 
 
 @pytest.mark.parametrize("name", ["spectral norm", "parametrized", "instance norm"])
 def test_in_eval_mode_nothing_changes_and_it_may_be_cut(name):
     model, x, y = build(name)
     model.eval()
-    logits, _ = fast(model, x, y, Frobenius(), chunk=64)
+    logits, _ = fast(model, x, y, Frobenius(), chunk_size=64)
     assert relative_error(logits, model(x)) < 1e-12
 
 

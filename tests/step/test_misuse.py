@@ -82,8 +82,8 @@ def test_a_weight_that_changes_in_between(network, penalty, entering):
 def test_an_input_that_changes_in_between(network, chunk):
     """The model was given a copy: the gradient is that of the x of the call."""
     model, x, y = build(network)
-    want = gradient(loss_of(*fast(model, x, y, Frobenius("exact"), chunk=chunk), y), model)
-    loss = loss_of(*fast(model, x, y, Frobenius("exact"), chunk=chunk), y)
+    want = gradient(loss_of(*fast(model, x, y, Frobenius("exact"), chunk_size=chunk), y), model)
+    loss = loss_of(*fast(model, x, y, Frobenius("exact"), chunk_size=chunk), y)
     x += 1
     assert relative_error(gradient(loss, model), want) < ROUNDING
 
@@ -93,7 +93,7 @@ def test_outputs_can_be_changed_in_place():
     for chunk in (None, 3):
         grads = []
         for way in (fast, plain):
-            logits, value = way(model, x, y, Frobenius("exact"), chunk=chunk)
+            logits, value = way(model, x, y, Frobenius("exact"), chunk_size=chunk)
             logits /= 3
             value *= 2
             value += F.cross_entropy(logits, y)

@@ -26,7 +26,7 @@ def test_at_other_points(network, penalty, chunk):
         torch.manual_seed(0)
         leaf, at = x.clone().requires_grad_(), elsewhere(x).requires_grad_()
         if way == "fast":
-            logits, value = fast(model, leaf, y, penalty, at=at, chunk=chunk)
+            logits, value = fast(model, leaf, y, penalty, at=at, chunk_size=chunk)
         else:
             logits, value = model(leaf), penalty(model(at), at, y)
         of_all = gradient(loss_of(logits, value, y), model, leaf, at)
@@ -62,7 +62,7 @@ def test_an_inner_layer(network, layer, chunk):
     """Against the layers up to that one, as a model of their own."""
     model, x, y = build(network)
     model.eval()
-    logits, value = fast(model, x, y, Frobenius("exact"), layer=layer, chunk=chunk)
+    logits, value = fast(model, x, y, Frobenius("exact"), layer=layer, chunk_size=chunk)
     assert relative_error(logits, model(x)) < ROUNDING
     want, grads = brute_force(model[: int(layer) + 1], x)
     assert relative_error(value, want) < ROUNDING

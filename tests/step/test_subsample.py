@@ -39,7 +39,7 @@ def test_it_is_the_penalty_of_the_chosen_samples(network, name, share, chunk):
     (model, x, y), penalty = build(network, 6), PENALTIES[name]
     model.eval()
     part = of_part(penalty, share)
-    logits, value = fast(model, x, y, part, chunk=chunk, generator=generator())
+    logits, value = fast(model, x, y, part, chunk_size=chunk, generator=generator())
     source = generator()
     chosen = torch.randperm(6, generator=source)[: SHARES[share]]
     _, want = plain(model, x[chosen], y[chosen], penalty, generator=source)
@@ -56,7 +56,7 @@ def test_x_receives_the_gradients_of_its_own_samples(network, chunk):
     model, x, y = build(network, 6)
     x.requires_grad_()
     part = Frobenius("exact", subsample=0.5)
-    logits, value = fast(model, x, y, part, chunk=chunk, generator=generator())
+    logits, value = fast(model, x, y, part, chunk_size=chunk, generator=generator())
     (got,) = torch.autograd.grad(F.cross_entropy(logits, y) + LAM * value, x)
     chosen = torch.randperm(6, generator=generator())[:3]
     leaf = x[chosen].detach().requires_grad_()

@@ -29,7 +29,7 @@ OPTIONS = {
     "generator": {"generator": 3},
     "at": {"at": True},
     "precision": {"precision": torch.bfloat16},
-    "chunk": {"chunk": 4},
+    "chunk_size": {"chunk_size": 4},
 }
 
 
@@ -81,7 +81,7 @@ def three_steps(name, penalty, compiled, options):
     [
         *itertools.product(["spectral norm", "dropout"], ["", "generator", "at", "precision"]),
         *itertools.product(["parametrized", "instance norm"], ["", "at"]),
-        ("dropout", "chunk"),
+        ("dropout", "chunk_size"),
     ],
 )
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_dropout_is_fresh():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("options", [{"layer": "2"}, {"step": 4}, {"chunk": 3}])
+@pytest.mark.parametrize("options", [{"layer": "2"}, {"step": 4}, {"chunk_size": 3}])
 def test_options(options):
     model, x, y = build("mlp", 6)
     penalty = Frobenius("exact", every=2) if "step" in options else Frobenius("exact")

@@ -55,8 +55,8 @@ def test_linked_steps_have_another_gradient():
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_iter": 1},
-        {"max_iter": 2, "overshoot": 0.0},
+        {"steps": 1},
+        {"steps": 2, "overshoot": 0.0},
         {"overshoot": 0.3},
         {"candidates": 2},
         {"candidates": 3, "c": 3.0, "d": 0.2},
@@ -104,7 +104,7 @@ def test_by_hand():
 def test_rho_is_that_of_deepfool():
     """Also for three classes, where a wrong sample may pass through a third one."""
     model, x, y = problem("smooth_mlp", 30, rank=2)
-    same = {"linearize": "plain", "max_iter": 5}
+    same = {"linearize": "plain", "steps": 5}
     away, back = deepfool(model, x, y, **same), deepfool(model, x, target=y, **same)
     right = model(x).argmax(dim=1) == y
     assert 0 < right.sum() < 30
@@ -314,7 +314,7 @@ M, X, Y = two_classes(), torch.rand(3, 2, dtype=torch.float64) + 0.1, torch.tens
         ((nn.Linear(2, 1).double(), X, Y), {}, ValueError, "at least 2 logits"),
         ((M, X, Y), {"c": 0.0}, ValueError, "c must be finite and > 0; got 0.0"),
         ((M, X, Y), {"d": math.inf}, ValueError, "d must be finite and > 0; got inf"),
-        ((M, X, Y), {"max_iter": 0}, ValueError, "max_iter must be >= 1; got 0"),
+        ((M, X, Y), {"steps": 0}, ValueError, "steps must be >= 1; got 0"),
         ((M, X, Y), {"overshoot": -0.1}, ValueError, "overshoot must be finite and >= 0"),
         ((M, X, Y), {"candidates": 1}, ValueError, "candidates must be >= 2"),
         ((lambda x: x.detach(), X, Y), {}, ValueError, "outputs do not depend on x"),

@@ -98,17 +98,17 @@ def test_a_chunk_changes_roundings_alone_and_may_change_on_the_way(tmp_path):
     options = {"data": tmp_path / "data", "train_epochs": 2, "batch_size": 20}
     whole = Harden(tmp_path / "whole", epochs=4, **options)
     harden(whole)
-    parted = Harden(tmp_path / "parted", epochs=4, chunk=7, **options)
+    parted = Harden(tmp_path / "parted", epochs=4, chunk_size=7, **options)
     harden(parted)
     got, want = (torch.load(run.out / "hardened.pt", weights_only=True) for run in (parted, whole))
     assert not all(torch.equal(got[key], want[key]) for key in want)
     for key in want:
         torch.testing.assert_close(got[key], want[key], rtol=1e-3, atol=1e-5)
     (parted.out / "hardened.pt").unlink()
-    harden(dataclasses.replace(parted, chunk=3), resume=True)
+    harden(dataclasses.replace(parted, chunk_size=3), resume=True)
     assert (parted.out / "hardened.pt").exists()
-    with pytest.raises(ValueError, match="chunk must be >= 1; got 0"):
-        harden(dataclasses.replace(whole, out=tmp_path / "none", chunk=0))
+    with pytest.raises(ValueError, match="chunk_size must be >= 1; got 0"):
+        harden(dataclasses.replace(whole, out=tmp_path / "none", chunk_size=0))
 
 
 @pytest.mark.usefixtures("small")
@@ -173,7 +173,7 @@ def test_a_chunk_bounds_the_timed_step_and_the_weights_come_first(tmp_path, monk
     monkeypatch.setattr(step_time, "forward_with_penalty", short_of_memory)
     write_mnist(tmp_path / "data", train=40, test=20)
     options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
-    run = Harden(tmp_path / "out", chunk=4, eval_samples=5, **options)
+    run = Harden(tmp_path / "out", chunk_size=4, eval_samples=5, **options)
     if memory < 4:
         with pytest.raises(MemoryError):
             harden(run)

@@ -51,7 +51,7 @@ def test_model_without_weights(job):
         (TypeError, {"n": 1.5}, "n must be an int or 'exact'; got 1.5"),
         (TypeError, {"lam": "a"}, "lam must be a number; got str"),
         (TypeError, {"eval_samples": 2.5}, "eval_samples must be an integer; got 2.5"),
-        (TypeError, {"chunk": 2.5}, "chunk must be an integer; got 2.5"),
+        (TypeError, {"chunk_size": 2.5}, "chunk_size must be an integer; got 2.5"),
         (TypeError, {"seed": 1.5}, "seed must be an integer; got 1.5"),
         (ValueError, {"seed": 2**70}, "seed must be <= 2"),
         (ValueError, {"zero": True}, "test images must not be all zero .* the image at 3 is"),

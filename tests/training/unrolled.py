@@ -10,7 +10,7 @@ def unrolled_penalty(
     y: Tensor,
     c: float = 25.0,
     d: float = 5.0,
-    max_iter: int = 5,
+    steps: int = 5,
     overshoot: float = 0.02,
     candidates: int | None = None,
     linked: bool = True,
@@ -22,7 +22,7 @@ def unrolled_penalty(
         correct = order[0] == label
         others = [k for k in order if k != label][: candidates - 1 if candidates else None]
         r, count = torch.zeros_like(sample), 0
-        while count < max_iter:
+        while count < steps:
             now = int(model((sample + (1 + overshoot) * r)[None])[0].argmax())
             if (now != label) == correct:
                 break

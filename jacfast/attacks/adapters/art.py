@@ -10,7 +10,12 @@ from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.options import PRESETS
 from jacfast.calling import quiet
 
-NAMES = {"epsilon": "overshoot", "nb_grads": "candidates", "verbose": "progress"}
+NAMES = {
+    "epsilon": "overshoot",
+    "max_iter": "steps",
+    "nb_grads": "candidates",
+    "verbose": "progress",
+}
 
 
 def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
@@ -24,8 +29,8 @@ def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
     Args:
         classifier: whose model is attacked, on its device, in the box of its `clip_values`.
         batch_size: samples at a time.
-        options: of `deepfool`; `epsilon` is its `overshoot`, `nb_grads` its `candidates`, `verbose`
-            its `progress`.
+        options: of `deepfool`; `epsilon` is its `overshoot`, `max_iter` its `steps`, `nb_grads`
+            its `candidates`, `verbose` its `progress`.
 
     Raises:
         ImportError: adversarial-robustness-toolbox is not installed. TypeError, ValueError: an

@@ -6,8 +6,10 @@ from torch import Tensor
 from jacfast.attacks.adapters.choices import choices
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.options import PRESETS
+from jacfast.renamed import renamed
 
 
+@renamed(max_iter="steps")
 def for_attackbench(
     model: torch.nn.Module,
     inputs: Tensor,
@@ -24,7 +26,7 @@ def for_attackbench(
         labels: [N] int64, the classes to leave; where `targeted` without `targets`, the classes to
             reach, as adv-lib has it.
         targets: [N] int64, the classes to reach where `targeted`, else not looked at.
-        options: of `deepfool`; `steps` is its `max_iter`, `norm` its `p`. Those not given are
+        options: of `deepfool`; `norm` is its `p`. Those not given are
             adv-lib's.
 
     Returns:
@@ -36,8 +38,7 @@ def for_attackbench(
 
     Source: the form of the call: AttackBench (Cinà et al., AAAI 2025).
     """
-    names = {"steps": "max_iter", "norm": "p"}
-    chosen = choices("for_attackbench", names, PRESETS["advlib"], options)
+    chosen = choices("for_attackbench", {"norm": "p"}, PRESETS["advlib"], options)
     if targeted:
         chosen["target"] = labels if targets is None else targets
     found = deepfool(model, inputs, None if targeted else labels, **chosen)

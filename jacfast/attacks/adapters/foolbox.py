@@ -5,8 +5,10 @@ from typing import Any
 from jacfast.attacks.adapters.choices import choices
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.options import PRESETS
+from jacfast.renamed import renamed
 
 
+@renamed(max_iter="steps")
 def for_foolbox(**options) -> Any:
     """Return a `foolbox.attacks` minimisation attack: ``attack(fmodel, x, y, epsilons=None)``.
 
@@ -15,7 +17,7 @@ def for_foolbox(**options) -> Any:
     the foolbox model; the other choices default to foolbox's.
 
     Args:
-        options: of `deepfool`; `steps` is its `max_iter`. `p` is also the norm of the epsilons.
+        options: of `deepfool`. `p` is also the norm of the epsilons.
 
     Raises:
         ImportError: foolbox is not installed. TypeError, ValueError: an option is wrong. The
@@ -27,7 +29,7 @@ def for_foolbox(**options) -> Any:
     from foolbox.criteria import Misclassification
     from foolbox.distances import LpDistance
 
-    chosen = choices("for_foolbox", {"steps": "max_iter"}, PRESETS["foolbox"], options)
+    chosen = choices("for_foolbox", {}, PRESETS["foolbox"], options)
 
     class DeepFool(MinimizationAttack):
         distance = LpDistance(chosen.get("p", 2))

@@ -8,11 +8,13 @@ from torch import Tensor
 from jacfast.attacks.adapters.choices import choices
 from jacfast.attacks.deepfool import deepfool
 from jacfast.calling import quiet
+from jacfast.renamed import renamed
 
 # As torchattacks' DeepFool: every class, [0, 1], each step clipped.
-USUAL = {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "max_iter": 50}
+USUAL = {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "steps": 50}
 
 
+@renamed(max_iter="steps")
 def for_torchattacks(model: torch.nn.Module, steps: int | None = None, **options) -> Any:
     """Return a `torchattacks` attack: ``attack(images, labels)`` gives adversarial images.
 
@@ -22,7 +24,7 @@ def for_torchattacks(model: torch.nn.Module, steps: int | None = None, **options
     Args:
         model: maps images [N, C, H, W] to logits [N, K]; torchattacks may normalise them for it
             (``set_normalization_used``).
-        steps: `max_iter` of `deepfool`; default 50.
+        steps: of `deepfool`; default 50.
         options: of `deepfool`.
 
     Raises:
@@ -32,7 +34,7 @@ def for_torchattacks(model: torch.nn.Module, steps: int | None = None, **options
     from torchattacks.attack import Attack
 
     given = options if steps is None else {"steps": steps, **options}
-    chosen = choices("for_torchattacks", {"steps": "max_iter"}, USUAL, given)
+    chosen = choices("for_torchattacks", {}, USUAL, given)
 
     class DeepFool(Attack):
         def __init__(self) -> None:

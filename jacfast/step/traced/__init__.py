@@ -112,7 +112,7 @@ class Traced:
         penalty: Any = step.penalty
         fields = {field.name: getattr(penalty, field.name) for field in dataclasses.fields(penalty)}
         fields |= getattr(penalty, "__dict__", {})  # of a class that is no dataclass
-        options = (step.layer, step.precision, step.batch_norm, step.chunk, step.output)
+        options = (step.layer, step.precision, step.batch_norm, step.chunk_size, step.output)
         self.things: tuple = (
             *(x, y, list(vars(arguments).values()), type(penalty), fields, model),
             *(*options, step.everything, step.generator is None, around is contextlib.nullcontext),
