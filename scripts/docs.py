@@ -6,7 +6,8 @@
 
 The folder mirrors the repository, so that links hold in both. The blocks of a page run in one
 process and one namespace, in order, after ``torch.manual_seed(0)``; one that raises ends the build.
-A block that begins by importing a package that is not installed is left out, and the page says so.
+A block that imports an optional package that is not installed is left out, and the page says so.
+Names that are on their way out are errors.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +63,8 @@ def run(text: str, name: str) -> str:
             return f"{block[0]}\n\n*Not run here, for want of: {', '.join(absent)}.*"
         printed = io.StringIO()
         line = text[: block.start(1)].count("\n")  # so that a traceback tells the page's line
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
             exec(compile("\n" * line + block[1], name, "exec"), space)
         found = printed.getvalue().rstrip()
         return f'{block[0]}\n\n```text title="prints"\n{found}\n```' if found else block[0]

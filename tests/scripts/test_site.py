@@ -41,6 +41,12 @@ def test_an_exception_ends_the_build_and_tells_the_line(docs):
     assert last.lineno + 1 == 4
 
 
+def test_an_old_name_is_an_error(docs):
+    code = "import warnings\nwarnings.warn('old', DeprecationWarning)"
+    with pytest.raises(DeprecationWarning, match="old"):
+        docs.run(block(code), "page.md")
+
+
 def test_a_package_that_is_absent_is_said_in_words(docs, monkeypatch):
     monkeypatch.setitem(docs.OPTIONAL, "no_such_package", {"no_such_package": "its-name"})
     shown = docs.run(block("import no_such_package"), "page.md")
