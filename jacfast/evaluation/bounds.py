@@ -23,7 +23,7 @@ class Bounds(NamedTuple):
 def distance_bounds(model: Call, x: Tensor, batch_size: int | None = None) -> Bounds:
     """Measure how far the linearised decision boundaries are, and what ||J||_F says of them.
 
-    With k* the predicted class, ``f_k = z_k* - z_k`` and J the Jacobian of the logits at x::
+    With k* the predicted class, ``f_k = z_k* - z_k`` and J the Jacobian of the logits at x:
 
         boundary_k = |f_k| / ||grad z_k* - grad z_k||_2          (Lemma 1)
         nearest    = min_k boundary_k                            (Corollary 2)

@@ -11,7 +11,7 @@ def deepfool_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Find the nearest linearised decision boundary of each sample and the step onto it.
 
-    Per sample, with ``f_k = z_k - z_origin`` and ``w_k = row_k - row_origin``::
+    Per sample, with ``f_k = z_k - z_origin`` and ``w_k = row_k - row_origin``:
 
         distance_k = |f_k| / ||w_k||_2        winner = argmin_k distance_k
         r = (distance_winner + floor) * w_winner / ||w_winner||_2

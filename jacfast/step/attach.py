@@ -44,7 +44,7 @@ def penalised(
 ) -> Iterator[Held]:
     """Let one call of `model`, wherever it happens inside the context, compute the penalty, too.
 
-    For training steps that one does not want to change::
+    For training steps that one does not want to change:
 
         with jacfast.penalised(model, penalty=jacfast.Frobenius()) as held:
             loss = training_step(batch)  # calls model(x) once

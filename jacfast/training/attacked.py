@@ -22,7 +22,7 @@ def attack_once(
     Adversarial training on a fixed set, as in the papers' tables: the images are made against the
     network before the phase, and their labels stay. `Defence` with ``attack=`` makes them anew in
     every step, against the network of that moment, which is another defence (min-max training) and
-    ``epochs`` times the work::
+    ``epochs`` times the work:
 
         x = attack_once(model, x, y, jacfast.deepfool, share=0.1)
         fit(model, x, y, epochs=2, batch_size=100, lr=1e-3, loss=Defence())

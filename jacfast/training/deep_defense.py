@@ -52,7 +52,7 @@ def deep_defense_penalty(
     ``rho = (1 + overshoot) ||r||_2 / ||x||_2`` with r DeepFool's perturbation: away from y for a
     sample classified as y, else towards y, across the boundary between y and the class predicted at
     the moment. Deep Defense is cross-entropy plus lam = 15 times this, to fine-tune a trained
-    network::
+    network:
 
         loss = F.cross_entropy(model(x), y) + 15 * jacfast.deep_defense_penalty(model, x, y)
 

@@ -38,7 +38,7 @@ def test_how_many_small_networks_are_slower(figures):
     sizes = figures.read(figures.SIZES)
     del sizes["environment"]
     slower = sum(found["jacfast"]["of_double_backward"] > 1.03 for found in sizes.values())
-    assert f"of the {len(sizes)} networks and sizes measured, {slower} are slower" in README
+    assert f"Of the {len(sizes)} networks and sizes measured, {slower} are slower" in README
     vit = sizes["ViT, 2 blocks, N = 32"]["jacfast"]["of_double_backward"]
     assert f"on the ViT by {100 * (vit - 1):.0f}%" in README
 
