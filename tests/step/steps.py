@@ -17,12 +17,12 @@ def plain(
     x: Tensor,
     y: Tensor,
     penalty: Penalty,
-    chunk: int | None = None,
+    chunk_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return logits and penalty by double backward; the model is called on `chunk` samples."""
+    """Return logits and penalty by double backward; the model is called on `chunk_size` samples."""
     x = x if x.requires_grad else x.detach().requires_grad_()
-    logits = torch.cat([model(part) for part in x.split(chunk or len(x))])
+    logits = torch.cat([model(part) for part in x.split(chunk_size or len(x))])
     return logits, penalty(logits, x, y, generator=generator)
 
 

@@ -16,7 +16,7 @@ def unrolled_penalty(
     linked: bool = True,
 ) -> tuple[Tensor, list[int]]:
     """Return the penalty with its graph, and how many steps each sample took."""
-    terms, steps = [], []
+    terms, taken = [], []
     for sample, label in zip(x, y.tolist(), strict=True):
         order = model(sample[None])[0].argsort(descending=True).tolist()
         correct = order[0] == label
@@ -34,8 +34,8 @@ def unrolled_penalty(
             count += 1
         rho = (1 + overshoot) * r.flatten().norm() / sample.flatten().norm()
         terms.append(torch.exp(-c * rho if correct else d * rho).clamp(max=50))
-        steps.append(count)
-    return torch.stack(terms).mean(), steps
+        taken.append(count)
+    return torch.stack(terms).mean(), taken
 
 
 def nearest_step(
