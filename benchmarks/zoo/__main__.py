@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--few", action="store_true", help="the twenty quick ones")
     parser.add_argument("--only", nargs="+", default=[""], help="words of names")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=300, help="seconds for an architecture")
+    parser.add_argument("--limit", type=float, default=900, help="seconds for an architecture")
     parser.add_argument("--lines", type=Path, help="a line of JSON per architecture done")
     parser.add_argument("--out", type=Path, help="all of it in one JSON")
     parser.add_argument("--page", type=Path, help="the table, as Markdown")

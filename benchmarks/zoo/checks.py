@@ -16,7 +16,7 @@ import jacfast
 from benchmarks.zoo import oracle
 from benchmarks.zoo.architectures import CLASSES, Architecture
 from benchmarks.zoo.differences import against_differences
-from benchmarks.zoo.nets import BATCH_NORM, stirred, training
+from benchmarks.zoo.nets import BATCH_NORM, channels_last, stirred, training, widened
 from benchmarks.zoo.oracle import Truth, balance, differentiated, error, parameters, worst
 
 EXACT = jacfast.Frobenius("exact")
@@ -109,7 +109,7 @@ def swept(architecture: Architecture) -> dict:
         "errors": {},
         "failures": {},
     }
-    wide = copy.deepcopy(oracle.fresh(model)).double()
+    wide = widened(oracle.fresh(model), x)
     y = oracle.unsaturated(wide, x.double(), y)
     truths = differentiated(wide, x.double(), y, (2, 1))
     lam = truths[0].weight()
@@ -157,11 +157,7 @@ def _checks(
 ) -> Iterator[tuple[str, Callable[[], float], float]]:
     """Yield every check by name, with what it may be off."""
     x64 = x.double()
-    laid = (
-        copy.deepcopy(oracle.fresh(wide)).to(memory_format=torch.channels_last)
-        if x.dim() == 4
-        else None
-    )
+    laid = channels_last(copy.deepcopy(oracle.fresh(wide))) if x.dim() == 4 else None
     most = HARD_SIGMOID if oracle.Plain.met else FLOAT64
     own = _own_errors(model, x, y, truths, lam)
     for n, truth in zip((2, 1), truths, strict=True):

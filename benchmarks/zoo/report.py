@@ -27,7 +27,8 @@ PyTorch has float32's 1/6). In float32 {multiple} times the error of PyTorch's o
 there, the largest at x and at x (1 ± 1e-6), and {least:.0e}. The truth is double backward under the
 math backend of attention, a single sample's taken from a batch of two, with hard-sigmoid written as
 a clamp and normalisation as a division by a clamped root; it is itself held against finite
-differences, within {differences:.0e}.
+differences, within {differences:.0e}. Parts that a model computes in float32 whatever its dtype are
+computed in float64 with the rest.
 """
 
 
