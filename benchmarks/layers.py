@@ -100,8 +100,8 @@ def measure(name: str) -> dict:
 def main() -> None:
     """Measure, print tables and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
-    for name in parser.parse_args().cases:
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
+    for name in parser.parse_args().cases or CASES:
         results = {"environment": environment()} | measure(name)
         rows = [("", "ms", "plain steps", "launches")]
         for key, row in results["variants"].items():

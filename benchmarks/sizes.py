@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacfast
@@ -70,16 +71,30 @@ def cases(zoo: bool) -> Iterator[tuple[str, Case]]:
             yield f"{name}, N = {samples}", Case(getattr(models, name), shape, samples)
 
 
+class Clamp(nn.Module):
+    """Hard-sigmoid, of operations that every contender can differentiate twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu6(x + 3) / 6."""
+        return F.relu6(x + 3) / 6
+
+
 def _of_zoo(name: str, size: int, samples: int) -> Case:
     def make() -> nn.Module:
         package, _, architecture = name.partition(":")
         if package == "torchvision":
             import torchvision
 
-            return torchvision.models.get_model(architecture, num_classes=10)
-        import timm
+            model = torchvision.models.get_model(architecture, num_classes=10)
+        else:
+            import timm
 
-        return timm.create_model(architecture, num_classes=10)
+            model = timm.create_model(architecture, num_classes=10)
+        for module in list(model.modules()):
+            for attribute, layer in module.named_children():
+                if isinstance(layer, nn.Hardsigmoid):  # of which PyTorch has no second derivative
+                    setattr(module, attribute, Clamp())
+        return model
 
     return Case(make, (3, size, size), samples)
 

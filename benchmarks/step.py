@@ -163,10 +163,10 @@ def measure(name: str) -> dict:
 def main() -> None:
     """Measure, print tables and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[*CASES, []])
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
     parser.add_argument("--verify", action="store_true", help="verify, and time nothing")
     options = parser.parse_args()
-    for name in options.cases:
+    for name in options.cases or CASES:
         if options.verify:  # what is compiled stays in torch's cache for the run that times
             verified(name)
             continue
