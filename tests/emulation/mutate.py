@@ -132,8 +132,7 @@ def main(word: str = "") -> int:
             red[life_of(fault.file), fault.tests].append((fault, test))
             verdict = test or "SURVIVES"
             print(f"{fault.file}: {fault.what}\n    {verdict} ({seconds:.0f} s)", flush=True)
-    for killed in red.values():
-        check_without(killed)
+        list(side_by_side.map(check_without, red.values()))
     print(f"{len(faults) - survivors} of {len(faults)} faults killed")
     return 1 if survivors or not faults else 0
 
