@@ -39,8 +39,14 @@ def test_how_many_small_networks_are_slower(figures):
     del sizes["environment"]
     slower = sum(found["jacfast"]["of_double_backward"] > 1.03 for found in sizes.values())
     assert f"Of the {len(sizes)} networks and sizes measured, {slower} are slower" in README
-    vit = sizes["ViT, 2 blocks, N = 32"]["jacfast"]["of_double_backward"]
-    assert f"on the ViT by {100 * (vit - 1):.0f}%" in README
+
+
+def test_the_networks_of_the_zoos(figures):
+    zoo = figures.read("sizes-zoo-1-cpu.json")
+    del zoo["environment"]
+    shares = [found["jacfast"]["of_double_backward"] for found in zoo.values()]
+    assert len(shares) == 10
+    assert f"takes {min(shares):.2f} to {max(shares):.2f} of the time of double backward" in README
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import jacfast
 from benchmarks.zoo import checks, oracle, report
 from benchmarks.zoo.architectures import FEW, architectures
 from benchmarks.zoo.differences import against_differences
-from benchmarks.zoo.nets import stirred
+from benchmarks.zoo.nets import channels_last, stirred, widened
 
 VERSIONS = dict.fromkeys(("torchvision", "timm", "transformers"), "0")
 
@@ -147,3 +147,28 @@ def test_in_training_mode_loss_and_penalty_weigh_the_same(monkeypatch):
 
     monkeypatch.setattr(jacfast, "forward_with_penalty", wrong)
     assert checks.frozen(model, x, y) > checks.FLOAT64
+
+
+class Narrow(nn.Module):
+    """A layer that computes in float32, whatever its dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x.float().tanh().to(x.dtype))
+
+
+def test_float64_is_float64_throughout():
+    model, x = Narrow(), torch.rand(4, 6)
+    wide = widened(model, x)
+    want = x.double().tanh() @ model.layer.weight.double().T + model.layer.bias.double()
+    torch.testing.assert_close(wide(x.double()), want, rtol=1e-14, atol=0)
+    assert model.layer.weight.dtype == torch.float32
+
+
+def test_channels_last_leaves_weights_of_3d_convolutions():
+    model = channels_last(nn.Sequential(nn.Conv3d(2, 2, 2), nn.Conv2d(3, 4, 2)))
+    assert model[0].weight.is_contiguous()
+    assert model[1].weight.is_contiguous(memory_format=torch.channels_last)
