@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jacfast import ops as ops
     from jacfast import penalties as penalties
     from jacfast import training as training
+    from jacfast.attacks import AttackResult as AttackResult
     from jacfast.attacks import DeepFoolResult as DeepFoolResult
     from jacfast.attacks import deepfool_to_disk as deepfool_to_disk
     from jacfast.attacks.carlini_wagner import carlini_wagner as carlini_wagner
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 # Where each name is; None: it is a package itself. No other module here may have such a name: its
 # import would put the module in the place of what is meant.
 _HOMES: dict[str, str | None] = {
+    "AttackResult": "attacks",
     "ColumnSumL1": "penalties",
     "CrossLipschitz": "penalties",
     "DecisionFunction": "penalties",

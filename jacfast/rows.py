@@ -1,11 +1,12 @@
 """Exact rows of the input Jacobian."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from jacfast.calling import Call, outputs_of, quiet, takes_model
+from jacfast.calling import AnyModel, Further, outputs_of, quiet, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.renamed import renamed
@@ -15,7 +16,11 @@ from jacfast.vjp import pull_back
 @renamed(chunk="chunk_size")
 @takes_model
 def jacobian(
-    model: Call, x: Tensor, classes: Sequence[int] | None = None, chunk_size: int | None = None
+    model: AnyModel,
+    x: Tensor,
+    classes: Sequence[int] | None = None,
+    chunk_size: int | None = None,
+    **further: Unpack[Further],
 ) -> Tensor:
     """Return ``dz_k(x_i)/dx_i`` for every sample i and every class k asked for.
 

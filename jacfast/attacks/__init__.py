@@ -4,6 +4,7 @@ from jacfast.attacks.carlini_wagner import carlini_wagner
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
+from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.options import PRESETS
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.result import DeepFoolResult
@@ -11,6 +12,7 @@ from jacfast.attacks.stream import deepfool_to_disk
 
 __all__ = [
     "PRESETS",
+    "AttackResult",
     "DeepFoolResult",
     "bim",
     "carlini_wagner",

@@ -1,18 +1,22 @@
 """The attack of Carlini and Wagner in the 2-norm."""
 
+from typing import Unpack
+
 from torch import Tensor
 
 from jacfast.attacks import checks
+from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, box_of, words
 from jacfast.attacks.descent import Descent, Nearest, search
 from jacfast.attacks.gradient import criterion_of, look
-from jacfast.calling import Call, quiet, takes_model
+from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
 
+@attack(2)
 @takes_model
 def carlini_wagner(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -24,6 +28,7 @@ def carlini_wagner(
     lr: float = 1e-2,
     abort_early: bool = True,
     clip: Clip = (0.0, 1.0),
+    **further: Unpack[Further],
 ) -> Tensor:
     """Find for each sample a misclassified input near it, by gradient descent on both aims.
 

@@ -1,24 +1,36 @@
 """DeepFool: the smallest step across the nearest decision boundary, batched."""
 
+from typing import Unpack
+
 from torch import Tensor
 
+from jacfast.attacks.attack import rich
 from jacfast.attacks.box import Clip
 from jacfast.attacks.loop import Loop
-from jacfast.attacks.options import Options
+from jacfast.attacks.options import Options, Point, Variant
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
-from jacfast.calling import Call, check_input, check_labels, quiet, say_grey_values, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Further,
+    check_input,
+    check_labels,
+    quiet,
+    say_grey_values,
+    takes_model,
+)
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.progress import watch
 from jacfast.renamed import renamed
 
 
+@rich
 @renamed(max_iter="steps")
 @takes_model
 def deepfool(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -28,16 +40,17 @@ def deepfool(
     floor: float = 0.0,
     clip: Clip = None,
     clip_steps: bool = False,
-    linearize: str = "overshot",
-    test: str = "overshot",
+    linearize: Point = "overshot",
+    test: Point = "overshot",
     p: float = 2.0,
     target: Tensor | None = None,
     max_norm: float | None = None,
     mask: Tensor | None = None,
     subspace: Tensor | None = None,
-    variant: str = "deepfool",
+    variant: Variant = "deepfool",
     batch_size: int | None = None,
     progress: bool = False,
+    **further: Unpack[Further],
 ) -> DeepFoolResult:
     """Find for each sample a small perturbation that changes the predicted class.
 

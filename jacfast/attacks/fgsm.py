@@ -1,23 +1,29 @@
 """The fast gradient sign method."""
 
+import math
+from typing import Unpack
+
 from torch import Tensor
 
+from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
 from jacfast.attacks.checks import check_classes
 from jacfast.attacks.gradient import criterion_of, finite_rows, forward
-from jacfast.calling import Call, quiet, takes_model
+from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
 
+@attack(math.inf)
 @takes_model
 def fgsm(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor | None = None,
     *,
     target: Tensor | None = None,
     eps: Size,
     clip: Clip = (0.0, 1.0),
+    **further: Unpack[Further],
 ) -> Tensor:
     """Return ``x + eps * sign(d CE(model(x), y)/dx)``, clipped.
 

@@ -1,24 +1,28 @@
 """The attack by Jacobian saliency maps: few pixels, changed much."""
 
 import dataclasses
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from jacfast.attacks import checks
+from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
 from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
 from jacfast.attacks.losses import Criterion, cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
-from jacfast.calling import Call, quiet, takes_model
+from jacfast.calling import AnyModel, Call, Further, quiet, takes_model
 from jacfast.lean import lean
 
-OUTPUTS = ("logits", "probabilities")
+Outputs = Literal["logits", "probabilities"]
+OUTPUTS: tuple[str, ...] = get_args(Outputs)
 
 
+@attack(0)
 @takes_model
 def jsma(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -26,9 +30,10 @@ def jsma(
     eps: Size = 1.0,
     steps: int,
     pixels: int = 1,
-    outputs: str = "logits",
+    outputs: Outputs = "logits",
     stop: bool = True,
     clip: Clip = (0.0, 1.0),
+    **further: Unpack[Further],
 ) -> Tensor:
     """Add eps to the pixel, or the two, of greatest saliency, step by step, and clip.
 

@@ -1,12 +1,14 @@
 """The losses that attacks raise: their values, and their derivatives in the logits."""
 
 import dataclasses
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from jacfast.cotangents import label_against_runner_up
 
-LOSSES = ("cross-entropy", "margin")
+Loss = Literal["cross-entropy", "margin"]
+LOSSES: tuple[str, ...] = get_args(Loss)
 
 
 def cotangent(loss: str, logits: Tensor, y: Tensor) -> Tensor:

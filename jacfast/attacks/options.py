@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,8 +11,10 @@ from jacfast.attacks import checks
 from jacfast.attacks.box import Box, Clip, box_of, check_bounds
 from jacfast.ops.checks import accumulator, floating, shape
 
-POINTS = ("overshot", "plain")
-VARIANTS = ("deepfool", "super")
+Point = Literal["overshot", "plain"]
+Variant = Literal["deepfool", "super"]
+POINTS: tuple[str, ...] = get_args(Point)
+VARIANTS: tuple[str, ...] = get_args(Variant)
 
 # Arguments of `deepfool` for the semantics of others: `deepfool(model, x, **PRESETS["lts4"])`.
 # foolbox and adv-lib start from given labels: pass y as well.
@@ -53,13 +56,13 @@ class Options:
     floor: float
     clip: Clip
     clip_steps: bool
-    linearize: str
-    test: str
+    linearize: Point
+    test: Point
     p: float
     max_norm: float | None
     mask: Tensor | None
     subspace: Tensor | None
-    variant: str = "deepfool"
+    variant: Variant = "deepfool"
     batch_size: int | None = None
     box: Box = dataclasses.field(default_factory=Box)  # clip, for the samples of `bound_to`
 

@@ -1,19 +1,23 @@
 """Projected gradient descent, and the basic iterative method: PGD without a random start."""
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from jacfast.attacks import checks
 from jacfast.attacks.ascent import ascent_of
+from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size
-from jacfast.calling import Call, takes_model
+from jacfast.attacks.losses import Loss
+from jacfast.calling import AnyModel, Further, takes_model
 
 
+@attack(math.inf)
 @takes_model
 def pgd(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -22,11 +26,12 @@ def pgd(
     steps: int = 10,
     step_size: Size | None = None,
     p: float = math.inf,
-    loss: str = "cross-entropy",
+    loss: Loss = "cross-entropy",
     random_start: bool = True,
     restarts: int = 1,
     clip: Clip = (0.0, 1.0),
     generator: torch.Generator | None = None,
+    **further: Unpack[Further],
 ) -> Tensor:
     """Raise the loss step by step, inside the ball of radius eps around x and inside the box.
 
@@ -80,9 +85,10 @@ def pgd(
     return ascent.run(x, y, target, generator if random_start else None, restarts)
 
 
+@attack(math.inf)
 @takes_model
 def bim(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor | None = None,
     *,
@@ -91,8 +97,9 @@ def bim(
     steps: int = 10,
     step_size: Size | None = None,
     p: float = math.inf,
-    loss: str = "cross-entropy",
+    loss: Loss = "cross-entropy",
     clip: Clip = (0.0, 1.0),
+    **further: Unpack[Further],
 ) -> Tensor:
     """Raise the loss step by step from x itself, inside the ball and the box: `pgd` from x.
 

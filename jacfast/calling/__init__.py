@@ -12,7 +12,7 @@ what may come out, of which ``tensors`` finds those with a graph; ``finite``: wh
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
-from jacfast.calling.call import Call, logits_of, outputs_of, takes_model
+from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
 from jacfast.calling.draws import Draws, beside, readable
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
@@ -33,9 +33,11 @@ from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.warning import warn
 
 __all__ = [
+    "AnyModel",
     "Arguments",
     "Call",
     "Draws",
+    "Further",
     "Masks",
     "Model",
     "State",

@@ -5,7 +5,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,19 @@ from jacfast.calling.outputs import Output, as_logits, as_rows, pick
 from jacfast.calling.warning import warn
 from jacfast.calling.watch import unseen
 
+P = ParamSpec("P")
 R = TypeVar("R")
+
+AnyModel = Any  # of functions with `takes_model`: whatever can be called; they get a `Call`
+
+
+class Further(TypedDict, total=False):
+    """What every function that takes a model takes beside its own arguments."""
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] | None
+    output: Output
+
 
 ABOUT = """
     ``args`` and ``kwargs`` are passed to the model after x, those of N entries sample by sample;
@@ -92,11 +104,12 @@ class Call:
         return other
 
 
-def takes_model(function: Callable[..., R]) -> Callable[..., R]:
+def takes_model(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function of (model, x, ...) take ``args``, ``kwargs`` and ``output``, too.
 
-    It gets a `Call` as its model, and an x that has been checked. A `Call` that is passed in goes
-    through as it is, for the batch it was made for.
+    For type checkers it has ``**further: Unpack[Further]``, which stays empty: it gets a `Call` as
+    its model, and an x that has been checked. A `Call` that is passed in goes through as it is, for
+    the batch it was made for.
     """
 
     @functools.wraps(function)
@@ -113,16 +126,16 @@ def takes_model(function: Callable[..., R]) -> Callable[..., R]:
         x = ordinary(x)
         if not isinstance(model, Call):
             model = Call(model, len(x), args, kwargs, output)
-        return function(model, x, *rest, **options)
+        return function(model, x, *rest, **options)  # type: ignore[arg-type]
 
     own, added = inspect.signature(function), inspect.signature(called, follow_wrapped=False)
     parameters = list(own.parameters.values())
-    last = parameters.pop() if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else None
-    parameters += [added.parameters[name] for name in ("args", "kwargs", "output")]
-    parameters += [last] if last else []
+    last = [parameters.pop()] if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else []
+    parameters += [added.parameters[name] for name in Further.__annotations__]
+    parameters += [parameter for parameter in last if parameter.name != "further"]
     called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     called.__doc__ = (function.__doc__ or "").rstrip() + "\n" + ABOUT
-    return called
+    return cast(Callable[P, R], called)
 
 
 def logits_of(model: Callable[..., Any], x: Tensor) -> Tensor:

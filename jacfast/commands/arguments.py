@@ -45,11 +45,17 @@ def trained(model: str, weights: Path) -> nn.Module:
     return set_mode(network, training=False)
 
 
-def classifier(model: str, weights: Path, split: Split) -> nn.Module:
+def classifier(
+    model: str,
+    weights: Path,
+    split: Split,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> nn.Module:
     """Return the trained model, in eval mode, after a look whether it is one for this data."""
     from jacfast import models
 
-    network = trained(model, weights)
+    network = models.normalized(trained(model, weights), mean, std, split)
     models.check_fits(network, split)
     return network
 
@@ -122,3 +128,15 @@ def number(text: str) -> float:
     if math.isnan(value):
         raise argparse.ArgumentTypeError(f"must be a number, such as 0.03 or 8/255; got {text!r}")
     return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Return --mean or --std: numbers with commas between."""
+    return tuple(number(part) for part in text.split(","))
+
+
+def add_normalize(add: Callable[..., Any]) -> None:
+    """Add --mean and --std."""
+    about = "of the normalisation that the model expects, one value or one per channel"
+    add("--mean", type=numbers, metavar="M,M,M", help=f"{about}; images stay in [0, 1]")
+    add("--std", type=numbers, metavar="S,S,S", help="goes with --mean: (x - mean) / std")

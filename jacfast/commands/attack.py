@@ -18,6 +18,7 @@ from jacfast.commands.arguments import (
     add_classifier,
     add_device,
     add_json,
+    add_normalize,
     add_quiet,
     count,
     folder,
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(add: Any, name: str) -> None:
     add_classifier(add)
+    add_normalize(add)
     add("--out", type=folder, required=True, help="folder for the results")
     add("--labels", action="store_true", help="leave the true class, not the predicted one")
     add("--samples", type=count, help="test images to attack; default: all")
@@ -68,6 +70,8 @@ def attack(
     json: bool,
     preset: str | None = None,
     chunk_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     **options: Any,
 ) -> int:
     """Attack, print the figures, write the files."""
@@ -80,6 +84,7 @@ def attack(
     check_own(out, NOTE)
     network = trained(model, weights)
     split = datasets.load(data)
+    network = models.normalized(network, mean, std, split)
     classes = models.check_fits(network, split)
     if (target := options.get("target")) is not None and not 0 <= target < classes:
         raise ValueError(f"target must lie in 0 .. K - 1 = {classes - 1}; got {target}")

@@ -9,6 +9,7 @@ from jacfast.commands.arguments import (
     Help,
     add_device,
     add_json,
+    add_normalize,
     add_quiet,
     count,
     existing_folder,
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help=f"{MODEL}; default: the TF-tutorial CNN")
     add("--weights", type=file, help="trained state_dict of --model (.pt or .safetensors)")
     add("--data", type=existing_folder, help=DATA)
+    add_normalize(add)
     add(
         "--train-epochs",
         type=count,

@@ -1,15 +1,17 @@
 """The pictures of `jacfast plot` that are of the surroundings of an image: planes of inputs."""
 
+from typing import Literal
+
 from matplotlib.figure import Figure
 from torch import nn
 
 from jacfast import evaluation, plots
 from jacfast.commands.subject import Subject
 from jacfast.evaluation import Surface
-from jacfast.evaluation.directions import DIRECTIONS
+from jacfast.evaluation.directions import Direction
 
 PARAMETER_EXTENT, PARAMETER_SAMPLES = 1.0, 100
-TITLES = {
+TITLES: dict[Direction, str] = {
     "random": "random",
     "loss": "CE, true label",
     "least_likely": "CE, least likely",
@@ -32,12 +34,14 @@ def cells(subject: Subject) -> Figure:
     return plots.cells_figure(surfaces, radii)
 
 
-def _inputs(subject: Subject, of: str, kinds: tuple[str, ...]) -> dict[str, dict[str, Surface]]:
+def _inputs(
+    subject: Subject, of: Literal["loss", "decision"], kinds: tuple[Direction, ...]
+) -> dict[str, dict[str, Surface]]:
     """Return a surface per model and first direction; the second one is random."""
     x, y = subject.one()
     extent = 2 * max(float(found.norm[0]) for found in subject.attacked(x).values())
 
-    def surface(model: nn.Module, kind: str) -> Surface:
+    def surface(model: nn.Module, kind: Direction) -> Surface:
         first = evaluation.input_direction(model, x, y, kind, seed=0)[0]
         second = evaluation.input_direction(model, x, y, "random", seed=1)[0]
         return evaluation.input_surface(
@@ -51,11 +55,11 @@ def _inputs(subject: Subject, of: str, kinds: tuple[str, ...]) -> dict[str, dict
 
 
 def decision(subject: Subject) -> Figure:
-    return plots.contour_figure(_inputs(subject, "decision", DIRECTIONS))
+    return plots.contour_figure(_inputs(subject, "decision", tuple(TITLES)))
 
 
 def loss(subject: Subject) -> Figure:
-    return plots.contour_figure(_inputs(subject, "loss", DIRECTIONS))
+    return plots.contour_figure(_inputs(subject, "loss", tuple(TITLES)))
 
 
 def loss_relief(subject: Subject) -> Figure:

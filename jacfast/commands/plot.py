@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from jacfast.commands.arguments import add_classifier, add_quiet, classifier, count, file
+from jacfast.commands.arguments import (
+    add_classifier,
+    add_normalize,
+    add_quiet,
+    classifier,
+    count,
+    file,
+)
 from jacfast.files import write_atomically
 
 NAMES = {
@@ -36,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("name", choices=list(NAMES), metavar="NAME", help="the picture, see below")
     add_classifier(add)
+    add_normalize(add)
     add("--against", type=file, help="a second state_dict of the same model, drawn beside it")
     add("--out", type=Path, required=True, help="the PNG to write")
     add("--samples", type=count, default=200, help="test images to measure on (default: 200)")
@@ -54,6 +62,8 @@ def plot(
     out: Path,
     samples: int,
     image: int | None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> int:
     """Draw, and write the file."""
     from jacfast import data as datasets
@@ -73,7 +83,8 @@ def plot(
         names = [f"{number}: {path}" for number, path in enumerate(files, start=1)]
     split = datasets.load(data)
     networks = {
-        each: classifier(model, path, split) for each, path in zip(names, files, strict=True)
+        each: classifier(model, path, split, mean, std)
+        for each, path in zip(names, files, strict=True)
     }
     subject = Subject(networks, split.test_x[:samples], split.test_y[:samples], image)
     write_atomically(png(PICTURES[name](subject)), out)

@@ -62,6 +62,8 @@ def _reader(name: str, kinds: set[Any]) -> Callable[[str], Any] | None:
         return _or_none(_integer) if type(None) in kinds else _integer
     if any(typing.get_origin(kind) is tuple for kind in kinds):
         return _pair
+    if any(typing.get_origin(kind) is typing.Literal for kind in kinds):
+        return _or_none(str) if type(None) in kinds else str
     for kind, read in ((float, number), (int, _integer), (bool, bool), (str, str)):
         if kind in kinds:
             return _or_none(read) if type(None) in kinds else read

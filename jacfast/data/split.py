@@ -5,8 +5,10 @@ import hashlib
 
 from torch import Tensor
 
+from jacfast.one_line import one_line
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Split:
     """Training and test images, float32 [N, C, H, W] in [0, 1], with labels int64 [N]."""
 
@@ -16,6 +18,9 @@ class Split:
     test_y: Tensor
     classes: int
     name: str
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @property
     def checksum(self) -> str:

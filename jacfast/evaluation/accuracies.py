@@ -1,14 +1,14 @@
 """Accuracy, of images as they are and under an attack of growing size."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import above_zero, at_least
 from jacfast.attacks.fgsm import fgsm
-from jacfast.calling import Call, Model, check_labels, takes_model
+from jacfast.calling import AnyModel, Call, Further, Model, check_labels, takes_model
 from jacfast.evaluation.predict import BATCH, batches, predict
 
 
@@ -19,7 +19,9 @@ class Attack(Protocol):
 
 
 @takes_model
-def accuracy(model: Call, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> float:
+def accuracy(
+    model: AnyModel, x: Tensor, y: Tensor, *, batch_size: int = BATCH, **further: Unpack[Further]
+) -> float:
     """Return the share of samples that the model, in eval mode, classifies as `y`.
 
     A sample with a logit that is NaN counts as misclassified.
@@ -39,13 +41,14 @@ def accuracy(model: Call, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> f
 
 @takes_model
 def accuracy_curve(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor,
     attack: Attack,
     epsilons: Iterable[float],
     *,
     batch_size: int = BATCH,
+    **further: Unpack[Further],
 ) -> list[float]:
     """Return the accuracy under ``attack(model, x, y, eps=eps)`` for each eps.
 
@@ -86,7 +89,7 @@ def accuracy_curve(
 
 @takes_model
 def reference_epsilon(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor,
     attack: Attack = fgsm,  # type: ignore[has-type]
@@ -95,6 +98,7 @@ def reference_epsilon(
     high: float = 1.0,
     tolerance: float = 1e-3,
     batch_size: int = BATCH,
+    **further: Unpack[Further],
 ) -> float:
     """Return the smallest eps at which a share of the attacked images is misclassified.
 

@@ -1,13 +1,22 @@
 """First-order bounds on the distance to the decision boundary."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from jacfast.calling import Call, check_classes, logits_of, quiet, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Call,
+    Further,
+    check_classes,
+    logits_of,
+    quiet,
+    takes_model,
+)
 from jacfast.evaluation.predict import batches
 from jacfast.lean import lean
+from jacfast.one_line import one_line
 from jacfast.vjp import pull_back
 
 
@@ -18,9 +27,14 @@ class Bounds(NamedTuple):
     nearest: Tensor  # [N], Corollary 2: the smallest of them
     frobenius: Tensor  # [N], Proposition 3: what ||J||_F alone guarantees; at most `nearest`
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 @takes_model
-def distance_bounds(model: Call, x: Tensor, batch_size: int | None = None) -> Bounds:
+def distance_bounds(
+    model: AnyModel, x: Tensor, batch_size: int | None = None, **further: Unpack[Further]
+) -> Bounds:
     """Measure how far the linearised decision boundaries are, and what ||J||_F says of them.
 
     With k* the predicted class, ``f_k = z_k* - z_k`` and J the Jacobian of the logits at x:

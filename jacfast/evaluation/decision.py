@@ -1,19 +1,31 @@
 """The decision function S of Yu et al.: its value, gradient and curvature."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.attacks.checks import above_zero
 from jacfast.attacks.norms import lengths
-from jacfast.calling import Call, Twice, check_classes, check_labels, logits_of, quiet, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Call,
+    Further,
+    Twice,
+    check_classes,
+    check_labels,
+    logits_of,
+    quiet,
+    takes_model,
+)
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
 
 
 @takes_model
-def decision_function(model: Call, x: Tensor, y: Tensor) -> Tensor:
+def decision_function(model: AnyModel, x: Tensor, y: Tensor, **further: Unpack[Further]) -> Tensor:
     """Return ``S(x_i) = z_y - max_{k != y} z_k`` of every sample: positive where y is predicted.
 
     Args:
@@ -33,7 +45,7 @@ def decision_function(model: Call, x: Tensor, y: Tensor) -> Tensor:
 
 
 @takes_model
-def decision_gradient(model: Call, x: Tensor, y: Tensor) -> Tensor:
+def decision_gradient(model: AnyModel, x: Tensor, y: Tensor, **further: Unpack[Further]) -> Tensor:
     """Return ``dS(x_i)/dx_i = J^T (e_y - e_r)`` of every sample, r the runner-up.
 
     Where two classes tie for the runner-up, that of the lower one is taken.
@@ -56,7 +68,13 @@ def decision_gradient(model: Call, x: Tensor, y: Tensor) -> Tensor:
 
 @takes_model
 def curvature(
-    model: Call, x: Tensor, y: Tensor, direction: Tensor, *, step: float | None = None
+    model: AnyModel,
+    x: Tensor,
+    y: Tensor,
+    direction: Tensor,
+    *,
+    step: float | None = None,
+    **further: Unpack[Further],
 ) -> Tensor:
     """Return ``|S''| / (1 + S'^2)^(3/2)`` along a direction, of every sample.
 

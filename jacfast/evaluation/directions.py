@@ -1,21 +1,38 @@
 """Directions in input space, along which surfaces are drawn."""
 
+from typing import Literal, Unpack, get_args
+
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import one_of
 from jacfast.attacks.losses import cotangent
 from jacfast.attacks.norms import lengths
-from jacfast.calling import Call, check_classes, check_labels, logits_of, quiet, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Further,
+    check_classes,
+    check_labels,
+    logits_of,
+    quiet,
+    takes_model,
+)
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
 
-DIRECTIONS = ("random", "loss", "least_likely", "margin")
+Direction = Literal["random", "loss", "least_likely", "margin"]
+DIRECTIONS: tuple[str, ...] = get_args(Direction)
 
 
 @takes_model
 def input_direction(
-    model: Call, x: Tensor, y: Tensor, kind: str = "random", *, seed: int = 0
+    model: AnyModel,
+    x: Tensor,
+    y: Tensor,
+    kind: Direction = "random",
+    *,
+    seed: int = 0,
+    **further: Unpack[Further],
 ) -> Tensor:
     """Return a direction of unit length in input space for every sample.
 

@@ -1,11 +1,13 @@
 """The Hessian of the decision function, and its eigenvalues without it where it is large."""
 
+from typing import Unpack
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import count
-from jacfast.calling import Call, check_labels, takes_model
+from jacfast.calling import AnyModel, Call, Further, check_labels, takes_model
 from jacfast.evaluation.decision import check_step, hessian_product
 from jacfast.evaluation.predict import batches
 
@@ -15,7 +17,9 @@ IMAGE_STEP = 0.05  # a step for images in [0, 1]: differences over it count the 
 
 
 @takes_model
-def decision_hessian(model: Call, x: Tensor, y: Tensor, *, step: float | None = None) -> Tensor:
+def decision_hessian(
+    model: AnyModel, x: Tensor, y: Tensor, *, step: float | None = None, **further: Unpack[Further]
+) -> Tensor:
     """Return the Hessian of S in x of every sample, D x D in the order of the flattened sample.
 
     ``S = z_y - max_{k != y} z_k``; by D products ``H v`` from double backward, or with a `step` by
@@ -44,7 +48,13 @@ def decision_hessian(model: Call, x: Tensor, y: Tensor, *, step: float | None = 
 
 @takes_model
 def hessian_eigenvalues(
-    model: Call, x: Tensor, y: Tensor, k: int | None = None, *, step: float | None = None
+    model: AnyModel,
+    x: Tensor,
+    y: Tensor,
+    k: int | None = None,
+    *,
+    step: float | None = None,
+    **further: Unpack[Further],
 ) -> Tensor:
     """Return the eigenvalues of the Hessian of S in x, largest magnitude first, of every sample.
 

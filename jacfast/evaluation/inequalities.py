@@ -1,12 +1,21 @@
 """What ||J||_F bounds, by Jakubovitz & Giryes, and how far from the bounds networks are."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from jacfast.calling import Call, Model, check_classes, check_input, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Call,
+    Further,
+    Model,
+    check_classes,
+    check_input,
+    takes_model,
+)
 from jacfast.evaluation.predict import batches, predict
+from jacfast.one_line import one_line
 from jacfast.ops.checks import same
 from jacfast.rows import jacobian
 
@@ -20,9 +29,14 @@ class Inequality(NamedTuple):
     left: Tensor
     right: Tensor
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 @takes_model
-def mean_value_bound(model: Call, x: Tensor, moved: Tensor) -> Inequality:
+def mean_value_bound(
+    model: AnyModel, x: Tensor, moved: Tensor, **further: Unpack[Further]
+) -> Inequality:
     """Measure ``||z(x') - z(x)||^2 / ||x' - x||^2 <= max ||J||_F^2`` on the way from x to x'.
 
     The maximum is over nine points of the way, both ends among them, where the inequality is about
@@ -54,7 +68,7 @@ def mean_value_bound(model: Call, x: Tensor, moved: Tensor) -> Inequality:
 
 
 @takes_model
-def curvature_bound(model: Call, x: Tensor) -> Inequality:
+def curvature_bound(model: AnyModel, x: Tensor, **further: Unpack[Further]) -> Inequality:
     """Measure ``(J_k1 x)^2 - (J_k2 x)^2 <= ||J||_F^2 ||x||^2``, largest over the pairs of classes.
 
     The left side is the curvature of the boundary between k1 and k2 with ``J_k^T J_k`` in the place

@@ -1,13 +1,14 @@
 """How large and how sparse Jacobians are."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import above_zero
-from jacfast.calling import Call, check_input, takes_model
+from jacfast.calling import AnyModel, Further, check_input, takes_model
 from jacfast.evaluation.predict import BATCH, batches
+from jacfast.one_line import one_line
 from jacfast.progress import watch
 from jacfast.rows import jacobian
 
@@ -18,6 +19,9 @@ class Statistics(NamedTuple):
     near_zero: Tensor  # share of entries of magnitude below the threshold
     mean_abs: Tensor  # mean magnitude of an entry
     norm: Tensor  # ||J||_F, or ||g||_2
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def jacobian_statistics(rows: Tensor, threshold: float) -> Statistics:
@@ -49,7 +53,12 @@ def jacobian_statistics(rows: Tensor, threshold: float) -> Statistics:
 
 @takes_model
 def jacobian_norm(
-    model: Call, x: Tensor, *, batch_size: int = BATCH, progress: str | None = None
+    model: AnyModel,
+    x: Tensor,
+    *,
+    batch_size: int = BATCH,
+    progress: str | None = None,
+    **further: Unpack[Further],
 ) -> float:
     """Return the mean over samples of ``||J(x_i)||_F`` (not squared), J of the logits.
 

@@ -1,14 +1,15 @@
 """The decision function along one line through a sample."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from jacfast.calling import Call, check_labels, takes_model
+from jacfast.calling import AnyModel, Further, check_labels, takes_model
 from jacfast.evaluation.decision import along, decision_function, decision_gradient
 from jacfast.evaluation.predict import BATCH
+from jacfast.one_line import one_line
 
 
 class Line(NamedTuple):
@@ -18,10 +19,18 @@ class Line(NamedTuple):
     value: Tensor  # S(x + t d)
     slope: Tensor  # dS/dt there
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 @takes_model
 def decision_line(
-    model: Call, x: Tensor, y: Tensor, direction: Tensor, t: Tensor | Sequence[float]
+    model: AnyModel,
+    x: Tensor,
+    y: Tensor,
+    direction: Tensor,
+    t: Tensor | Sequence[float],
+    **further: Unpack[Further],
 ) -> Line:
     """Return ``S(x + t d)`` and ``dS/dt = d . grad S(x + t d)``, ``S = z_y - max_{k != y} z_k``.
 

@@ -1,16 +1,28 @@
 """Logits of a data set, batch by batch, from a model that is left as it was."""
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import count
-from jacfast.calling import Call, logits_of, quiet, say_bad_logits, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Call,
+    Further,
+    logits_of,
+    quiet,
+    say_bad_logits,
+    takes_model,
+)
 
 BATCH = 250
 
 
 @takes_model
-def predict(model: Call, x: Tensor, batch_size: int = BATCH) -> Tensor:
+def predict(
+    model: AnyModel, x: Tensor, batch_size: int = BATCH, **further: Unpack[Further]
+) -> Tensor:
     """Return the logits [N, K] of x, in the dtype the model gives, without a graph.
 
     Args:

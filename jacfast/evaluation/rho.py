@@ -1,19 +1,29 @@
 """The DeepFool robustness metric rho_adv."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from jacfast.attacks.checks import one_of
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
-from jacfast.calling import Call, check_input, check_labels, say_not_finite, takes_model, warn
+from jacfast.calling import (
+    AnyModel,
+    check_input,
+    check_labels,
+    say_not_finite,
+    takes_model,
+    warn,
+)
 from jacfast.evaluation.predict import BATCH
 
-OVER = ("all", "correct", "success")
+Over = Literal["all", "correct", "success"]
+OVER: tuple[str, ...] = get_args(Over)
 
 
 @takes_model
 def rho_adv(
-    model: Call, x: Tensor, y: Tensor | None = None, *, over: str = "all", **options
+    model: AnyModel, x: Tensor, y: Tensor | None = None, *, over: Over = "all", **options
 ) -> float:
     """Return the mean of ``||r_i||_2 / ||x_i||_2``, r_i the DeepFool perturbation of sample i.
 
@@ -50,7 +60,7 @@ def rho_adv(
 
 
 def rho_of(
-    result: DeepFoolResult, x: Tensor, y: Tensor | None = None, *, over: str = "all"
+    result: DeepFoolResult, x: Tensor, y: Tensor | None = None, *, over: Over = "all"
 ) -> float:
     """Return rho_adv of perturbations that `deepfool` found at `x`.
 

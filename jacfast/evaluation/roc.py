@@ -1,13 +1,14 @@
 """Receiver operating characteristics, each class against the rest."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from jacfast.attacks import losses
-from jacfast.calling import Call, check_labels, takes_model
+from jacfast.calling import AnyModel, Further, check_labels, takes_model
 from jacfast.evaluation.predict import BATCH, predict
+from jacfast.one_line import one_line
 
 LARGEST = torch.finfo(torch.float64).max / 4  # whose differences do not overflow
 
@@ -19,9 +20,14 @@ class Roc(NamedTuple):
     true_positive: Tensor  # [T]
     auc: float  # the area under the curve
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 @takes_model
-def roc_curves(model: Call, x: Tensor, y: Tensor, *, batch_size: int = BATCH) -> dict[int, Roc]:
+def roc_curves(
+    model: AnyModel, x: Tensor, y: Tensor, *, batch_size: int = BATCH, **further: Unpack[Further]
+) -> dict[int, Roc]:
     """Return the ROC curve of every class k in `y`, with the softmax probability of k as score.
 
     For each threshold h: the share of samples of other classes with ``p_k > h``, and the share of

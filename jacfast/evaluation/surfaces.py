@@ -1,7 +1,7 @@
 """Loss, decision function and predicted class over a plane in input or parameter space."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from jacfast.attacks.checks import above_zero, count, one_of
-from jacfast.calling import Call, check_labels, quiet, takes_model
+from jacfast.calling import AnyModel, Further, check_labels, quiet, takes_model
 from jacfast.evaluation.decision import margin
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.evaluation.weights import check_module
+from jacfast.one_line import one_line
 from jacfast.ops.checks import floating
 
 
@@ -36,17 +37,21 @@ class Surface(NamedTuple):
     of: str  # loss, decision or label
     space: str  # input or parameter
 
+    def __repr__(self) -> str:
+        return one_line(self)
+
 
 @takes_model
 def input_surface(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor,
     directions: Tensor,
     extent: float,
     *,
-    of: str = "decision",
+    of: Literal["loss", "decision", "label"] = "decision",
     points: int = 41,
+    **further: Unpack[Further],
 ) -> Surface:
     """Return ``V(a, b) = L(x + a alpha + b beta)`` for a, b in -extent .. extent.
 
@@ -94,14 +99,15 @@ def input_surface(
 
 @takes_model
 def parameter_surface(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor,
     directions: list[dict[str, Tensor]],
     extent: float = 1.0,
     *,
-    of: str = "loss",
+    of: Literal["loss", "decision"] = "loss",
     points: int = 21,
+    **further: Unpack[Further],
 ) -> Surface:
     """Return the mean over samples of ``L(x; theta + a alpha + b beta)``, |a|, |b| <= extent.
 
@@ -121,8 +127,8 @@ def parameter_surface(
     """
     module = check_module(model.model)
     check_labels(y, len(x))
-    if of == "label":
-        raise ValueError("of must be loss or decision; the mean of labels says nothing")
+    if of not in ("loss", "decision"):
+        raise ValueError(f"of must be loss or decision (the mean of labels says nothing); got {of}")
     steps = _steps(extent, points, of)
     own = {name: p.detach() for name, p in module.named_parameters()}
     _check_pair(directions, own)

@@ -16,8 +16,12 @@ from jacfast.models.networks import (
     tf_tutorial_cnn_orthonormal_2,
     yu_cifar_cnn,
 )
+from jacfast.models.normalized import Normalize, Normalized, bare_model, normalized
 
 __all__ = [
+    "Normalize",
+    "Normalized",
+    "bare_model",
     "check_fits",
     "cifar100_cnn",
     "cifar_cnn",
@@ -26,6 +30,7 @@ __all__ = [
     "load_factory",
     "load_weights",
     "mlp",
+    "normalized",
     "seck_a",
     "seck_b",
     "seck_c",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from jacfast.one_line import one_line
 from jacfast.ops import checks, lives
 from jacfast.ops.deepfool_step import usable_distance
 
@@ -42,6 +43,9 @@ class Nearest(NamedTuple):
             unit = w / self.norm[:, None]  # first: length / norm may overflow
             unit = unit if q == 2 else unit.sign() * unit.abs().pow(q - 1)
         return (unit * length[:, None]).to(self.w.dtype)
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 def deepfool_candidate(w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) -> None:

@@ -1,13 +1,15 @@
 """Penalties with absolute values, and of the decision function."""
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from jacfast import cotangents
-from jacfast.penalties.base import Penalty, check_count, projections, safe_sqrt
+from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
 
+Norm = Literal["l1", "l2", "linf"]
 NORMS = {"l1": "sumabs", "l2": "sumsq", "linf": "maxabs"}
 
 
@@ -23,7 +25,7 @@ class EntrywiseL1(Penalty):
     their output is taken before or after the softmax.
     """
 
-    n: int | str = "exact"
+    n: Count = "exact"
     kind = "sumabs"
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class DecisionFunction(Penalty):
     Source: Yu, Liu, Wang & Chen, eq. 11-12.
     """
 
-    norm: str = "l1"
+    norm: Norm = "l1"
     needs_labels = True
 
     def __post_init__(self) -> None:

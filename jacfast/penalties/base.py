@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +12,10 @@ from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
 from jacfast.vjp import pull_back
 
-REDUCTIONS = ("mean", "none")
+Reduction = Literal["mean", "none"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+Coupled = Literal["refuse", "coupled"]  # what to do about batch statistics, once logits are there
+Count = int | Literal["exact"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Penalty(abc.ABC):
 
     subsample: float = dataclasses.field(default=1.0, kw_only=True)
     every: int = dataclasses.field(default=1, kw_only=True)
-    reduction: str = dataclasses.field(default="mean", kw_only=True)
+    reduction: Reduction = dataclasses.field(default="mean", kw_only=True)
 
     needs_labels = False
     kind = "sumsq"
@@ -66,7 +70,7 @@ class Penalty(abc.ABC):
         y: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
-        batch_norm: str = "refuse",
+        batch_norm: Coupled = "refuse",
     ) -> Tensor:
         """Return the penalty of logits [N, ...] computed from x [N, ...] with requires_grad.
 
@@ -174,7 +178,7 @@ def check_batch_norm(batch_norm: str) -> None:
         )
 
 
-def check_graph(logits: Tensor, x: Tensor, batch_norm: str = "refuse") -> Tensor:
+def check_graph(logits: Tensor, x: Tensor, batch_norm: Coupled = "refuse") -> Tensor:
     """Check that `logits` were computed from `x`, sample by sample; return them as [N, K]."""
     check_batch_norm(batch_norm)
     checks.floating("logits", logits)

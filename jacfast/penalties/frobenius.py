@@ -7,19 +7,27 @@ from torch import Tensor, nn
 
 from jacfast import cotangents
 from jacfast.ops import checks
-from jacfast.penalties.base import REDUCTIONS, Penalty, check_batch_norm, check_graph
+from jacfast.penalties.base import (
+    REDUCTIONS,
+    Count,
+    Coupled,
+    Penalty,
+    Reduction,
+    check_batch_norm,
+    check_graph,
+)
 from jacfast.penalties.squares import Frobenius
 
 
 def frobenius_penalty(
     logits: Tensor,
     x: Tensor,
-    n: int | str = 1,
+    n: Count = 1,
     *,
     generator: torch.Generator | None = None,
     vectors: Tensor | None = None,
-    reduction: str = "mean",
-    batch_norm: str = "refuse",
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
 ) -> Tensor:
     """Return an unbiased estimate of ``mean_i ||J(x_i)||_F^2``, with ``J = dz/dx``; no factor 1/2.
 
@@ -90,7 +98,9 @@ class JacobianReg(nn.Module):
     that class does: the whole batch is differentiated as it is.
     """
 
-    def __init__(self, n: int = 1, *, reduction: str = "mean", batch_norm: str = "refuse") -> None:
+    def __init__(
+        self, n: int = 1, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
+    ) -> None:
         super().__init__()
         if isinstance(n, bool) or not isinstance(n, int):
             raise TypeError(f"n must be an int; got {n!r}")

@@ -9,7 +9,8 @@ samples' values [N] with ``reduction="none"``, and raises what `frobenius_penalt
 import torch
 from torch import Tensor
 
-from jacfast.penalties.absolute import ColumnSumL1, DecisionFunction, EntrywiseL1
+from jacfast.penalties.absolute import ColumnSumL1, DecisionFunction, EntrywiseL1, Norm
+from jacfast.penalties.base import Count, Coupled, Reduction
 from jacfast.penalties.squares import CrossLipschitz, InputGradient, Spectral
 
 Source = torch.Generator | None
@@ -18,11 +19,11 @@ Source = torch.Generator | None
 def cross_lipschitz_penalty(
     logits: Tensor,
     x: Tensor,
-    n: int | str = 1,
+    n: Count = 1,
     *,
     generator: Source = None,
-    reduction: str = "mean",
-    batch_norm: str = "refuse",
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
 ) -> Tensor:
     """Return an estimate of ``mean_i sum_{j,k} ||J_j - J_k||^2``; see `CrossLipschitz`."""
     return CrossLipschitz(n, reduction=reduction)(
@@ -31,7 +32,12 @@ def cross_lipschitz_penalty(
 
 
 def input_gradient_penalty(
-    logits: Tensor, x: Tensor, y: Tensor, *, reduction: str = "mean", batch_norm: str = "refuse"
+    logits: Tensor,
+    x: Tensor,
+    y: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
 ) -> Tensor:
     """Return ``mean_i ||d CE_i / dx_i||^2``; see `InputGradient`."""
     return InputGradient(reduction=reduction)(logits, x, y, batch_norm=batch_norm)
@@ -43,8 +49,8 @@ def spectral_penalty(
     iterations: int = 3,
     *,
     generator: Source = None,
-    reduction: str = "mean",
-    batch_norm: str = "refuse",
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
 ) -> Tensor:
     """Return ``mean_i ||J||_2^2`` by power iteration; see `Spectral`."""
     return Spectral(iterations, reduction=reduction)(
@@ -55,11 +61,11 @@ def spectral_penalty(
 def entrywise_l1_penalty(
     logits: Tensor,
     x: Tensor,
-    n: int | str = "exact",
+    n: Count = "exact",
     *,
     generator: Source = None,
-    reduction: str = "mean",
-    batch_norm: str = "refuse",
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
 ) -> Tensor:
     """Return ``mean_i sum_{k,d} |J_kd|``; see `EntrywiseL1`."""
     return EntrywiseL1(n, reduction=reduction)(
@@ -68,7 +74,7 @@ def entrywise_l1_penalty(
 
 
 def column_sum_l1_penalty(
-    logits: Tensor, x: Tensor, *, reduction: str = "mean", batch_norm: str = "refuse"
+    logits: Tensor, x: Tensor, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
 ) -> Tensor:
     """Return ``mean_i sum_d |sum_k J_kd|``; see `ColumnSumL1`."""
     return ColumnSumL1(reduction=reduction)(logits, x, batch_norm=batch_norm)
@@ -78,10 +84,10 @@ def decision_function_penalty(
     logits: Tensor,
     x: Tensor,
     y: Tensor,
-    norm: str = "l1",
+    norm: Norm = "l1",
     *,
-    reduction: str = "mean",
-    batch_norm: str = "refuse",
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
 ) -> Tensor:
     """Return ``mean_i ||grad (z_y - max_{k != y} z_k)||``; see `DecisionFunction`."""
     return DecisionFunction(norm, reduction=reduction)(logits, x, y, batch_norm=batch_norm)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.ops import checks
-from jacfast.penalties.base import Penalty, check_count, projections, safe_sqrt
+from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
 from jacfast.vjp import pull_back
 
 
@@ -15,7 +15,7 @@ from jacfast.vjp import pull_back
 class _Projected(Penalty):
     """Sums of squares over all of a space, or over n random orthonormal directions of it."""
 
-    n: int | str = 1
+    n: Count = 1
     squared = True
     centred = False  # the space is that orthogonal to 1
 

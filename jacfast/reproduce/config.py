@@ -7,6 +7,8 @@ import tomllib
 from importlib import resources
 from typing import Any
 
+from jacfast.training.defence import Place
+
 FOLDER = resources.files("jacfast.reproduce") / "tables"
 
 
@@ -23,7 +25,7 @@ class Training:
     once: bool = False  # attack a share of the images before the phase, not of a batch in its step
     share: float = 1.0
     twins: bool = False
-    penalise: str = "clean"
+    penalise: Place = "clean"
     smoothing: float = 0.0
     layer: str | None = None
     mode: str = "eval"  # of dropout, while training: "train" or "eval"

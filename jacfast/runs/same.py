@@ -4,12 +4,12 @@ import hashlib
 import json
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import Call, Model, logits_of, quiet, takes_model
+from jacfast.calling import AnyModel, Further, Model, logits_of, quiet, takes_model
 from jacfast.vjp import pull_back
 
 CHUNK = 128
@@ -18,7 +18,9 @@ TURN = 0.1  # the same for a gradient, in which single units may flip, relative 
 
 
 @takes_model
-def behaviour(model: Call, x: Tensor, chunk: int | None = None) -> dict[str, Tensor]:
+def behaviour(
+    model: AnyModel, x: Tensor, chunk: int | None = None, **further: Unpack[Further]
+) -> dict[str, Tensor]:
     """Return what `model` does at x [N, ...]: what a checksum of its weights cannot see.
 
     ``logits`` [N, K], and ``slope`` [1, D], the gradient of a fixed mixture of them for the first

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from jacfast.calling import Arguments, eager
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
 from jacfast.renamed import renamed
+from jacfast.step.options import Options
 from jacfast.step.step import Step
 
 PATCH = "_compiled_call_impl"  # what nn.Module.__call__ calls first; no copy or pickle takes it
@@ -40,7 +41,7 @@ def penalised(
     *,
     penalty: Penalty = Frobenius(),
     argument: str | int | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Iterator[Held]:
     """Let one call of `model`, wherever it happens inside the context, compute the penalty, too.
 

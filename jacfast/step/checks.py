@@ -1,6 +1,6 @@
 """What can be checked before the model runs; see `jacfast.forward_with_penalty`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from jacfast.penalties.base import Penalty
 if TYPE_CHECKING:
     from jacfast.step.step import Step
 
-BATCH_NORMS = ("refuse", "frozen", "coupled")
+BatchNorm = Literal["refuse", "frozen", "coupled"]
+BATCH_NORMS: tuple[str, ...] = get_args(BatchNorm)
 WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 

@@ -1,7 +1,7 @@
 """The fast way to a penalised step: logits and penalty from one node."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
 from jacfast.renamed import renamed
+from jacfast.step.checks import BatchNorm
+from jacfast.step.options import CallOptions, ModuleOptions
 from jacfast.step.step import Step
+from jacfast.step.traced.backends import Backend
 
 
 @renamed(chunk="chunk_size")
@@ -25,11 +28,11 @@ def forward_with_penalty(
     layer: str | None = None,
     step: int | None = None,
     precision: torch.dtype | None = None,
-    batch_norm: str = "refuse",
+    batch_norm: BatchNorm = "refuse",
     chunk_size: int | None = None,
     generator: torch.Generator | None = None,
     output: Output = None,
-    compiled: str | None = None,
+    compiled: Backend | None = None,
     args: Sequence = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -116,15 +119,25 @@ class WithPenalty(nn.Module):
     """
 
     @renamed(chunk="chunk_size")
-    def __init__(self, model: nn.Module, penalty: Penalty = Frobenius(), **options) -> None:
+    def __init__(
+        self, model: nn.Module, penalty: Penalty = Frobenius(), **options: Unpack[ModuleOptions]
+    ) -> None:
         super().__init__()
         self.model, self.penalty, self.options = model, penalty, options
 
-    def forward(self, x: Tensor, y: Tensor | None = None, **options) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, y: Tensor | None = None, **options: Unpack[CallOptions]
+    ) -> tuple[Tensor, Tensor]:
         """Return the logits and the penalty.
 
         The options of this call (``penalty=None``, say, while its weight is 0; ``kwargs=`` of the
         model) come before the module's.
         """
-        options = {"penalty": self.penalty} | self.options | options
-        return forward_with_penalty(self.model, x, y, **options)
+        chosen: CallOptions = {"penalty": self.penalty, **self.options, **options}
+        return forward_with_penalty(self.model, x, y, **chosen)
+
+    if TYPE_CHECKING:  # a module's call returns Any
+
+        def __call__(
+            self, x: Tensor, y: Tensor | None = None, **options: Unpack[CallOptions]
+        ) -> tuple[Tensor, Tensor]: ...

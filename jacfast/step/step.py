@@ -29,9 +29,10 @@ from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.step.checks import check, with_batch_statistics
+from jacfast.step.checks import BatchNorm, check, with_batch_statistics
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
+from jacfast.step.traced.backends import Backend
 
 
 @dataclasses.dataclass
@@ -48,11 +49,11 @@ class Step:
     layer: str | None = None
     step: int | None = None
     precision: torch.dtype | None = None
-    batch_norm: str = "refuse"
+    batch_norm: BatchNorm = "refuse"
     chunk_size: int | None = None
     generator: torch.Generator | None = None
     output: Output = None
-    compiled: str | None = None
+    compiled: Backend | None = None
     everything: bool = dataclasses.field(default=False, kw_only=True)
     around: Callable[[], AbstractContextManager] = dataclasses.field(
         default=contextlib.nullcontext, kw_only=True

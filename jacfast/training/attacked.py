@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.attacks.checks import above_zero
-from jacfast.attacks.result import DeepFoolResult
+from jacfast.attacks.measured import AttackResult
 from jacfast.calling import check_input, check_labels
 from jacfast.evaluation.predict import BATCH
 from jacfast.progress import watch
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | DeepFoolResult]
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | AttackResult]
 
 
 def attack_once(
@@ -35,7 +35,7 @@ def attack_once(
         x: [N, ...], floating point.
         y: [N] int64, true labels.
         attack: maps (model, x, y) to perturbed inputs or, as `jacfast.deepfool`, to their
-            `DeepFoolResult`.
+            `AttackResult`.
         share: of the samples, in (0, 1].
 
     Returns:
@@ -75,7 +75,7 @@ def attacked_of(samples: int, share: float) -> int:
 def perturb(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the perturbed inputs that `attack` finds, of the dtype and on the device of x."""
     found = attack(model, x, y)
-    moved = found.adversarial if isinstance(found, DeepFoolResult) else found
+    moved = found.adversarial if isinstance(found, AttackResult) else found
     if not isinstance(moved, Tensor):
         raise TypeError(f"attack must return perturbed inputs; got {type(moved).__name__}")
     if moved.shape != x.shape:

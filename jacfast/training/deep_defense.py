@@ -1,6 +1,7 @@
 """Deep Defense: train the length of DeepFool's perturbation itself."""
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from jacfast.attacks.checks import above_zero
 from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
 from jacfast.calling import (
+    AnyModel,
     Call,
+    Further,
     Twice,
     check_classes,
     check_input,
@@ -36,7 +39,7 @@ MOST = 50.0  # exp(d rho) of a misclassified sample is clamped here
 @renamed(max_iter="steps")
 @takes_model
 def deep_defense_penalty(
-    model: Call,
+    model: AnyModel,
     x: Tensor,
     y: Tensor,
     *,
@@ -46,6 +49,7 @@ def deep_defense_penalty(
     overshoot: float = 0.02,
     candidates: int | None = 10,
     linked: bool = True,
+    **further: Unpack[Further],
 ) -> Tensor:
     """Return the mean over the batch of ``exp(-c rho)`` or, where misclassified, ``exp(d rho)``.
 

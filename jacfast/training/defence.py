@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,11 @@ from jacfast.attacks.checks import at_least, one_of
 from jacfast.calling import check_labels
 from jacfast.penalties.base import Penalty
 from jacfast.step import forward_with_penalty
+from jacfast.step.checks import BatchNorm
 from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
 
-PLACES = ("clean", "attacked", "both")
+Place = Literal["clean", "attacked", "both"]
+PLACES: tuple[str, ...] = get_args(Place)
 NEEDS = {  # what would be ignored without
     "share": "attack",
     "twins": "attack",
@@ -35,7 +38,7 @@ class Defence:
     Args:
         penalty: see `jacfast.penalties`; None: none.
         lam: its weight, finite and > 0; 0 without a penalty.
-        attack: maps (model, x, y) to perturbed inputs, without a graph, or to a `DeepFoolResult` of
+        attack: maps (model, x, y) to perturbed inputs, without a graph, or to an `AttackResult` of
             them: ``attack=jacfast.deepfool`` will do; called at every step. For images attacked
             once, before the training, see `attack_once`.
         share: of the batch that is attacked, in (0, 1].
@@ -62,10 +65,10 @@ class Defence:
     attack: Attack | None = None
     share: float = 1.0
     twins: bool = False
-    penalise: str = "clean"
+    penalise: Place = "clean"
     smoothing: float = 0.0
     layer: str | None = None
-    batch_norm: str = "refuse"
+    batch_norm: BatchNorm = "refuse"
 
     def __post_init__(self) -> None:
         at_least("lam", self.lam, 0)

@@ -70,6 +70,7 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
 def _harden(run: Harden, begun: dict[str, Path]) -> dict[str, Any]:
     model = _model(run)
     split = on_device(data.load(run.data), run.device)
+    model = models.normalized(model, run.mean, run.std, split).to(run.device)
     config = run.depends(split.checksum)
     for phase, save in begun.items():
         checkpoint.read(save, config, {"name": phase})
@@ -218,7 +219,7 @@ def _phase(
         name=name,
     )
     set_mode(model, training=False)
-    state = {key: value.cpu() for key, value in model.state_dict().items()}
+    state = {key: value.cpu() for key, value in models.bare_model(model).state_dict().items()}
     checkpoint.save_atomically(state, run.out / RESULTS[name])
 
 

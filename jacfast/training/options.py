@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from jacfast.penalties.base import Count
 from jacfast.training.checkpoint import Config
 
 
@@ -22,13 +23,15 @@ class Harden:
     train_epochs: int = 8
     epochs: int = 10
     lam: float = 0.03
-    n: int | str = 1
+    n: Count = 1
     batch_size: int = 100
     lr: float = 1e-3
     seed: int = 0
     eval_samples: int = 1000
     chunk_size: int | None = None
     device: str = "cpu"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def options(self) -> Config:
         """Return the options, as types that JSON has, and the number of threads; weights by sum."""
@@ -51,6 +54,8 @@ class Harden:
 def _plain(value: Any) -> str | int | float | None:
     if isinstance(value, numbers.Integral):  # of NumPy, too
         return int(value)
+    if isinstance(value, tuple):
+        return ",".join(map(repr, value))
     if isinstance(value, float):
         return float(value)
     return str(value) if isinstance(value, Path) else value

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from jacfast.calling import in_eval_mode
 from jacfast.penalties import Frobenius
+from jacfast.penalties.base import Count
 from jacfast.step import forward_with_penalty
 from jacfast.timing.rivals import looped_penalty
 
 
 def time_steps(
-    model: nn.Module, x: Tensor, y: Tensor, n: int | str, repeats: int = 5
+    model: nn.Module, x: Tensor, y: Tensor, n: Count, repeats: int = 5
 ) -> dict[str, float]:
     """Time forward, backward and penalty of one batch, in eval mode; the model is left as it was.
 
@@ -45,7 +46,7 @@ def time_steps(
     return {**medians, "speedup": medians["loop"] / medians["jacfast"], "images": len(x)}
 
 
-def _fast(model: nn.Module, x: Tensor, y: Tensor, n: int | str) -> Tensor:
+def _fast(model: nn.Module, x: Tensor, y: Tensor, n: Count) -> Tensor:
     logits, penalty = forward_with_penalty(model, x, penalty=Frobenius(n))
     return F.cross_entropy(logits, y) + 0.1 * penalty
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from jacfast.step.traced.graph import Graph, Value
 CONVOLUTION = "aten.convolution.default"
 PRODUCTS = ("aten.mm.default", "aten.addmm.default", "aten.bmm.default")
 LARGE = 1 << 27  # multiplications of a forward graph
-BACKENDS = ("traced", "inductor", "cudagraphs", "auto")
+Backend = Literal["traced", "inductor", "cudagraphs", "auto"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
 Runner = Callable[[list[Tensor]], Sequence[Tensor]]  # empties the list, to free what is in it
 
 

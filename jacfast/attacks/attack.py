@@ -1,0 +1,87 @@
+"""The two ways to call each attack: for its images, and for what it found."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.gradient import look
+from jacfast.attacks.losses import Criterion
+from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.norms import lengths
+from jacfast.calling import Call, quiet
+
+P = ParamSpec("P")
+Returned = TypeVar("Returned", covariant=True)
+Rich = TypeVar("Rich", bound=AttackResult, covariant=True)
+
+
+class Attack(Protocol[P, Returned, Rich]):
+    """A function of (model, x, y, ...) that has a `result`, called with the same arguments."""
+
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Returned: ...
+
+    def result(self, *args: P.args, **kwargs: P.kwargs) -> Rich: ...
+
+
+def attack(p: float) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, AttackResult]]:
+    """Give an attack that returns images a `result`, an `AttackResult`.
+
+    Args:
+        p: the norm of its changes, where it has no argument p.
+    """
+
+    def decorate(function: Callable[P, Tensor]) -> Attack[P, Tensor, AttackResult]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def result(*args: P.args, **kwargs: P.kwargs) -> AttackResult:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            return _measure(function(*args, **kwargs), p, **given.arguments)
+
+        return _with_result(function, result)
+
+    return decorate
+
+
+def rich(function: Callable[P, Rich]) -> Attack[P, Rich, Rich]:
+    """Give an attack that returns what it found a `result`: itself."""
+    return _with_result(function, function)
+
+
+def _with_result(function: Any, result: Any) -> Any:
+    if result is not function:
+        name = function.__name__
+        result.__qualname__ = f"{name}.result"
+        result.__doc__ = f"Attack as `{name}` does; return an `AttackResult` of the images."
+    function.result = result
+    return function
+
+
+def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
+    """Return what the images do, by the arguments that the attack was called with."""
+    x, y, target, p = given["x"], given["y"], given["target"], float(given.get("p", own))
+    further = {name: given[name] for name in ("args", "kwargs", "output")}
+    call = given["model"]
+    if not isinstance(call, Call):
+        call = Call(call, len(x), **further)
+    with quiet(call, gradients=False), torch.no_grad():
+        before = look(call, x).argmax(dim=1) if y is None else y
+        logits = look(call, adversarial)
+    wanted = Criterion(before) if target is None else Criterion(target, targeted=True)
+    r = adversarial - x.detach()
+    return AttackResult(
+        adversarial=adversarial,
+        r=r,
+        norm=lengths(r, p),
+        success=wanted.met(logits),
+        before=before,
+        label=logits.argmax(dim=1),
+        p=p,
+    )

@@ -1,0 +1,141 @@
+"""What an attack found, whatever attack it was."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from jacfast.attacks.box import Clip, box_of
+from jacfast.attacks.checks import count
+from jacfast.calling import Call, Model, logits_of, quiet
+from jacfast.files import damage
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class AttackResult:
+    """The images of an attack on N samples, and what they do; tensors on the device of x.
+
+    Every attack has it: ``jacfast.pgd.result(model, x, y, eps=8 / 255)``.
+    """
+
+    adversarial: Tensor  # [N, ...], the perturbed inputs
+    r: Tensor  # [N, ...], adversarial - x
+    norm: Tensor  # [N], ||r||_p
+    success: Tensor  # [N] bool: the class of `adversarial`, evaluated anew, is as was wanted
+    before: Tensor  # [N] int64, the class to leave
+    label: Tensor  # [N] int64, the class of `adversarial`
+    p: float = dataclasses.field(default=2.0, kw_only=True)  # the norm
+
+    @classmethod
+    def cat(cls, parts: list[Self]) -> Self:
+        """Join the results of consecutive batches."""
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls.names()}
+        return cls(**joined, p=parts[0].p)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the tensors."""
+        return tuple(field.name for field in dataclasses.fields(cls) if field.name != "p")
+
+    def __repr__(self) -> str:
+        figures, kind = self.figures(), str(self.r.dtype).removeprefix("torch.")
+        norm, fooled = f"||r||_{self.p:g}", f"{figures['fooled, %']:.4g}% fooled"
+        about = f"{kind}{list(self.r.shape)}, {fooled}, mean {norm} {figures[f'{norm}, mean']:.4g}"
+        return f"{type(self).__name__}({about})"
+
+    def summary(self) -> str:
+        """Return a table: how many were fooled, how far away, and what it cost.
+
+        The norms are those of all samples, of those not fooled the r that they had reached.
+        """
+        rows = {name: _shown(name, value) for name, value in self.figures().items()}
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows.items())
+
+    def figures(self) -> dict[str, float]:
+        """Return the figures of `summary` by their names."""
+        norm = self.norm.double()
+        return {
+            "samples": len(norm),
+            "fooled, %": 100 * float(self.success.double().mean()),
+            f"||r||_{self.p:g}, mean": float(norm.mean()),
+            f"||r||_{self.p:g}, median": float(norm.median()),
+            f"||r||_{self.p:g}, largest": float(norm.max()),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor by its name."""
+        return {name: getattr(self, name) for name in self.names()}
+
+    def about(self) -> dict[str, str]:
+        """Return what a file says of itself beside the tensors."""
+        return {"jacfast": type(self).__name__, "p": repr(self.p)}
+
+    def save(self, path: str | Path) -> None:
+        """Write every tensor to a safetensors file; the folder must exist."""
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
+        save_file(tensors, path, metadata=self.about())
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Read what `save` wrote; raises ValueError for a file of something else, or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                about, kind = file.metadata() or {}, cls.__name__
+                if about.get("jacfast") != kind or not {*cls.names()} <= set(file.keys()):
+                    raise ValueError(f"path must be a file that {kind}.save wrote; got {path}")
+                tensors = {name: file.get_tensor(name) for name in cls.names()}
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read, {damage(Path(path), error)}") from error
+        return cls(**tensors, p=float(about["p"]))
+
+    @torch.no_grad()
+    def survives_rounding(
+        self,
+        model: Model,
+        levels: int = 256,
+        box: Clip = (0.0, 1.0),
+        **arguments: Any,
+    ) -> Tensor:
+        """Say per sample whether `adversarial` has the same class, and success, as saved pixels.
+
+        Saving an image rounds to `levels` values of the box, and an overshoot of 2% can be less
+        than that: ``low + (high - low) round((levels - 1) (x' - low)/(high - low))/(levels - 1)``.
+        Entries outside the box are clipped, as an image file would.
+
+        Args:
+            model: the one that was attacked; evaluated in eval mode and left as it was.
+            levels: how many values an entry can have, >= 2.
+            box: (low, high), the least and the largest of them, in units of x. Numbers, or tensors
+                that broadcast to a sample: [C, 1, 1] holds a bound for each channel.
+            arguments: args, kwargs and output of the model, as they were given to the attack.
+
+        Returns:
+            [N] bool: success that is still there after rounding.
+
+        Raises:
+            TypeError: levels is not an integer. ValueError: levels or box is wrong.
+        """
+        count("levels", levels, 2)
+        valid = box_of(box, self.adversarial, name="box")
+        low, high = valid.low, valid.high
+        unit = (valid.clamp(self.adversarial) - low) / (high - low)
+        rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
+        call = Call(model, len(rounded), **arguments)
+        with quiet(model, gradients=False):
+            logits = logits_of(call, rounded)
+        sane = (logits < float("inf")).all(dim=1)
+        return self.success & sane & (logits.argmax(dim=1) == self.label)
+
+
+def _shown(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    digits = ".4g" if name.startswith("||r||") else ".1f" if name.startswith("vector") else ".2f"
+    return f"{value:{digits}}"

@@ -1,0 +1,154 @@
+"""The rich result of every attack, by the same name and with the same figures."""
+
+import inspect
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from jacfast import (
+    AttackResult,
+    DeepFoolResult,
+    bim,
+    carlini_wagner,
+    deepfool,
+    evaluation,
+    fgsm,
+    jsma,
+    pgd,
+)
+from jacfast import data as datasets
+from jacfast.ops import Nearest
+
+torch.manual_seed(0)
+MODEL = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
+X = torch.rand(7, 3, 2, 2)
+Y = MODEL(X).argmax(dim=1)
+Y[:2] = (Y[:2] + 1) % 4  # two that are misclassified as they are
+TARGET = (MODEL(X).argmax(dim=1) + 1) % 4
+ATTACKS = {
+    "fgsm": (fgsm, {"eps": 0.3}, math.inf),
+    "bim": (bim, {"eps": 0.3, "steps": 3}, math.inf),
+    "pgd": (pgd, {"eps": 0.3, "random_start": False}, math.inf),
+    "pgd in the 2-norm": (pgd, {"eps": 0.5, "random_start": False, "p": 2}, 2),
+    "carlini_wagner": (carlini_wagner, {"steps": 30, "binary_steps": 2}, 2),
+    "jsma": (jsma, {"steps": 4}, 0),
+    "deepfool": (deepfool, {}, 2),
+}
+
+
+@pytest.mark.parametrize("labels", ["predicted", "true", "target"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_against_the_images_and_figures_by_hand(name, labels):
+    attack, options, p = ATTACKS[name]
+    given = {"predicted": {}, "true": {"y": Y}, "target": {"target": TARGET}}[labels]
+    state = torch.get_rng_state()
+    found = attack.result(MODEL, X, **given, **options)
+    assert isinstance(found, AttackResult)
+    assert torch.equal(torch.get_rng_state(), state)
+    images = attack(MODEL, X, **given, **options)
+    images = images.adversarial if attack is deepfool else images
+    assert torch.equal(found.adversarial, images)
+    assert torch.equal(found.r, images - X)
+    rows = (images - X).flatten(1)
+    by_hand = {
+        math.inf: rows.abs().amax(dim=1),
+        2: rows.square().sum(dim=1).sqrt(),
+        0: (rows != 0).sum(dim=1).float(),
+    }[p]
+    torch.testing.assert_close(found.norm, by_hand)
+    assert found.p == p
+    label, clean = MODEL(images).argmax(dim=1), MODEL(X).argmax(dim=1)
+    assert torch.equal(found.label, label)
+    if labels == "target":
+        assert torch.equal(found.success, label == TARGET)
+    else:
+        leave = Y if labels == "true" else clean
+        assert torch.equal(found.before, leave)
+        assert torch.equal(found.success, label != leave)
+    assert not any(t.requires_grad for t in found.tensors().values())
+
+
+def test_further_arguments_and_the_way_they_are_given():
+    def shifted(x, by, double=False):
+        return {"a": x, "logits": MODEL((2 if double else 1) * x + by)}
+
+    by = 0.1 * torch.rand_like(X)
+    further = {"args": (by,), "kwargs": {"double": True}, "output": "logits"}
+    found = fgsm.result(model=shifted, x=X, y=Y, eps=0.2, **further)
+    assert torch.equal(found.adversarial, fgsm(shifted, X, Y, eps=0.2, **further))
+    label = MODEL(2 * found.adversarial + by).argmax(dim=1)
+    assert torch.equal(found.label, label)
+    assert found.survives_rounding(shifted, levels=2**20, **further).tolist() == (
+        found.success.tolist()
+    )
+    with pytest.raises(TypeError, match="eps"):
+        fgsm.result(MODEL, X)
+
+
+def test_the_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Dropout(0.5)).train()
+    model[1].weight.requires_grad_(False)
+    found = pgd.result(model, X, eps=0.1)
+    assert model.training
+    assert model[2].training
+    assert [p.requires_grad for p in model.parameters()] == [False, True]
+    assert torch.equal(found.label, model.eval()(found.adversarial).argmax(dim=1))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_saved_loaded_joined(name, tmp_path):
+    attack, options, _ = ATTACKS[name]
+    found = attack.result(MODEL, X, **options)
+    kind = type(found)
+    found.save(tmp_path / "found.safetensors")
+    again = kind.load(tmp_path / "found.safetensors")
+    halves = [attack.result(MODEL, half, **options) for half in (X[:3], X[3:])]
+    joined = kind.cat(halves)
+    for key, value in found.tensors().items():
+        assert torch.equal(getattr(again, key), value)
+        assert getattr(joined, key).shape == value.shape
+    assert again.p == joined.p == found.p
+    other = AttackResult if kind is DeepFoolResult else DeepFoolResult
+    with pytest.raises(ValueError, match=f"path must be a file that {other.__name__}.save wrote"):
+        other.load(tmp_path / "found.safetensors")
+    assert f"||r||_{found.p:g}, mean" in found.summary()
+    assert pickle.loads(pickle.dumps(attack.result)) is attack.result
+
+
+def test_the_signature_is_that_of_the_attack():
+    for attack, _, _ in ATTACKS.values():
+        assert inspect.signature(attack.result) == inspect.signature(attack)
+
+
+def results():
+    y = MODEL(X).argmax(dim=1)
+    direction = torch.ones_like(X[:1])
+    yield fgsm.result(MODEL, X, eps=0.1)
+    yield deepfool(MODEL, X)
+    yield jacfast.distance_bounds(MODEL, X)
+    yield evaluation.decision_line(MODEL, X[:1], y[:1], direction, [0.0, 0.1])
+    yield evaluation.jacobian_statistics(torch.rand(3, 12), 0.1)
+    yield evaluation.input_surface(MODEL, X[:1], y[:1], torch.rand(2, 3, 2, 2), 1.0, points=3)
+    yield evaluation.mean_value_bound(MODEL, X, X + 0.1)
+    yield datasets.Split(X, y, X, y, 4, "mine")
+    yield Nearest(X, y, y, y)
+
+
+@pytest.mark.parametrize("found", [*results()], ids=lambda found: type(found).__name__)
+def test_repr_is_a_line(found):
+    text = repr(found)
+    assert text.startswith(f"{type(found).__name__}(")
+    assert "\n" not in text
+    assert len(text) < 300
+    assert "tensor(" not in text
+
+
+def test_repr_says_how_many_were_fooled_and_how_far():
+    found = fgsm.result(MODEL, X, eps=0.25, clip=None)
+    fooled = 100 * float(found.success.double().mean())
+    words = f"AttackResult(float32[7, 3, 2, 2], {fooled:.4g}% fooled, mean ||r||_inf 0.25)"
+    assert repr(found) == words
