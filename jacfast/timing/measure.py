@@ -82,10 +82,13 @@ def measure(result: Result, task: Task, found: list[Contender], seconds: float) 
         result.check = f"gradients of CE + {task.lam:g} R against plain autograd in {oracle.words}"
         result.check += f", the same draws{', ' if words else ''}{words}"
     once: dict[int, float] = {}
-    for i in watch(range(len(found)), desc="checking", leave=False):
+    last = sorted(range(len(found)), key=lambda i: found[i].compiles)  # which may take minutes
+    for i in watch(last, desc="checking", leave=False):
         rows[i].why = too_much(task, found[i], unit, seconds)
         if rows[i].why is None:
             once[i] = _checked(task, found[i], rows[i], oracle, truths)
+            rows[i].seconds = None if rows[i].why else once[i]  # until it has its turns
+            _in_plain_steps(rows)
     _timed(result, task, found, rows, once, seconds)
 
 
@@ -189,6 +192,10 @@ def _fill(rows: list[Row], turns: Turns, counts: dict[str, int]) -> None:
     for key, figures in turns.figures().items():
         row = rows[int(key)]
         row.seconds, row.spread = figures["median"] / counts[key], figures["spread"]
+    _in_plain_steps(rows)
+
+
+def _in_plain_steps(rows: list[Row]) -> None:
     base = rows[0].seconds
     for row in rows:
         if row.why:

@@ -34,9 +34,9 @@ def table(result: "Result") -> str:
 
 
 def _words(result: "Result") -> list[str]:
-    timed = any(row.seconds is not None for row in result.rows)
-    words = [f"{result.rounds} rounds of turns were finished" if timed else "nothing was timed"]
-    words[0] += "; interrupted: it ended before its time" if result.interrupted else ""
+    words = [f"{result.rounds} rounds of turns were finished"]
+    if result.interrupted:
+        words[0] += "; interrupted: rows without a spread are single steps, not taken in turns"
     words += [noise(result.rows), *result.notes, best_line(result), *reasons(result)]
     return [line for line in words if line]
 
