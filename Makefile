@@ -7,14 +7,14 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test docs bench bench-step bench-peers lint format mutants kernels check-kernels check-cuda zoo clean
+.PHONY: demo test docs bench bench-step bench-peers bench-track lint format mutants kernels check-kernels check-cuda zoo clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
 
 # Side by side, a thread each: threads of several processes wait for each other.
 test: $(VENV)/built
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -p no:benchmark
 
 bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.ops
@@ -36,6 +36,10 @@ bench-step: $(VENV)/built
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.robustness $(if $(DATA),--data $(DATA))
+
+# The ops and steps by pytest-benchmark, against the last run that it saved.
+bench-track: $(VENV)/built
+	$(BIN)/python -m benchmarks.track
 
 # DeepFool against every toolbox; CIFAR names a folder with CIFAR-10.
 bench-peers: $(VENV)/built

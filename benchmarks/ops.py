@@ -53,8 +53,8 @@ def replacements(logits: Tensor, rows: Tensor) -> int:
 class Problem:
     """The arrays that every contender reads, on the CPU or the GPU."""
 
-    def __init__(self, device: torch.device) -> None:
-        samples = SAMPLES[device.type]
+    def __init__(self, device: torch.device, samples: int | None = None) -> None:
+        samples = samples or SAMPLES[device.type]
         generator = torch.Generator(device).manual_seed(0)
 
         def draw(*shape: int) -> Tensor:

@@ -39,7 +39,7 @@ def reasons(result: "Result") -> list[str]:
         return []
     lines = []
     for row in result.rows[1:]:
-        if row is best or row.why or row.seconds is None:
+        if row is best or row.why or row.spread is None:
             continue
         if row.main:
             lines.append(f"  {row.name}: {_against(row, best)}")
@@ -71,7 +71,8 @@ def _repaid(best: "Row", others: list["Row"]) -> str:
     """Say after how many steps what the best has cost at first is repaid."""
     if not best.made or best.made < 0.1 or best.seconds is None:
         return ""
-    timed = [row for row in others if row.seconds is not None and row.seconds > best.seconds]
+    timed = [row for row in others if row.spread is not None]
+    timed = [row for row in timed if row.seconds and row.seconds > best.seconds]
     if not timed:
         return f", after {best.made:.1f} s to make it"
     next_best = min(timed, key=lambda row: row.seconds or math.inf)

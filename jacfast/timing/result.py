@@ -15,7 +15,8 @@ class Row:
     Attributes:
         group: of those that compute the same; "" of the plain step.
         main: whether that is what was asked for.
-        seconds: of a step, the median; `spread`: the middle half of the times, in medians.
+        seconds: of a step, the median; of one step, as long as it had no turn.
+        spread: the middle half of the times, in medians; None of who had no turn.
         plain_steps: seconds over those of the plain step.
         peak_bytes: allocated at once, beyond what was there.
         error: of the gradient, relative to plain autograd's.
@@ -71,8 +72,8 @@ class Result:
 
     @property
     def best(self) -> Row | None:
-        """The fastest of those that compute what was asked for."""
-        timed = [row for row in self.rows if row.main and row.seconds is not None]
+        """The fastest of those that compute what was asked for, and had a turn."""
+        timed = [row for row in self.rows if row.main and row.spread is not None]
         return min(timed, key=lambda row: row.seconds or math.inf, default=None)
 
     def to_dict(self) -> dict[str, Any]:

@@ -336,6 +336,8 @@ def test_an_interrupt_before_the_turns_leaves_single_steps(monkeypatch):
     eager = [row for row in result.rows if not row.compiles]
     assert len(eager) == 8
     assert all(row.seconds > 0 and row.plain_steps > 0 for row in eager)
+    assert result.best is None  # single steps decide nothing
+    assert "best for" not in str(result)
 
 
 def test_json():

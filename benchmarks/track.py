@@ -1,0 +1,109 @@
+"""Has something become slower since the last saved run? python -m benchmarks.track [-k WORDS]
+
+Runs the ops and steps twice by pytest-benchmark and compares them with the newest run in its
+storage (``.benchmarks``). What the machine itself has become slower since shows in the rivals, of
+which the median is taken out; how far the two rounds of the same code lie apart is the noise. Who
+is slower than before by more than that, in both rounds, is a regression: exit status 1, and nothing
+is saved. Else the second round is saved, as the one to compare with. The first run is saved as it
+is.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import print_table
+
+STORAGE = Path(".benchmarks")
+NAME = "track"
+QUIET = 1.2  # the noise of a quiet machine, at most
+Medians = dict[str, float]
+
+
+def medians(file: Path) -> Medians:
+    """Return the median seconds of each benchmark of a saved run."""
+    found = json.loads(file.read_text())["benchmarks"]
+    return {one["fullname"]: one["stats"]["median"] for one in found}
+
+
+def newest(storage: Path) -> Path | None:
+    """Return the run that was saved last, by pytest-benchmark's numbers; None if there is none."""
+    saved = [path for path in storage.glob("*/*.json") if re.match(r"\d{4,}_", path.name)]
+    return max(saved, key=lambda path: int(path.name.split("_")[0]), default=None)
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a benchmark runs code of this library: an op, or a penalised step of ours."""
+    if "test_ops" in name:
+        return not any(word in name for word in ("eager", "copy of rows", "torch.sum"))
+    return "jacfast" in name or "penalty(logits, x)" in name
+
+
+def noise(first: Medians, second: Medians) -> float:
+    """Return by which factor a benchmark differs between two rounds of the same code, at most."""
+    both = [(first[name], second[name]) for name in first.keys() & second.keys()]
+    return max((max(pair) / min(pair) for pair in both), default=1.0)
+
+
+def drift(before: Medians, first: Medians, second: Medians) -> float:
+    """Return by which factor the machine is slower than before: the median over the rivals."""
+    names = before.keys() & first.keys() & second.keys()
+    rivals = [min(first[n], second[n]) / before[n] for n in names if not is_ours(n)]
+    return statistics.median(rivals) if rivals else 1.0
+
+
+def slower(before: Medians, first: Medians, second: Medians) -> dict[str, float]:
+    """Return those of ours that are slower than before, by name: by which factor.
+
+    In both rounds, the machine's drift taken out, by more than the noise.
+    """
+    allowed, shift = noise(first, second), drift(before, first, second)
+    names = before.keys() & first.keys() & second.keys()
+    factors = {n: min(first[n], second[n]) / before[n] / shift for n in names if is_ours(n)}
+    return {n: factor for n, factor in sorted(factors.items()) if factor > allowed}
+
+
+def main(words: list[str]) -> int:
+    """Run twice, compare, print; return the exit status."""
+    before = newest(STORAGE)
+    base = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", *words]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "first.json"
+        done = subprocess.run([*base, f"--benchmark-json={file}"], check=False)
+        if done.returncode:
+            return done.returncode
+        first = medians(file)
+    done = subprocess.run([*base, f"--benchmark-save={NAME}"], check=False)
+    if done.returncode:
+        return done.returncode
+    saved = newest(STORAGE)
+    assert saved is not None
+    if before is None:
+        print(f"\nnothing to compare with yet; saved: {saved}")
+        return 0
+    last, second = medians(before), medians(saved)
+    worse, apart = slower(last, first, second), noise(first, second)
+    print_table(f"compared with {before}", _rows(worse))
+    print(
+        f"machine: {drift(last, first, second):.2f} times as slow; noise: a factor of {apart:.2f}"
+    )
+    if apart > QUIET:
+        print("it is not quiet: only a larger factor shows")
+    if worse:
+        saved.unlink()
+        return 1
+    print(f"saved: {saved}")
+    return 0
+
+
+def _rows(worse: dict[str, float]) -> list[tuple[str, ...]]:
+    found = [(name, f"{factor:.2f}") for name, factor in worse.items()]
+    return [("slower by more than the noise", "factor"), *(found or [("none", "")])]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
