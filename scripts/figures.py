@@ -21,14 +21,24 @@ ALONE = {  # a file each, with the exact penalties
     "step-cifar_cnn-cpu.json": "CIFAR CNN",
     "step-mlp-cpu.json": "MLP 784-512-256-128-10",
 }
-SIZES = "sizes-all-1-cpu.json"
-NETWORKS = {  # of that file
-    "mlp 8-16-16-4, N = 1": "MLP 8-16-16-4, 1",
-    "mlp 784-200-200-10, N = 64": "MLP 784-200-200-10, 64",
-    "5 conv1d, GELU, N = 256": "5 conv1d with GELU, 256",
-    "96 residual blocks, N = 16": "96 residual blocks, 16",
-    "ViT, 2 blocks, N = 32": "ViT of 2 blocks, 32",
-    "seck_b, N = 256": "seck_b (3 conv), 256",
+SIZES, ZOO = "sizes-all-1-cpu.json", "sizes-zoo-1-cpu.json"
+TOGETHER = {  # of files with many networks
+    SIZES: {
+        "mlp 8-16-16-4, N = 1": "MLP 8-16-16-4, 1",
+        "mlp 784-200-200-10, N = 64": "MLP 784-200-200-10, 64",
+        "5 conv1d, GELU, N = 256": "5 conv1d with GELU, 256",
+        "96 residual blocks, N = 16": "96 residual blocks, 16",
+        "ViT, 2 blocks, N = 32": "ViT of 2 blocks, 32",
+        "seck_b, N = 256": "seck_b (3 conv), 256",
+    },
+    ZOO: {
+        "torchvision:resnet18": "ResNet-18, 8",
+        "torchvision:mobilenet_v3_small": "MobileNet v3 small, 8",
+        "torchvision:efficientnet_b0": "EfficientNet b0, 8",
+        "timm:convnext_atto": "ConvNeXt atto, 8",
+        "timm:vit_tiny_patch16_224": "ViT tiny, 2",
+        "torchvision:swin_t": "Swin-T, 2",
+    },
 }
 
 
@@ -58,9 +68,11 @@ def table() -> str:
         four = [step[who] for who in ("one vector, autograd", "jacfast, n = 1")]
         four += [step[who] for who in ("loop", "jacfast, exact")]
         rows.append(row(f"{name}, {found['samples']}", four))
-    sizes = read(SIZES)
-    for key, name in NETWORKS.items():
-        rows.append(row(name, [sizes[key]["double backward"], sizes[key]["jacfast"], None, None]))
+    for file, networks in TOGETHER.items():
+        found = read(file)
+        for key, name in networks.items():
+            two = [found[key][who] for who in ("double backward", "jacfast")]
+            rows.append(row(name, [*two, None, None]))
     return HEAD + "".join(rows)
 
 

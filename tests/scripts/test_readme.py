@@ -42,7 +42,7 @@ def test_how_many_small_networks_are_slower(figures):
 
 
 def test_the_networks_of_the_zoos(figures):
-    zoo = figures.read("sizes-zoo-1-cpu.json")
+    zoo = figures.read(figures.ZOO)
     del zoo["environment"]
     shares = [found["jacfast"]["of_double_backward"] for found in zoo.values()]
     assert len(shares) == 10
