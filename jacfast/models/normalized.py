@@ -23,7 +23,9 @@ class Normalize(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             numbers = torch.tensor([float(value) for value in values], dtype=torch.float64)
             if len(numbers) == 0 or not bool(numbers.isfinite().all()):
-                raise ValueError(f"{name} must be finite numbers, one or one per channel; {values}")
+                raise ValueError(
+                    f"{name} must be finite numbers, one or one per channel; got {values}"
+                )
             self.register_buffer(name, numbers)
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean and std must be as many; got {len(mean)} and {len(std)}")
@@ -56,7 +58,7 @@ def normalized(
     if mean is None and std is None:
         return model
     if mean is None or std is None:
-        raise ValueError("mean and std go together: give both, or neither")
+        raise ValueError("mean and std must be given together; got one alone")
     channels = split.test_x.shape[1]
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from jacfast.calling import in_eval_mode
 from jacfast.files import damage, write_atomically
@@ -61,17 +62,19 @@ def state_of(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: list[torch.Generator],
-    probe: Tensor,
+    probe: Tensor | None,
+    scheduler: LRScheduler | None = None,
 ) -> State:
     """Return what changes in training, and what the model does at the inputs `probe`.
 
-    The generators are that of the order, the CPU's global one, and those of GPUs.
+    The generators are that of the order, the CPU's global one, those of GPUs, those of a loader.
     """
     order, random, *gpus = [generator.get_state() for generator in generators]
     return {
         "model": model.state_dict(),
         "outputs": _outputs(model, probe),
         "optimizer": optimizer.state_dict(),
+        "scheduler": None if scheduler is None else scheduler.state_dict(),
         "order": order,
         "random": random,
         "gpus": gpus,
@@ -79,8 +82,10 @@ def state_of(
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, probe: Tensor) -> Tensor | None:
+def _outputs(model: nn.Module, probe: Tensor | None) -> Tensor | None:
     """Return the outputs [N, ...] in eval mode; None where the model is not called as model(x)."""
+    if probe is None:
+        return None
     with in_eval_mode(model.modules()):
         try:
             found = model(probe.clone())
@@ -129,7 +134,8 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: list[torch.Generator],
-    probe: Tensor,
+    probe: Tensor | None,
+    scheduler: LRScheduler | None = None,
 ) -> None:
     """Bring everything back to what was read from `path`: all of it, or nothing.
 
@@ -147,6 +153,8 @@ def restore(
         except ValueError:
             model.load_state_dict(before)
             raise
+    if scheduler is not None and state.get("scheduler") is not None:
+        scheduler.load_state_dict(state["scheduler"])
     drawn = [state["order"], state["random"], *state.get("gpus", [])]
     for generator, then in zip(generators, drawn, strict=False):  # GPUs may be others than then
         generator.set_state(then)

@@ -1,40 +1,45 @@
 """One training loop: seeded, resumable to the bit, with a progress bar."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from jacfast.attacks.checks import at_least, count
+from jacfast.attacks.checks import count
 from jacfast.progress import watch
-from jacfast.runs import alone, checksum
+from jacfast.runs import alone
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_loss, check_seed, check_trainable
+from jacfast.training.given import Interval, batches_of, optimizer_of
 from jacfast.training.seeded import seeded
 
-PROBED = 64  # inputs, over all of x, at which a resumed model must do as it did
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def fit(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Iterable[Any],
+    y: Tensor | None = None,
     *,
     epochs: int,
-    batch_size: int,
-    lr: float,
     loss: Loss,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    scheduler_interval: Interval = "epoch",
     seed: int = 0,
     save: Path | str | None = None,
     config: checkpoint.Config | None = None,
     resume: bool = False,
     name: str = "fit",
 ) -> None:
-    """Train `model` in place by Adam on shuffled batches of x and y.
+    """Train `model` in place, by Adam on shuffled batches of x and y or as one chooses.
 
     Shuffling and all that is drawn from PyTorch's global generators (dropout, projections) follow
     from `seed`; those of the CPU and of the GPUs that hold `model` are seeded, and their states are
@@ -47,12 +52,22 @@ def fit(
 
     Args:
         model: in the mode, on the device and of the dtype in which it is to be trained.
-        x: [N, ...], inputs of that device and dtype, N >= 1; batches are ``x[i]``, [B, ...].
-        y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x.
+        x: [N, ...], inputs of that device and dtype, N >= 1; batches are ``x[i]``, [B, ...]. Or a
+            DataLoader, or any iterable of batches that can be gone through again: (x, y), or
+            mappings as for `jacfast.deepfool_to_disk`; they are moved to the device of the model.
+            Its order is its own: what it draws from the global generators or from its own
+            ``generator`` is resumed, too; which data it holds is not compared.
+        y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
+            for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
-        batch_size: samples of a step, >= 1; the last step of an epoch has what is left.
-        lr: Adam's step size, finite and >= 0.
         loss: maps (model, x batch, y batch) to the scalar to descend.
+        batch_size: samples of a step, >= 1; the last step of an epoch has what is left. Not for a
+            DataLoader, which has its own.
+        lr: Adam's step size, finite and >= 0; not beside `optimizer`.
+        optimizer: another than Adam, over the model's parameters; LBFGS and others that evaluate
+            the loss several times a step as well.
+        scheduler: of the learning rate, over `optimizer`: stepped after every epoch, or after every
+            step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the epoch.
         seed: of the order and of all that is drawn; an integer that `torch.manual_seed` takes.
         save: the file of the checkpoint, in a folder that exists.
         config: what the run depends on beside lr, batch_size, seed, name and the number of samples;
@@ -70,55 +85,80 @@ def fit(
             epochs; or there is none to resume.
     """
     count("epochs", epochs, 0)
-    count("batch_size", batch_size)
-    batch_size = int(batch_size)  # of NumPy, too
-    at_least("lr", lr, 0)
     seed = check_seed(seed)
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x and y must be as long, and not empty; got {len(x)} and {len(y)}")
+    batches = batches_of(model, x, y, batch_size, seed)
+    optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)
     check_trainable(model)
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
-    run: checkpoint.Config = {"name": name, "lr": float(lr), "batch_size": batch_size}
-    run |= {"seed": seed, "len(x)": len(x)} | _given(model, y)
-    probe = x[:: -(-len(x) // PROBED)]
-    optimizer = torch.optim.Adam(model.parameters(), lr=float(lr))
-    order = torch.Generator().manual_seed(seed)
+    run: checkpoint.Config = {"name": name, "seed": seed, **batches.about(), **_given(model)}
+    run["lr"] = None if lr is None else float(lr)
+    run["optimizer"] = type(optimizer).__name__
+    run["scheduler"] = None if scheduler is None else type(scheduler).__name__
+    probe = batches.probe
     lock = alone(path.with_name(f".{path.name}.lock"), f"save {path}") if path else nullcontext()
     with lock, seeded(model, seed) as drawn:
-        done, generators = 0, [order, *drawn]
+        done, generators = 0, [batches.order, *drawn, *batches.generators]
         if path is not None and path.exists():
             state = checkpoint.read(path, config, run)
             done = state["epoch"]
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
-            checkpoint.restore(path, state, model, optimizer, generators, probe)
-        per_epoch = math.ceil(len(x) / batch_size)
-        with watch(total=epochs * per_epoch, initial=done * per_epoch, desc=name) as bar:
+            checkpoint.restore(path, state, model, optimizer, generators, probe, scheduler)
+        steps = batches.steps
+        total = None if steps is None else epochs * steps
+        with watch(total=total, initial=done * (steps or 0), desc=name) as bar:
             for epoch in range(done, epochs):
-                for batch in torch.randperm(len(x), generator=order).split(batch_size):
-                    value = loss(model, x[batch], y[batch])
-                    check_loss(value)
-                    shown = value.item()
-                    if not math.isfinite(shown):
-                        raise FloatingPointError(
-                            f"loss must stay finite; got {shown} in epoch {epoch + 1} of "
-                            f"{name}: lower lr (now {lr}) or the weight of the penalty"
-                        )
-                    optimizer.zero_grad(set_to_none=True)
-                    value.backward()
-                    optimizer.step()
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{shown:.4f}", refresh=False)
+                values = []
+                for xb, yb in batches.epoch():
+                    values.append(_step(model, optimizer, loss, xb, yb, epoch + 1, name))
+                    if scheduler is not None and scheduler_interval == "step":
+                        scheduler.step()
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{values[-1]:.4f}", refresh=False)
                     bar.update()
+                if scheduler is not None and scheduler_interval == "epoch":
+                    if isinstance(scheduler, ReduceLROnPlateau):
+                        scheduler.step(sum(values) / len(values))
+                    else:
+                        scheduler.step()
                 if path is not None:
-                    state = checkpoint.state_of(model, optimizer, generators, probe)
+                    state = checkpoint.state_of(model, optimizer, generators, probe, scheduler)
                     checkpoint.write(path, config, run, epoch + 1, state)
 
 
-def _given(model: nn.Module, y: Tensor) -> checkpoint.Config:
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    epoch: int,
+    name: str,
+) -> float:
+    """Take one step of the optimizer; return the loss before it."""
+    shown: list[float] = []
+
+    def closure() -> float:  # some optimizers evaluate it several times
+        value = loss(model, x, y)
+        check_loss(value)
+        shown.append(value.item())
+        if not math.isfinite(shown[-1]):
+            rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)
+            raise FloatingPointError(
+                f"loss must stay finite; got {shown[-1]} in epoch {epoch} of {name}: "
+                f"lower lr (now {rates}) or the weight of the penalty"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        return shown[-1]
+
+    optimizer.step(closure)
+    return shown[0]
+
+
+def _given(model: nn.Module) -> checkpoint.Config:
     """Return what else a run depends on, of what it is given."""
     modes = {module.training for module in model.modules()}
     mode = "some modules in each" if len(modes) > 1 else "train" if model.training else "eval"
     frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
-    found: checkpoint.Config = {"mode": mode, "y": checksum([("y", y)])}
-    return found | {"frozen": ", ".join(frozen)}
+    return {"mode": mode, "frozen": ", ".join(frozen)}

@@ -80,7 +80,7 @@ def test_hardening_saves_the_users_own_model(folder):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--mean", "0.5"], "mean and std go together: give both, or neither"),
+        (["--mean", "0.5"], "mean and std must be given together; got one alone"),
         (["--mean", "0.5", "--std", "0"], "--std must be > 0; got 0"),
         (["--mean", "inf", "--std", "1"], "--mean must be finite numbers"),
         (

@@ -1,0 +1,126 @@
+"""What `fit` is given: tensors or a DataLoader, a step size or an optimizer and its scheduler."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from jacfast.attacks.batches import split_batch
+from jacfast.attacks.checks import at_least, count, one_of
+from jacfast.attacks.parts import device_of
+from jacfast.runs import checksum
+from jacfast.training.checkpoint import Config
+
+PROBED = 64  # inputs, over all of x, at which a resumed model must do as it did
+Interval = Literal["epoch", "step"]
+
+
+@dataclasses.dataclass
+class Tensors:
+    """Shuffled batches of x and y."""
+
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    order: torch.Generator
+    generators: tuple[torch.Generator, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self.x) / self.batch_size)
+
+    @property
+    def probe(self) -> Tensor:
+        return self.x[:: -(-len(self.x) // PROBED)]
+
+    def about(self) -> Config:
+        y = checksum([("y", self.y)])
+        return {"batch_size": self.batch_size, "len(x)": len(self.x), "y": y}
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in torch.randperm(len(self.x), generator=self.order).split(self.batch_size):
+            yield self.x[batch], self.y[batch]
+
+
+@dataclasses.dataclass
+class Loader:
+    """The batches of an iterable, in its own order."""
+
+    batches: Iterable[Any]
+    device: torch.device
+    order: torch.Generator
+    probe: None = None
+
+    @property
+    def steps(self) -> int | None:
+        try:
+            return len(self.batches)  # type: ignore[arg-type]
+        except TypeError:  # an iterable of unknown length
+            return None
+
+    @property
+    def generators(self) -> tuple[torch.Generator, ...]:
+        owners = (self.batches, getattr(self.batches, "sampler", None))
+        found = [getattr(owner, "generator", None) for owner in owners]
+        own = {id(each): each for each in found if isinstance(each, torch.Generator)}
+        return tuple(own.values())
+
+    def about(self) -> Config:
+        return {"steps": self.steps}
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        number = -1
+        for number, batch in enumerate(self.batches):
+            x, y = split_batch(batch, number, labels=True)
+            assert y is not None  # split_batch has seen to it
+            yield x.to(self.device), y.to(self.device)
+        if number < 0:
+            raise ValueError("x must yield a batch in every epoch (a generator ends); got none")
+
+
+def batches_of(
+    model: nn.Module, x: Any, y: Tensor | None, batch_size: int | None, seed: int
+) -> Tensors | Loader:
+    """Return what an epoch goes through; raise TypeError or ValueError in words."""
+    order = torch.Generator().manual_seed(seed)
+    if not isinstance(x, Tensor):
+        for name, value in (("y", y), ("batch_size", batch_size)):
+            if value is not None:
+                raise ValueError(f"{name} must be left out where x is a DataLoader; got {value}")
+        if not isinstance(x, Iterable):
+            raise TypeError(f"x must be a tensor or yield batches; got {type(x).__name__}")
+        return Loader(x, device_of(model), order)
+    if batch_size is None:
+        raise TypeError("batch_size must be an integer where x is a tensor; got None")
+    count("batch_size", batch_size)
+    if y is None or len(x) == 0 or len(x) != len(y):
+        got = "no y" if y is None else f"{len(x)} and {len(y)}"
+        raise ValueError(f"x and y must be as long, and not empty; got {got}")
+    return Tensors(x, y, int(batch_size), order)  # an integer of NumPy, too
+
+
+def optimizer_of(
+    model: nn.Module,
+    lr: float | None,
+    optimizer: torch.optim.Optimizer | None,
+    scheduler: LRScheduler | None,
+    interval: str,
+) -> torch.optim.Optimizer:
+    """Return the optimizer that is given, or Adam; raise TypeError or ValueError in words."""
+    one_of("scheduler_interval", interval, get_args(Interval))
+    if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
+        raise ValueError("scheduler must be of the optimizer that is given; got another, or none")
+    if optimizer is None:
+        if lr is None:
+            raise TypeError("lr must be a number where no optimizer is given; got None")
+        at_least("lr", lr, 0)
+        return torch.optim.Adam(model.parameters(), lr=float(lr))
+    if lr is not None:
+        raise ValueError(f"lr must be left out beside an optimizer, which has its own; got {lr}")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch Optimizer; got {type(optimizer).__name__}")
+    return optimizer

@@ -1,0 +1,194 @@
+"""`fit` with one's own optimizer, scheduler and DataLoader: as the loop by hand, and resumed."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+
+from jacfast import models
+from jacfast.training import Defence, fit
+
+
+def cross_entropy(model, x, y):
+    return F.cross_entropy(model(x), y)
+
+
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 5, generator=generator)
+    torch.manual_seed(1)
+    return models.mlp(5, 8, 3), x, x[:, :3].argmax(dim=1)
+
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+    "LBFGS": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=3),
+}
+SCHEDULERS = {
+    "StepLR": (lambda o: lr_scheduler.StepLR(o, 1, 0.5), "epoch"),
+    "plateau": (lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=0.9), "epoch"),
+    "OneCycleLR": (
+        lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=16, cycle_momentum=False),
+        "step",
+    ),
+    "CosineAnnealingLR": (lambda o: lr_scheduler.CosineAnnealingLR(o, 4), "epoch"),
+}
+
+
+def by_hand(model, batches, optimizer, scheduler, interval, epochs):
+    for _ in range(epochs):
+        total = []
+        for x, y in batches():
+
+            def closure(x=x, y=y):
+                optimizer.zero_grad()
+                loss = cross_entropy(model, x, y)
+                loss.backward()
+                return loss
+
+            total.append(float(optimizer.step(closure)))
+            if scheduler and interval == "step":
+                scheduler.step()
+        if scheduler and interval == "epoch":
+            plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+            scheduler.step(sum(total) / len(total)) if plateau else scheduler.step()
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("scheduler", [None, *SCHEDULERS])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_equals_the_loop_by_hand(optimizer, scheduler):
+    make, interval = SCHEDULERS.get(scheduler, (lambda _: None, "epoch"))
+    model, x, y = problem()
+    own = OPTIMIZERS[optimizer](model.parameters())
+    options = {"optimizer": own, "scheduler": make(own), "scheduler_interval": interval}
+    fit(model, x, y, epochs=4, batch_size=8, loss=cross_entropy, seed=7, **options)
+    twin, _, _ = problem()
+    other = OPTIMIZERS[optimizer](twin.parameters())
+    order = torch.Generator().manual_seed(7)
+
+    def batches():
+        for batch in torch.randperm(30, generator=order).split(8):
+            yield x[batch], y[batch]
+
+    by_hand(twin, batches, other, make(other), interval, 4)
+    assert torch.equal(weights(model), weights(twin))
+    assert [g["lr"] for g in own.param_groups] == [g["lr"] for g in other.param_groups]
+
+
+def loader(kind, x, y):
+    if kind == "list of mappings":
+        return [{"image": x[i : i + 8], "label": y[i : i + 8]} for i in range(0, 30, 8)]
+    source = torch.Generator().manual_seed(3) if kind == "own generator" else None
+    return DataLoader(TensorDataset(x, y), 8, shuffle=kind != "in order", generator=source)
+
+
+KINDS = ["in order", "global generator", "own generator", "list of mappings"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_data_loader(kind):
+    model, x, y = problem()
+    before = torch.get_rng_state()
+    fit(model, loader(kind, x, y), epochs=3, lr=0.01, loss=cross_entropy, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    twin, _, _ = problem()
+    torch.manual_seed(5)
+    batches = loader(kind, x, y)
+
+    def pairs():
+        for batch in batches:
+            yield batch.values() if isinstance(batch, dict) else batch
+
+    by_hand(twin, pairs, torch.optim.Adam(twin.parameters(), lr=0.01), None, "epoch", 3)
+    assert torch.equal(weights(model), weights(twin))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_resumed_to_the_bit(kind, scheduler, tmp_path):
+    make, interval = SCHEDULERS[scheduler]
+
+    def run(file, epochs, resume=False):
+        torch.rand(3)  # the caller's state differs each time
+        model, x, y = problem()
+        own = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        options = {"optimizer": own, "scheduler": make(own), "scheduler_interval": interval}
+        options |= {"save": tmp_path / file, "resume": resume}
+        fit(model, loader(kind, x, y), epochs=epochs, loss=Defence(), **options)
+        return weights(model), own.param_groups[0]["lr"]
+
+    whole, rate = run("whole.pt", 4)
+    run("parted.pt", 2)
+    again, rate_again = run("parted.pt", 4, resume=True)
+    assert torch.equal(again, whole)
+    assert rate == rate_again
+
+
+def test_another_optimizer_or_scheduler_is_another_run(tmp_path):
+    def run(kind, resume):
+        model, x, y = problem()
+        own = kind(model.parameters(), lr=0.1)
+        options = {"optimizer": own, "save": tmp_path / "c.pt", "resume": resume}
+        fit(model, x, y, epochs=1, batch_size=8, loss=cross_entropy, **options)
+
+    run(torch.optim.SGD, False)
+    with pytest.raises(ValueError, match="optimizer was 'SGD' and is now 'AdamW'"):
+        run(torch.optim.AdamW, True)
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "make"),
+    [
+        (ValueError, "lr must be left out beside an optimizer", lambda m: {"optimizer": sgd(m)}),
+        (
+            TypeError,
+            "optimizer must be a torch Optimizer; got str",
+            lambda m: {"optimizer": "SGD", "lr": None},
+        ),
+        (TypeError, "lr must be a number where no optimizer is given", lambda m: {"lr": None}),
+        (TypeError, "batch_size must be an integer where x is", lambda m: {"batch_size": None}),
+        (
+            ValueError,
+            "scheduler must be of the optimizer that is given",
+            lambda m: {"scheduler": lr_scheduler.StepLR(sgd(m), 1)},
+        ),
+        (
+            ValueError,
+            "scheduler_interval must be one of epoch, step; got 'batch'",
+            lambda m: {"scheduler_interval": "batch"},
+        ),
+        (ValueError, "y must be left out where x is a DataLoader", lambda m: {"x": []}),
+        (
+            ValueError,
+            "batch_size must be left out where x is a DataLoader; got 8",
+            lambda m: {"x": [], "y": None},
+        ),
+        (
+            TypeError,
+            "x must be a tensor or yield batches; got int",
+            lambda m: {"x": 3, "y": None, "batch_size": None},
+        ),
+        (
+            ValueError,
+            "x must yield a batch in every epoch",
+            lambda m: {"x": iter([]), "y": None, "batch_size": None},
+        ),
+        (ValueError, "x and y must be as long, and not empty; got no y", lambda m: {"y": None}),
+    ],
+)
+def test_what_does_not_go_together(kind, text, make):
+    model, x, y = problem()
+    given = {"x": x, "y": y, "batch_size": 8, "lr": 0.01} | make(model)
+    with pytest.raises(kind, match=text):
+        fit(model, **given, epochs=1, loss=cross_entropy)
