@@ -34,15 +34,16 @@ def penalise(
     one is made; else both are kept, and the backward pass goes through them together.
     """
     align(part.graph)
-    gram = _gram(part, outputs, rows=vectors.shape[0] * vectors.shape[1])
+    # all samples are pulled back, even if some are penalised
+    gram = _gram(part, outputs, rows=vectors.shape[0] * part.leaf.shape[0])
     sums = []
     forward = set(part.graph) if part.lean.active else set()
     target = part.leaf if gram is None else gram.edge
     for g in _pulled(pending, part, outputs, vectors, target, batched=gram is None):
+        g = g if rows is None else g.index_select(1, rows)
         if gram is not None:
             total = gram.square(g.flatten(0, 1))
         else:
-            g = g if rows is None else g.index_select(1, rows)
             sizes = penalty.measure(g.flatten(2).flatten(0, 1))
             total = penalty.collect(sizes.unflatten(0, g.shape[:2]))
         sums.append(total.detach())

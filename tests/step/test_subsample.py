@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral, forward_with_penalty
+from jacfast.lean import Gram
 from tests.nets import brute_force, draw, relative_error
 from tests.step.networks import SIX, build
 from tests.step.steps import LAM, ROUNDING, fast, gradient, loss_of, plain
@@ -168,3 +169,30 @@ def test_only_a_large_batch_is_worth_two_calls(width, calls, size, monkeypatch):
     monkeypatch.setattr(nn.Linear, "forward", lambda *a: seen.append(1) or forward(*a))
     forward_with_penalty(model, x, penalty=part)
     assert len(seen) == 2 * calls
+
+
+class Own(nn.Module):
+    """A class of one's own: the batch passes whole, and the penalised are chosen afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(30, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_the_gram_matrix_serves_the_chosen_as_well(monkeypatch):
+    """Else a part of the batch is dearer than the whole: all samples are pulled back for it."""
+    torch.manual_seed(0)
+    model, x, seen, square = Own(), draw(16, 30), [], Gram.square
+    monkeypatch.setattr(Gram, "square", lambda self, d: seen.append(len(d)) or square(self, d))
+    _, value = forward_with_penalty(
+        model, x, penalty=Frobenius("exact", subsample=0.25), generator=generator()
+    )
+    chosen = torch.randperm(16, generator=generator())[:4]
+    want, grads = brute_force(model, x[chosen])
+    assert seen == [4] * 3
+    assert relative_error(value, want) < ROUNDING
+    joined = torch.cat([grads[name].flatten() for name, _ in model.named_parameters()])
+    assert relative_error(gradient(value, model), joined) < ROUNDING
