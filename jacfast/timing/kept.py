@@ -29,7 +29,7 @@ def kept(model: nn.Module, device: torch.device) -> Iterator[None]:
     values = [p.detach().clone() for p in parameters]
     state, python, numpy = State(model), random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices_of(device)), fresh(model):
+        with torch.random.fork_rng(devices_of(device)), fresh(model), torch.enable_grad():
             clear(parameters)
             yield
     finally:

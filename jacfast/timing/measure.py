@@ -21,7 +21,7 @@ from jacfast.timing.ours import one_line
 from jacfast.timing.result import Result, Row
 from jacfast.timing.task import Task
 from jacfast.timing.turns import Turns, seconds_of
-from jacfast.timing.verify import Oracle, error, gradient, without_draws
+from jacfast.timing.verify import Oracle, Unchecked, error, gradient, without_draws
 
 TURN = 0.05  # seconds of a turn, at least
 ROUNDS = 3, 100  # at least, at most
@@ -146,6 +146,8 @@ def _otherwise(caught: list[warnings.WarningMessage]) -> str | None:
 
 
 def _in_words(problem: Exception) -> str:
+    if isinstance(problem, Unchecked):
+        return f"cannot be checked, and is not timed: {problem}"[:300]
     if ran_out(problem):
         return "left out: out of memory"
     lines = f"{type(problem).__name__}: {problem}".splitlines()

@@ -3,14 +3,17 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from jacfast.calling import State, eager, in_eval_mode
 from jacfast.calling.masks import LAYERS
+from jacfast.memory import ran_out
 from jacfast.penalties.base import Penalty
 from jacfast.step.draw import penalised
 from jacfast.timing.kept import at_seed, clear
@@ -66,6 +69,17 @@ def error(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm() / (size if size > 0 else 1.0))
 
 
+class Clamped(TorchFunctionMode):
+    """Computes hard-sigmoid, which has no second derivative in PyTorch, by a clamp, which has."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func is F.hardsigmoid:
+            return F.relu6(args[0] + 3) / 6
+        return func(*args, **(kwargs or {}))
+
+
 class Autograd:
     """Gradients of ``CE + lam R`` by plain autograd, of a model or of a copy in another dtype.
 
@@ -81,7 +95,7 @@ class Autograd:
         """Return the gradient of the step with this penalty, from seed 0."""
         task, leaf = self.task, self.x.detach().clone().requires_grad_()
         self.state.undo()
-        with eager(), sdpa_kernel(SDPBackend.MATH), at_seed(leaf.device):
+        with eager(), sdpa_kernel(SDPBackend.MATH), Clamped(), at_seed(leaf.device):
             logits = self.called(leaf)
             loss = F.cross_entropy(logits, task.y) + task.lam * self._value(penalty, logits, leaf)
             found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
@@ -100,6 +114,10 @@ class Autograd:
             (g,) = torch.autograd.grad(outputs, leaf, v, create_graph=True)
             sizes.append(penalty.measure(g[rows].flatten(1)))
         return penalty.reduce(penalty.collect(torch.stack(sizes)), len(rows))
+
+
+class Unchecked(Exception):
+    """There is nothing to hold a contender against; the message says why."""
 
 
 class Oracle:
@@ -124,8 +142,20 @@ class Oracle:
         self.words = "float64" if task.x.dtype == torch.float64 or not why else f"{dtype} ({why})"
 
     def gradient(self, penalty: Penalty) -> tuple[Tensor, float]:
-        """Return the gradient, and the error that is let pass."""
-        truth = self.best.gradient(penalty)
+        """Return the gradient, and the error that is let pass.
+
+        Raises:
+            Unchecked: autograd has none, or one that is not finite.
+        """
+        try:
+            truth = self.best.gradient(penalty)
+        except Exception as problem:
+            if ran_out(problem):
+                raise Unchecked("memory lacks for plain autograd") from problem
+            words = f"{type(problem).__name__}: {problem}".splitlines()[0]
+            raise Unchecked(f"plain autograd raises {words}") from problem
+        if not bool(truth.isfinite().all()):
+            raise Unchecked("the gradient of plain autograd is not finite")
         x, own = self.own.x, 0.0
         if self.best is not self.own:
             own = error(self.own.gradient(penalty), truth)

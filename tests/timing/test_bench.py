@@ -187,6 +187,29 @@ def test_other_kinds_of_models():
     assert all(row.error < 1e-4 for row in rows[1:])
 
 
+def test_a_model_that_plain_autograd_cannot_differentiate_twice():
+    model = nn.Sequential(nn.Linear(6, 9), nn.Hardsigmoid(), nn.Linear(9, 5))
+    rows = {row.name: row for row in bench(model, against=("one-vector", "one-line")).rows}
+    assert "does not run here" in rows["one vector by autograd"].why
+    assert "hardsigmoid" in rows["one vector by autograd"].why
+    for name in ("jacfast, eager", "jacfast, traced", ONE_LINE):
+        assert rows[name].why is None
+        assert rows[name].error < 1e-5
+
+
+def test_what_cannot_be_checked_is_not_timed():
+    class Cosine(nn.Linear):  # of features that are zero: autograd's second derivative is NaN
+        def forward(self, x):
+            return super().forward(nn.functional.normalize(nn.functional.linear(x, self.weight)))
+
+    with torch.no_grad():
+        result = bench(Cosine(6, 6), x=torch.zeros(8, 6))
+    assert result.rows[0].seconds > 0
+    words = "cannot be checked, and is not timed: the gradient of plain autograd is not finite"
+    assert {row.why for row in result.rows[4:6]} == {words}
+    assert result.best is None
+
+
 def test_who_asks_for_what_cannot_be_is_told_so():
     x = torch.rand(4, 6)
     for options, kind, rule in (
