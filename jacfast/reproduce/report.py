@@ -76,7 +76,8 @@ def report(result: dict[str, Any], pictures: Pictures) -> bytes:
         ),
         ("Environment", parts.values(parts.environment())),
     ]
-    return parts.page(f"{about['source']}: {about['title']}", sections)
+    less = " (--quick: less training, fewer images)" if result["quick"] else ""
+    return parts.page(f"{about['source']}: {about['title']}{less}", sections)
 
 
 def write(result: dict[str, Any], out: Path, pictures: Pictures) -> list[str]:

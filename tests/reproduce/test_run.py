@@ -274,7 +274,9 @@ def test_pictures_of_the_networks_in_the_report(tables, tmp_path):
     out = tmp_path / "run"
     assert cli.main(["reproduce", "mine", "--quick", "--out", str(out)]) == 0
     picture = (out / "perturbations.png").read_bytes()
-    assert base64.b64encode(picture).decode() in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert base64.b64encode(picture).decode() in page
+    assert "a table (--quick: less training, fewer images)</h1>" in page
     result = json.loads((out / "result.json").read_text())
     ((name, network),) = networks(result, out).items()
     assert name == "last"
