@@ -113,18 +113,26 @@ def time_to(looks: list[dict], rho: float, accuracy: float) -> float | None:
 
 
 def draw(curves: dict[str, list[list[dict]]], rho: float, path: Path) -> None:
-    """Draw rho_adv and accuracy against seconds, a line per seed."""
+    """Draw rho_adv and accuracy against seconds: the median of the seeds, and all in a band.
+
+    A method has its colour in every picture. Before the training, at no time on a logarithmic axis,
+    all methods are at the same point: the dotted line.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.4), dpi=120, layout="constrained")
     axes = figure.subplots(1, 2)
-    for number, (name, runs) in enumerate(curves.items()):
-        for run, looks in enumerate(runs):
-            seconds = [max(p["seconds"], 0.05) for p in looks]
-            for axis, key, scale in zip(axes, ("rho", "accuracy"), (1, 100), strict=True):
-                label = name if run == 0 else None
-                values = [scale * p[key] for p in looks]
-                axis.plot(seconds, values, f"C{number}.-", alpha=0.7, label=label)
+    for axis, key, scale in zip(axes, ("rho", "accuracy"), (1, 100), strict=True):
+        for name, runs in curves.items():
+            looks = [list(look) for look in zip(*runs, strict=True)][1:]
+            seconds = [statistics.median(p["seconds"] for p in look) for look in looks]
+            values = [[scale * p[key] for p in look] for look in looks]
+            color = f"C{list(METHODS).index(name)}"
+            axis.plot(seconds, list(map(statistics.median, values)), ".-", color=color, label=name)
+            low, high = list(map(min, values)), list(map(max, values))
+            axis.fill_between(seconds, low, high, color=color, alpha=0.2, linewidth=0)
+        start = scale * next(iter(curves.values()))[0][0][key]
+        axis.axhline(start, color="0.5", linestyle=":", label="before")
     axes[0].axhline(rho, color="k", linestyle="--", label="95% of the exact loop's last")
     axes[0].set_ylabel("rho_adv")
     axes[1].set_ylabel("test accuracy, %")
