@@ -17,7 +17,7 @@ from benchmarks.networks import ViT
 from benchmarks.step import floor
 from jacfast import models
 from jacfast.timing.contenders import Contender, contenders
-from jacfast.timing.measure import steps
+from jacfast.timing.cost import steps
 from jacfast.timing.memory import peak_bytes
 from jacfast.timing.task import Task, prepare, shown
 from jacfast.timing.verify import Oracle, error, gradient

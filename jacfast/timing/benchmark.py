@@ -141,7 +141,7 @@ def _notes(task: Task, against: tuple[str, ...], share: float | None) -> list[st
             "forward pass more"
         )
     if compiled(task.model):
-        notes.append("the model is given to torch.compile, which has no double backward")
+        notes.append("the model is given to torch.compile: rivals call it as it is, compiled")
     return notes
 
 

@@ -49,11 +49,15 @@ def _row(row: "Row") -> list[str]:
     cells = (
         "" if row.seconds is None else _milliseconds(row.seconds),
         steps,
-        "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:,.1f}",
+        "" if row.peak_bytes is None else _megabytes(row.peak_bytes),
         "" if row.spread is None else f"{100 * row.spread:.0f}%",
         "" if row.error is None else f"{row.error:.0e}",
     )
     return [_cells(name, cells)]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.{1 if size >= 1e6 else 3}f}"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import jacfast
-from jacfast.timing import benchmark, measure, rivals
+from jacfast.timing import benchmark, cost, measure, rivals
 from jacfast.timing.contenders import RIVALS
 from tests import nets
 
@@ -117,12 +117,12 @@ def test_who_fails_is_a_row_in_words(error, monkeypatch):
 
 def test_the_loop_is_left_out_where_it_takes_too_long_or_too_much(monkeypatch):
     wide = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 400))
-    monkeypatch.setattr(measure, "PATIENCE", (1e-3, 3.0))
+    monkeypatch.setattr(cost, "PATIENCE", (1e-3, 3.0))
     rows = [row for row in bench(wide).rows if row.passes == 400]
     assert [row.name for row in rows] == ["loop over the classes", "jacfast, eager"]
     assert all(re.match(r"left out: 400 backward passes, about \d+ s", row.why) for row in rows)
-    monkeypatch.setattr(measure, "PATIENCE", (1e9, 3.0))
-    monkeypatch.setattr(measure, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(cost, "PATIENCE", (1e9, 3.0))
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 1000)
     rows = [row for row in bench(wide).rows if row.passes == 400]
     assert all(row.why.endswith("GB to keep or to check") for row in rows)
 
@@ -361,6 +361,18 @@ def test_an_interrupt_before_the_turns_leaves_single_steps(monkeypatch):
     assert all(row.seconds > 0 and row.plain_steps > 0 for row in eager)
     assert result.best is None  # single steps decide nothing
     assert "best for" not in str(result)
+
+
+def test_a_compiled_model_is_called_as_it_is():
+    model = torch.compile(nets.smooth_mlp(), backend="eager")
+    result = bench(model, against=("one-vector",))
+    assert result.notes == [
+        "the model is given to torch.compile: rivals call it as it is, compiled"
+    ]
+    rows = {row.name: row for row in result.rows if row.main}
+    assert rows["one vector by autograd"].error < 1e-5
+    assert rows["jacfast, traced"].error < 1e-5
+    assert "no C++ compiler" in rows["jacfast, auto, the model being compiled"].why
 
 
 def test_json():
