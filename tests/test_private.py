@@ -16,7 +16,7 @@ MODULES = {
 PRIVATE = re.compile(r"_[a-z]\w*$")
 NODE = re.compile(r"Backward\d*$|^torch::autograd::|^CppNode$")
 # Of the standard library, of numpy in pickles of CIFAR, and of the extension.
-OTHERS = {"_replace", "_asdict", "_exit", "_getframe", "_codecs", "_reconstruct", "_C"}
+OTHERS = {"_replace", "_asdict", "_fields", "_exit", "_getframe", "_codecs", "_reconstruct", "_C"}
 
 
 def own(tree: ast.AST) -> set[str]:
