@@ -181,7 +181,7 @@ def test_command(tmp_path, capsys):
     assert shown.err == ""
     for words, message in (
         (["fgsm"], "the following arguments are required: --eps"),
-        (["deepfool", "--steps", "3"], "unrecognized arguments: --steps 3"),
+        (["deepfool", "--restarts", "3"], "unrecognized arguments: --restarts 3"),
     ):
         with pytest.raises(SystemExit):
             main(["attack", words[0], *command, *words[1:]])
