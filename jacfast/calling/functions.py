@@ -14,6 +14,7 @@ from torch import nn
 MOST = 2000  # things to look at, nearest first: an object may hold a data set
 OPAQUE = (torch.Tensor, str, bytes, int, float, complex, type, types.NoneType, types.CodeType)
 NAMED = ("LOAD_GLOBAL", "LOAD_NAME")
+OURS = ("torch", "jacfast", "numpy")  # packages whose globals are no user's modules
 
 
 def modules_of(model: object) -> list[nn.Module]:
@@ -106,14 +107,21 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
     yield from vars(function).values()
+    if (function.__module__ or "").partition(".")[0] in OURS:
+        return
     names = function.__globals__
     for code in _codes(function.__code__):
-        for name in {i.argval for i in dis.get_instructions(code) if i.opname in NAMED}:
+        for name in _globals_of(code):
             found = names.get(name)
             yield found
             if isinstance(found, types.ModuleType):  # nets.model(x): what the code names of it
                 held = vars(found)
                 yield from (held[inner] for inner in code.co_names if inner in held)
+
+
+@functools.lru_cache(maxsize=4096)  # it takes longer than all the rest
+def _globals_of(code: types.CodeType) -> frozenset[str]:
+    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname in NAMED)
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

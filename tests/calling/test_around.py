@@ -10,11 +10,13 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacfast
 from jacfast import evaluation
-from jacfast.calling import modules_of, quiet
+from jacfast.calling import Call, modules_of, quiet
+from jacfast.calling.functions import looked_through
 from jacfast.lipschitz import chain
 from tests.nets import draw
 
@@ -122,6 +124,8 @@ AROUND = {
     "ordered": lambda net: functools.partial(
         lambda d, x: d["a"](x), collections.OrderedDict(a=net)
     ),
+    "in a function of torch": lambda net: torch.enable_grad()(lambda x: net(x)),
+    "a global in a function of torch": lambda net: torch.enable_grad()(lambda x: HELD.inner.net(x)),
 }
 
 
@@ -155,6 +159,14 @@ def test_what_has_nothing_inside():
     loop: list = []
     loop.append(loop)
     assert modules_of(functools.partial(lambda x: x, loop)) == []
+
+
+def test_what_is_the_package_s_own_is_not_looked_through():
+    """Every attack does it, and more than once: it must not cost what a backward pass does."""
+    call = Call(MODEL, 6, (Y,))
+    assert modules_of(call) == modules_of(MODEL)
+    assert len(list(looked_through(call))) < 20
+    assert len(list(looked_through(lambda x: F.normalize(MODEL(x))))) < 20
 
 
 def test_a_data_set_beside_the_model_is_not_searched_for_ever():

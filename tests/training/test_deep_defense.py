@@ -83,7 +83,7 @@ def test_differentiated_numerically(name):
         return deep_defense_penalty(lambda at: functional_call(model, held, at), x, y, d=D)
 
     leaves = tuple(p.detach().clone().requires_grad_() for p in model.parameters())
-    assert torch.autograd.gradcheck(value, leaves)
+    assert torch.autograd.gradcheck(value, leaves, fast_mode=True)  # in random directions
 
 
 def two_classes() -> nn.Linear:

@@ -17,6 +17,14 @@ def job(tmp_path_factory) -> Path:
     return make_job(tmp_path_factory.mktemp("job"))
 
 
+@pytest.fixture(scope="module")
+def whole(job) -> Path:
+    """Return what a run that was left alone has written."""
+    alone = run(job, *harden_arguments("whole", "slow", epochs=12))
+    assert alone.returncode == 0, alone.stderr
+    return job / "whole" / "hardened.pt"
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
 
@@ -32,7 +40,7 @@ def assert_same_bits(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize("extra_seconds", [0.0, 0.04], ids=["after-an-epoch", "inside-an-epoch"])
-def test_killed_and_resumed(job, extra_seconds):
+def test_killed_and_resumed(job, whole, extra_seconds):
     name = f"killed-{extra_seconds}"
     arguments = harden_arguments(name, "slow", epochs=12)
     process = subprocess.Popen(
@@ -55,9 +63,7 @@ def test_killed_and_resumed(job, extra_seconds):
 
     resumed = run(job, *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    whole = run(job, *harden_arguments(f"whole-{extra_seconds}", "slow", epochs=12))
-    assert whole.returncode == 0, whole.stderr
-    assert_same_bits(job / name / "hardened.pt", job / f"whole-{extra_seconds}" / "hardened.pt")
+    assert_same_bits(job / name / "hardened.pt", whole)
     start, end = weights(job / "w.pt"), weights(job / name / "hardened.pt")
     assert not torch.equal(start["1.weight"], end["1.weight"])
 
