@@ -13,7 +13,7 @@ command -v nvcc >/dev/null || { echo "check_cuda: nvcc is not on the PATH"; exit
 cp -r tests benchmarks examples "$source"
 cd "$source"
 "$work/env/bin/jacfast" doctor
-"$python" "$root/scripts/check_binary.py" "$("$python" -c 'import jacfast._C as c; print(c.__file__)')" \
+"$python" "$root/scripts/check_binary.py" "$("$python" -c 'import torch, jacfast._C as c; print(c.__file__)')" \
   "$("$python" -c 'import nvidia, os; print(os.path.join(nvidia.__path__[0], "cu13/bin/cuobjdump"))')"
 # What another version of torch and the CUDA build can show: every test of what touches torch's
 # inside, each with a fifth of its parameters. The products of these, and what is Python alone
