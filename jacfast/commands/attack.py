@@ -24,7 +24,8 @@ from jacfast.commands.arguments import (
     folder,
     trained,
 )
-from jacfast.commands.shown import as_json, lines
+from jacfast.commands.shown import lines
+from jacfast.json_text import as_json
 from jacfast.runs import check_own
 
 EVERY: dict[str, Callable[..., Any]] = {"deepfool": deepfool, **ATTACKS}

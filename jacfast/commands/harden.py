@@ -17,7 +17,7 @@ from jacfast.commands.arguments import (
     folder,
     number,
 )
-from jacfast.commands.shown import as_json
+from jacfast.json_text import as_json
 from jacfast.training.options import Harden
 
 

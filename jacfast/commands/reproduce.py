@@ -12,7 +12,7 @@ from jacfast.commands.arguments import (
     existing_folder,
     folder,
 )
-from jacfast.commands.shown import as_json
+from jacfast.json_text import as_json
 
 PICTURED = 200  # test images that the pictures are of, as by `jacfast plot`
 

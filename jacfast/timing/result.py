@@ -1,10 +1,10 @@
 """What `jacfast.bench` found: rows, as a table, as words and as JSON."""
 
 import dataclasses
-import json
 import math
 from typing import Any
 
+from jacfast.json_text import as_json, finite
 from jacfast.timing.table import table
 
 
@@ -80,16 +80,8 @@ class Result:
         """Return everything, as what JSON knows: NaN and infinity as None."""
         best = self.best
         found = dataclasses.asdict(self) | {"best": best.name if best else None}
-        return _plain(found)
+        return finite(found)
 
     def to_json(self) -> str:
         """Return everything as one JSON object."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return as_json(self.to_dict(), indent=2)

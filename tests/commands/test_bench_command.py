@@ -13,19 +13,14 @@ import jacfast
 from jacfast import cli, models
 from jacfast.commands.penalty import penalty
 from jacfast.models.zoo import input_shape
-from jacfast.timing import measure
+from tests.timing.benching import interrupt_turn, shorten
 
 NET = "from torch import nn\nnet = lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 3))\n"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    def lacks(*_, **__):
-        raise RuntimeError("No working C++ compiler found")
-
-    monkeypatch.setattr(measure, "TURN", 0.0)
-    monkeypatch.setattr(measure, "ROUNDS", (2, 2))
-    monkeypatch.setattr("torch._inductor.compile", lacks)
+    shorten(monkeypatch)
 
 
 @pytest.fixture
@@ -111,15 +106,7 @@ def test_mode_penalty_and_a_file(run):
 
 
 def test_an_interrupt_prints_what_there_is(run, monkeypatch, tmp_path):
-    turn, count = measure.Turns.turn, []
-
-    def interrupted(self, name):
-        count.append(name)
-        if len(count) == 3:
-            raise KeyboardInterrupt
-        turn(self, name)
-
-    monkeypatch.setattr(measure.Turns, "turn", interrupted)
+    interrupt_turn(monkeypatch, 3)
     file = tmp_path / "figures.json"
     status, out, err = run("--input", "8", "--json", str(file))
     assert status == 130

@@ -1,21 +1,12 @@
 """The scripts that judge the CUDA build must say no where they should."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from tests.scripts.loading import ROOT, script
 
 resources = script("kernel_resources")
 report = script("gpu_report")
@@ -37,7 +28,7 @@ def test_the_table_compares_both_ways(capsys):
 
 
 def test_the_table_lists_the_kernels_of_the_sources():
-    sources = "".join(file.read_text() for file in SCRIPTS.parent.glob("csrc/kernels/*.cuh"))
+    sources = "".join(file.read_text() for file in ROOT.glob("csrc/kernels/*.cuh"))
     kernels = set(re.findall(r"__global__ [^;{]*?void (\w+)\(", sources))
     assert len(kernels) >= 11
     assert kernels == set(re.findall(r"^\| `(\w+)<", TABLE, re.MULTILINE))

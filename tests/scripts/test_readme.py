@@ -1,25 +1,20 @@
 """What the README says: its figures are those of benchmarks/results, and its code runs."""
 
-import importlib.util
 import json
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from jacfast.version import __version__
+from tests.scripts.loading import ROOT, script
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture
 def figures():
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "scripts" / "figures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("figures")
 
 
 def test_the_table_is_that_of_the_results(figures):

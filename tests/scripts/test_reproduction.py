@@ -1,19 +1,16 @@
 """Runs of `jacfast reproduce` in the documents."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts.loading import ROOT
+from tests.scripts.loading import script as loaded
 
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("taken", ROOT / "scripts" / "reproduction.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded("reproduction")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(module, "PAGE", tmp_path / "page.md")
     return module

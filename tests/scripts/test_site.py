@@ -1,18 +1,15 @@
 """scripts/docs.py: pages with what their code prints, and a site that needs no network."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.scripts.loading import script
 
 
 @pytest.fixture
 def docs(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("docs", ROOT / "scripts" / "docs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("docs")
     monkeypatch.setattr(module, "SITE", tmp_path)
     return module
 

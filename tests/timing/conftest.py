@@ -1,15 +1,10 @@
-"""Few and short turns, and no compiler: what is timed does not matter here."""
+"""Settings of the tests of this folder."""
 
 import pytest
 
-from jacfast.timing import measure
+from tests.timing.benching import shorten
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    def lacks(*_, **__):
-        raise RuntimeError("No working C++ compiler found")
-
-    monkeypatch.setattr(measure, "TURN", 0.0)
-    monkeypatch.setattr(measure, "ROUNDS", (2, 2))
-    monkeypatch.setattr("torch._inductor.compile", lacks)
+    shorten(monkeypatch)

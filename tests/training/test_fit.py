@@ -5,23 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import jacfast
-from jacfast import models
 from jacfast.files import write_atomically
 from jacfast.training import Defence, checkpoint, fit
-
-
-def cross_entropy(model, x, y):
-    return F.cross_entropy(model(x), y)
-
-
-def problem():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(30, 5, generator=generator)
-    torch.manual_seed(1)
-    return models.mlp(5, 8, 3), x, x[:, :3].argmax(dim=1)
+from tests.training.problem import cross_entropy, problem
 
 
 def test_equals_the_loop_by_hand():

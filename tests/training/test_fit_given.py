@@ -2,24 +2,11 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
-from jacfast import models
 from jacfast.training import Defence, fit
-
-
-def cross_entropy(model, x, y):
-    return F.cross_entropy(model(x), y)
-
-
-def problem():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(30, 5, generator=generator)
-    torch.manual_seed(1)
-    return models.mlp(5, 8, 3), x, x[:, :3].argmax(dim=1)
-
+from tests.training.problem import cross_entropy, problem
 
 OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),

@@ -1,0 +1,95 @@
+"""What `jacfast.bench` looks at is afterwards what it was."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from jacfast.timing import measure
+from tests import nets
+from tests.timing.benching import bench
+
+
+class Stateful(nn.Module):
+    """Changes with each call: running statistics, a counter, an attribute; draws three ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Dropout(), nn.Linear(9, 5))
+        self.calls, self.seen = 0, []
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(random.random() + np.random.rand())  # noqa: NPY002
+        with torch.no_grad():
+            self.net[0].weight.mul_(0.999)
+        return self.net(x)
+
+
+def held(model):
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [None if p.grad is None else (p.grad, p.grad.clone()) for p in model.parameters()],
+        [(module.training, id(module)) for module in model.modules()],
+        (model.calls, list(model.seen)),
+        (torch.get_rng_state(), random.getstate(), str(np.random.get_state())),  # noqa: NPY002
+    )
+
+
+def assert_same(one, other):
+    for name, value in one[0].items():
+        assert torch.equal(value, other[0][name]), name
+    for before, after in zip(one[1], other[1], strict=True):
+        assert (before is None) == (after is None)
+        if before is not None:
+            assert before[0] is after[0], (before, after)
+            assert torch.equal(before[1], after[0])
+    assert one[2:4] == other[2:4]
+    assert torch.equal(one[4][0], other[4][0])
+    assert one[4][1:] == other[4][1:]
+
+
+@pytest.mark.parametrize("ends", [None, RuntimeError("late"), KeyboardInterrupt()], ids=repr)
+def test_the_model_stays_as_it_was(ends, monkeypatch):
+    torch.manual_seed(3)
+    model = Stateful()
+    model.net[1].eval()
+    model.net[0].weight.grad = torch.ones(9, 6)
+    x, turns = torch.rand(8, 6), []
+    before = held(model)
+    if ends is not None:
+        seconds_of = measure.seconds_of
+
+        def raises(run):
+            turns.append(run)
+            if len(turns) == 5:
+                raise ends
+            return seconds_of(run)
+
+        monkeypatch.setattr(measure, "seconds_of", raises)
+        monkeypatch.setattr(measure, "_in_words", lambda error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(ends)):
+            bench(model, x=x)
+        assert len(turns) == 5
+    else:
+        assert bench(model, x=x).rounds == 2
+    assert_same(before, held(model))
+
+
+def test_what_is_known_of_recorded_steps_stays():
+    from jacfast.step import traced
+
+    model, x = nets.smooth_mlp(), torch.rand(8, 6)
+    jacfast.forward_with_penalty(model, x, compiled="traced")[1].backward()
+    known = traced._known[model]
+    plans = dict(known.plans)
+    bench(model, x=x)
+    assert traced._known[model] is known
+    assert known.plans == plans
+    fresh = copy.deepcopy(model)
+    bench(fresh, x=x)
+    assert fresh not in traced._known
