@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test docs bench bench-step bench-peers bench-track lint format mutants kernels check-kernels check-cuda zoo clean
+.PHONY: demo test docs bench bench-step bench-peers bench-track lint format mutants kernels check-kernels check-cuda wheel zoo clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -67,8 +67,12 @@ check-kernels:
 	$(PYTHON) scripts/kernel_resources.py
 
 # Build, import, test and look into the CUDA build, in an environment of its own, without a GPU.
-check-cuda:
+check-cuda: $(VENV)/ready
 	scripts/check_cuda.sh
+
+# dist/: a wheel for every torch from 2.11 on, with the CUDA kernels where nvcc is, and the source.
+wheel:
+	scripts/wheel.sh
 
 # Other people's architectures against float64 autograd, in the same environment (about 5.5 GB);
 # writes benchmarks/results/zoo.json and docs/zoo.md, and goes on where it was killed.
@@ -103,4 +107,4 @@ $(VENV)/built: $(VENV)/ready setup.py pyproject.toml $(SOURCE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DOCS) build jacfast/_C*.so *.egg-info
+	rm -rf $(VENV) $(DOCS) build dist jacfast/*.so *.egg-info

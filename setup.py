@@ -1,4 +1,4 @@
-"""Build the extension jacfast._C with torch's cpp_extension; metadata is in pyproject.toml.
+"""Build the extension with torch's cpp_extension; metadata is in pyproject.toml.
 
 JACFAST_BUILD=0   install pure Python: every op runs as its PyTorch reference
 TORCH_CUDA_ARCH_LIST   the architectures to compile for (default 8.0;9.0+PTX), GPU present or not
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 NO_TORCH = (
     "jacfast: building the extension needs torch in this environment: run\n"
@@ -34,8 +34,12 @@ def find_toolkit():
         os.environ["CUDA_HOME"] = os.path.realpath(top.group(1))
 
 
-def extension():
-    """Return the keyword arguments of setup() that build jacfast._C, or {} for pure Python."""
+def extensions():
+    """Return the keyword arguments of setup() that build the extension, or {} for pure Python.
+
+    jacfast._ops is the library of the ops: no Python in it, and of PyTorch the stable interface
+    alone, so that one file serves many releases. jacfast._C tells what is in it.
+    """
     if os.environ.get("JACFAST_BUILD", "1") == "0":
         return {}
     if not any(shutil.which(cxx) for cxx in (os.environ.get("CXX") or "c++", "g++", "clang++")):
@@ -52,35 +56,46 @@ def extension():
     toolkit = cpp_extension.CUDA_HOME
     nvcc = toolkit and os.path.exists(os.path.join(toolkit, "bin", "nvcc"))
     cuda = bool(torch.version.cuda and nvcc)
-    sources = ["csrc/module.cpp", *glob.glob("csrc/ops/*.cpp"), *glob.glob("csrc/cpu/*.cpp")]
-    macros = {
-        "JACFAST_TORCH": torch.__version__,
-        "JACFAST_CUDA_VERSION": torch.version.cuda if cuda else "",
-        "JACFAST_ARCHITECTURES": ARCHITECTURES if cuda else "",
-    }
-    defines = [(name, f'"{value}"') for name, value in macros.items()]
     flags = {"cxx": ["-O3", "-std=c++20", "-fopenmp", "-Wall"]}
-    includes = [pybind11.get_include()]
+    sources = [*glob.glob("csrc/ops/*.cpp"), *glob.glob("csrc/cpu/*.cpp")]
+    defines, includes, libraries = [], cpp_extension.include_paths(), ["torch_cpu"]
     if cuda:
         sources += glob.glob("csrc/kernels/*.cu")
         defines.append(("JACFAST_CUDA", None))
         flags["nvcc"] = ["-O3", "-std=c++20", "--expt-relaxed-constexpr"]
         # CUDA from pip keeps its headers here; a system toolkit may have the core ones only.
         roots = (os.path.dirname(path) for path in torch.__path__)
+        includes += cpp_extension.include_paths("cuda")
         includes += [d for root in roots for d in glob.glob(f"{root}/nvidia/cu*/include")]
-    make = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
-    module = make(
-        "jacfast._C",
+        libraries += ["cudart_static", "rt", "dl", "pthread"]  # no CUDA library need be there
+    ops = Extension(
+        "jacfast._ops",
         sorted(sources),
         include_dirs=includes,
+        library_dirs=cpp_extension.library_paths("cuda" if cuda else "cpu"),
+        libraries=libraries,
         define_macros=defines,
         extra_compile_args=flags,
         extra_link_args=["-fopenmp"],
+        py_limited_api=True,
+    )
+    built = {
+        "JACFAST_LIVES": "cpu cuda" if cuda else "cpu",
+        "JACFAST_TORCH": torch.__version__,
+        "JACFAST_CUDA_VERSION": torch.version.cuda if cuda else "",
+        "JACFAST_ARCHITECTURES": ARCHITECTURES if cuda else "",
+    }
+    module = Extension(
+        "jacfast._C",
+        ["csrc/module.cpp"],
+        include_dirs=[pybind11.get_include()],
+        define_macros=[(name, f'"{value}"') for name, value in built.items()],
+        extra_compile_args={"cxx": flags["cxx"]},
     )
     return {
-        "ext_modules": [module],
+        "ext_modules": [ops, module],
         "cmdclass": {"build_ext": cpp_extension.BuildExtension},
     }
 
 
-setup(**extension())
+setup(**extensions())

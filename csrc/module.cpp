@@ -1,22 +1,13 @@
-// The Python module jacfast._C: importing it registers torch.ops.jacfast.*; it tells what was
-// built.
+// The Python module jacfast._C tells what was built. The ops are a library beside it, jacfast._ops,
+// which knows no Python: it registers torch.ops.jacfast.* when it is loaded.
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
-#include <string>
-#include <vector>
-
-PYBIND11_MODULE(_C, m) {
-  m.doc() = "The compiled ops of jacfast, registered as torch.ops.jacfast.*";
-  m.def("lives", [] {
-    std::vector<std::string> lives = {"cpu"};
-#ifdef JACFAST_CUDA
-    lives.emplace_back("cuda");
-#endif
-    return lives;
-  });
+// Nothing here is shared, so Python may run without its global lock.
+PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
+  m.doc() = "How the ops of jacfast were built";
   m.def("build", [] {
     pybind11::dict build;
+    build["lives"] = JACFAST_LIVES;  // the devices that have compiled ops
     build["torch"] = JACFAST_TORCH;  // the torch that it was compiled against
     build["compiler"] = __VERSION__;
     build["cuda"] = JACFAST_CUDA_VERSION;  // of nvcc; empty in a CPU build

@@ -37,8 +37,6 @@ def _extension() -> str:
     text += f", compiler {build['compiler']}"
     if build["cuda"]:
         text += f", CUDA {build['cuda']} for {build['architectures']}"
-    if build["torch"] != torch.__version__:
-        text += f"; WARNING: torch is {torch.__version__} now, build it again"
     return text
 
 

@@ -21,7 +21,7 @@ fi
 rm -rf "$source" "$work/wheel"
 mkdir "$source"
 cp -r setup.py pyproject.toml README.md LICENSE csrc jacfast "$source"
-rm -f "$source"/jacfast/_C*.so
+rm -f "$source"/jacfast/*.so
 (cd "$source" && "$python" -m pip wheel --quiet --no-build-isolation --no-deps -w "$work/wheel" .)
 "$python" -m pip install --quiet --no-deps --force-reinstall "$work"/wheel/*.whl
 rm -rf "$source/jacfast" "$source/build"  # what runs there sees the wheel

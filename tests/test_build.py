@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -84,12 +85,24 @@ def test_without_torch_one_sentence_names_the_commands(source):
     assert "Traceback" not in failed.stderr
 
 
-def test_the_installed_extension_is_current():
-    """What the other tests run over was built from this tree, by this torch."""
-    import torch
-
-    from jacfast.ops import lives
-
-    if not lives.BUILT:
-        pytest.skip("the extension is not built")
-    assert lives.BUILD["torch"] == torch.__version__
+def test_the_source_distribution_is_a_clone(tmp_path):
+    """All that the README's commands need is inside: make finds every prerequisite."""
+    build = "import setuptools.build_meta as b, sys; print(b.build_sdist(sys.argv[1]))"
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if files.returncode:
+        pytest.skip("no git repository, which says what belongs to a clone")
+    copy = tmp_path / "copy"  # setuptools writes into the folder that it packs
+    for name in files.stdout.split("\n")[:-1]:
+        if (ROOT / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    built = run(copy, "-c", build, str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    with tarfile.open(tmp_path / built.stdout.split()[-1]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.glob("jacfast-*/")
+    inside = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    wanted = {name for name in files.stdout.split("\n")[:-1] if (ROOT / name).exists()}
+    assert wanted - inside == {".ci/run", ".clang-format", ".gitignore"}
+    planned = subprocess.run(["make", "-n", "demo", "test"], cwd=folder, capture_output=True)
+    assert planned.returncode == 0, planned.stderr

@@ -1,76 +1,139 @@
-// What every op needs on the host: checks in words, the element type, threads, the stream.
+// What every op needs on the host: checks in words, memory, the element type, threads, the stream.
+//
+// All of it is PyTorch's stable interface as it was in release 2.11, so that one binary serves that
+// and every later one, with and without CUDA.
 #pragma once
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
+#define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))
 
-#ifdef JACFAST_CUDA
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <ostream>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#ifdef _OPENMP
+#include <omp.h>
 #endif
 
 #include "../dtype.h"
+#include "../kernels/stream.h"
 #include "../split.h"
 
 namespace jacfast {
 
+using torch::headeronly::ScalarType;
+using torch::stable::Device;
+using torch::stable::Tensor;
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+
+inline std::ostream& operator<<(std::ostream& out, const Sizes sizes) {
+  out << '[';
+  for (size_t i = 0; i < sizes.size(); ++i) out << (i > 0 ? ", " : "") << sizes[i];
+  return out << ']';
+}
+inline std::ostream& operator<<(std::ostream& out, const Device device) {
+  if (device.is_cpu()) return out << "cpu";
+  if (device.is_cuda()) return out << "cuda:" << device.index();
+  return out << "another kind of device";
+}
+
 // The public functions in Python check their arguments in words; these checks are for whoever calls
-// torch.ops.jacfast directly, and keep the kernels inside their arrays.
-inline void check_shape(const at::Tensor& tensor, const char* name, at::IntArrayRef shape) {
-  TORCH_CHECK_VALUE(tensor.sizes() == shape, name, " must have shape ", shape, "; got ",
-                    tensor.sizes());
+// torch.ops.jacfast directly, and keep the kernels inside their arrays. A ValueError in Python.
+template <typename... Parts>
+void check(const bool holds, const Parts&... parts) {
+  if (holds) return;
+  std::ostringstream words;
+  (words << ... << parts);
+  throw std::invalid_argument(words.str());
 }
-inline void check_dim(const at::Tensor& tensor, const char* name, const int64_t dim) {
-  TORCH_CHECK_VALUE(tensor.dim() == dim, name, " must have ", dim, " dimensions; got shape ",
-                    tensor.sizes());
+inline void check_shape(const Tensor& tensor, const char* name, const Sizes shape) {
+  check(tensor.sizes() == shape, name, " must have shape ", shape, "; got ", tensor.sizes());
 }
-inline void check_type(const at::Tensor& tensor, const char* name, const at::ScalarType type) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == type, name, " must have dtype ", type, "; got ",
-                   tensor.scalar_type());
+inline void check_dim(const Tensor& tensor, const char* name, const int64_t dim) {
+  check(tensor.dim() == dim, name, " must have ", dim, " dimensions; got shape ", tensor.sizes());
 }
-inline void check_like(const at::Tensor& tensor, const char* name, const at::Tensor& other,
-                       const char* other_name) {
+inline void check_type(const Tensor& tensor, const char* name, const ScalarType type) {
+  check(tensor.scalar_type() == type, name, " must have dtype ", type, "; got ",
+        tensor.scalar_type());
+}
+inline void check_device(const Tensor& tensor, const char* name, const Tensor& other) {
+  check(tensor.device() == other.device(), name, " must be on ", other.device(), "; got ",
+        tensor.device());
+}
+inline void check_like(const Tensor& tensor, const char* name, const Tensor& other) {
   check_type(tensor, name, other.scalar_type());
-  TORCH_CHECK_VALUE(tensor.device() == other.device(), name, " must be on the device of ",
-                    other_name, ", ", other.device(), "; got ", tensor.device());
+  check_device(tensor, name, other);
 }
-inline void check_index(const at::Tensor& tensor, const char* name, const at::Tensor& other) {
-  check_type(tensor, name, at::kLong);
+inline void check_index(const Tensor& tensor, const char* name, const Tensor& other) {
+  check_type(tensor, name, ScalarType::Long);
   check_shape(tensor, name, {other.size(0)});
-  TORCH_CHECK_VALUE(tensor.device() == other.device(), name, " must be on ", other.device(),
-                    "; got ", tensor.device());
+  check_device(tensor, name, other);
 }
-inline void check_contiguous(const at::Tensor& tensor, const char* name) {
-  TORCH_CHECK_VALUE(tensor.is_contiguous(), name, " must be contiguous; got strides ",
-                    tensor.strides());
+inline void check_contiguous(const Tensor& tensor, const char* name) {
+  check(tensor.is_contiguous(), name, " must be contiguous; got strides ", tensor.strides());
 }
 
-inline Dtype dtype_of(const at::Tensor& tensor, const char* name) {
+inline Dtype dtype_of(const Tensor& tensor, const char* name) {
   switch (tensor.scalar_type()) {
-    case at::kFloat: return Dtype::f32;
-    case at::kDouble: return Dtype::f64;
-    case at::kHalf: return Dtype::f16;
-    case at::kBFloat16: return Dtype::bf16;
-    default:
-      TORCH_CHECK_TYPE(false, name, " must be float32, float64, float16 or bfloat16; got ",
-                       tensor.scalar_type());
+    case ScalarType::Float: return Dtype::f32;
+    case ScalarType::Double: return Dtype::f64;
+    case ScalarType::Half: return Dtype::f16;
+    case ScalarType::BFloat16: return Dtype::bf16;
+    default: break;
   }
+  check(false, name, " must be float32, float64, float16 or bfloat16; got ", tensor.scalar_type());
+  return {};
 }
 
-// The type of results of accumulation: float32 for half types.
-inline at::TensorOptions accumulated(const at::Tensor& tensor) {
-  return tensor.options().dtype(tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+// Call `allocate`. The stable interface turns errors into a code; what fails here is memory, and
+// the words for that are those by which programs know it: PyTorch's.
+template <typename F>
+Tensor allocated(const Tensor& like, const F& allocate) try {
+  return allocate();
+} catch (const std::runtime_error&) {
+  throw std::runtime_error(like.is_cuda() ? "CUDA out of memory. jacfast could not allocate memory"
+                                          : "jacfast: can't allocate memory");
+}
+
+// A new tensor on the device of `like`.
+inline Tensor empty(const Tensor& like, const Sizes sizes, const ScalarType type) {
+  return allocated(like, [&] { return torch::stable::new_empty(like, sizes, type); });
+}
+inline Tensor empty(const Tensor& like, const Sizes sizes) {
+  return empty(like, sizes, like.scalar_type());
+}
+inline Tensor made_contiguous(const Tensor& tensor) {
+  return allocated(tensor, [&] { return torch::stable::contiguous(tensor); });
 }
 
 // The tensor itself if the entries of its last dimension are contiguous, else a contiguous copy.
-inline at::Tensor with_contiguous_rows(const at::Tensor& tensor) {
-  const bool fine = tensor.size(-1) <= 1 || tensor.stride(-1) == 1;
-  return fine ? tensor : tensor.contiguous();
+inline Tensor with_contiguous_rows(const Tensor& tensor) {
+  const int64_t last = tensor.dim() - 1;
+  const bool fine = tensor.size(last) <= 1 || tensor.stride(last) == 1;
+  return fine ? tensor : made_contiguous(tensor);
 }
 
-inline int cpu_threads() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
+// The type of results of accumulation: float32 for half types.
+inline ScalarType accumulated(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// PyTorch's number of threads; one where it runs in parallel already.
+inline int cpu_threads() {
+#ifdef _OPENMP
+  if (omp_in_parallel()) return 1;
+#endif
+  return static_cast<int>(torch::stable::get_num_threads());
+}
+
+// PyTorch's current stream on the GPU `device`.
+Stream current_stream(int32_t device);
 
 // Run an op's twin for the device of `tensor`, on its current stream. The tests build the ops once
 // more, under another name, over the emulated CUDA kernels.
@@ -79,11 +142,12 @@ inline int cpu_threads() { return at::in_parallel_region() ? 1 : at::get_num_thr
 #define JACFAST_RUN(name, op, tensor) cuda::name(op, nullptr)
 #elif defined(JACFAST_CUDA)
 #define JACFAST_LIBRARY jacfast
-#define JACFAST_RUN(name, op, tensor)                                       \
-  if ((tensor).is_cuda()) {                                                 \
-    const c10::cuda::CUDAGuard guard((tensor).device());                    \
-    cuda::name(op, c10::cuda::getCurrentCUDAStream((tensor).get_device())); \
-  } else                                                                    \
+#define JACFAST_RUN(name, op, tensor)                            \
+  if ((tensor).is_cuda()) {                                      \
+    const int32_t device = (tensor).get_device_index();          \
+    const torch::stable::accelerator::DeviceGuard guard(device); \
+    cuda::name(op, current_stream(device));                      \
+  } else                                                         \
     cpu::name(op, cpu_threads())
 #else
 #define JACFAST_LIBRARY jacfast
@@ -91,13 +155,14 @@ inline int cpu_threads() { return at::in_parallel_region() ? 1 : at::get_num_thr
 #endif
 
 // Register an op for the devices that were built.
+#define JACFAST_IMPL_ON(name, device)                     \
+  STABLE_TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, device, m) { \
+    m.impl(#name, TORCH_BOX(&jacfast::name));             \
+  }
 #if defined(JACFAST_CUDA)
-#define JACFAST_IMPL(name)                                                       \
-  TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CPU, m) { m.impl(#name, &jacfast::name); } \
-  TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CUDA, m) { m.impl(#name, &jacfast::name); }
+#define JACFAST_IMPL(name) JACFAST_IMPL_ON(name, CPU) JACFAST_IMPL_ON(name, CUDA)
 #else
-#define JACFAST_IMPL(name) \
-  TORCH_LIBRARY_IMPL(JACFAST_LIBRARY, CPU, m) { m.impl(#name, &jacfast::name); }
+#define JACFAST_IMPL(name) JACFAST_IMPL_ON(name, CPU)
 #endif
 
 }  // namespace jacfast

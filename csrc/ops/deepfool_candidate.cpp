@@ -6,34 +6,33 @@
 namespace jacfast {
 namespace {
 
-void deepfool_candidate(const at::Tensor& w, const at::Tensor& f, const at::Tensor& label,
-                        const at::Tensor& nearest_w, const at::Tensor& distance,
-                        const at::Tensor& norm, const at::Tensor& winner) {
+void deepfool_candidate(const Tensor& w, const Tensor& f, const Tensor& label,
+                        const Tensor& nearest_w, const Tensor& distance, const Tensor& norm,
+                        const Tensor& winner) {
   check_dim(w, "w", 2);
-  check_like(f, "f", w, "w");
+  check_like(f, "f", w);
   check_shape(f, "f", {w.size(0)});
   check_index(label, "label", w);
-  check_like(nearest_w, "nearest.w", w, "w");
+  check_like(nearest_w, "nearest.w", w);
   check_shape(nearest_w, "nearest.w", w.sizes());
   check_contiguous(nearest_w, "nearest.w");
   check_index(winner, "nearest.winner", w);
   check_contiguous(winner, "nearest.winner");
-  const auto acc = accumulated(w).dtype().toScalarType();
+  const auto acc = accumulated(w);
   for (const auto& [tensor, name] :
        {std::pair(distance, "nearest.distance"), std::pair(norm, "nearest.norm")}) {
     check_type(tensor, name, acc);
     check_shape(tensor, name, {w.size(0)});
     check_contiguous(tensor, name);
-    TORCH_CHECK_VALUE(tensor.device() == w.device(), name, " must be on ", w.device(), "; got ",
-                      tensor.device());
+    check_device(tensor, name, w);
   }
 
   DeepFoolCandidate op{.dtype = dtype_of(w, "w"), .samples = w.size(0), .size = w.size(1)};
   op.parts = row_parts(op.samples, op.size);
-  const at::Tensor rows = with_contiguous_rows(w);
-  const at::Tensor values = f.contiguous(), labels = label.contiguous();
-  const at::Tensor sumsq = at::empty({op.samples, op.parts}, w.options().dtype(at::kDouble));
-  const at::Tensor closer = at::empty({op.samples}, w.options().dtype(at::kBool));
+  const Tensor rows = with_contiguous_rows(w);
+  const Tensor values = made_contiguous(f), labels = made_contiguous(label);
+  const Tensor sumsq = empty(w, {op.samples, op.parts}, ScalarType::Double);
+  const Tensor closer = empty(w, {op.samples}, ScalarType::Bool);
   op.w = rows.const_data_ptr();
   op.w_stride = rows.stride(0);
   op.f = values.const_data_ptr();
@@ -51,7 +50,7 @@ void deepfool_candidate(const at::Tensor& w, const at::Tensor& f, const at::Tens
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def(
       "deepfool_candidate(Tensor w, Tensor f, Tensor label, Tensor(a!) nearest_w,"
       " Tensor(b!) distance, Tensor(c!) norm, Tensor(d!) winner) -> ()");

@@ -6,17 +6,14 @@
 namespace jacfast {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> deepfool_step(const at::Tensor& logits,
-                                                             const at::Tensor& rows,
-                                                             const at::Tensor& origin,
-                                                             const double floor) {
+std::tuple<Tensor, Tensor, Tensor> deepfool_step(const Tensor& logits, const Tensor& rows,
+                                                 const Tensor& origin, const double floor) {
   check_dim(logits, "logits", 2);
   check_dim(rows, "rows", 3);
-  check_like(rows, "rows", logits, "logits");
+  check_like(rows, "rows", logits);
   check_shape(rows, "rows", {logits.size(0), logits.size(1), rows.size(2)});
   check_index(origin, "origin", logits);
-  TORCH_CHECK_VALUE(logits.size(1) >= 1, "logits must have at least one class; got ",
-                    logits.sizes());
+  check(logits.size(1) >= 1, "logits must have at least one class; got ", logits.sizes());
 
   DeepFoolStep op{.dtype = dtype_of(logits, "logits"),
                   .samples = rows.size(0),
@@ -24,13 +21,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> deepfool_step(const at::Tensor& l
                   .size = rows.size(2),
                   .floor = floor};
   op.parts = row_parts(op.samples, op.size);
-  const at::Tensor z = logits.contiguous(), labels = origin.contiguous();
-  const at::Tensor jacobian = with_contiguous_rows(rows);
-  const at::Tensor r = at::empty({op.samples, op.size}, rows.options());
-  const at::Tensor winner = at::empty({op.samples}, origin.options());
-  const at::Tensor distance = at::empty({op.samples}, accumulated(logits));
-  const at::Tensor sumsq =
-      at::empty({op.samples, op.parts, op.classes}, logits.options().dtype(at::kDouble));
+  const Tensor z = made_contiguous(logits), labels = made_contiguous(origin);
+  const Tensor jacobian = with_contiguous_rows(rows);
+  const Tensor r = empty(rows, {op.samples, op.size});
+  const Tensor winner = empty(origin, {op.samples});
+  const Tensor distance = empty(logits, {op.samples}, accumulated(logits));
+  const Tensor sumsq = empty(logits, {op.samples, op.parts, op.classes}, ScalarType::Double);
 
   op.logits = z.const_data_ptr();
   op.rows = jacobian.const_data_ptr();
@@ -49,7 +45,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> deepfool_step(const at::Tensor& l
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def(
       "deepfool_step(Tensor logits, Tensor rows, Tensor origin, float floor)"
       " -> (Tensor r, Tensor winner, Tensor distance)");

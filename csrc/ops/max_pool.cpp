@@ -9,21 +9,21 @@
 namespace jacfast {
 namespace {
 
-void check_pair(const at::IntArrayRef pair, const char* name) {
-  TORCH_CHECK_VALUE(pair.size() == 2 && pair[0] >= 1 && pair[1] >= 1, name,
-                    " must be two integers, at least 1; got ", pair);
+void check_pair(const Sizes pair, const char* name) {
+  check(pair.size() == 2 && pair[0] >= 1 && pair[1] >= 1, name,
+        " must be two integers, at least 1; got ", pair);
 }
 
 // The geometry of pooling the last two dimensions of size `size`, for values like `values`.
-Pooling pooling(const at::Tensor& values, const char* name, const at::IntArrayRef size,
-                const at::IntArrayRef kernel, const at::IntArrayRef stride) {
+Pooling pooling(const Tensor& values, const char* name, const Sizes size, const Sizes kernel,
+                const Sizes stride) {
   check_dim(values, name, 4);
   check_pair(kernel, "kernel");
   check_pair(stride, "stride");
-  TORCH_CHECK_VALUE(kernel[0] <= DEAD && kernel[1] <= DEAD / kernel[0], "kernel must have at most ",
-                    int{DEAD}, " entries; got ", kernel);
-  TORCH_CHECK_VALUE(size.size() == 2 && kernel[0] <= size[0] && kernel[1] <= size[1],
-                    "kernel must be no larger than the size it pools, ", size, "; got ", kernel);
+  check(kernel[0] <= DEAD && kernel[1] <= DEAD / kernel[0], "kernel must have at most ", int{DEAD},
+        " entries; got ", kernel);
+  check(size.size() == 2 && kernel[0] <= size[0] && kernel[1] <= size[1],
+        "kernel must be no larger than the size it pools, ", size, "; got ", kernel);
   Pooling pool{.dtype = dtype_of(values, name),
                .planes = values.size(0) * values.size(1),
                .height = size[0],
@@ -38,21 +38,20 @@ Pooling pooling(const at::Tensor& values, const char* name, const at::IntArrayRe
   return pool;
 }
 
-void check_choice(const at::Tensor& choice, const at::Tensor& values, const Pooling& pool) {
-  check_type(choice, "choice", at::kByte);
+void check_choice(const Tensor& choice, const Tensor& values, const Pooling& pool) {
+  check_type(choice, "choice", ScalarType::Byte);
   check_shape(choice, "choice", {values.size(0), values.size(1), pool.out_height, pool.out_width});
-  TORCH_CHECK_VALUE(choice.device() == values.device(), "choice must be on ", values.device(),
-                    "; got ", choice.device());
+  check_device(choice, "choice", values);
 }
 
-std::tuple<at::Tensor, at::Tensor> max_pool(const at::Tensor& x, const at::IntArrayRef kernel,
-                                            const at::IntArrayRef stride, const bool relu) {
+std::tuple<Tensor, Tensor> max_pool(const Tensor& x, const Sizes kernel, const Sizes stride,
+                                    const bool relu) {
   check_dim(x, "x", 4);
   MaxPool op{.pool = pooling(x, "x", x.sizes().slice(2), kernel, stride), .relu = relu};
-  const at::Tensor planes = x.contiguous();
+  const Tensor planes = made_contiguous(x);
   const std::array<int64_t, 4> windows{x.size(0), x.size(1), op.pool.out_height, op.pool.out_width};
-  const at::Tensor y = at::empty(windows, x.options());
-  const at::Tensor choice = at::empty(windows, x.options().dtype(at::kByte));
+  const Tensor y = empty(x, windows);
+  const Tensor choice = empty(x, windows, ScalarType::Byte);
   op.x = planes.const_data_ptr();
   op.y = y.mutable_data_ptr();
   op.choice = choice.mutable_data_ptr<uint8_t>();
@@ -62,14 +61,13 @@ std::tuple<at::Tensor, at::Tensor> max_pool(const at::Tensor& x, const at::IntAr
   return {y, choice};
 }
 
-at::Tensor max_pool_scatter(const at::Tensor& g, const at::Tensor& choice,
-                            const at::IntArrayRef size, const at::IntArrayRef kernel,
-                            const at::IntArrayRef stride) {
+Tensor max_pool_scatter(const Tensor& g, const Tensor& choice, const Sizes size, const Sizes kernel,
+                        const Sizes stride) {
   MaxPoolScatter op{.pool = pooling(g, "g", size, kernel, stride)};
   check_choice(choice, g, op.pool);
   check_shape(g, "g", choice.sizes());
-  const at::Tensor values = g.contiguous(), choices = choice.contiguous();
-  const at::Tensor out = at::empty({g.size(0), g.size(1), size[0], size[1]}, g.options());
+  const Tensor values = made_contiguous(g), choices = made_contiguous(choice);
+  const Tensor out = empty(g, {g.size(0), g.size(1), size[0], size[1]});
   op.g = values.const_data_ptr();
   op.choice = choices.const_data_ptr<uint8_t>();
   op.out = out.mutable_data_ptr();
@@ -79,13 +77,13 @@ at::Tensor max_pool_scatter(const at::Tensor& g, const at::Tensor& choice,
   return out;
 }
 
-at::Tensor max_pool_gather(const at::Tensor& t, const at::Tensor& choice,
-                           const at::IntArrayRef kernel, const at::IntArrayRef stride) {
+Tensor max_pool_gather(const Tensor& t, const Tensor& choice, const Sizes kernel,
+                       const Sizes stride) {
   check_dim(t, "t", 4);
   MaxPoolGather op{.pool = pooling(t, "t", t.sizes().slice(2), kernel, stride)};
   check_choice(choice, t, op.pool);
-  const at::Tensor values = t.contiguous(), choices = choice.contiguous();
-  const at::Tensor out = at::empty(choice.sizes(), t.options());
+  const Tensor values = made_contiguous(t), choices = made_contiguous(choice);
+  const Tensor out = empty(t, choice.sizes());
   op.t = values.const_data_ptr();
   op.choice = choices.const_data_ptr<uint8_t>();
   op.out = out.mutable_data_ptr();
@@ -97,7 +95,7 @@ at::Tensor max_pool_gather(const at::Tensor& t, const at::Tensor& choice,
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def("max_pool(Tensor x, int[2] kernel, int[2] stride, bool relu) -> (Tensor y, Tensor choice)");
   m.def(
       "max_pool_scatter(Tensor g, Tensor choice, SymInt[2] size, int[2] kernel, int[2] stride)"

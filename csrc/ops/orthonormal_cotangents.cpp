@@ -7,20 +7,19 @@
 namespace jacfast {
 namespace {
 
-at::Tensor orthonormal_cotangents(const at::Tensor& gaussian, const bool centred) {
+Tensor orthonormal_cotangents(const Tensor& gaussian, const bool centred) {
   check_dim(gaussian, "gaussian", 3);
   OrthonormalCotangents op{.dtype = dtype_of(gaussian, "gaussian"),
                            .samples = gaussian.size(0),
                            .rows = gaussian.size(1),
                            .classes = gaussian.size(2),
                            .centred = centred};
-  TORCH_CHECK_TYPE(op.dtype == Dtype::f32 || op.dtype == Dtype::f64,
-                   "gaussian must be float32 or float64; got ", gaussian.scalar_type());
-  TORCH_CHECK_VALUE(op.rows <= op.classes - centred,
-                    "gaussian must have n <= ", op.classes - centred,
-                    " rows per sample; got n = ", op.rows);
-  const at::Tensor draw = gaussian.contiguous();
-  const at::Tensor out = at::empty(draw.sizes(), draw.options());
+  check(op.dtype == Dtype::f32 || op.dtype == Dtype::f64,
+        "gaussian must be float32 or float64; got ", gaussian.scalar_type());
+  check(op.rows <= op.classes - centred, "gaussian must have n <= ", op.classes - centred,
+        " rows per sample; got n = ", op.rows);
+  const Tensor draw = made_contiguous(gaussian);
+  const Tensor out = empty(draw, draw.sizes());
   op.gaussian = draw.const_data_ptr();
   op.out = out.mutable_data_ptr();
   if (out.numel() > 0) {
@@ -31,7 +30,7 @@ at::Tensor orthonormal_cotangents(const at::Tensor& gaussian, const bool centred
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(JACFAST_LIBRARY, m) {
   m.def("orthonormal_cotangents(Tensor gaussian, bool centred) -> Tensor");
 }
 JACFAST_IMPL(orthonormal_cotangents)

@@ -83,7 +83,7 @@ def deepfool_candidate(w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) ->
             "(deepfool_step has one); got requires_grad=True"
         )
     if lives.native(w):
-        torch.ops.jacfast.deepfool_candidate(w, f, label, *nearest)
+        lives.call("deepfool_candidate", w, f, label, *nearest)
     else:
         reference(w, f, label, nearest)
 

@@ -56,7 +56,7 @@ def deepfool_step(
     differentiate = torch.is_grad_enabled() and (logits.requires_grad or rows.requires_grad)
     if not lives.native(rows):
         return reference(logits, rows, origin, floor)
-    step = torch.ops.jacfast.deepfool_step(logits.detach(), rows.detach(), origin, floor)
+    step = lives.call("deepfool_step", logits.detach(), rows.detach(), origin, floor)
     return _solve(logits, rows, origin, step[1], floor) if differentiate else step
 
 

@@ -6,6 +6,8 @@ environment forces the references everywhere; it is read once, at import.
 """
 
 import os
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,15 +26,23 @@ IMPL = os.environ.get("JACFAST_IMPL", "auto")
 if IMPL not in CHOICES:
     raise ImportError(f"JACFAST_IMPL must be one of {', '.join(CHOICES)}; got {IMPL!r}")
 
-try:
-    from jacfast import _C  # type: ignore[attr-defined]  # importing it registers the ops
 
-    BUILT: frozenset[str] = frozenset(_C.lives())
-    BUILD: dict[str, str] = _C.build()
+def _load() -> dict[str, str]:
+    """Register the compiled ops as torch.ops.jacfast.*, and return how they were built."""
+    from jacfast import _C  # type: ignore[attr-defined]
+
+    (library,) = Path(__file__).parents[1].glob("_ops.*")
+    torch.ops.load_library(library)
+    return _C.build()
+
+
+try:
+    BUILD = _load()
     WHY_NOT = ""
-except ImportError as error:
-    BUILT, BUILD = frozenset(), {}
-    WHY_NOT = f"the extension jacfast._C is not there ({error})"
+except (ImportError, OSError, ValueError) as error:
+    BUILD = {}
+    WHY_NOT = f"the extension is not there ({error})"
+BUILT = frozenset(BUILD.get("lives", "").split())
 
 
 def life(device: torch.device) -> str:
@@ -51,6 +61,20 @@ def native(tensor: torch.Tensor) -> bool:
     return life(tensor.device) != "reference" and not transformed()
 
 
+def call(name: str, *arguments: Any) -> Any:
+    """Call the compiled op `name`.
+
+    PyTorch's stable interface passes on no type of an error: an op for which a GPU's memory was too
+    small raises PyTorch's own error for that here, by which training loops know what to do.
+    """
+    try:
+        return getattr(torch.ops.jacfast, name)(*arguments)
+    except RuntimeError as error:
+        if "CUDA out of memory" not in str(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
+
+
 def transformed() -> bool:
     """Say whether a torch.func transform or forward-mode AD is at work."""
     functorch = torch._C._are_functorch_transforms_active()
@@ -65,4 +89,4 @@ def reason(device: torch.device) -> str:
         return WHY_NOT
     if device.type not in BUILT:
         return f"the extension was built without {device.type} kernels"
-    return f"compiled into jacfast._C for {device.type}"
+    return f"compiled into jacfast._ops for {device.type}"

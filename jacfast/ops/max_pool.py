@@ -44,7 +44,7 @@ def max_pool(x: Tensor, kernel: Pair, stride: Pair, relu: bool = False) -> tuple
     _windows((x.shape[2], x.shape[3]), kernel, stride)
     if not lives.native(x):
         return reference(x, kernel, stride, relu)
-    y, choice = torch.ops.jacfast.max_pool(x, kernel, stride, relu)
+    y, choice = lives.call("max_pool", x, kernel, stride, relu)
     return y, choice
 
 
@@ -73,7 +73,7 @@ def max_pool_scatter(g: Tensor, choice: Tensor, size: Pair, kernel: Pair, stride
     _check_choice(choice, g, "g", windows)
     if not lives.native(g):
         return scatter_reference(g, choice, size, kernel, stride)
-    return torch.ops.jacfast.max_pool_scatter(g, choice, size, kernel, stride)
+    return lives.call("max_pool_scatter", g, choice, size, kernel, stride)
 
 
 def max_pool_gather(t: Tensor, choice: Tensor, kernel: Pair, stride: Pair) -> Tensor:
@@ -98,7 +98,7 @@ def max_pool_gather(t: Tensor, choice: Tensor, kernel: Pair, stride: Pair) -> Te
     _check_choice(choice, t, "t", _windows((t.shape[2], t.shape[3]), kernel, stride))
     if not lives.native(t):
         return gather_reference(t, choice, kernel, stride)
-    return torch.ops.jacfast.max_pool_gather(t, choice, kernel, stride)
+    return lives.call("max_pool_gather", t, choice, kernel, stride)
 
 
 def _windows(size: Pair, kernel: Pair, stride: Pair) -> Pair:

@@ -51,7 +51,7 @@ def orthonormal_cotangents(gaussian: Tensor, centred: bool = False) -> Tensor:
         with torch.autocast(kind, enabled=False):  # its products would round
             return reference(gaussian, centred)
     draw = gaussian.to(checks.accumulator(gaussian.dtype))
-    return torch.ops.jacfast.orthonormal_cotangents(draw, centred).to(gaussian.dtype)
+    return lives.call("orthonormal_cotangents", draw, centred).to(gaussian.dtype)
 
 
 def reference(gaussian: Tensor, centred: bool) -> Tensor:

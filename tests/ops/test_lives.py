@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
+from jacfast.memory import ran_out
 from jacfast.ops import lives, row_norm
 from jacfast.ops.row_norm import KINDS, reference
 
@@ -37,11 +38,30 @@ def test_an_unknown_choice_is_refused():
 def test_the_reason_is_said(monkeypatch):
     cpu, other = torch.device("cpu"), torch.device("meta")
     if lives.BUILT:
-        assert lives.reason(cpu) == "compiled into jacfast._C for cpu"
+        assert lives.reason(cpu) == "compiled into jacfast._ops for cpu"
         assert lives.reason(other) == "the extension was built without meta kernels"
     monkeypatch.setattr(lives, "BUILT", frozenset())
     monkeypatch.setattr(lives, "WHY_NOT", "no compiler")
     assert (lives.life(cpu), lives.reason(cpu)) == ("reference", "no compiler")
+
+
+@pytest.mark.skipif(not lives.BUILT, reason="the extension is not built")
+def test_an_op_that_cannot_allocate_says_so_as_pytorch_does():
+    rows = torch.ones(1, 1).expand(2**50, 1)  # their norms would take four petabytes
+    with pytest.raises(RuntimeError, match="allocate memory") as caught:
+        row_norm(rows, "sumsq")
+    assert ran_out(caught.value)
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory. jacfast could not", "something else"])
+def test_an_op_without_memory_on_a_gpu_raises_pytorchs_own_error(monkeypatch, words):
+    def fails(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch.ops.jacfast, "row_norm", fails)
+    with pytest.raises(RuntimeError, match=words) as caught:
+        lives.call("row_norm", torch.ones(2, 3), "sumsq")
+    assert isinstance(caught.value, torch.OutOfMemoryError) == ("memory" in words)
 
 
 @pytest.fixture

@@ -162,5 +162,5 @@ def test_registration():
     torch.library.opcheck(op.default, (torch.randn(2, 3, 5), True))
     with pytest.raises(ValueError, match="gaussian must have n <= 2 rows"):
         op(torch.ones(1, 3, 3), True)
-    with pytest.raises(TypeError, match="gaussian must be float32 or float64"):
+    with pytest.raises(ValueError, match="gaussian must be float32 or float64"):
         op(torch.ones(1, 1, 3).half(), False)
