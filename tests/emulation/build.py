@@ -5,6 +5,7 @@ The kernels become one shared library, in seconds: their files include no torch 
 library that is loaded: the plain one, the sanitized one, or one with a planted fault.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -12,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,6 @@ FLAGS = [
     "-Werror",
     "-Wno-unknown-pragmas",
 ]
-TREE = threading.Lock()  # around the build of the tree's own kernels
 SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -58,6 +58,18 @@ def missing() -> str:
     return ""
 
 
+@contextlib.contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Hold a folder of builds: processes and threads side by side share what the first one built.
+
+    It is released with the process, however that ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "turn").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BUILD) -> Path:
     """Compile every kernel of `csrc` and the emulator to a shared library, unless that was done."""
     sources = [HERE / "emulator.cpp", HERE / "planted.cu", *sorted(csrc.glob("kernels/*.cu"))]
@@ -68,14 +80,14 @@ def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BU
         digest.update(file.name.encode() + file.read_bytes())
     folder = build / ("sanitized" if sanitize else "plain") / digest.hexdigest()[:16]
     library = folder / LIBRARY
-    if library.exists():
-        return library
-    shutil.rmtree(folder.parent, ignore_errors=True)  # what was built from older files
-    folder.mkdir(parents=True)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _compiled(source, flags, folder), sources))
-    return _linked(objects, flags, library)
+    with turn(build):
+        if library.exists():
+            return library
+        shutil.rmtree(folder.parent, ignore_errors=True)  # what was built from older files
+        folder.mkdir(parents=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda source: _compiled(source, flags, folder), sources))
+        return _linked(objects, flags, library)
 
 
 def other_kernel(source: Path, sanitize: bool, folder: Path) -> Path:
@@ -83,8 +95,7 @@ def other_kernel(source: Path, sanitize: bool, folder: Path) -> Path:
 
     It comes first, so that what it shares with the others (inline functions) is as it has it.
     """
-    with TREE:
-        tree = kernels(sanitize=sanitize).parent
+    tree = kernels(sanitize=sanitize).parent
     others = [o for o in tree.glob("*.o") if o.stem != source.stem]
     flags = _flags(sanitize)
     return _linked([_compiled(source, flags, folder), *others], flags, folder / LIBRARY)
@@ -134,9 +145,7 @@ def load() -> ctypes.CDLL:
     library = Path(os.environ.get("JACFAST_EMULATED") or kernels())
     loaded = ctypes.CDLL(str(library))  # the ops find it by its soname
     folder = BUILD / "ops"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "turn").open("w") as turn:  # released with the process, however it ends
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with turn(folder):
         (folder / "lock").unlink(missing_ok=True)  # of a build that was killed: waited for, forever
         cpp_extension.load(
             name="jacfast_emulated",

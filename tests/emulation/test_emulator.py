@@ -3,6 +3,8 @@
 import ctypes
 import math
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -127,3 +129,25 @@ def test_errors_cross_the_op_and_the_cpu_kernels_come_back():
         torch.ops.jacfast.orthonormal_cotangents(torch.ones(1, 1, 4096), False)
     assert torch.ops.jacfast.row_norm(g, "sumsq")[0].tolist() == [3, 3]
     assert torch.ops.jacfast.orthonormal_cotangents(torch.ones(1, 1, 4096), False).isfinite().all()
+
+
+def test_what_is_built_side_by_side_is_built_once(tmp_path, monkeypatch):
+    """Two who need the kernels at once: the second waits, and neither throws away the other's."""
+    compiled = []
+
+    def compile_slowly(source, flags, folder):
+        time.sleep(0.01)
+        assert folder.exists()
+        compiled.append(source)
+        return folder / source.name
+
+    def link(objects, flags, library):
+        library.touch()
+        return library
+
+    monkeypatch.setattr(build, "_compiled", compile_slowly)
+    monkeypatch.setattr(build, "_linked", link)
+    with ThreadPoolExecutor(2) as pool:
+        libraries = [*pool.map(lambda _: build.kernels(build=tmp_path), range(2))]
+    assert libraries[0] == libraries[1]
+    assert len(set(compiled)) == len(compiled) > 5
