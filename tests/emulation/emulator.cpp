@@ -39,8 +39,8 @@ enum class State { ready, at_block_barrier, at_warp_barrier, done };
 
 struct Fiber {
   State state = State::ready;
-  unsigned mask = 0;  // of the warp operation that it waits at
-  std::string kind;   // of that operation
+  unsigned mask = 0;      // of the warp operation that it waits at
+  const char* kind = "";  // of that operation
   uint64_t sent = 0;
   Lanes received{};
   Place place;
@@ -122,6 +122,13 @@ void wait(const State state, const Place& place) {
   to_scheduler();
 }
 
+// Without a string of each: this is asked of every thread at every barrier.
+bool same(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
+bool same(const Place& a, const Place& b) {
+  return a.line() == b.line() && same(a.file_name(), b.file_name());
+}
+
 std::string where(const Place& place) {
   const std::string file = place.file_name();
   return file.substr(file.rfind('/') + 1) + ":" + std::to_string(place.line());
@@ -152,7 +159,7 @@ bool open_block_barrier() {
   for (unsigned t = 0; t < size; ++t)
     if (fibers[t]->state != State::at_block_barrier) return false;
   for (unsigned t = 1; t < size; ++t)
-    if (where(fibers[t]->place) != where(fibers[0]->place))
+    if (!same(fibers[t]->place, fibers[0]->place))
       fail("a divergent barrier: threads of one block wait at different __syncthreads" + report());
   for (unsigned t = 0; t < size; ++t) fibers[t]->state = State::ready;
   return true;
@@ -171,7 +178,7 @@ bool open_warp_barriers(const unsigned first) {
       if (!(mask >> other & 1)) continue;
       complete &= other < lanes && fibers[first + other]->state == State::at_warp_barrier &&
                   fibers[first + other]->mask == mask &&
-                  fibers[first + other]->kind == fibers[first + l]->kind;
+                  same(fibers[first + other]->kind, fibers[first + l]->kind);
       if (complete) sent.values[other] = fibers[first + other]->sent;
     }
     if (!complete) continue;
