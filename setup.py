@@ -7,9 +7,11 @@ TORCH_CUDA_ARCH_LIST   the architectures to compile for (default 8.0;9.0+PTX), G
 import glob
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from setuptools import Extension, setup
 
@@ -18,6 +20,8 @@ NO_TORCH = (
     "    pip install torch setuptools ninja pybind11\n"
     "    pip install --no-build-isolation .\n"
 )
+# Flags to compile and to link with: of g++ and clang++, and of Apple's clang (untested).
+OPENMP = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
 ARCHITECTURES = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
 
 
@@ -34,6 +38,39 @@ def find_toolkit():
         os.environ["CUDA_HOME"] = os.path.realpath(top.group(1))
 
 
+def find_compiler():
+    """Return the command of the C++ compiler, or ""; torch and setuptools then take the same."""
+    named = os.environ.get("CXX", "").strip()
+    for command in [named] if named else ["c++", "g++", "clang++"]:
+        if shutil.which(shlex.split(command)[0]):
+            os.environ["CXX"] = command
+            return command
+    return ""
+
+
+def knows(cxx, feature, *flags):
+    """Say whether csrc/probe/`feature`.cpp compiles and links: what counts is not the name."""
+    users = " ".join(os.environ.get(name, "") for name in ("CPPFLAGS", "CXXFLAGS", "LDFLAGS"))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*shlex.split(cxx), "-std=c++20", f"csrc/probe/{feature}.cpp"]
+        command += ["-o", os.path.join(folder, feature), *shlex.split(users), *flags]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def compiler_flags(cxx):
+    """Return the flags to compile and to link C++ with, as far as `cxx` knows them."""
+    compiling = ["-O3", "-std=c++20", "-Wall"]
+    for feature in ("float16", "target_clones"):  # for csrc/cpu
+        define = f"-DJACFAST_{feature.upper()}"
+        if knows(cxx, feature, define):
+            compiling.append(define)
+    for to_compile, to_link in OPENMP:
+        if knows(cxx, "openmp", *to_compile, *to_link):
+            return compiling + to_compile, to_link
+    print(f"jacfast: {cxx} has no OpenMP: the CPU ops will use one thread", file=sys.stderr)
+    return compiling, []
+
+
 def extensions():
     """Return the keyword arguments of setup() that build the extension, or {} for pure Python.
 
@@ -42,8 +79,10 @@ def extensions():
     """
     if os.environ.get("JACFAST_BUILD", "1") == "0":
         return {}
-    if not any(shutil.which(cxx) for cxx in (os.environ.get("CXX") or "c++", "g++", "clang++")):
-        print("jacfast: no C++ compiler found: installing pure Python", file=sys.stderr)
+    cxx = find_compiler()
+    if not cxx or not knows(cxx, "cxx20"):
+        lacks = f"{cxx} cannot build csrc/probe/cxx20.cpp" if cxx else "no C++ compiler found"
+        print(f"jacfast: {lacks}: installing pure Python", file=sys.stderr)
         return {}
     find_toolkit()
     try:
@@ -56,7 +95,8 @@ def extensions():
     toolkit = cpp_extension.CUDA_HOME
     nvcc = toolkit and os.path.exists(os.path.join(toolkit, "bin", "nvcc"))
     cuda = bool(torch.version.cuda and nvcc)
-    flags = {"cxx": ["-O3", "-std=c++20", "-fopenmp", "-Wall"]}
+    compiling, linking = compiler_flags(cxx)
+    flags = {"cxx": compiling}
     sources = [*glob.glob("csrc/ops/*.cpp"), *glob.glob("csrc/cpu/*.cpp")]
     defines, includes, libraries = [], cpp_extension.include_paths(), ["torch_cpu"]
     if cuda:
@@ -76,7 +116,7 @@ def extensions():
         libraries=libraries,
         define_macros=defines,
         extra_compile_args=flags,
-        extra_link_args=["-fopenmp"],
+        extra_link_args=linking,
         py_limited_api=True,
     )
     built = {

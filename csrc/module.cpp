@@ -10,6 +10,11 @@ PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
     build["lives"] = JACFAST_LIVES;  // the devices that have compiled ops
     build["torch"] = JACFAST_TORCH;  // the torch that it was compiled against
     build["compiler"] = __VERSION__;
+#ifdef _OPENMP
+    build["threads"] = "OpenMP";
+#else
+    build["threads"] = "";  // the CPU ops use one
+#endif
     build["cuda"] = JACFAST_CUDA_VERSION;  // of nvcc; empty in a CPU build
     build["architectures"] = JACFAST_ARCHITECTURES;
     return build;

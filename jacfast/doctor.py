@@ -35,6 +35,8 @@ def _extension() -> str:
     build = lives.BUILD
     text = f"built for {', '.join(sorted(lives.BUILT))} with torch {build['torch']}"
     text += f", compiler {build['compiler']}"
+    if not build["threads"]:
+        text += " without OpenMP: on the CPU the ops use one thread"
     if build["cuda"]:
         text += f", CUDA {build['cuda']} for {build['architectures']}"
     return text

@@ -1,4 +1,4 @@
-"""The build: pure Python where wanted or without a compiler, one sentence without torch."""
+"""The build: pure Python where wanted or no compiler can, one sentence without torch."""
 
 import os
 import shutil
@@ -51,6 +51,24 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
+def script(path: Path, lines: str) -> str:
+    """Write a compiler: these lines, then the one of this machine."""
+    cxx = os.environ.get("CXX") or "c++"
+    if not shutil.which(cxx):
+        pytest.skip("there is no C++ compiler")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/bash\nPATH={os.environ["PATH"]}\n{lines}\nexec {cxx} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def compiler_without(flag: str, folder: Path) -> str:
+    lines = f"""for flag; do
+  if [ "$flag" = {flag} ]; then echo "unknown: $flag" >&2; exit 1; fi
+done"""
+    return script(folder / "compiler", lines)
+
+
 @pytest.mark.parametrize("why", ["asked for", "no compiler"])
 def test_pure_python(source, tmp_path, why):
     environment = {"JACFAST_BUILD": "0"}
@@ -73,6 +91,69 @@ def test_pure_python(source, tmp_path, why):
     assert used.returncode == 0, used.stderr
     assert "extension not built" in used.stdout
     assert used.stdout.count("on cpu: reference") == len(lives.NAMES)
+
+
+# What setup() is told, without building anything.
+FLAGS = """
+import setuptools
+def setup(ext_modules=(), cmdclass=None):
+    for module in ext_modules[:1]:  # the ops
+        print(*module.extra_compile_args["cxx"], "|", *module.extra_link_args)
+setuptools.setup = setup
+exec(open("setup.py").read())
+"""
+
+
+def test_without_cpp20_pure_python(source, tmp_path):
+    built = run(source, "-c", FLAGS, CXX=compiler_without("-std=c++20", tmp_path))
+    said = "/compiler cannot build csrc/probe/cxx20.cpp: installing pure Python\n"
+    assert built.stderr.count("jacfast:") == built.stderr.count(said) == 1
+    assert (built.returncode, built.stdout) == (0, "")
+
+
+def test_a_named_compiler_that_is_not_there_is_none(source, tmp_path):
+    built = run(source, "-c", FLAGS, CXX=str(tmp_path / "none"))
+    assert built.stderr == "jacfast: no C++ compiler found: installing pure Python\n"
+    assert (built.returncode, built.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_flags_of_a_compiler_that_has_openmp(source, tmp_path, compiler):
+    if not shutil.which(compiler):
+        pytest.skip(f"{compiler} is not installed")
+    (tmp_path / "empty.cpp").write_text("int main() {}")
+    command = [compiler, "-fopenmp", "empty.cpp"]
+    if subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode:
+        pytest.skip(f"{compiler} has no OpenMP here")
+    told = run(source, "-c", FLAGS, CXX=compiler)
+    assert "jacfast:" not in told.stderr
+    compiling, linking = told.stdout.split("|")
+    assert "-fopenmp" in compiling.split()
+    assert "-fopenmp" in linking.split()
+
+
+def test_without_openmp_one_sentence_and_one_thread(source, tmp_path):
+    built = run(source, "-c", FLAGS, CXX=compiler_without("-fopenmp", tmp_path))
+    said = "/compiler has no OpenMP: the CPU ops will use one thread\n"
+    assert built.stderr.count("jacfast:") == built.stderr.count(said) == 1
+    assert "-std=c++20" in built.stdout
+    assert "openmp" not in built.stdout
+    assert "omp" not in built.stdout.split("|")[1]
+
+
+def test_openmp_that_is_taken_and_means_nothing_is_none(source, tmp_path):
+    compiler = script(tmp_path / "ignores", 'set -- "${@//-fopenmp/-Wall}"')
+    assert "has no OpenMP" in run(source, "-c", FLAGS, CXX=compiler).stderr
+
+
+def test_a_compiler_of_another_name_compiles_and_links(source, tmp_path):
+    """Without a c++, which PyTorch would call, and where setuptools would call Python's."""
+    script(tmp_path / "bin" / "clang++", "")
+    code = FLAGS + "print(os.environ['CXX'])"
+    built = run(source, "-c", code, CXX="", PATH=str(tmp_path / "bin"))
+    flags, compiler = built.stdout.splitlines()
+    assert "-std=c++20" in flags
+    assert compiler == "clang++"
 
 
 def test_without_torch_one_sentence_names_the_commands(source):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jacfast import __version__, cli
+from jacfast import __version__, cli, doctor
 from jacfast.commands import attack, harden, plot, reproduce
 from jacfast.commands.arguments import number
 from jacfast.ops import lives
@@ -26,6 +26,15 @@ def test_doctor(capsys):
         assert name in out
     life = "cpu" if lives.BUILT else "reference"
     assert f"on cpu: {life}" in out
+
+
+def test_doctor_says_that_a_compiler_had_no_openmp(monkeypatch):
+    build = {"torch": torch.__version__, "compiler": "1.2", "threads": "OpenMP", "cuda": ""}
+    monkeypatch.setattr(lives, "BUILT", frozenset({"cpu"}))
+    monkeypatch.setattr(lives, "BUILD", build)
+    assert "OpenMP" not in doctor.report()
+    build["threads"] = ""
+    assert "compiler 1.2 without OpenMP: on the CPU the ops use one thread" in doctor.report()
 
 
 def test_python_dash_m_says_why_a_reference_runs():

@@ -1,32 +1,14 @@
-// Element types and vectorised sums of the CPU twins.
+// Types of sums and vectorised sums of the CPU twins.
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 
 #include "../dtype.h"
-
-// One compiled body per instruction set, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(JACFAST_SANITIZE)
-#define JACFAST_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define JACFAST_CLONES
-#endif
+#include "clones.h"
+#include "half.h"
 
 namespace jacfast::cpu {
-
-struct BFloat16 {
-  uint16_t bits;
-  operator float() const { return std::bit_cast<float>(uint32_t{bits} << 16); }
-  BFloat16() = default;
-  explicit BFloat16(const float value) {  // round to nearest, ties to even; NaN stays NaN
-    const auto word = std::bit_cast<uint32_t>(value);
-    const bool nan = (word & 0x7fffffffu) > 0x7f800000u;
-    bits = nan ? 0x7fc0u : static_cast<uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
-  }
-};
-using Half = _Float16;
 
 template <typename T>
 struct AccOf {

@@ -166,7 +166,7 @@ TWINS = [
     ),
     Fault(
         "bfloat16: halves are rounded up",
-        "csrc/cpu/vector.h",
+        "csrc/cpu/half.h",
         "0x7fffu + ((word >> 16) & 1u)",
         "0x8000u",
         "deepfool_step",
