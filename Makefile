@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SOURCE := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test docs bench bench-step bench-peers bench-track lint format mutants kernels check-kernels check-cuda wheel zoo clean
+.PHONY: demo test docs bench bench-step bench-peers bench-track lint format mutants kernels check-kernels check-cuda check-distributed wheel zoo clean
 
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
@@ -55,6 +55,10 @@ docs: $(VENV)/built $(DOCS)/ready
 	$(BIN)/python scripts/docs.py
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 	$(BIN)/python scripts/docs.py check
+
+# Several processes: the same files as one, whoever is killed. A part of `make test`.
+check-distributed: $(VENV)/built
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -p no:benchmark tests/distributed
 
 # Plant faults in the CUDA kernels, the CPU twins and the references, and see tests turn red.
 mutants: $(VENV)/built

@@ -5,8 +5,11 @@ import json
 import os
 import secrets
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
+
+from torch import Tensor
 
 
 def write_atomically(content: bytes, path: Path) -> None:
@@ -28,6 +31,21 @@ def write_atomically(content: bytes, path: Path) -> None:
         if isinstance(error, OSError):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def tensor_file(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """Return the content of a safetensors file, the same bytes for the same tensors and words.
+
+    safetensors writes its metadata in an order that is another one in every process.
+    """
+    from safetensors.torch import save
+
+    content = save(dict(tensors), dict(about))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(about.items()))
+    words = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + words.ljust(end - 8) + content[end:]
 
 
 def damage(path: Path, error: Exception) -> str:

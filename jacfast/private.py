@@ -28,6 +28,9 @@ NAMES: dict[str, Use] = {
         "calling.contexts timing.rivals",
         "raises where a compiler has been loaded, and in a rival's step of the benchmarks",
     ),
+    "torch.distributed.distributed_c10d._get_default_store": Use(
+        "team", "raises where several processes of torch.distributed share a job"
+    ),
     "torch.cuda._sleep": Use("timing.turns", "raises where a benchmark times kernels"),
     "torch._dynamo.eval_frame._stance": Use("calling.contexts", "raises where dynamo is loaded"),
     "torch._dynamo.eval_frame._set_stance": Use("calling.contexts", "raises likewise"),

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from jacfast.calling import Model, modules_of
-from jacfast.files import damage, write_atomically
+from jacfast.files import damage, tensor_file, write_atomically
 from jacfast.runs import behaviour, check_behaviour, checksum
 
 Tensors = dict[str, Tensor]
@@ -51,7 +50,7 @@ def part(
     made, about = make()
     tensors = {name: value.cpu().contiguous() for name, value in made.items()}
     tensors |= behaviour(model, x, chunk, **call)
-    write_atomically(save(tensors, {**about, "batch": batch}), path)
+    write_atomically(tensor_file(tensors, {**about, "batch": batch}), path)
     return tensors
 
 

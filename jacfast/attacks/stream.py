@@ -15,9 +15,9 @@ from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.parts import device_of, part
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import Model, check_weights
-from jacfast.progress import watch
 from jacfast.renamed import renamed
-from jacfast.runs import checksum_of, claimed, plain
+from jacfast.runs import checksum_of, plain
+from jacfast.team import shared
 from jacfast.version import __version__
 
 NOTE = "attack.json"
@@ -40,6 +40,10 @@ def deepfool_to_disk(
     samples at a time within a batch, is no part of that: after running out of memory it goes on
     with a smaller one.
 
+    Under ``torchrun``, or in an initialised group of torch.distributed, the processes share the
+    batches: whoever is free takes the next one. Each calls this with the same arguments, but for
+    the device of its model, and gets the whole result; the files are the same as one process's.
+
     Args:
         out: the folder; made if it is not there.
         model: the classifier; batches are moved to the device of its parameters.
@@ -56,26 +60,37 @@ def deepfool_to_disk(
     Raises:
         ValueError: `out` belongs to a run with other options, another model or other batches
             (nothing in it is changed), or another run is at work in it; a weight is not finite;
-            labels are asked for and not given, or there is no batch. TypeError: a batch or an
-            option is of another type.
+            labels are asked for and not given, or there is no batch; the processes are not given
+            the same, or do not see the same folder. TypeError: a batch or an option is of another
+            type. ConnectionAbortedError: another process has stopped. TimeoutError: there was no
+            sign of the others for half an hour.
     """
-    out, parts = Path(out), []
+    files = deepfool_files(Path(out), model, batches, labels, options)
+    return DeepFoolResult.cat([DeepFoolResult.load(file) for file in files])
+
+
+def deepfool_files(
+    out: Path, model: Model, batches: Iterable[Any], labels: bool, options: dict[str, Any]
+) -> list[Path]:
+    """Do the work of `deepfool_to_disk`; return its files, in order."""
     check_weights(model)
     device, call = device_of(model), {name: options[name] for name in CALL if name in options}
     reach = options.pop("target", None)
     run = about(deepfool, model, labels, {**options, "target": reach})
-    with claimed(out, NOTE, run):
-        for number, batch in enumerate(watch(batches, desc="deepfool", unit="batch")):
+    with shared(out, NOTE, run) as team:
+        for number, batch in team.share(batches, desc="deepfool", unit="batch"):
             x, y = split_batch(batch, number, labels)
             x, y = x.to(device), None if y is None else y.to(device)
             options["target"] = of_all(reach, x)
             made = functools.partial(_made, model, x, y, options)
-            path = out / f"{number:06}.safetensors"
-            part(path, model, x, y, made, options.get("batch_size"), **call)
-            parts.append(DeepFoolResult.load(path))
-        if not parts:
+            part(_file(out, number), model, x, y, made, options.get("batch_size"), **call)
+        if not team.count:
             raise ValueError("batches must yield at least one batch; got none")
-    return DeepFoolResult.cat(parts)
+    return [_file(out, number) for number in range(team.count)]
+
+
+def _file(out: Path, number: int) -> Path:
+    return out / f"{number:06}.safetensors"
 
 
 def _made(model: Model, x: Tensor, y: Tensor | None, options: dict[str, Any]) -> tuple[dict, dict]:

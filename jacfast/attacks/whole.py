@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from jacfast.attacks.carlini_wagner import carlini_wagner
@@ -19,9 +18,9 @@ from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import NOTE, about, of_all
 from jacfast.calling import check_finite, check_weights, logits_of, quiet
-from jacfast.files import write_atomically
-from jacfast.progress import watch
-from jacfast.runs import behaviour, check_behaviour, checksum, claimed
+from jacfast.files import tensor_file, write_atomically
+from jacfast.runs import behaviour, check_behaviour, checksum
+from jacfast.team import Team, shared
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "bim": bim,
@@ -53,7 +52,8 @@ def attack_to_file(
             labels, not the predicted ones.
 
     Returns:
-        Accuracy before and after, in per cent; how many of the images that were of the class to
+        In the first process, of several that share the job; the others return nothing in it:
+        accuracy before and after, in per cent; how many of the images that were of the class to
         leave (or not of the target) are fooled, in per cent; and over these, the means of the 0-,
         2- and inf-norm of the change (NaN if there are none).
 
@@ -67,14 +67,19 @@ def attack_to_file(
     sums = {"x": checksum([("x", x)]), "y": checksum([("y", y)])}
     run = {**about(ATTACKS[name], model, labels, options), **sums}
     job = _Job(name, model, x, y, batch_size, labels, options)
-    with claimed(path.parent, NOTE, run):
-        if path.exists():
+    with shared(path.parent, NOTE, run) as team:
+        there = team.told(path.exists)
+        files = [] if there else job.run(path.parent / PARTS, team)
+        if team.rank > 0:
+            return {}
+        if there:
             found = read(path)[0]
             now = behaviour(model, x.to(device_of(model)), batch_size)
             check_behaviour(str(path), found, {"logits": now["logits"]})
         else:
-            found = job.run(path.parent / PARTS)
-            write_atomically(save(found, {"about": json.dumps(run)}), path)
+            parts = [read(file)[0] for file in files]
+            found = {key: torch.cat([each[key] for each in parts]) for key in KEYS}
+            write_atomically(tensor_file(found, {"about": json.dumps(run)}), path)
         shutil.rmtree(path.parent / PARTS, ignore_errors=True)
         return job.figures(found)
 
@@ -89,20 +94,27 @@ class _Job:
     labels: bool
     options: dict[str, Any]
 
-    def run(self, folder: Path) -> Tensors:
+    def run(self, folder: Path, team: Team) -> list[Path]:
         """Attack what no file is of yet; files are named by the index of their first image."""
+        device = device_of(self.model)
+        plan = team.told(lambda: self._plan(folder))
+        for _, (file, start, size) in team.share(plan, desc=self.name, unit="batch"):
+            x, y = (t[start : start + size].to(device) for t in (self.x, self.y))
+            make = functools.partial(self._attack, x, y, start)
+            part(folder / file, self.model, x, y, make, self.batch_size)
+        return [folder / file for file, _, _ in plan]
+
+    def _plan(self, folder: Path) -> list[tuple[str, int, int]]:
+        """Return name, first image and size of each file: those that are there keep their size."""
         folder.mkdir(exist_ok=True)
-        device, start, found = device_of(self.model), 0, []
-        with watch(total=len(self.x), desc=self.name, unit="image") as bar:
-            while start < len(self.x):
-                file = folder / f"{start:08}.safetensors"
-                there = len(read(file)[0]["y"]) if file.exists() else self.batch_size
-                x, y = (t[start : start + there].to(device) for t in (self.x, self.y))
-                make = functools.partial(self._attack, x, y, start)
-                found.append(part(file, self.model, x, y, make, self.batch_size))
-                start += len(x)
-                bar.update(len(x))
-        return {key: torch.cat([each[key] for each in found]) for key in KEYS}
+        start, plan = 0, []
+        while start < len(self.x):
+            name = f"{start:08}.safetensors"
+            there = (folder / name).exists()
+            size = len(read(folder / name)[0]["y"]) if there else self.batch_size
+            plan.append((name, start, size))
+            start += size
+        return plan
 
     def _attack(self, x: Tensor, y: Tensor, start: int) -> tuple[Tensors, dict]:
         options = {

@@ -11,6 +11,7 @@ from torch import nn
 
 from jacfast.calling import check_weights
 from jacfast.data.split import Split
+from jacfast.team import place
 from jacfast.training.mode import set_mode
 
 MODEL = (
@@ -62,7 +63,12 @@ def classifier(
 
 def add_device(add: Callable[..., Any]) -> None:
     """Add --device."""
-    add("--device", type=_device, default="cpu", help="cpu or cuda")
+    add(
+        "--device",
+        type=_device,
+        default="cpu",
+        help="cpu or cuda; of several processes each has its own GPU",
+    )
 
 
 def add_quiet(add: Callable[..., Any]) -> None:
@@ -76,6 +82,8 @@ def add_json(add: Callable[..., Any]) -> None:
 
 
 def _device(text: str) -> str:
+    if text == "cuda" and torch.cuda.device_count() > 1:
+        text = f"cuda:{place()[1]}"
     try:
         torch.zeros(1, device=text).item()
     except (RuntimeError, AssertionError) as error:  # the second: a torch without CUDA

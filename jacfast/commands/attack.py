@@ -1,6 +1,7 @@
 """jacfast attack NAME: an attack over the test images of a data set."""
 
 import argparse
+import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jacfast.attacks import deepfool, deepfool_to_disk
+from jacfast.attacks import deepfool
 from jacfast.attacks.options import PRESETS
-from jacfast.attacks.stream import NOTE
+from jacfast.attacks.result import DeepFoolResult
+from jacfast.attacks.stream import NOTE, deepfool_files
 from jacfast.attacks.whole import ATTACKS, attack_to_file
 from jacfast.commands import signature
 from jacfast.commands.arguments import (
@@ -27,6 +29,7 @@ from jacfast.commands.arguments import (
 from jacfast.commands.shown import lines
 from jacfast.json_text import as_json
 from jacfast.runs import check_own
+from jacfast.team import place
 
 EVERY: dict[str, Callable[..., Any]] = {"deepfool": deepfool, **ATTACKS}
 
@@ -97,6 +100,8 @@ def attack(
         path = out / "adversarial.safetensors"
         figures = attack_to_file(path, name, network, x, y, batch_size, labels=labels, **options)
         files = str(path)
+    if place()[0] > 0:  # the first of several processes speaks for all
+        return 0
     if json:
         print(as_json({"attack": name, "model": model, "data": split.name, "figures": figures}))
     else:
@@ -115,5 +120,14 @@ def _deepfool(
     chunk_size: int | None,
 ) -> tuple[dict[str, float], str]:
     batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
-    found = deepfool_to_disk(out, network, batches, labels=labels, batch_size=chunk_size, **options)
-    return found.figures(), f"{len(batches)} files in {out}, read by DeepFoolResult.load"
+    options = {**options, "batch_size": chunk_size}
+    files = deepfool_files(out, network, batches, labels, options)
+    words = f"{len(files)} files in {out}, read by DeepFoolResult.load"
+    return DeepFoolResult.cat([_slim(file) for file in files]).figures(), words
+
+
+def _slim(file: Path) -> DeepFoolResult:
+    """Read a result without the images, of all of which memory may be too small."""
+    found = DeepFoolResult.load(file)
+    none = found.r.new_empty(len(found.r), 0)
+    return dataclasses.replace(found, adversarial=none, r=none)

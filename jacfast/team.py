@@ -1,0 +1,203 @@
+"""The processes that share a job: torchrun's, those of torch.distributed, or this one alone.
+
+They meet in PyTorch's store. Whoever is free takes the next item of the job, so a slow process
+holds up nobody; what stops one stops all, in words; and nobody waits for ever.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import distributed
+
+from jacfast.progress import watch
+from jacfast.runs import checksum, claimed
+
+Item = TypeVar("Item")
+PATIENCE = 1800.0  # seconds without a sign of the others, PyTorch's own default
+MARK = ".team"  # what the first process writes, and the others must see
+
+
+class Team:
+    """Process `rank` of `size`, from 0, and the store in which they meet."""
+
+    def __init__(self, store: Any, rank: int, size: int) -> None:
+        self._store, self.rank, self.size = store, rank, size
+        self._job = store.add(f"jacfast: jobs of {rank}", 1)  # every process counts the same ones
+        self.count = 0  # of the items of `share`, once it is through
+
+    @classmethod
+    def here(cls) -> "Team":
+        """Return that of torch.distributed if it is initialised, or torchrun's, or one of one."""
+        if distributed.is_available() and distributed.is_initialized():
+            store = distributed.distributed_c10d._get_default_store()
+            return cls(store, distributed.get_rank(), distributed.get_world_size())
+        if distributed.is_available() and distributed.is_torchelastic_launched():
+            patience = timedelta(seconds=PATIENCE)
+            return cls(*next(distributed.rendezvous("env://", timeout=patience)))
+        return cls(_Alone(), 0, 1)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Stop the others where this process stops."""
+        try:
+            yield
+        except BaseException as error:
+            words = f"process {self.rank} of {self.size}: {type(error).__name__}: {error}"
+            with contextlib.suppress(Exception):  # the store may be what failed
+                if not self._has("error"):
+                    self._store.set(self._key("error"), words)
+            raise
+
+    def check(self) -> None:
+        """Raise ConnectionAbortedError if another process has stopped."""
+        if self._has("error"):
+            words = self._get("error")
+            raise ConnectionAbortedError(f"another process of this job has stopped, {words}")
+
+    def told(self, make: Callable[[], Any]) -> Any:
+        """Return what the first process makes, something that JSON has."""
+        name = f"told {self._add(f'told to {self.rank}')}"
+        if self.rank == 0:
+            self._store.set(self._key(name), json.dumps(make()))
+        self._wait(lambda: self._has(name), "the first process")
+        return json.loads(self._get(name))
+
+    def agree(self, about: dict[str, Any]) -> None:
+        """Refuse what is not the same in every process; raises ValueError."""
+        first, here = self.told(lambda: about), json.loads(json.dumps(about))
+        for name in sorted({*first, *here}):
+            if first.get(name) != here.get(name):
+                raise ValueError(
+                    f"all processes must be given the same job: {name} is {first.get(name)} in the "
+                    f"first one, and {here.get(name)} in process {self.rank} of {self.size}"
+                )
+
+    def see(self, out: Path) -> None:
+        """Refuse a folder, made by the first process, that the others do not see."""
+        mark = out / MARK
+        if self.rank == 0:
+            mark.write_text(secrets.token_hex(8))
+        try:
+            token = self.told(lambda: mark.read_text())
+            if not mark.exists() or mark.read_text() != token:
+                raise ValueError(
+                    f"out must be a folder that all processes see; process {self.rank} of "
+                    f"{self.size} does not find in {out} what the first one has written there"
+                )
+            self._meet("seen")
+        finally:
+            if self.rank == 0:
+                mark.unlink(missing_ok=True)
+
+    def share(self, items: Iterable[Item], **bar: Any) -> Iterator[tuple[int, Item]]:
+        """Yield (number, item) of those whose turn is this process's; return when all are done.
+
+        Every process goes through all `items`, which must be the same, and takes some. Once in a
+        job.
+
+        Args:
+            bar: of the progress that the first process shows, of the whole.
+        """
+        total = len(items) if isinstance(items, Sized) else None
+        turn, number = self._turn(), -1
+        with watch(total=total, disable=self.rank > 0, **bar) as shown:
+            for number, item in enumerate(items):
+                if not number and self.size > 1:
+                    self.agree({"the first batch": checksum([("batch", item)])})
+                if number != turn:
+                    continue
+                yield number, item
+                self.check()
+                self._add("done")
+                _show(shown, self._done())
+                turn = self._turn()
+            self.count = number + 1
+            self.agree({"the number of batches": self.count})
+            self._wait(lambda: self._done() == self.count, "the others", shown)
+            self._meet("through")  # nobody leaves while another one may still object
+
+    def _key(self, name: str) -> str:
+        return f"jacfast: job {self._job}: {name}"
+
+    def _has(self, name: str) -> bool:
+        return self._store.check([self._key(name)])
+
+    def _get(self, name: str) -> str:
+        return bytes(self._store.get(self._key(name))).decode()
+
+    def _add(self, name: str, number: int = 1) -> int:
+        return self._store.add(self._key(name), number)
+
+    def _meet(self, where: str) -> None:
+        self._add(where)
+        self._wait(lambda: self._add(where, 0) == self.size, "the others")
+
+    def _turn(self) -> int:
+        return self._add("turns") - 1
+
+    def _done(self) -> int:
+        return self._add("done", 0)
+
+    def _wait(self, ready: Callable[[], bool], whom: str, bar: Any = None) -> None:
+        seen, since = -1, time.monotonic()
+        while not ready():
+            self.check()
+            if (done := self._done()) != seen:
+                seen, since = done, time.monotonic()
+                if bar is not None:
+                    _show(bar, done)
+            if time.monotonic() - since > PATIENCE:
+                raise TimeoutError(
+                    f"process {self.rank} of {self.size} has waited {PATIENCE:g} s for {whom} "
+                    "without a sign of progress (a batch done): is one gone, or a batch too large?"
+                )
+            time.sleep(0.02)
+
+
+class _Alone(dict[str, Any]):
+    """The store of a process without others."""
+
+    def add(self, key: str, number: int) -> int:
+        self[key] = self.get(key, 0) + number
+        return self[key]
+
+    def set(self, key: str, words: str) -> None:
+        self[key] = words.encode()
+
+    def check(self, keys: list[str]) -> bool:
+        return keys[0] in self
+
+
+def place() -> tuple[int, int]:
+    """Return (rank, local rank) of this process: (0, 0) of one that is alone."""
+    if distributed.is_available() and distributed.is_torchelastic_launched():
+        return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    return 0, 0
+
+
+@contextlib.contextmanager
+def shared(out: Path, note: str, about: dict[str, Any]) -> Iterator[Team]:
+    """Have the folder `out` for one job, as `claimed` does, and share it among its processes.
+
+    Raises:
+        ValueError: as `claimed`; or the processes have not been given the same job, or do not see
+            the same folder. ConnectionAbortedError: another process has stopped. TimeoutError:
+            nothing was heard of the others for half an hour.
+    """
+    team = Team.here()
+    with team.together():
+        team.agree(about)
+        with claimed(out, note, about) if team.rank == 0 else contextlib.nullcontext():
+            team.see(out)
+            yield team
+
+
+def _show(bar: Any, done: int) -> None:
+    bar.update(done - bar.n)

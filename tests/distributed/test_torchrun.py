@@ -1,0 +1,135 @@
+"""`jacfast attack` by several processes: the same files as by one, whoever is killed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from jacfast import DeepFoolResult
+from jacfast.models import mlp
+
+FACTORY = '''
+import os, signal, torch
+from jacfast.models import mlp
+
+class Watched(torch.nn.Sequential):
+    """A network that ends its process, or fails, at a call that the environment names."""
+    calls = 0
+
+    def forward(self, x):
+        Watched.calls += 1
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+        here = os.environ.get("RANK") == os.environ.get("ENDS")
+        if first and here and Watched.calls == 15:
+            if os.environ.get("HOW") == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("this model is broken")
+        return super().forward(x)
+
+def make():
+    return Watched(torch.nn.Flatten(), *mlp(784, 16, 10))
+'''
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """A folder with a model and its weights."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "watched.py").write_text(FACTORY)
+    torch.manual_seed(0)
+    torch.save(
+        torch.nn.Sequential(torch.nn.Flatten(), *mlp(784, 16, 10)).state_dict(),
+        folder / "weights.pt",
+    )
+    return folder
+
+
+def attack(given, out, processes=0, attack="deepfool", restarts=0, **environment):
+    """Run the command, under torchrun with so many processes, or (0) plainly."""
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    run += [f"--max-restarts={restarts}"]
+    model = ["--model", f"{given / 'watched.py'}:make", "--weights", str(given / "weights.pt")]
+    what = ["--samples", "26", "--batch-size", "3", "--out", str(out), "--quiet"]
+    what += ["--eps", "0.1"] if attack == "pgd" else []
+    return subprocess.run(
+        [
+            sys.executable,
+            *(run if processes else []),
+            "-m",
+            "jacfast",
+            "attack",
+            attack,
+            *model,
+            *what,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """Return what is there, but for hidden files: a kill may leave half of one."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name[0] != ".")
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def alone(given, tmp_path_factory):
+    """What one process writes and prints, by attack."""
+    found = {}
+    for name in ("deepfool", "pgd"):
+        out = tmp_path_factory.mktemp("alone") / name
+        done = attack(given, out, attack=name)
+        assert done.returncode == 0, done.stderr
+        found[name] = content(out), done.stdout.replace(str(out), "OUT")
+    return found
+
+
+@pytest.mark.parametrize(("name", "processes"), [("deepfool", 2), ("deepfool", 4), ("pgd", 2)])
+def test_files_and_figures_do_not_depend_on_the_number_of_processes(
+    given, tmp_path, alone, name, processes
+):
+    out = tmp_path / "out"
+    done = attack(given, out, processes, name)
+    assert done.returncode == 0, done.stderr
+    files, words = alone[name]
+    assert content(out) == files
+    assert done.stdout.replace(str(out), "OUT") == words
+    if name == "deepfool":
+        assert len(files) == 10  # nine batches and the note
+        results = [DeepFoolResult.load(out / f"{number:06}.safetensors") for number in range(9)]
+        assert len(DeepFoolResult.cat(results).norm) == 26
+
+
+@pytest.mark.parametrize(("name", "ends"), [("deepfool", 1), ("pgd", 0)])
+def test_a_worker_is_killed_and_torchrun_starts_anew(given, tmp_path, alone, name, ends):
+    out = tmp_path / "out"
+    done = attack(given, out, 2, name, restarts=1, ENDS=str(ends), HOW="kill")
+    assert done.returncode == 0, done.stderr
+    assert "exitcode: -9" in done.stderr or "Signal 9" in done.stderr
+    assert content(out) == alone[name][0]
+
+
+def test_killed_without_a_restart_it_goes_on_with_another_number_of_processes(
+    given, tmp_path, alone
+):
+    out = tmp_path / "out"
+    killed = attack(given, out, 1, ENDS="0", HOW="kill")
+    assert killed.returncode != 0
+    some = content(out)
+    want = alone["deepfool"][0]
+    assert 0 < len(some) < len(want)
+    assert attack(given, out, 2).returncode == 0
+    assert content(out) == want
+
+
+def test_a_worker_that_raises_stops_the_others_with_its_words(given, tmp_path):
+    done = attack(given, tmp_path / "out", 2, ENDS="1", HOW="raise")
+    assert done.returncode != 0
+    assert "jacfast: this model is broken" in done.stderr
