@@ -96,7 +96,9 @@ class Team:
             if self.rank == 0:
                 mark.unlink(missing_ok=True)
 
-    def share(self, items: Iterable[Item], **bar: Any) -> Iterator[tuple[int, Item]]:
+    def share(
+        self, items: Iterable[Item], *, disable: bool = False, **bar: Any
+    ) -> Iterator[tuple[int, Item]]:
         """Yield (number, item) of those whose turn is this process's; return when all are done.
 
         Every process goes through all `items`, which must be the same, and takes some. Once in a
@@ -107,7 +109,7 @@ class Team:
         """
         total = len(items) if isinstance(items, Sized) else None
         turn, number = self._turn(), -1
-        with watch(total=total, disable=self.rank > 0, **bar) as shown:
+        with watch(total=total, disable=disable or self.rank > 0, **bar) as shown:
             for number, item in enumerate(items):
                 if not number and self.size > 1:
                     self.agree({"the first batch": checksum([("batch", item)])})
@@ -122,6 +124,14 @@ class Team:
             self.agree({"the number of batches": self.count})
             self._wait(lambda: self._done() == self.count, "the others", shown)
             self._meet("through")  # nobody leaves while another one may still object
+
+    def each(
+        self, make: Callable[[int, Item], Any], items: Iterable[Item], **bar: Any
+    ) -> list[Any]:
+        """Return ``make(number, item)`` of all, in order, in every process; JSON must have it."""
+        for number, item in self.share(items, **bar):
+            self._store.set(self._key(f"made {number}"), json.dumps(make(number, item)))
+        return [json.loads(self._get(f"made {number}")) for number in range(self.count)]
 
     def _key(self, name: str) -> str:
         return f"jacfast: job {self._job}: {name}"

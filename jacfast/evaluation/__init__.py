@@ -13,6 +13,7 @@ from jacfast.evaluation.inequalities import (
 )
 from jacfast.evaluation.jacobians import Statistics, jacobian_norm, jacobian_statistics
 from jacfast.evaluation.line import Line, decision_line
+from jacfast.evaluation.over import mean_over
 from jacfast.evaluation.predict import predict
 from jacfast.evaluation.rho import rho_adv, rho_of
 from jacfast.evaluation.roc import Roc, roc_curves
@@ -41,6 +42,7 @@ __all__ = [
     "input_surface",
     "jacobian_norm",
     "jacobian_statistics",
+    "mean_over",
     "mean_value_bound",
     "parameter_directions",
     "parameter_surface",

@@ -1,39 +1,14 @@
 """Processes that share a job, as threads with a store of their own: who takes what, what stops."""
 
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import distributed
 
 from jacfast import team as teams
-from jacfast.team import Team, shared
+from jacfast.team import shared
 
 ABOUT = {"attack": "fgsm", "eps": 0.1}
-
-
-@pytest.fixture
-def together(monkeypatch):
-    """Run `work` as every process of a team; return what each returned or raised."""
-
-    def run(size, work):
-        store = distributed.HashStore()
-
-        def process(rank):
-            local.rank = rank
-            try:
-                return work(rank)
-            except Exception as error:
-                return error
-
-        local = threading.local()
-        monkeypatch.setattr(Team, "here", lambda: Team(store, local.rank, size))
-        with ThreadPoolExecutor(size) as pool:
-            return list(pool.map(process, range(size)))
-
-    return run
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

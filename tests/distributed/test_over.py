@@ -1,0 +1,73 @@
+"""A measure over batches is that of the whole, for any number of processes."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import jacfast
+from jacfast.evaluation import accuracy, accuracy_curve, jacobian_norm, mean_over
+from tests.nets import build
+
+SIZES = [0.0, 0.05, 0.3]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    model, x = build("cnn", 11)
+    y = model(x).argmax(dim=1)
+    y[:3] = (y[:3] + 1) % 5
+    return model.eval(), x, y
+
+
+def curve(model, x, y):
+    def attack(model, x, y, *, eps):
+        return jacfast.fgsm(model, x, y, eps=eps, clip=None)
+
+    return accuracy_curve(model, x, y, attack, SIZES)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("measure", [accuracy, curve, jacfast.rho_adv])
+def test_the_mean_over_batches_is_the_measure_of_the_whole(problem, together, measure, size):
+    model, x, y = problem
+    want = measure(model, x, y)
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    found = together(size, lambda _: mean_over(measure, model, batches))
+    assert all(each == found[0] for each in found)
+    assert isinstance(found[0], type(want))
+    assert found[0] == pytest.approx(want, rel=1e-6)
+
+
+def test_a_loader_without_labels_and_options(problem):
+    model, x, y = problem
+    loader = DataLoader(TensorDataset(x, y), batch_size=5)
+    norm = mean_over(jacobian_norm, model, loader, labels=False, batch_size=2)
+    assert norm == pytest.approx(jacobian_norm(model, x), rel=1e-6)
+
+
+def test_batches_count_by_their_samples():
+    x, y = torch.tensor([[2.0, 1], [2, 1], [2, 1], [1, 2]]), torch.zeros(4).long()
+    batches = [(x[:3], y[:3]), (x[3:], y[3:])]
+    assert mean_over(accuracy, nn.Identity(), batches) == 0.75
+
+
+def test_other_weights_in_one_process_are_refused(problem, together):
+    model, x, y = problem
+    other = build("cnn", 11)[0].requires_grad_(False)
+    other.get_parameter(next(iter(dict(other.named_parameters())))).mul_(2)
+    found = together(2, lambda rank: mean_over(accuracy, (model, other)[rank], [(x, y)]))
+    assert all("model is" in str(error) and "in the first one" in str(error) for error in found)
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "error", "words"),
+    [
+        ([], {}, ValueError, "batches must yield at least one batch"),
+        ([torch.ones(2, 3)], {}, ValueError, "needs batches of"),
+        ([(torch.ones(2, 3), torch.zeros(2).long())], {"over": "correct"}, ValueError, "over must"),
+    ],
+)
+def test_errors(batches, options, error, words):
+    with pytest.raises(error, match=words):
+        mean_over(accuracy, nn.Identity(), batches, **options)
