@@ -50,10 +50,10 @@ def find_compiler():
 
 def knows(cxx, feature, *flags):
     """Say whether csrc/probe/`feature`.cpp compiles and links: what counts is not the name."""
-    users = " ".join(os.environ.get(name, "") for name in ("CPPFLAGS", "CXXFLAGS", "LDFLAGS"))
+    users = (os.environ.get(name, "") for name in ("CPPFLAGS", "CFLAGS", "CXXFLAGS", "LDFLAGS"))
     with tempfile.TemporaryDirectory() as folder:
-        command = [*shlex.split(cxx), "-std=c++20", f"csrc/probe/{feature}.cpp"]
-        command += ["-o", os.path.join(folder, feature), *shlex.split(users), *flags]
+        command = [*shlex.split(cxx), *shlex.split(" ".join(users)), "-std=c++20"]  # wins, as later
+        command += [f"csrc/probe/{feature}.cpp", "-o", os.path.join(folder, feature), *flags]
         return subprocess.run(command, capture_output=True).returncode == 0
 
 

@@ -1,6 +1,7 @@
 """The build: pure Python where wanted or no compiler can, one sentence without torch."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,22 +52,40 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
-def script(path: Path, lines: str) -> str:
+def script(path: Path, lines: str, cxx: str = "c++") -> str:
     """Write a compiler: these lines, then the one of this machine."""
-    cxx = os.environ.get("CXX") or "c++"
     if not shutil.which(cxx):
-        pytest.skip("there is no C++ compiler")
+        pytest.skip(f"{cxx} is not installed")
     path.parent.mkdir(exist_ok=True)
     path.write_text(f'#!/bin/bash\nPATH={os.environ["PATH"]}\n{lines}\nexec {cxx} "$@"\n')
     path.chmod(0o755)
     return str(path)
 
 
-def compiler_without(flag: str, folder: Path) -> str:
+def compiler_without(flag: str, folder: Path, cxx: str = "c++") -> str:
     lines = f"""for flag; do
   if [ "$flag" = {flag} ]; then echo "unknown: $flag" >&2; exit 1; fi
 done"""
-    return script(folder / "compiler", lines)
+    return script(folder / "compiler", lines, cxx)
+
+
+def wheel(source: Path, **environment: str) -> tuple[subprocess.CompletedProcess, Path]:
+    command = ("-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "-w", "wheels", ".")
+    built = run(source, *command, **environment)
+    assert built.returncode == 0, built.stderr
+    (file,) = (source / "wheels").iterdir()
+    return built, file
+
+
+def use(file: Path, folder: Path) -> str:
+    """Run USE with what is in the wheel, and return what it printed."""
+    site = folder / "site"
+    zipfile.ZipFile(file).extractall(site)
+    # Without site (-S) no editable install of this tree can lend its extension.
+    path = os.pathsep.join([str(site), *(p for p in sys.path if p.endswith("-packages"))])
+    used = run(folder, "-S", "-c", USE.format(root=str(ROOT)), PYTHONPATH=path)
+    assert used.returncode == 0, used.stderr
+    return used.stdout
 
 
 @pytest.mark.parametrize("why", ["asked for", "no compiler"])
@@ -75,22 +94,25 @@ def test_pure_python(source, tmp_path, why):
     if why == "no compiler":
         (tmp_path / "empty").mkdir()
         environment = {"PATH": str(tmp_path / "empty"), "CXX": ""}
-    wheel = ("-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "-w", "wheels", ".")
-    built = run(source, *wheel, **environment)
-    assert built.returncode == 0, built.stderr
-    said = "no C++ compiler found: installing pure Python" in built.stdout + built.stderr
-    assert said == (why == "no compiler")
-    (file,) = (source / "wheels").iterdir()
+    built, file = wheel(source, **environment)
+    fallback = "no C++ compiler found: installing pure Python" in built.stdout + built.stderr
+    assert fallback == (why == "no compiler")
     assert file.name.endswith("py3-none-any.whl")
-    site = tmp_path / "site"
-    zipfile.ZipFile(file).extractall(site)
-    assert not list(site.rglob("*.so"))
-    # Without site (-S) no editable install of this tree can lend its extension.
-    path = os.pathsep.join([str(site), *(p for p in sys.path if p.endswith("-packages"))])
-    used = run(tmp_path, "-S", "-c", USE.format(root=str(ROOT)), PYTHONPATH=path)
-    assert used.returncode == 0, used.stderr
-    assert "extension not built" in used.stdout
-    assert used.stdout.count("on cpu: reference") == len(lives.NAMES)
+    said = use(file, tmp_path)
+    assert not list((tmp_path / "site").rglob("*.so"))
+    assert "extension not built" in said
+    assert said.count("on cpu: reference") == len(lives.NAMES)
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="compiles for half a minute: CI=1 asks for it")
+def test_clang_without_openmp(source, tmp_path):
+    compiler = compiler_without("-fopenmp", tmp_path, "clang++")
+    built, file = wheel(source, CXX=compiler, MAX_JOBS="1")
+    assert "has no OpenMP: the CPU ops will use one thread" in built.stdout + built.stderr
+    assert not re.search(r"csrc/.*warning:", built.stdout + built.stderr)
+    said = use(file, tmp_path)
+    assert re.search("compiler .*Clang.* without OpenMP: on the CPU the ops use one thread", said)
+    assert said.count("on cpu: cpu ") == len(lives.NAMES)
 
 
 # What setup() is told, without building anything.
@@ -130,6 +152,13 @@ def test_flags_of_a_compiler_that_has_openmp(source, tmp_path, compiler):
     compiling, linking = told.stdout.split("|")
     assert "-fopenmp" in compiling.split()
     assert "-fopenmp" in linking.split()
+
+
+def test_flags_in_the_environment_are_heard_and_do_not_win(source, tmp_path):
+    cxx, old = script(tmp_path / "compiler", ""), "-std=c++11"
+    told = run(source, "-c", FLAGS, CXX=cxx, CFLAGS=old, CXXFLAGS=old, CPPFLAGS="-U_OPENMP")
+    assert "has no OpenMP" in told.stderr
+    assert "-std=c++20" in told.stdout
 
 
 def test_without_openmp_one_sentence_and_one_thread(source, tmp_path):

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes what the package says, and leaves no error text out."""
+"""docs/troubleshooting.md quotes what package and build say, and leaves no error text out."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ def words(node):
 
 
 def trees():
-    for path in sorted((ROOT / "jacfast").rglob("*.py")):
+    for path in [ROOT / "setup.py", *sorted((ROOT / "jacfast").rglob("*.py"))]:
         yield path.relative_to(ROOT), ast.parse(path.read_text())
 
 
