@@ -2,7 +2,8 @@
 
 python scripts/reproduction.py RUN ...: copies result.json and the pictures of each run folder to
 benchmarks/results/reproduction/, and writes their tables into docs/reproduction.md, between the
-lines <!-- NAME --> and <!-- end -->; what is written around them stays.
+lines <!-- NAME --> and <!-- end -->; what is written around them stays. Without a RUN: draws the
+pictures anew that need no network, from the figures that are there.
 """
 
 import json
@@ -55,5 +56,16 @@ def main(runs: list[str]) -> None:
     PAGE.write_text(page)
 
 
+def redraw() -> None:
+    """Draw the tables and curves of all results anew."""
+    from jacfast.reproduce import report
+
+    for file in sorted(RESULTS.glob("*.json")):
+        result = json.loads(file.read_text())
+        pictures = {"table.png": report.figure(result)} | report.curves(result)
+        for name, picture in pictures.items():
+            (RESULTS / f"{file.stem}-{name}").write_bytes(picture)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:]) if sys.argv[1:] else redraw()

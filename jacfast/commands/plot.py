@@ -16,7 +16,7 @@ from jacfast.files import write_atomically
 NAMES = {
     "accuracy": "accuracy against the eps of FGSM, with eps_ref of the last model",
     "accuracy-jsma": "accuracy against the change of a pixel under JSMA of one pixel, 80 steps",
-    "cells": "predicted classes in a random plane through an image, with DeepFool's radius",
+    "cells": "predicted classes in a plane through an image and its DeepFool image",
     "decision": "contours of the decision function around an image, in four directions",
     "decision-relief": "the decision function in relief, random and adversarial",
     "hessians": "the Hessian of the decision function in x (by central differences)",

@@ -1,4 +1,4 @@
-"""Loss, decision function and predicted class over a plane in input or parameter space."""
+"""Loss, decision function, predicted class and logits over a plane in input or parameter space."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Unpack
@@ -26,6 +26,7 @@ VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "loss": _loss,
     "decision": margin,
     "label": lambda logits, _: logits.argmax(dim=1),
+    "logits": lambda logits, _: logits,
 }
 
 
@@ -33,8 +34,8 @@ class Surface(NamedTuple):
     """``V(a, b)`` on a square grid of P x P points; float64 on the CPU."""
 
     steps: Tensor  # [P], the values of a and of b
-    values: Tensor  # [P, P], V(steps[i], steps[j])
-    of: str  # loss, decision or label
+    values: Tensor  # [P, P], V(steps[i], steps[j]); [P, P, K] of logits
+    of: str  # loss, decision, label or logits
     space: str  # input or parameter
 
     def __repr__(self) -> str:
@@ -49,14 +50,15 @@ def input_surface(
     directions: Tensor,
     extent: float,
     *,
-    of: Literal["loss", "decision", "label"] = "decision",
+    of: Literal["loss", "decision", "label", "logits"] = "decision",
     points: int = 41,
     **further: Unpack[Further],
 ) -> Surface:
     """Return ``V(a, b) = L(x + a alpha + b beta)`` for a, b in -extent .. extent.
 
     L is the cross-entropy to y (``loss``), the decision function ``z_y - max_{k != y} z_k``
-    (``decision``) or the predicted class (``label``). The points are not clipped to a box.
+    (``decision``), the predicted class (``label``) or all z_k (``logits``: V is [P, P, K]). The
+    points are not clipped to a box.
 
     Args:
         model: maps [N, ...] to logits [N, K], each sample by itself; left as it was.
@@ -65,13 +67,13 @@ def input_surface(
         directions: [2, ...], alpha and beta in the shape of the sample, from `plane`, say: with
             orthonormal ones a and b are lengths in units of x. Floating point, finite.
         extent: > 0.
-        of: loss, decision or label.
+        of: loss, decision, label or logits.
         points: P, >= 3 and odd, so that x itself is one of them.
 
     Raises:
         TypeError, ValueError: an argument is not as above.
 
-    Source: Yu, Liu, Wang & Chen, eq. 1-2; for labels: Lim, figure 1.
+    Source: Yu, Liu, Wang & Chen, eq. 1-2; for labels and logits: Lim, figure 1.
     """
     check_labels(y, len(x))
     if len(x) != 1:
@@ -94,7 +96,8 @@ def input_surface(
         return VALUES[of](predict(call, x + a * alpha + b * beta).double(), y.expand(part.shape[1]))
 
     values = torch.cat([value(part.T) for part in pairs.split(BATCH)])
-    return Surface(steps, values.double().cpu().view(points, points), of, "input")
+    values = values.double().cpu().view(points, points, *values.shape[1:])
+    return Surface(steps, values, of, "input")
 
 
 @takes_model

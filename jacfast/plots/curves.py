@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from jacfast.evaluation.roc import Roc
-from jacfast.plots.style import legend_below, lines, new_figure, open_frame
+from jacfast.plots.colours import lines
+from jacfast.plots.style import WIDTH, legend_below, new_figure, open_frame, wrapped
 
 SHARES = (0.2, 0.5, 1.0)  # of eps_ref, as in Deng, Zhang & Zhao
 EPS = {"JSMA": "change of a pixel in a step"}  # what eps is, where not the largest of an entry
@@ -85,7 +86,7 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
         axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         for name, style in lines(curves):
             curve = curves[name][k]
-            label = f"{name}: AUC {curve.auc:.4f}"
+            label = wrapped(f"{name}: AUC {curve.auc:.4f}", WIDTH / max(columns, 2) - 1.5, 9)
             axis.plot(curve.false_positive, curve.true_positive, label=label, **style)
         axis.set_title(f"class {k}", fontsize=11)
         axis.set_aspect("equal")

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jacfast.attacks import DeepFoolResult
+from jacfast.plots.colours import lines
 from jacfast.plots.perturbations import choose, draw_perturbations, ratios
-from jacfast.plots.style import COLOURS, open_frame
+from jacfast.plots.style import open_frame
 
 
 def hardening_figure(
@@ -45,7 +46,8 @@ def hardening_figure(
 
 def _distribution(axis: Axes, shares: dict[str, Tensor]) -> None:
     top = float(torch.cat(list(shares.values())).quantile(0.995))
-    for (name, ratio), colour in zip(shares.items(), COLOURS, strict=False):
+    for name, style in lines(shares):
+        ratio, colour = shares[name], style["color"]
         mean = float(ratio.mean())
         axis.hist(
             ratio.clamp(max=top).numpy(force=True),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from jacfast.evaluation.jacobians import jacobian_statistics
-from jacfast.plots.style import ZERO, new_figure
+from jacfast.plots.style import ZERO, new_figure, wrapped
 
 
 def hessian_figure(
@@ -53,7 +53,7 @@ def hessian_figure(
         picture = axis.imshow(size.numpy(), cmap=colours, norm=norm, interpolation="nearest")
         zeros, _, frobenius = (float(value[0]) for value in statistics[name])
         words = f"Frobenius norm {frobenius:.3g}\n{100 * zeros:.1f}% below {threshold:g}"
-        axis.set_title(f"{name}: {words}", fontsize=10)
+        axis.set_title(wrapped(f"{name}: {words}", 3.0), fontsize=10)
         axis.set_xlabel("entry of x")
     axes[0, 0].set_ylabel("entry of x")
     label = "|entry of the Hessian of S|, logit / (unit of x)²"

@@ -4,7 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jacfast.evaluation.line import Line, crossing
-from jacfast.plots.style import lines, new_figure, open_frame
+from jacfast.plots.colours import lines
+from jacfast.plots.style import WIDTH, new_figure, open_frame, wrapped
 
 LENGTH = 0.4  # of a tangent, as a share of the line's
 
@@ -39,7 +40,7 @@ def line_figure(
         axis.set_axis_off()
     for axis, (name, style) in zip(axes.flat, lines(found), strict=False):
         _line(axis, found[name], style["color"])
-        axis.set_title(_words(name, found[name]), fontsize=10)
+        axis.set_title(wrapped(_words(name, found[name]), WIDTH / columns - 0.7), fontsize=10)
         axis.set_xlabel(label, fontsize=9)
     low, high = _range(list(found.values()))
     axes[0, 0].set_ylim(low, high)

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jacfast.plots.style import image, new_figure, tag
+from jacfast.plots.style import WIDTH, image, new_figure, tag, wrapped
 
 
 def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
@@ -33,7 +33,7 @@ def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
     figure = new_figure(side * len(x) + 0.7)
     axes = figure.subplots(len(x), len(maps) + 1, squeeze=False)
     for axis, title in zip(axes[0], ["image", *maps], strict=True):
-        axis.set_title(title, fontsize=11)
+        axis.set_title(wrapped(title, 0.8 * WIDTH / len(axes[0]) - 0.2, 11), fontsize=11)
     for i, row in enumerate(axes):
         image(row[0], x[i])
         for axis, map_ in zip(row[1:], maps.values(), strict=True):

@@ -9,7 +9,7 @@ from jacfast.attacks.checks import count
 from jacfast.attacks.norms import lengths
 from jacfast.calling import check_labels
 from jacfast.evaluation.rho import check_attacked
-from jacfast.plots.style import image, new_figure, tag, wrapped
+from jacfast.plots.style import WIDTH, image, new_figure, tag, wrapped
 
 
 def perturbation_figure(
@@ -71,8 +71,8 @@ def draw_perturbations(
     norms = [result.p for result in found]
     if len(set(norms)) > 1:
         raise ValueError(f"results must all be in one norm p; got {norms}")
-    letters = 60 // (1 + 2 * len(names))  # that stand over a column
-    short = [wrapped(name, letters) for name in names]
+    room = 0.85 * WIDTH / (1 + 2 * len(names)) - 0.1  # over a column, beside the bar of colours
+    short = [wrapped(name, room) for name in names]
     titles = ["original", *(f"perturbed\n{name}" for name in short)]
     titles += [f"difference\n{name}" for name in short]
     axes = figure.subplots(max(len(shown), 1), len(titles), squeeze=False)
@@ -97,9 +97,7 @@ def draw_perturbations(
             tag(axis, f"{float(shares[j][i]):.2g}{times}")
     right = axes[:, 1 + len(found) :]
     figure.colorbar(drawn, ax=right, shrink=0.6, label="change of a pixel")
-    figure.supxlabel(
-        f"on a difference: ||r|| / ||x||, and how many times that of {names[0]} it is"
-        if len(found) > 1
-        else "on a difference: ||r|| / ||x||",
-        fontsize=10,
-    )
+    words = "on a difference: ||r|| / ||x||"
+    if len(found) > 1:
+        words += f", and how many times that of {names[0]} it is"
+    figure.supxlabel(wrapped(words, 0.9 * WIDTH), fontsize=10)

@@ -1,14 +1,17 @@
-"""The scales that surfaces of a kind share."""
+"""What the panels of a grid of surfaces share: scales, bars of colours, room for titles."""
 
 from typing import NamedTuple
 
 import torch
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from jacfast.evaluation.surfaces import Surface
+from jacfast.plots.style import WIDTH, wrapped
 
 Grid = dict[str, dict[str, Surface]]  # by row and column
 Kind = tuple[str, str]  # what it is of, in which space
+LABELS = {"loss": "cross-entropy", "decision": "S = z_y - max z_k (0: boundary)"}
 
 
 class Scale(NamedTuple):
@@ -40,3 +43,20 @@ def _scale(of: str, values: torch.Tensor) -> Scale:
         high = low + 1
     end = max(-low, high)  # the colours of S part at 0
     return Scale(low, high, Normalize(-end, end) if of == "decision" else Normalize(low, high))
+
+
+def titles_of(grid: Grid) -> tuple[dict[tuple[str, str], str], float]:
+    """Return the titles, and how many inches they need beside two lines for each row."""
+    room = WIDTH / len(next(iter(grid.values()))) - 0.6  # the width of a panel
+    titles = {(row, name): wrapped(f"{row}\n{name}", room) for row in grid for name in grid[row]}
+    lines = (max(titles[row, name].count("\n") for name in grid[row]) for row in grid)
+    return titles, 0.17 * sum(count - 1 for count in lines)
+
+
+def bars(figure: Figure, drawn: dict[Kind, tuple]) -> None:
+    """Draw the bar of colours of each kind under the panels, of a picture and its axes."""
+    for (of, space), (picture, where) in drawn.items():
+        label = LABELS[of] if len(drawn) == 1 else f"{LABELS[of]}, {space} space"
+        figure.colorbar(
+            picture, ax=where, label=label, location="bottom", shrink=0.8, aspect=40, fraction=0.05
+        )

@@ -7,7 +7,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from jacfast.attacks.checks import above_zero
-from jacfast.plots.style import ZERO, legend_below, lines, new_figure, open_frame
+from jacfast.plots.colours import lines
+from jacfast.plots.style import WIDTH, ZERO, legend_below, new_figure, open_frame, wrapped
 
 BINS = 60
 
@@ -81,7 +82,7 @@ def _spectrum(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> 
         axis.plot(numpy.arange(1, len(shown) + 1), shown, marker=dots, **style)
     axis.axhline(threshold, color="0.4", linestyle=":")
     axis.set_yscale("log")
-    axis.set_ylabel("|eigenvalue|, logit per squared unit of x")
+    axis.set_ylabel("|eigenvalue|,\nlogit per squared unit of x")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _title(axis, sizes, threshold)
 
@@ -91,5 +92,5 @@ def _title(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) -> Non
         f"{name}: {100 * (size < threshold).mean():.1f}% below {threshold:g}"
         for name, size in sizes.items()
     ]
-    axis.set_title("\n".join(shares), fontsize=10)
+    axis.set_title(wrapped("\n".join(shares), WIDTH / 2 - 0.7), fontsize=10)
     open_frame(axis)

@@ -1,24 +1,18 @@
-"""What all pictures share: size, colours that colour-blind readers can tell apart, PNG."""
+"""What all pictures share: size, frames, words that stay where they belong, PNG."""
 
 import io
-import itertools
 import textwrap
-from collections.abc import Iterable, Iterator
 
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from PIL import Image
 from torch import Tensor
 
 WIDTH = 9.0  # inches; at 100 dots per inch 900 pixels, and 10 points are 14 of them
 DPI = 150
-# Models in turn: red-brown and blue, then Okabe and Ito's; lines differ in their dashes, too.
-COLOURS = ("#b5523b", "#2a6f97", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000")
-DASHES = ("-", "--", "-.", ":")
-# Ten classes: Tol's 'muted' scheme and its grey.
-CLASSES = (
-    "#88ccee", "#cc6677", "#ddcc77", "#117733", "#332288",
-    "#aa4499", "#44aa99", "#999933", "#882255", "#dddddd",
-)  # fmt: skip
 
 ZERO = 1e-3  # magnitude below which derivatives are counted as zeros, unless told
 
@@ -29,16 +23,17 @@ def new_figure(height: float) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
+    """Return a figure as PNG, with 256 colours where it has no images, whose shades need more."""
     buffer = io.BytesIO()
+    figure.draw_without_rendering()  # square panels find their places in a second pass
     figure.savefig(buffer, format="png")
+    images = [image for axis in figure.axes for image in axis.images]
+    if all(isinstance(image.norm, BoundaryNorm) for image in images):  # of a few colours
+        picture = Image.open(buffer).convert("RGB")
+        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        few.save(buffer, "png", optimize=True)
     return buffer.getvalue()
-
-
-def lines(names: Iterable[str]) -> Iterator[tuple[str, dict]]:
-    """Yield each name with the colour and dashes of its line."""
-    for name, colour, dash in zip(names, itertools.cycle(COLOURS), itertools.cycle(DASHES)):
-        yield name, {"color": colour, "linestyle": dash, "linewidth": 1.8}
 
 
 def image(axis: Axes, sample: Tensor) -> None:
@@ -51,14 +46,9 @@ def image(axis: Axes, sample: Tensor) -> None:
 
 def tag(axis: Axes, text: str) -> None:
     """Write in the lower left corner of a picture."""
-    axis.text(
-        0.02,
-        0.02,
-        text,
-        transform=axis.transAxes,
-        fontsize=9,
-        bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5},
-    )
+    write = getattr(axis, "text2D", axis.text)  # in relief, on the page
+    box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5}
+    write(0.02, 0.02, text, transform=axis.transAxes, fontsize=9, bbox=box, zorder=10)
 
 
 def open_frame(axis: Axes) -> None:
@@ -67,11 +57,30 @@ def open_frame(axis: Axes) -> None:
 
 
 def legend_below(figure: Figure, axis: Axes) -> None:
-    """Put the legend of `axis` under everything, where it covers no data."""
+    """Put the legend of `axis` under everything, where it covers no data, in 3 columns at most."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    room = {columns: WIDTH / columns - 0.7 for columns in (3, 2, 1)}  # beside the lines
+    widest = max(map(inches, labels))
+    columns = next((columns for columns in room if widest <= room[columns]), 1)
+    short = [wrapped(label, room[columns]) for label in labels]
+    figure.legend(handles, short, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def wrapped(name: str, letters: int) -> str:
-    """Break a name between words into lines of so many letters, to stand over a panel."""
-    return textwrap.fill(name, letters, break_long_words=False)
+def wrapped(text: str, width: float, size: float = 10) -> str:
+    """Break each line of a text into lines of at most `width` inches: in a word, if it must be."""
+    return "\n".join(_wrapped(line, width, size) for line in text.split("\n"))
+
+
+def _wrapped(line: str, width: float, size: float) -> str:
+    parts = [line]
+    for letters in range(len(line), 0, -1):
+        if all(inches(part, size) <= width for part in parts):
+            break
+        parts = textwrap.wrap(line, letters)
+    return "\n".join(parts)
+
+
+def inches(text: str, size: float = 10) -> float:
+    """Return how long a line is, in a font of `size` points."""
+    font = FontProperties(size=size)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72

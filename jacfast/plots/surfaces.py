@@ -7,10 +7,9 @@ from matplotlib.ticker import MaxNLocator
 
 from jacfast.evaluation import line
 from jacfast.evaluation.surfaces import Surface
-from jacfast.plots.scales import Grid, Kind, Scale, kind, scales
-from jacfast.plots.style import new_figure, wrapped
+from jacfast.plots.scales import LABELS, Grid, Kind, Scale, bars, kind, scales, titles_of
+from jacfast.plots.style import new_figure, tag
 
-LABELS = {"loss": "cross-entropy", "decision": "S = z_y - max z_k (0: boundary)"}
 COLOURMAPS = {"loss": "cividis_r", "decision": "RdBu"}
 UNITS = {"input": "units of x (L2)", "parameter": "1: norm of the weights"}
 LEVELS = 16
@@ -20,7 +19,8 @@ def contour_figure(grid: Grid) -> Figure:
     """Draw surfaces as filled contours, with one colour scale for all of a kind and space.
 
     For the decision function the boundary S = 0 is a thick line, and in input space an arrow leads
-    from the image along the first direction to where S becomes negative, with its length.
+    from the image along the first direction to where S becomes negative, with its length. A panel
+    without a boundary says so.
 
     Args:
         grid: surfaces by row and column, from `input_surface` or `parameter_surface`.
@@ -33,39 +33,42 @@ def contour_figure(grid: Grid) -> Figure:
     _check(grid)
     rows, columns = len(grid), len(next(iter(grid.values())))
     shared = scales(grid)
-    figure = new_figure(rows * (8.6 / max(columns, 2) + 0.8) + 0.75)
+    titles, more = titles_of(grid)
+    figure = new_figure(rows * (8.6 / max(columns, 2) + 0.8) + 0.75 + more)
     axes = figure.subplots(rows, columns, squeeze=False)
     drawn: dict[Kind, tuple] = {}
     for axis_row, (row, surfaces) in zip(axes, grid.items(), strict=True):
         for axis, (column, surface) in zip(axis_row, surfaces.items(), strict=True):
             picture = _contours(axis, surface, shared[kind(surface)])
-            axis.set_title(f"{wrapped(row, 88 // columns)}\n{column}", fontsize=10)
+            axis.set_title(titles[row, column], fontsize=10)
             drawn.setdefault(kind(surface), (picture, []))[1].append(axis)
             axis.set_xlabel(f"a, {UNITS[surface.space]}", fontsize=9)
         axis_row[0].set_ylabel("b")
-    _bars(figure, drawn)
+    bars(figure, drawn)
     return figure
 
 
 def relief_figure(grid: Grid) -> Figure:
     """Draw surfaces in relief, with one height and colour scale for all of a kind and space.
 
-    The boundary S = 0 is a black line. Args, Raises: as for `contour_figure`.
+    The boundary S = 0 is a black line; a panel without one says so. Args, Raises: as for
+    `contour_figure`.
 
     Source: Yu, Liu, Wang & Chen, figures 1 to 3, 6, 7.
     """
     _check(grid)
     rows, columns = len(grid), len(next(iter(grid.values())))
     shared = scales(grid)
-    figure = new_figure(rows * min(8.6 / columns, 4.2) + 0.75)
+    titles, more = titles_of(grid)
+    figure = new_figure(rows * min(8.6 / columns, 4.2) + 0.75 + more)
     drawn: dict[Kind, tuple] = {}
     for i, (row, surfaces) in enumerate(grid.items()):
         for j, (column, surface) in enumerate(surfaces.items()):
             axis = figure.add_subplot(rows, columns, i * columns + j + 1, projection="3d")
             picture = _relief(axis, surface, shared[kind(surface)])
-            axis.set_title(f"{wrapped(row, 88 // columns)}\n{column}", fontsize=10)
+            axis.set_title(titles[row, column], fontsize=10)
             drawn.setdefault(kind(surface), (picture, []))[1].append(axis)
-    _bars(figure, drawn)
+    bars(figure, drawn)
     return figure
 
 
@@ -85,12 +88,6 @@ def _check(grid: Grid) -> None:
                 raise ValueError(f"grid must hold losses or decision functions; {name!r} does not")
 
 
-def _bars(figure: Figure, drawn: dict[Kind, tuple]) -> None:
-    for (of, space), (picture, where) in drawn.items():
-        label = LABELS[of] if len(drawn) == 1 else f"{LABELS[of]}, {space} space"
-        figure.colorbar(picture, ax=where, label=label, location="bottom", shrink=0.8, aspect=40)
-
-
 def _contours(axis: Axes, surface: Surface, scale: Scale):
     steps, values = surface.steps.numpy(), surface.values.T.numpy()
     levels = MaxNLocator(LEVELS).tick_values(scale.low, scale.high)
@@ -102,7 +99,8 @@ def _contours(axis: Axes, surface: Surface, scale: Scale):
     axis.plot(0, 0, "o", color="black", markersize=4)
     axis.set_aspect("equal")
     if surface.of == "decision":
-        axis.contour(steps, steps, values, levels=[0.0], colors="black", linewidths=2.2)
+        if _bounded(axis, surface):
+            axis.contour(steps, steps, values, levels=[0.0], colors="black", linewidths=2.2)
         end = crossing(surface) if surface.space == "input" else None
         if end is not None:
             _arrow(axis, end)
@@ -120,7 +118,7 @@ def _relief(axis, surface: Surface, scale: Scale):
         edgecolor="black",
         linewidth=0.15,
     )
-    if surface.of == "decision" and surface.values.min() < 0 < surface.values.max():
+    if surface.of == "decision" and _bounded(axis, surface):
         axis.computed_zorder = False  # the boundary on top of the surface
         axis.contour(
             a.numpy(), b.numpy(), surface.values.numpy(), levels=[0.0], colors="black", zorder=9
@@ -130,6 +128,14 @@ def _relief(axis, surface: Surface, scale: Scale):
     axis.set_ylabel("b")
     axis.set_box_aspect((4, 4, 3), zoom=0.92)
     return picture
+
+
+def _bounded(axis: Axes, surface: Surface) -> bool:
+    """Return whether a decision function has both signs; say in its panel if it has not."""
+    both = bool((surface.values > 0).any() and (surface.values < 0).any())
+    if not both:
+        tag(axis, f"no boundary within ±{float(surface.steps[-1]):.3g}")
+    return both
 
 
 def _arrow(axis: Axes, end: float) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 from jacfast import report as parts
 from jacfast.files import write_atomically
 from jacfast.plots import accuracy_figure
-from jacfast.plots.style import legend_below, new_figure, png, wrapped
+from jacfast.plots.style import WIDTH, inches, legend_below, new_figure, png, wrapped
 from jacfast.reproduce.show import ACROSS, heading, kinds, lines, order, text
 
 Pictures = dict[str, tuple[str, bytes]]  # beside the table: what it shows and a PNG, by name
 PAPER, OURS = "#777777", "#0072b2"
+NAMES = 2.2  # inches at most for the names of the methods
 
 
 def figure(result: dict[str, Any]) -> bytes:
@@ -23,7 +24,9 @@ def figure(result: dict[str, Any]) -> bytes:
     axes = figure.subplots(lines, across, sharey=True, squeeze=False).flatten()
     for axis in axes[len(columns) :]:
         axis.set_axis_off()
-    places = list(range(len(rows)))
+    places, names = list(range(len(rows))), [wrapped(row["name"], NAMES) for row in rows]
+    beside = max(inches(line) for name in names for line in name.split("\n"))
+    room = (WIDTH - beside) / across - 0.3
     for i, (axis, column) in enumerate(zip(axes, columns, strict=False)):
         paper = [(p, row["paper"][i]) for p, row in zip(places, rows, strict=True)]
         there = [(p, value) for p, value in paper if value is not None]
@@ -33,9 +36,9 @@ def figure(result: dict[str, Any]) -> bytes:
         axis.errorbar(
             ours, places, xerr=sd if any(sd) else None, fmt="D", color=OURS, label="ours", capsize=3
         )
-        axis.set_title(wrapped(heading(column), 100 // across), fontsize=10)
+        axis.set_title(wrapped(heading(column), room), fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0].set_yticks(places, [row["name"] for row in rows])
+    axes[0].set_yticks(places, names)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     legend_below(figure, axes[0])
     return png(figure)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from jacfast import cli, data, evaluation, fgsm, models, plots, reproduce
+from jacfast import cli, data, deepfool, evaluation, fgsm, models, plots, reproduce
 from jacfast.attacks import jsma
 from jacfast.commands import attacked, pictures, planes
 from jacfast.commands.plot import AROUND, NAMES
@@ -191,6 +191,77 @@ def test_reliefs_of_the_loss_are_of_a_random_and_its_own_direction(subject, monk
         with torch.no_grad():
             end = torch.nn.functional.cross_entropy(model(x + float(surface.steps[-1]) * g), y)
         torch.testing.assert_close(surface.values[-1, 20], end.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_cells_are_in_the_plane_of_r_whose_boundary_is_at_the_radius(subject, monkeypatch):
+    seen = given(monkeypatch, "cells_figure")
+    planes.cells(subject)
+    surfaces, radii = seen["args"]
+    x, y = subject.one()
+    for name, model in subject.models.items():
+        r, steps, values = deepfool(model, x).r, surfaces[name].steps, surfaces[name].values
+        assert radii[name] == pytest.approx(float(r.norm()))
+        assert float(steps[-1]) == pytest.approx(2.5 * max(radii.values()))  # one scale
+        u = evaluation.input_direction(model, x, y, "random", seed=1).double()
+        u = u - (u * r).sum() / (r * r).sum() * r
+        for i in (3, 40, 71):
+            with torch.no_grad():
+                first = model(x + steps[i].float() * r / r.norm())[0]
+                second = model(x + (steps[i] * u / u.norm()).float())[0]
+            torch.testing.assert_close(values[i, 40].float(), first, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(values[40, i].float(), second, rtol=1e-3, atol=1e-4)
+        other = values[40:, 40].argmax(dim=1) != y
+        crossing = float(steps[40:][other][0])
+        assert 0.9 * radii[name] < crossing < radii[name] + float(steps[41])
+
+
+def test_cells_without_a_deepfool_image(subject):
+    subject.models["other"][-1].weight.data.zero_()
+    subject.models["other"][-1].bias.data[subject.y[0]] = 1.0
+    with pytest.raises(
+        ValueError, match=r"cells needs a DeepFool image of each model; none .* other"
+    ):
+        planes.cells(subject)
+
+
+@pytest.mark.parametrize("picture", [planes.decision, planes.loss])
+def test_planes_are_as_wide_as_a_boundary_needs(picture, monkeypatch):
+    """S = c - w x: in a plane S is c - a (alpha w) - b (beta w), least in a corner."""
+    seen = given(monkeypatch, "contour_figure")
+    w = torch.randn(1, 12, 12, generator=torch.Generator().manual_seed(3))
+
+    def linear(far):
+        def model(x):
+            s = far * w.norm() - (x * w).flatten(1).sum(dim=1)
+            return torch.stack([s, 0 * s], dim=1)
+
+        return model
+
+    x, y, models = (
+        torch.zeros(1, 1, 12, 12),
+        torch.zeros(1).long(),
+        {"a": linear(2.0), "b": linear(1.9)},
+    )
+    subject = Subject(models, x, y, None)
+    radius = max(float(found.norm[0]) for found in subject.attacked(x).values())
+    picture(subject)
+    (grid,) = seen["args"]
+    wide = set()
+    for column in planes.TITLES.values():
+        steps = {tuple(row[column].steps.tolist()) for row in grid.values()}
+        assert len(steps) == 1  # the models' panels have one scale
+        extent = steps.pop()[-1]
+        wide.add(round(extent / radius))
+        kind = next(k for k, title in planes.TITLES.items() if title == column)
+        pair = (
+            evaluation.input_direction(models["b"], x, y, k, seed=seed)[0]
+            for k, seed in ((kind, 0), ("random", 1))
+        )
+        slopes = (evaluation.plane(*pair) * w).flatten(1).sum(dim=1).abs().sum()
+        needed = 1.9 * float(w.norm() / slopes)  # of the model whose boundary is nearer
+        assert needed < extent
+        assert extent < 2 * needed or extent == pytest.approx(2 * radius)
+    assert wide > {2}  # the random one is wider
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,8 @@ from tests.nets import CLASSIFIERS, build, draw
 def value(z, y, of):
     if of == "loss":
         return float(F.cross_entropy(z, y))
+    if of == "logits":
+        return z[0].tolist()
     keep = torch.arange(z.shape[1]) != y[0]
     return float({"decision": z[0, y[0]] - z[0, keep].max(), "label": z[0].argmax()}[of])
 
@@ -25,13 +27,13 @@ def test_input(name, of):
     y = torch.tensor([2])
     directions = plane(draw(*x.shape[1:]), draw(*x.shape[1:], seed=2))
     got = input_surface(model, x, y, directions, 0.7, of=of, points=17)  # more than one batch
-    assert got.values.shape == (17, 17)
+    assert got.values.shape == ((17, 17, model(x).shape[1]) if of == "logits" else (17, 17))
     assert got.steps[8] == 0
     assert got.steps[-1] == -got.steps[0] == 0.7
     for i, j in ((0, 0), (3, 11), (8, 8), (16, 2)):
         a, b = got.steps[i], got.steps[j]
         z = model(x + a * directions[0] + b * directions[1]).detach().flatten(1)
-        assert float(got.values[i, j]) == pytest.approx(value(z, y, of), abs=1e-12)
+        assert got.values[i, j].tolist() == pytest.approx(value(z, y, of), abs=1e-12)
 
 
 @pytest.mark.parametrize("of", ["loss", "decision"])

@@ -1,15 +1,18 @@
 """Surfaces and cells: what is drawn is what was measured."""
 
-import itertools
+import io
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 from matplotlib.patches import Circle
 
 from jacfast.evaluation import Surface
 from jacfast.plots import cells_figure, contour_figure, png, relief_figure
 from jacfast.plots.cells import _inside
+from jacfast.plots.colours import classes
 from jacfast.plots.surfaces import crossing
 
 STEPS = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64)
@@ -47,14 +50,19 @@ def test_contours_share_one_scale_and_show_the_boundary():
 
 
 @pytest.mark.parametrize("draw", [contour_figure, relief_figure])
-def test_long_names_stay_over_their_panels(draw):
-    columns = ["random", "CE, true label", "CE, least likely", "margin loss"]
-    figure = draw({"gradient of the decision function": {column: surface() for column in columns}})
-    figure.canvas.draw()
-    boxes = sorted((axis.title.get_window_extent() for axis in panels(figure)), key=lambda b: b.x0)
-    assert len(boxes) == 4
-    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
-    assert boxes[-1].x1 <= figure.bbox.x1
+def test_a_panel_without_a_boundary_says_so(draw):
+    """A flat panel of one colour, and one that is wrong all over; but not one with a boundary."""
+    grid = {
+        "m": {"flat": surface(slope=0.0), "wrong": surface(slope=0, start=-1.0), "S": surface()}
+    }
+    figure = draw(grid)
+    said = [
+        [t.get_text() for t in axis.texts if "boundary" in t.get_text()] for axis in figure.axes
+    ]
+    assert said[:3] == [["no boundary within ±2"], ["no boundary within ±2"], []]
+    assert not any(
+        "boundary" in t.get_text() for t in draw({"m": {"": surface("loss")}}).axes[0].texts
+    )
 
 
 def test_parameter_space_has_its_own_scale_and_no_arrow():
@@ -98,24 +106,68 @@ def labels(values):
     return Surface(STEPS, torch.tensor(values, dtype=torch.float64), "label", "input")
 
 
-def test_cells():
-    cells = labels([[3.0] * 5, [3.0] * 5, [3.0] * 5, [3, 3, 3, 3, 7], [7.0] * 5])
-    figure = cells_figure({"one": cells, "two": cells}, {"one": 0.5, "two": 1.25})
-    for axis, radius in zip(panels(figure), (0.5, 1.25), strict=True):
+def logits(*planes):
+    """Return the surface of a linear classifier: z_k = c + d a + e b, of each (c, d, e)."""
+    a, b = torch.meshgrid(STEPS, STEPS, indexing="ij")
+    values = torch.stack([c + d * a + e * b for c, d, e in planes], dim=-1)
+    return Surface(STEPS, values, "logits", "input")
+
+
+PLANES = {  # by model: z_k = c + d a + e b, of three classes
+    "one": [(0, -1, 0), (0, 0, -1), (-1.3, 1, 0)],
+    "two": [(1, 0, 0), (0, 0, -9), (-9, 0, 0)],
+}
+PLACES = [(-1.8, -1.7), (1.8, -1.7), (1.8, 1.7), (1.0, 0.6), (0.6, 1.2), (-0.6, 0.9)]
+
+
+def test_cells_have_the_radius_and_the_classes_their_place_and_colour():
+    radii = {"one": 0.25, "two": 1.0}
+    figure = cells_figure({name: logits(*planes) for name, planes in PLANES.items()}, radii)
+    pixels = imread(io.BytesIO(png(figure)))[::-1]  # the lowest row first
+    for axis, name in zip(panels(figure), PLANES, strict=True):
         (circle,) = (patch for patch in axis.patches if isinstance(patch, Circle))
-        assert (circle.center, circle.radius) == ((0, 0), radius)
-        drawn = axis.images[0].get_array()
-        assert drawn[0].tolist() == [0, 0, 0, 0, 1]  # the lowest row: b = -2, a from left to right
-        assert drawn[4].tolist() == [0, 0, 0, 1, 1]
-        assert axis.images[0].get_extent() == [-2.5, 2.5, -2.5, 2.5]
+        assert (circle.center, circle.radius) == ((0, 0), radii[name])
+        for a, b in PLACES:
+            i, j = axis.transData.transform((a, b)).round().astype(int)
+            z = [c + d * a + e * b for c, d, e in PLANES[name]]
+            want = to_rgb(classes([z.index(max(z))]).popitem()[1])
+            np.testing.assert_allclose(pixels[j, i, :3], want, atol=0.02)
+
+
+def test_the_edge_of_the_image_s_cell_is_drawn_where_it_is_and_smooth():
+    """Between the points of the surface, and not in steps of them."""
+    slanted = logits((1.3, -1.0, 0.2), (0.0, 0.0, 0.0))  # a = 1.3 + 0.2 b
+    (axis,) = panels(cells_figure({"m": slanted}, {"m": 1.3}))
+    edge = max(axis.collections, key=lambda lines: max(lines.get_linewidths()))
+    edge = np.concatenate([path.vertices for path in edge.get_paths()])
+    np.testing.assert_allclose(edge[:, 0], 1.3 + 0.2 * edge[:, 1], atol=1e-5)
+    assert np.ptp(edge[:, 1]) == pytest.approx(4)
+    assert np.diff(np.sort(edge[:, 1])).max() < 0.02
+    stairs = labels(slanted.values.argmax(dim=-1).tolist())
+    assert len(png(cells_figure({"of labels": stairs}, {"of labels": 1.3}))) > 5000
+
+
+def test_one_cell_alone_has_no_boundary():
+    (axis,) = panels(cells_figure({"m": logits((1.0, 0, 0), (0.0, 0, 0))}, {"m": 9.0}))
+    assert [text.get_text() for text in axis.texts] == ["no boundary within ±2"]
+
+
+def test_names_stand_outside_the_circle():
+    found = Surface(torch.linspace(-2, 2, 81, dtype=torch.float64), None, "logits", "input")
+    a = found.steps[:, None].expand(81, 81)
+    found = found._replace(values=torch.stack([0 * a, a - 0.9], dim=-1))
+    (axis,) = panels(cells_figure({"m": found}, {"m": 0.9}))
+    places = {text.get_text(): text.get_position() for text in axis.texts}
+    assert places.keys() == {"0", "1"}
+    assert all(a**2 + b**2 > 0.9**2 for a, b in places.values())
 
 
 def test_a_name_stands_inside_its_cell_and_off_the_image():
     cell = torch.zeros(31, 31, dtype=torch.bool)
     cell[2:9, 20:27] = True
-    assert _inside(cell) == (5, 23)
-    assert _inside(torch.eye(31, dtype=torch.bool)) is None
-    i, j = _inside(torch.ones(31, 31, dtype=torch.bool))
+    assert _inside(cell, 3) == (5, 23)
+    assert _inside(torch.eye(31, dtype=torch.bool), 3) is None
+    i, j = _inside(torch.ones(31, 31, dtype=torch.bool), 2)
     assert max(abs(i - 15), abs(j - 15)) == 3
 
 
@@ -127,7 +179,7 @@ def test_a_name_stands_inside_its_cell_and_off_the_image():
         (lambda: contour_figure({"a": {"x": surface()}, "b": {"y": surface()}}), "same columns"),
         (lambda: relief_figure({"a": {"x": surface("label")}}), "grid must hold losses"),
         (lambda: cells_figure({}, {}), "surfaces must hold one model"),
-        (lambda: cells_figure({"a": surface()}, {"a": 1.0}), "surfaces must hold labels"),
+        (lambda: cells_figure({"a": surface()}, {"a": 1.0}), "surfaces must hold logits or labels"),
         (lambda: cells_figure({"a": surface("label")}, {}), "radii must have each model's"),
     ],
 )

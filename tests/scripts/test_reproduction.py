@@ -47,6 +47,22 @@ def test_a_table_takes_the_place_of_the_one_before(script, tmp_path):
     assert json.loads((script.RESULTS / "mine.json").read_text())["data"] == "MNIST"
 
 
+def test_pictures_are_drawn_anew_from_the_figures_alone(script, tmp_path):
+    script.PAGE.write_text("first\n")
+    write(tmp_path / "run", 2.0)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result["table"]["curves"] = [{"attack": "fgsm", "epsilons": [0.0, 0.1]}]
+    for row in result["rows"]:
+        row["curves"] = [[1.0, 0.5]]
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    (tmp_path / "run" / "cells.png").write_bytes(b"of a network")
+    script.main([str(tmp_path / "run")])
+    script.redraw()
+    for name in ("table.png", "fgsm.png"):
+        assert (script.RESULTS / f"mine-{name}").read_bytes().startswith(b"\x89PNG")
+    assert (script.RESULTS / "mine-cells.png").read_bytes() == b"of a network"
+
+
 def test_a_new_table_comes_last(script, tmp_path):
     script.PAGE.write_text("first\n")
     write(tmp_path / "run", 2.0)
