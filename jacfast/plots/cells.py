@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.colours import classes
-from jacfast.plots.style import WIDTH, new_figure, tag, wrapped
+from jacfast.plots.style import WIDTH, new_figure, no_boundary, wrapped
 
 DOTS = 301  # along a side of a panel
 
@@ -88,7 +88,7 @@ def _cells(axis: Axes, scores: _Scores, colours: dict[int, str], steps: Tensor) 
     for i, k in enumerate(scores.present):
         others = torch.cat([fine[:i], fine[i + 1 :]])
         if len(others) == 0:
-            tag(axis, f"no boundary within ±{end:.3g}")
+            no_boundary(axis, end)
             break
         lead = (fine[i] - others.amax(dim=0)).T.numpy()  # a is the horizontal axis
         if i != own:

@@ -45,10 +45,18 @@ def image(axis: Axes, sample: Tensor) -> None:
 
 
 def tag(axis: Axes, text: str) -> None:
-    """Write in the lower left corner of a picture."""
-    write = getattr(axis, "text2D", axis.text)  # in relief, on the page
+    """Write in the lower left corner of a picture; in relief in the upper one, which is free."""
     box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5}
-    write(0.02, 0.02, text, transform=axis.transAxes, fontsize=9, bbox=box, zorder=10)
+    style: dict = {"transform": axis.transAxes, "fontsize": 9, "bbox": box, "zorder": 10}
+    if axis.name == "3d":
+        axis.text2D(0.02, 0.98, text, va="top", **style)  # type: ignore[attr-defined]
+    else:
+        axis.text(0.03, 0.03, text, **style)
+
+
+def no_boundary(axis: Axes, end: float) -> None:
+    """Say in a panel that there is no boundary."""
+    tag(axis, f"no boundary\nwithin ±{end:.3g}")
 
 
 def open_frame(axis: Axes) -> None:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from jacfast.evaluation import line
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.scales import LABELS, Grid, Kind, Scale, bars, kind, scales, titles_of
-from jacfast.plots.style import new_figure, tag
+from jacfast.plots.style import new_figure, no_boundary
 
 COLOURMAPS = {"loss": "cividis_r", "decision": "RdBu"}
 UNITS = {"input": "units of x (L2)", "parameter": "1: norm of the weights"}
@@ -134,7 +134,7 @@ def _bounded(axis: Axes, surface: Surface) -> bool:
     """Return whether a decision function has both signs; say in its panel if it has not."""
     both = bool((surface.values > 0).any() and (surface.values < 0).any())
     if not both:
-        tag(axis, f"no boundary within ±{float(surface.steps[-1]):.3g}")
+        no_boundary(axis, float(surface.steps[-1]))
     return both
 
 

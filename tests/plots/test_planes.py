@@ -59,7 +59,7 @@ def test_a_panel_without_a_boundary_says_so(draw):
     said = [
         [t.get_text() for t in axis.texts if "boundary" in t.get_text()] for axis in figure.axes
     ]
-    assert said[:3] == [["no boundary within ±2"], ["no boundary within ±2"], []]
+    assert said[:3] == [["no boundary\nwithin ±2"], ["no boundary\nwithin ±2"], []]
     assert not any(
         "boundary" in t.get_text() for t in draw({"m": {"": surface("loss")}}).axes[0].texts
     )
@@ -149,7 +149,7 @@ def test_the_edge_of_the_image_s_cell_is_drawn_where_it_is_and_smooth():
 
 def test_one_cell_alone_has_no_boundary():
     (axis,) = panels(cells_figure({"m": logits((1.0, 0, 0), (0.0, 0, 0))}, {"m": 9.0}))
-    assert [text.get_text() for text in axis.texts] == ["no boundary within ±2"]
+    assert [text.get_text() for text in axis.texts] == ["no boundary\nwithin ±2"]
 
 
 def test_names_stand_outside_the_circle():

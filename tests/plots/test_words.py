@@ -119,6 +119,23 @@ def test_words_stay_on_the_page_and_apart(kind, names):
         assert not overlap(boxes[one], boxes[two]), (one, two)
 
 
+@pytest.mark.parametrize(("draw", "columns"), [(contour_figure, 4), (relief_figure, 2)])
+def test_what_a_panel_says_is_inside_and_covers_no_axis(draw, columns):
+    flat = surface()._replace(values=torch.ones(5, 5), steps=123.456 * STEPS)
+    figure = draw({name: dict.fromkeys(DIRECTIONS[:columns], flat) for name in ("one", "two")})
+    for _ in range(2):
+        figure.draw_without_rendering()
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    for axis in panels:
+        (said,) = (text for text in axis.texts if "boundary" in text.get_text())
+        box, panel = said.get_window_extent(), axis.get_window_extent()
+        assert panel.x0 <= box.x0 < box.x1 <= panel.x1
+        assert panel.y0 <= box.y0 < box.y1 <= panel.y1
+        beside = [axis.title, axis.xaxis.label, axis.yaxis.label]
+        beside += [*axis.get_xticklabels(), *axis.get_yticklabels()]
+        assert not any(overlap(box, text.get_window_extent()) for text in beside)
+
+
 @pytest.mark.parametrize("width", [0.8, 1.7, 4.0])
 @pytest.mark.parametrize("name", [name for names in NAMES.values() for name in names])
 def test_wrapped_lines_are_as_wide_as_they_may_be(name, width):
