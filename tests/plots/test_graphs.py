@@ -1,10 +1,12 @@
 """Curves, spectra, maps and rows of images: what is drawn is what was given."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from jacfast import deepfool, models
 from jacfast.evaluation import Roc
@@ -93,6 +95,18 @@ def test_maps():
     assert drawn.get_clim() == (-1.0, 1.0)  # of what is drawn, the mean of the channels
     assert figure.axes[1].texts[0].get_text() == "2-norm 6.71"
     png(figure)
+
+
+def colours(figure):
+    pixels = imread(io.BytesIO(png(figure)))[..., :3].reshape(-1, 3)
+    return len(np.unique(pixels, axis=0))
+
+
+def test_graphs_have_256_colours_and_images_all_of_theirs():
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert colours(map_figure(x, {"m": x})) > 32 * 32
+    many = {f"model {i}": [1.0, i / 30] for i in range(30)}
+    assert colours(accuracy_figure([0, 1], many)) <= 256
 
 
 def attacked(channels=1):
