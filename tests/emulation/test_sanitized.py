@@ -8,7 +8,7 @@ import pytest
 
 from tests.emulation import build
 from tests.emulation.sanitizers import environment
-from tests.testing import missing
+from tests.testing import EMULATED, missing
 
 
 @pytest.fixture
@@ -35,10 +35,12 @@ def sanitized():
     return run
 
 
+# A process for each life, side by side; the emulator's own tests go with the life that is in order.
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["ops", "emulation"])
-def test_every_emulated_test(sanitized, folder):
-    done = sanitized("-m", "pytest", "-q", "-k", "emula", f"tests/{folder}")
+@pytest.mark.parametrize("life", ["emula and not shuffled", *(n for n in EMULATED if "shuf" in n)])
+def test_every_emulated_test(sanitized, life):
+    command = ("-m", "pytest", "--disable-plugin-autoload", "-q", "-k", life)
+    done = sanitized(*command, "tests/ops", "tests/emulation")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert " passed" in done.stdout
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jacfast.ops import lives, orthonormal_cotangents
-from tests.testing import DTYPES, TOLERANCE, layouts
+from tests.testing import DTYPES, EMULATED, TOLERANCE, layouts
 
 NAN, INF = float("nan"), float("inf")
 
@@ -51,7 +51,10 @@ def test_orthonormal_and_equal_to_the_definition(life, classes, centred):
         if not 0 <= rows <= dim:
             continue
         for dtype in (torch.float32, torch.float64):
-            draw = life.randn(3, rows, classes, seed=rows, dtype=dtype)
+            # A block has four teams of a warp up to 32 classes, of which three find a sample, and
+            # one team beyond: a third sample shows no more of 65 classes, and is most of the time.
+            samples = 3 if classes < 65 else 1
+            draw = life.randn(samples, rows, classes, seed=rows, dtype=dtype)
             before = draw.clone()
             v = orthonormal_cotangents(draw, centred)
             assert (v.dtype, v.device, v.shape) == (draw.dtype, draw.device, draw.shape)
@@ -120,7 +123,7 @@ def test_layouts(life):
 
 
 def test_same_bits_for_any_threads(life, threads):
-    draw = life.randn(500, 3, 50)
+    draw = life.randn(9 if life.name in EMULATED else 500, 3, 50)  # the emulator has one thread
     results = []
     for count in (1, 2, 2):
         threads(count)
