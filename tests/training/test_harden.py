@@ -19,7 +19,7 @@ from jacfast.training.harden import PHASES, harden
 from jacfast.training.options import Harden
 from jacfast.training.table import table
 from tests.data.files import write_mnist
-from tests.training.runs import harden_arguments, run
+from tests.training.runs import called, harden_arguments
 
 
 @pytest.mark.usefixtures("small")
@@ -190,7 +190,7 @@ def test_a_chunk_bounds_the_timed_step_and_the_weights_come_first(tmp_path, monk
 
 
 def test_the_table_of_the_command(job):
-    done = run(job, *harden_arguments("out"))
+    done = called(job, *harden_arguments("out"))
     assert done.returncode == 0, done.stderr
     for row in (
         "test accuracy, %",
