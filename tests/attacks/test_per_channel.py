@@ -25,7 +25,9 @@ ATTACKS = {
     "bim": lambda m, x, box, s: jacfast.bim(m, x, eps=0.3 * s, clip=box),
     "pgd": lambda m, x, box, s: jacfast.pgd(m, x, eps=0.3 * s, clip=box, generator=generator()),
     "pgd-2": lambda m, x, box, s: jacfast.pgd(m, x, eps=2.0 * s, p=2, clip=box, random_start=False),
-    "carlini_wagner": lambda m, x, box, s: jacfast.carlini_wagner(m, x, steps=60, clip=box),
+    "carlini_wagner": lambda m, x, box, s: jacfast.carlini_wagner(
+        m, x, steps=60, binary_steps=5, clip=box
+    ),
     "jsma": lambda m, x, box, s: jacfast.jsma(m, x, steps=9, eps=0.6 * s, clip=box),
     "deepfool": lambda m, x, box, s: jacfast.deepfool(m, x, clip=box, clip_steps=True).adversarial,
     "superdeepfool": lambda m, x, box, s: (

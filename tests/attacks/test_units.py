@@ -29,7 +29,9 @@ ATTACKS = {
     "pgd-2": lambda m, x, s, box: jacfast.pgd(
         m, x, eps=0.5 * s, p=2, clip=box, restarts=2, generator=generator()
     ),
-    "carlini_wagner": lambda m, x, s, box: jacfast.carlini_wagner(m, x, steps=60, clip=box),
+    "carlini_wagner": lambda m, x, s, box: jacfast.carlini_wagner(
+        m, x, steps=60, binary_steps=5, clip=box
+    ),
     "jsma": lambda m, x, s, box: jacfast.jsma(m, x, steps=9, eps=0.3 * s, clip=box),
     "jsma-pairs": lambda m, x, s, box: jacfast.jsma(
         m, x, target=target(x), steps=4, eps=0.3 * s, pixels=2, clip=box
