@@ -21,8 +21,8 @@ ctypes.CDLL("libtorch_cuda.so", os.RTLD_NOLOAD | os.RTLD_LAZY).aoti_torch_get_cu
 # What another version of torch and the CUDA build can show: every test of what touches torch's
 # inside, each with a fifth of its parameters. The products of these, and what is Python alone
 # (files, pictures, commands, other packages), are the plain test run's.
-OMP_NUM_THREADS=1 "$python" -m pytest -q -n auto -p no:cacheprovider -k "not emulated" --one-in 5 \
-  tests/ops tests/step tests/lean tests/penalties tests/calling tests/attacks \
+OMP_NUM_THREADS=1 "$python" -m pytest -q -n auto --dist worksteal -p no:cacheprovider -k "not emulated" \
+  --one-in 5 tests/ops tests/step tests/lean tests/penalties tests/calling tests/attacks \
   tests/test_{cuda,frobenius,frobenius_errors,frobenius_modes,fused_attention,graph}.py \
   tests/test_{jacobian,jacobian_reg,layouts,memory,private,private_torch,second,vjp}.py
 
