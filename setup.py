@@ -20,6 +20,9 @@ NO_TORCH = (
     "    pip install torch setuptools ninja pybind11\n"
     "    pip install --no-build-isolation .\n"
 )
+# NaN and the order of sums are as written, whatever the user's flags; linked with -ffast-math, a
+# library would round the smallest numbers of its process to zero.
+PRECISE = ["-fno-fast-math"]
 # Flags to compile and to link with: of g++ and clang++, and of Apple's clang (untested).
 OPENMP = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
 ARCHITECTURES = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
@@ -59,16 +62,16 @@ def knows(cxx, feature, *flags):
 
 def compiler_flags(cxx):
     """Return the flags to compile and to link C++ with, as far as `cxx` knows them."""
-    compiling = ["-O3", "-std=c++20", "-Wall"]
+    compiling = ["-O3", "-std=c++20", "-Wall", *PRECISE]
     for feature in ("float16", "target_clones"):  # for csrc/cpu
         define = f"-DJACFAST_{feature.upper()}"
         if knows(cxx, feature, define):
             compiling.append(define)
     for to_compile, to_link in OPENMP:
         if knows(cxx, "openmp", *to_compile, *to_link):
-            return compiling + to_compile, to_link
+            return compiling + to_compile, PRECISE + to_link
     print(f"jacfast: {cxx} has no OpenMP: the CPU ops will use one thread", file=sys.stderr)
-    return compiling, []
+    return compiling, PRECISE
 
 
 def extensions():
@@ -131,6 +134,7 @@ def extensions():
         include_dirs=[pybind11.get_include()],
         define_macros=[(name, f'"{value}"') for name, value in built.items()],
         extra_compile_args={"cxx": flags["cxx"]},
+        extra_link_args=PRECISE,
     )
     return {
         "ext_modules": [ops, module],

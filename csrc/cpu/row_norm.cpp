@@ -51,18 +51,20 @@ void maxabs_part(const T* g, const int64_t size, double& value, int64_t& where) 
   where = d;
 }
 
-// Join the parts of one row: sums add up; the first NaN, else the first largest, is the maximum.
-void join(const RowNorm& op, const int64_t row, double& value, int64_t& where) {
+// Join the parts of one row: sums add up; the first NaN, else the first largest, is the maximum,
+// and its place is written.
+double join(const RowNorm& op, const int64_t row) {
   const double* partial = op.partial + row * op.parts;
-  value = partial[0];
+  double value = partial[0];
   if (op.kind != RowNormKind::maxabs) {
     for (int64_t p = 1; p < op.parts; ++p) value += partial[p];
-    return;
+    return value;
   }
   int64_t at = 0;
   for (int64_t p = 1; p < op.parts && value == value; ++p)
     if (partial[p] > value || partial[p] != partial[p]) value = partial[at = p];
-  where = op.partial_where[row * op.parts + at];
+  op.where[row] = op.partial_where[row * op.parts + at];
+  return value;
 }
 
 template <typename T>
@@ -80,11 +82,8 @@ void run(const RowNorm& op, const int threads) {
         op.partial_where[task] += begin;
     }
   });
-  for (int64_t row = 0; row < op.rows; ++row) {
-    double value;
-    join(op, row, value, op.where[op.kind == RowNormKind::maxabs ? row : 0]);
-    static_cast<Acc<T>*>(op.value)[row] = static_cast<Acc<T>>(value);
-  }
+  for (int64_t row = 0; row < op.rows; ++row)
+    static_cast<Acc<T>*>(op.value)[row] = static_cast<Acc<T>>(join(op, row));
 }
 
 }  // namespace

@@ -151,14 +151,16 @@ def test_scales_whose_squares_leave_float32(life, scale):
     check(deepfool_step(logits, rows, origin), oracle(logits, rows, origin), torch.float32)
 
 
-def test_half_results_are_rounded_to_nearest_even(life):
-    """Steps of 1 + 2^-8 and 1 + 3 * 2^-8 lie halfway between two bfloat16 numbers."""
-    rows = life.tensor([[[0.0, 0.0], [1.0, 0.0]]] * 2, dtype=torch.bfloat16)
-    logits = life.tensor([[-(2.0**-8), 1.0], [-3 * 2.0**-8, 1.0]], dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_results_are_rounded_to_nearest_even(life, dtype):
+    """Steps of 1 + eps/2 and 1 + 3 eps/2 lie halfway between two numbers."""
+    half = torch.finfo(dtype).eps / 2
+    rows = life.tensor([[[0.0, 0.0], [1.0, 0.0]]] * 2, dtype=dtype)
+    logits = life.tensor([[-half, 1.0], [-3 * half, 1.0]], dtype=dtype)
     origin = torch.zeros(2, dtype=torch.int64, device=life.device)
     r, _, distance = deepfool_step(logits, rows, origin)
-    assert distance.tolist() == [1 + 2**-8, 1 + 3 * 2**-8]
-    assert r[:, 0].tolist() == [1.0, 1 + 2**-6]
+    assert distance.tolist() == [1 + half, 1 + 3 * half]
+    assert r[:, 0].tolist() == [1.0, 1 + 4 * half]
 
 
 def test_layouts(life):

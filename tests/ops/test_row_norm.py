@@ -50,6 +50,15 @@ def test_empty_and_one(life, kind):
     assert row_norm(life.tensor([[-3.0]]), kind).item() == (9 if kind == "sumsq" else 3)
 
 
+@pytest.mark.parametrize("kind", ["sumabs", "maxabs"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_smallest_of_half_types_count(life, dtype, kind):
+    info = torch.finfo(dtype)
+    least = info.smallest_normal * info.eps
+    g = life.tensor([[least, -3 * least, 0.0], [-least, info.smallest_normal, least]], dtype=dtype)
+    assert row_norm(g, kind).tolist() == oracle(g, kind).tolist()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_layouts(life, kind):
     g = life.randn(5, 67)
