@@ -14,7 +14,7 @@ demo: $(VENV)/built
 
 # Side by side, a thread each: threads of several processes wait for each other.
 test: $(VENV)/built
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -p no:benchmark
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark
 
 bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.ops

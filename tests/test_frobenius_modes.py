@@ -219,6 +219,7 @@ def _ddp_worker(rank: int, folder: str, n: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo")
 def test_two_processes_average_to_the_whole_batch(tmp_path):
     n = 2

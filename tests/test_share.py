@@ -1,14 +1,23 @@
-"""A part of every test's parameters, for a second environment: tests/conftest.py."""
+"""Which tests run, in which order, with which numbers: tests/conftest.py."""
 
 import itertools
 from types import SimpleNamespace
 
+import pytest
+import torch
+
 from tests.conftest import pytest_collection_modifyitems as chosen
+
+AT_IMPORT = torch.rand(3)
+
+
+def item(name, marks=()):
+    return SimpleNamespace(nodeid=name, get_closest_marker={mark: mark for mark in marks}.get)
 
 
 def items(**tests):
     names = [f"{name}[{parameters}]" for name, all_ in tests.items() for parameters in all_]
-    return [SimpleNamespace(nodeid=name) for name in [*names, "alone"]]
+    return [item(name) for name in [*names, "alone"]]
 
 
 def config(one_in, dropped):
@@ -33,3 +42,25 @@ def test_one_in_one_is_everything():
     chosen(config(1, dropped), found)
     assert len(found) == 8
     assert dropped == []
+
+
+def test_what_takes_long_comes_first_and_the_others_stay_in_their_order():
+    found = [item("a"), item("b", ["slow"]), item("c", ["other"]), item("d", ["slow"])]
+    chosen(config(1, []), found)
+    assert [each.nodeid for each in found] == ["b", "d", "a", "c"]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return torch.rand(3)
+
+
+def drawn(seed):
+    return torch.rand(3, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("_time", range(2))
+def test_numbers_do_not_depend_on_what_ran_before(shared, _time):
+    assert torch.equal(torch.rand(3), drawn(0))
+    assert torch.equal(AT_IMPORT, drawn(1))
+    assert torch.equal(shared, drawn(2))

@@ -230,6 +230,7 @@ def test_nothing_is_drawn_from_the_user_s_generator(tables, tmp_path):
         assert torch.equal(value, weights[1][key])
 
 
+@pytest.mark.slow
 def test_columns_that_measure_by_a_reference(tables, tmp_path):
     columns = '"auc", "auc 3", "gradient_zeros 10", "hessian_zeros 60", "gradient_norm"'
     lines = ['penalty = { name = "Frobenius" }', "lam = 1.0"]

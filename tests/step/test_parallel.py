@@ -67,6 +67,7 @@ def worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo")
 def test_two_processes_average_to_the_whole_batch(tmp_path):
     torch.multiprocessing.spawn(worker, args=(str(tmp_path),), nprocs=2)

@@ -34,6 +34,7 @@ def assert_same_bits(a: Path, b: Path) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra_seconds", [0.0, 0.04], ids=["after-an-epoch", "inside-an-epoch"])
 def test_killed_and_resumed(job, whole, extra_seconds):
     name = f"killed-{extra_seconds}"
