@@ -45,10 +45,15 @@ def make_job(folder: Path) -> Path:
 
 
 def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a command in this process, which has imported what a new one needs seconds for."""
+    """Run a command in this process, which has imported what a new one needs seconds for.
+
+    In one thread, as `environment` has it.
+    """
     assert arguments[:2] == ("-m", "jacfast")
     out, errors = io.StringIO(), io.StringIO()
     sys.modules.pop("nets", None)  # of another job
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with (
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
@@ -58,19 +63,9 @@ def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
             status = cli.main([*arguments[2:]])
         except SystemExit as refused:  # by the parser
             status = int(refused.code or 0)
+        finally:
+            torch.set_num_threads(threads)
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run Python in a process of its own."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def environment() -> dict[str, str]:

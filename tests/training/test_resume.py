@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.runs import called, environment, harden_arguments, run
+from tests.training.runs import called, environment, harden_arguments
 
 
 @pytest.fixture(scope="module")
 def whole(job) -> Path:
     """Return what a run that was left alone has written."""
-    alone = run(job, *harden_arguments("whole", "slow", epochs=12))
+    alone = called(job, *harden_arguments("whole", "slow", epochs=12))
     assert alone.returncode == 0, alone.stderr
     return job / "whole" / "hardened.pt"
 
@@ -57,7 +57,7 @@ def test_killed_and_resumed(job, whole, extra_seconds):
     assert epoch_of(job / name / "checkpoint.pt") < 12
     assert not (job / name / "hardened.pt").exists()
 
-    resumed = run(job, *arguments, "--resume")
+    resumed = called(job, *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_bits(job / name / "hardened.pt", whole)
     start, end = weights(job / "w.pt"), weights(job / name / "hardened.pt")
