@@ -12,7 +12,8 @@ CODE   := $(SOURCE) $(shell find tests -name '*.h' -o -name '*.cpp' -o -name '*.
 demo: $(VENV)/built
 	$(BIN)/jacfast harden --out runs/demo
 
-# Side by side, a thread each: threads of several processes wait for each other.
+# Side by side, a thread each: threads of several processes wait for each other. A worker that is
+# done takes over what waits at another.
 test: $(VENV)/built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark
 
