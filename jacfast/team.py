@@ -38,10 +38,25 @@ class Team:
         if distributed.is_available() and distributed.is_initialized():
             store = distributed.distributed_c10d._get_default_store()
             return cls(store, distributed.get_rank(), distributed.get_world_size())
-        if distributed.is_available() and distributed.is_torchelastic_launched():
-            patience = timedelta(seconds=PATIENCE)
-            return cls(*next(distributed.rendezvous("env://", timeout=patience)))
+        if launched():
+            return cls(*next(distributed.rendezvous("env://", timeout=timedelta(seconds=PATIENCE))))
         return cls(_Alone(), 0, 1)
+
+    @contextlib.contextmanager
+    def group(self, backend: str) -> Iterator[None]:
+        """Be a group of torch.distributed meanwhile; one that is there already is taken."""
+        if distributed.is_initialized():
+            yield
+            return
+        store = distributed.PrefixStore(self._key("group"), self._store)  # keys of its own
+        patience = timedelta(seconds=PATIENCE)
+        distributed.init_process_group(
+            backend, store=store, rank=self.rank, world_size=self.size, timeout=patience
+        )
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -69,8 +84,8 @@ class Team:
         self._wait(lambda: self._has(name), "the first process")
         return json.loads(self._get(name))
 
-    def agree(self, about: dict[str, Any]) -> None:
-        """Refuse what is not the same in every process; raises ValueError."""
+    def agree(self, about: dict[str, Any], bar: Any = None) -> None:
+        """Wait until all have said the same; raises ValueError in the one that has not."""
         first, here = self.told(lambda: about), json.loads(json.dumps(about))
         for name in sorted({*first, *here}):
             if first.get(name) != here.get(name):
@@ -78,6 +93,7 @@ class Team:
                     f"all processes must be given the same job: {name} is {first.get(name)} in the "
                     f"first one, and {here.get(name)} in process {self.rank} of {self.size}"
                 )
+        self._meet(bar)
 
     def see(self, out: Path) -> None:
         """Refuse a folder, made by the first process, that the others do not see."""
@@ -91,7 +107,7 @@ class Team:
                     f"out must be a folder that all processes see; process {self.rank} of "
                     f"{self.size} does not find in {out} what the first one has written there"
                 )
-            self._meet("seen")
+            self._meet()
         finally:
             if self.rank == 0:
                 mark.unlink(missing_ok=True)
@@ -121,9 +137,7 @@ class Team:
                 _show(shown, self._done())
                 turn = self._turn()
             self.count = number + 1
-            self.agree({"the number of batches": self.count})
-            self._wait(lambda: self._done() == self.count, "the others", shown)
-            self._meet("through")  # nobody leaves while another one may still object
+            self.agree({"the number of batches": self.count}, shown)
 
     def each(
         self, make: Callable[[int, Item], Any], items: Iterable[Item], **bar: Any
@@ -145,9 +159,13 @@ class Team:
     def _add(self, name: str, number: int = 1) -> int:
         return self._store.add(self._key(name), number)
 
-    def _meet(self, where: str) -> None:
-        self._add(where)
-        self._wait(lambda: self._add(where, 0) == self.size, "the others")
+    def _meet(self, bar: Any = None) -> None:
+        """Wait for all."""
+        name = f"meeting {self._add(f'meetings of {self.rank}')}"
+        self._add(name)
+        self._wait(lambda: self._add(name, 0) == self.size, "the others", bar)
+        if bar is not None:
+            _show(bar, self._done())
 
     def _turn(self) -> int:
         return self._add("turns") - 1
@@ -185,9 +203,14 @@ class _Alone(dict[str, Any]):
         return keys[0] in self
 
 
+def launched() -> bool:
+    """Say whether torchrun has started this process."""
+    return distributed.is_available() and distributed.is_torchelastic_launched()
+
+
 def place() -> tuple[int, int]:
     """Return (rank, local rank) of this process: (0, 0) of one that is alone."""
-    if distributed.is_available() and distributed.is_torchelastic_launched():
+    if launched():
         return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     return 0, 0
 

@@ -61,7 +61,10 @@ class _Part(TorchFunctionMode):
         training: bool = True,
         inplace: bool = False,
     ) -> Tensor:
-        if not training:
+        rows = (
+            self.index if isinstance(self.index, Tensor) else range(self.masks.samples)[self.index]
+        )
+        if not training or input.shape[0] != len(rows):  # the second: of other samples than these
             return func(input, p, training, inplace)
         numbers = self.masks.number(self.place, input, lambda ones: func(ones, p, True))
         self.place += 1

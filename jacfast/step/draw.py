@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jacfast.calling import beside
 from jacfast.penalties.base import Penalty
+from jacfast.portion import portion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,12 @@ class Noise:
     ahead = False
 
     def __call__(self, penalty: Penalty, generator: torch.Generator | None) -> Tensor | None:
-        """Draw it."""
-        return penalty.draw(self.count, self.outputs, generator)
+        """Draw it; of one process's part of a batch the same as if the whole were here."""
+        here = portion()
+        if here is None or penalty.subsample < 1:
+            return penalty.draw(self.count, self.outputs, generator)
+        draw = penalty.draw(here.total, self.outputs, generator)
+        return draw if draw is None else draw[here.index.to(draw.device)]
 
 
 Draw = Order | Noise

@@ -1,7 +1,6 @@
 """The loss of a defence: cross-entropy of clean and attacked inputs, and a penalty."""
 
 import dataclasses
-import functools
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from jacfast.attacks.checks import at_least, one_of
 from jacfast.calling import check_labels
 from jacfast.penalties.base import Penalty
+from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
 from jacfast.step.checks import BatchNorm
 from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
@@ -97,30 +97,42 @@ class Defence:
                 `forward_with_penalty` refuses what it is given.
         """
         check_labels(y, len(x))
-        moved, labels = x[:0], y[:0]
-        if self.attack is not None:
-            labels = y[: attacked_of(len(x), self.share)]
-            moved = perturb(self.attack, model, x[: len(labels)], labels)
-        first = 0 if self.twins else len(moved)
+        here = portion() or Portion(torch.arange(len(x)), len(x))
+        attacked = attacked_of(here.total, self.share) if self.attack else 0  # of the whole batch
+        own = int((here.index < attacked).sum())
+        moved, labels = x[:own], y[:own]
+        if self.attack is not None and own:
+            moved = perturb(self.attack, model, moved, labels)
+        first = 0 if self.twins else own
         rest, classes = x[first:], torch.cat([y[first:], labels])
-        with_penalty = functools.partial(
-            forward_with_penalty,
-            model,
-            penalty=self.penalty,
-            layer=self.layer,
-            batch_norm=self.batch_norm,
-        )
         value: Tensor | float = 0.0
-        if self.penalty is None:
+        if self.penalty is None or (self.penalise == "attacked" and not own):
             logits = model(torch.cat([rest, moved]))
         elif self.penalise == "clean":
-            logits, value = with_penalty(x, y)
-            logits = torch.cat([logits[first:], model(moved)]) if len(moved) else logits
+            logits, value = self._penalised(model, x, y, here)
+            logits = torch.cat([logits[first:], model(moved)]) if own else logits
         elif self.penalise == "attacked":
-            logits, value = with_penalty(moved, labels)
+            of_moved = Portion(here.index[:own], attacked)
+            logits, value = self._penalised(model, moved, labels, of_moved)
+            value = value * here.weight(own, attacked)
             logits = torch.cat([model(rest), logits]) if len(rest) else logits
         else:
-            logits, value = with_penalty(torch.cat([x, moved]), torch.cat([y, labels]))
+            whole = here.total + attacked
+            both = Portion(torch.cat([here.index, here.total + here.index[:own]]), whole)
+            points, all_labels = torch.cat([x, moved]), torch.cat([y, labels])
+            logits, value = self._penalised(model, points, all_labels, both)
+            value = value * here.weight(len(points), whole)
             logits = logits[first:]
         check_labels(classes, *logits.shape[:2])
-        return F.cross_entropy(logits, classes, label_smoothing=self.smoothing) + self.lam * value
+        entropy = F.cross_entropy(logits, classes, label_smoothing=self.smoothing)
+        terms = here.total + attacked * self.twins
+        return entropy * here.weight(len(classes), terms) + self.lam * value
+
+    def _penalised(
+        self, model: nn.Module, x: Tensor, y: Tensor, here: Portion
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and penalty at x, which are this portion of the points of the penalty."""
+        with within(here if portion() else None):
+            return forward_with_penalty(
+                model, x, y, penalty=self.penalty, layer=self.layer, batch_norm=self.batch_norm
+            )

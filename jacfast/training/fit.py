@@ -1,8 +1,8 @@
 """One training loop: seeded, resumable to the bit, with a progress bar."""
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from jacfast.attacks.checks import count
 from jacfast.progress import watch
 from jacfast.runs import alone
 from jacfast.training import checkpoint
-from jacfast.training.checks import check_loss, check_seed, check_trainable
+from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.given import Interval, batches_of, optimizer_of
+from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
-
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def fit(
@@ -49,6 +48,14 @@ def fit(
     repeat themselves (``torch.use_deterministic_algorithms``). For a loss that calls `jacfast.pgd`
     to be among that, it must draw there, too: ``pgd(model, x, y, eps=eps,
     generator=torch.default_generator)``; on a GPU one of ``torch.cuda.default_generators``.
+
+    Under ``torchrun``, or in an initialised group of torch.distributed, each process computes a
+    part of every batch, by DistributedDataParallel, and all follow the trajectory of one process to
+    rounding: each calls this with the same arguments, but for the device. `loss` must be a mean
+    over samples (`Defence` is); the projections of the penalties and dropout are drawn for the
+    whole batch. What cannot be the same: batch-norm in training mode (statistics of a part), what
+    else the loss draws (random starts of an attack), ``subsample`` < 1. The first process writes
+    checkpoints, and any number of processes goes on from them.
 
     Args:
         model: in the mode, on the device and of the dtype in which it is to be trained.
@@ -96,8 +103,12 @@ def fit(
     run["optimizer"] = type(optimizer).__name__
     run["scheduler"] = None if scheduler is None else type(scheduler).__name__
     probe = batches.probe
-    lock = alone(path.with_name(f".{path.name}.lock"), f"save {path}") if path else nullcontext()
-    with lock, seeded(model, seed) as drawn:
+    run_here = {**run, **(config or {}), "a checkpoint is there": bool(path and path.exists())}
+    with (
+        processes(model, loss, run_here, batches.data) as process,
+        _lock(path, process),
+        seeded(model, seed) as drawn,
+    ):
         done, generators = 0, [batches.order, *drawn, *batches.generators]
         if path is not None and path.exists():
             state = checkpoint.read(path, config, run)
@@ -107,11 +118,13 @@ def fit(
             checkpoint.restore(path, state, model, optimizer, generators, probe, scheduler)
         steps = batches.steps
         total = None if steps is None else epochs * steps
-        with watch(total=total, initial=done * (steps or 0), desc=name) as bar:
+        hidden = process.rank > 0
+        with watch(total=total, initial=done * (steps or 0), desc=name, disable=hidden) as bar:
             for epoch in range(done, epochs):
                 values = []
                 for xb, yb in batches.epoch():
-                    values.append(_step(model, optimizer, loss, xb, yb, epoch + 1, name))
+                    values.append(_step(process, optimizer, xb, yb, epoch + 1, name))
+                    process.stepped(generators[1:])
                     if scheduler is not None and scheduler_interval == "step":
                         scheduler.step()
                     bar.set_postfix(epoch=epoch + 1, loss=f"{values[-1]:.4f}", refresh=False)
@@ -121,15 +134,20 @@ def fit(
                         scheduler.step(sum(values) / len(values))
                     else:
                         scheduler.step()
-                if path is not None:
+                if path is not None and process.rank == 0:
                     state = checkpoint.state_of(model, optimizer, generators, probe, scheduler)
                     checkpoint.write(path, config, run, epoch + 1, state)
 
 
+def _lock(path: Path | None, process: Process) -> AbstractContextManager:
+    if path is None or process.rank > 0:
+        return nullcontext()
+    return alone(path.with_name(f".{path.name}.lock"), f"save {path}")
+
+
 def _step(
-    model: nn.Module,
+    process: Process,
     optimizer: torch.optim.Optimizer,
-    loss: Loss,
     x: Tensor,
     y: Tensor,
     epoch: int,
@@ -139,9 +157,8 @@ def _step(
     shown: list[float] = []
 
     def closure() -> float:  # some optimizers evaluate it several times
-        value = loss(model, x, y)
-        check_loss(value)
-        shown.append(value.item())
+        value, whole = process.losses(x, y)
+        shown.append(whole)
         if not math.isfinite(shown[-1]):
             rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)
             raise FloatingPointError(

@@ -37,6 +37,10 @@ class Tensors:
     def probe(self) -> Tensor:
         return self.x[:: -(-len(self.x) // PROBED)]
 
+    def data(self) -> str | None:
+        """Return what tells these inputs from others."""
+        return checksum([("x", self.x)])
+
     def about(self) -> Config:
         y = checksum([("y", self.y)])
         return {"batch_size": self.batch_size, "len(x)": len(self.x), "y": y}
@@ -69,6 +73,10 @@ class Loader:
         own = {id(each): each for each in found if isinstance(each, torch.Generator)}
         return tuple(own.values())
 
+    def data(self) -> str | None:
+        """Return nothing: who knows what it will yield?"""
+        return None
+
     def about(self) -> Config:
         return {"steps": self.steps}
 
@@ -93,6 +101,11 @@ def batches_of(
                 raise ValueError(f"{name} must be left out where x is a DataLoader; got {value}")
         if not isinstance(x, Iterable):
             raise TypeError(f"x must be a tensor or yield batches; got {type(x).__name__}")
+        if getattr(getattr(x, "sampler", None), "num_replicas", 1) > 1:
+            raise ValueError(
+                "x must yield whole batches, of which each process takes its part; got a "
+                "DataLoader with a sampler that shares out by itself (DistributedSampler)"
+            )
         return Loader(x, device_of(model), order)
     if batch_size is None:
         raise TypeError("batch_size must be an integer where x is a tensor; got None")

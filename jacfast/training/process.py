@@ -1,0 +1,110 @@
+"""The processes of one training: alone, or each with its part of every batch."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from jacfast.calling import Masks, drops
+from jacfast.portion import Portion, within
+from jacfast.runs import checksum_of
+from jacfast.team import Team
+from jacfast.training.checks import check_loss
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class Process:
+    """The only process: the loss as it is."""
+
+    rank, size = 0, 1
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        self.model, self.loss = model, loss
+
+    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """Return what to differentiate, and the loss of the batch."""
+        value = self.loss(self.model, x, y)
+        check_loss(value)
+        return value, value.item()
+
+    def stepped(self, generators: list[torch.Generator]) -> None:
+        """Come to the end of a step."""
+
+
+class _Whole(nn.Module):
+    """The loss as a module, so that DistributedDataParallel sees all that it is made of."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss; of no samples 0, with gradients 0."""
+        if len(x):
+            return self.loss(self.model, x, y)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return torch.stack([0 * p.sum() for p in trained]).sum()
+
+
+class OneOfMany(Process):
+    """One of several: consecutive samples of every batch, which all have."""
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__(model, loss)
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.parallel = DistributedDataParallel(_Whole(model, loss), find_unused_parameters=True)
+
+    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """Return what to differentiate, and the loss of the whole batch."""
+        index = torch.arange(len(x)).tensor_split(self.size)[self.rank]
+        part = slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0)
+        masks = Masks(len(x)).of(part) if drops(self.model) else contextlib.nullcontext()
+        with within(Portion(index, len(x))), masks:
+            value = self.parallel(x[part], y[part])
+        check_loss(value)
+        value = value * (len(index) * self.size / len(x))  # the gradient is a mean over processes
+        mean = value.detach().double() / self.size
+        distributed.all_reduce(mean)
+        return value, mean.item()
+
+    def stepped(self, generators: list[torch.Generator]) -> None:
+        """Go on with the first process's random numbers: a short part may draw fewer."""
+        states = [generator.get_state() for generator in generators]
+        device = next(self.model.parameters()).device
+        joined = torch.cat(states).to(device)
+        distributed.broadcast(joined, 0)
+        parts = joined.cpu().split([len(state) for state in states])
+        for generator, state in zip(generators, parts, strict=True):
+            generator.set_state(state)
+
+
+@contextlib.contextmanager
+def processes(
+    model: nn.Module, loss: Loss, about: dict[str, Any], data: Callable[[], str | None]
+) -> Iterator[Process]:
+    """Train `model` with the other processes that torchrun, or one's own group, has.
+
+    Args:
+        about, data: what must be the same in all; `data` is called if there are several.
+
+    Raises:
+        ValueError: they are not given the same.
+    """
+    team = Team.here()
+    if team.size == 1:
+        yield Process(model, loss)
+        return
+    gpu = next(model.parameters()).is_cuda
+    with team.together():
+        team.agree({**about, "x": data(), "weights": checksum_of(model)})
+        with team.group("nccl" if gpu else "gloo"):
+            process = OneOfMany(model, loss)
+            try:
+                yield process
+            finally:
+                del process.parallel  # its end, after that of the group, would wait for ever
+        team.agree({})  # what the first one writes is there

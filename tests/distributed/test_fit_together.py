@@ -1,0 +1,95 @@
+"""Training by several processes follows the trajectory of one, also after kills."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from jacfast.training import checkpoint, fit
+from tests.distributed.trained import KINDS, train
+from tests.training.problem import cross_entropy, problem
+
+ROOT = Path(__file__).parents[2]
+FAR = 1e-12  # in float64
+
+
+def torchrun(processes, *arguments, restarts=0, **environment):
+    run = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    script = ["-m", "tests.distributed.trained", *map(str, arguments)]
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *run, *script],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def distance(a, b) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {kind: train(kind) for kind in KINDS}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_any_number_of_processes_follows_one_trajectory(tmp_path, alone, processes):
+    done = torchrun(processes, tmp_path / "out.pt")
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "out.pt")
+    far = {kind: distance(found[kind], alone[kind]) for kind in KINDS}
+    assert all(value < FAR for value in far.values()), far
+
+
+def test_the_kinds_differ(alone):
+    """Else the test above could not tell one from another."""
+    kinds = [kind for kind in KINDS if kind != "dropout"]  # its layers have other names
+    for a, b in itertools.pairwise(kinds):
+        assert distance(alone[a], alone[b]) > 1e-4, (a, b)
+
+
+@pytest.mark.parametrize(("ends", "then"), [("1", 2), ("0", 2), ("0", 1)])
+def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path, alone, ends, then):
+    """torchrun starts anew; or nobody does, and another number of processes goes on."""
+    save, restarts = tmp_path / "checkpoint.pt", int(then == 2)
+    done = torchrun(2, tmp_path / "out.pt", save, restarts=restarts, ENDS=ends)
+    assert checkpoint.read(save, None)["epoch"] == (5 if restarts else 2)
+    if not restarts:
+        assert done.returncode != 0
+        done = torchrun(then, tmp_path / "out.pt", save)
+    assert done.returncode == 0, done.stderr
+    assert distance(torch.load(tmp_path / "out.pt")["ended"], alone["penalty"]) < FAR
+
+
+@pytest.mark.parametrize("other", ["weights", "x", "y", "seed"])
+def test_processes_with_another_job_are_refused(together, other):
+    problems = [problem(), problem()]
+    with torch.no_grad():
+        next(problems[1][0].parameters()).add_(other == "weights")
+
+    def work(rank):
+        model, x, y = problems[rank]
+        y = y.flip(0) if rank and other == "y" else y
+        x = x + 1 if rank and other == "x" else x
+        seed = rank if other == "seed" else 0
+        fit(model, x, y, epochs=1, batch_size=8, lr=0.1, loss=cross_entropy, seed=seed)
+
+    found = together(2, work)
+    assert all(f"{other} is" in str(error) and "in process 1 of 2" in str(error) for error in found)
+
+
+def test_a_sampler_that_shares_out_is_refused():
+    model, x, y = problem()
+    data = TensorDataset(x, y)
+    loader = DataLoader(data, sampler=DistributedSampler(data, num_replicas=2, rank=0))
+    with pytest.raises(ValueError, match="x must yield whole batches"):
+        fit(model, loader, epochs=1, lr=0.1, loss=cross_entropy)

@@ -1,0 +1,75 @@
+"""Trainings in float64 that several processes must do as one does: run by torchrun, or imported."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import jacfast
+from jacfast.training import Defence, fit
+
+PENALTY = jacfast.Frobenius()
+
+
+def attack(model, x, y):
+    return jacfast.fgsm(model, x, y, eps=0.1, clip=None)
+
+
+def own(model, x, y):
+    logits, penalty = jacfast.forward_with_penalty(model, x, penalty=jacfast.CrossLipschitz(n=2))
+    return F.cross_entropy(logits, y) + 0.1 * penalty
+
+
+KINDS = {
+    "cross-entropy": Defence(),
+    "penalty": Defence(PENALTY, 0.1),
+    "dropout": Defence(PENALTY, 0.1),
+    "own loss": own,
+    "a share attacked": Defence(PENALTY, 0.1, attack=attack, share=0.4),
+    "twins": Defence(PENALTY, 0.1, attack=attack, share=0.4, twins=True, penalise="both"),
+    "at the attacked": Defence(PENALTY, 0.1, attack=attack, share=0.4, penalise="attacked"),
+    "LBFGS": Defence(PENALTY, 0.1),
+}
+
+
+def train(kind: str, **options) -> dict:
+    """Train for 25 steps, the last of each epoch on 2 samples, too few for three processes."""
+    torch.manual_seed(0)
+    drop = [nn.Dropout(0.3)] if kind == "dropout" else []
+    model = nn.Sequential(nn.Linear(20, 16), nn.Tanh(), *drop, nn.Linear(16, 5)).double()
+    x, y = torch.rand(30, 20, dtype=torch.float64), torch.randint(5, (30,))
+    options = {"epochs": 5, "batch_size": 7, **options}
+    if kind == "LBFGS":
+        options["optimizer"] = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    else:
+        options["lr"] = 0.01
+    fit(model, x, y, loss=KINDS[kind], **options)
+    return model.state_dict()
+
+
+class Ended:
+    """A loss in a process that is killed in its 12th step, the first time."""
+
+    calls = 0
+
+    def __call__(self, model, x, y):
+        Ended.calls += 1
+        first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        if first and os.environ["RANK"] == os.environ.get("ENDS") and Ended.calls == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return KINDS["penalty"](model, x, y)
+
+
+if __name__ == "__main__":
+    out, save = Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None
+    if save is None:
+        found = {kind: train(kind) for kind in KINDS}
+    else:
+        KINDS["ended"] = Ended()
+        found = {"ended": train("ended", save=save, resume=True)}
+    if os.environ["RANK"] == "0":
+        torch.save(found, out)
