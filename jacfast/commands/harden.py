@@ -76,6 +76,8 @@ def harden(resume: bool, json: bool, **options: Any) -> int:
 
     run = Harden(**options)
     figures = training.harden(run, resume)
+    if not figures:  # the first of several processes speaks for all
+        return 0
     names = ["hardened.pt", "figures.json", "harden.png", "report.html"]
     written = ", ".join(str(run.out / name) for name in names)
     print(as_json(figures) if json else f"\n{table(figures)}\n\nwritten: {written}")

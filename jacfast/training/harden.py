@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from jacfast.penalties.base import projections
 from jacfast.plots import hardening_figure, png
 from jacfast.runs import check_own, held
 from jacfast.step import forward_with_penalty
+from jacfast.team import Team, place
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.fit import fit
@@ -54,8 +56,11 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
             weights come out the same, bit for bit, as without an interruption, on the same machine
             and number of threads.
 
+    Under ``torchrun`` the processes share the training, see `fit`; the first one measures and
+    writes.
+
     Returns:
-        The figures, as in ``figures.json``.
+        The figures, as in ``figures.json``; in other processes than the first none.
 
     Raises:
         FileNotFoundError, TypeError, ValueError, OSError: data, weights, model, options or the
@@ -63,11 +68,14 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
             other data, or another run is at work in the folder; found before any training.
     """
     _check(run)
-    with held(run.out):
-        return _harden(run, _begun(run, resume))
+    team = Team.here()
+    with team.together(), held(run.out) if team.rank == 0 else nullcontext():
+        team.agree({"options": run.options()})
+        begun = team.told(lambda: _begun(run, resume))
+        return _harden(run, {name: Path(file) for name, file in begun.items()}, team.rank == 0)
 
 
-def _harden(run: Harden, begun: dict[str, Path]) -> dict[str, Any]:
+def _harden(run: Harden, begun: dict[str, Path], first: bool) -> dict[str, Any]:
     model = _model(run)
     split = on_device(data.load(run.data), run.device)
     model = models.normalized(model, run.mean, run.std, split).to(run.device)
@@ -83,10 +91,12 @@ def _harden(run: Harden, begun: dict[str, Path]) -> dict[str, Any]:
         start = time.perf_counter()
         _phase(run, model, split, config, "train")
         seconds["train"] = time.perf_counter() - start
-    before = measure(model, x, y, "before")
+    before = measure(model, x, y, "before") if first else None
     start = time.perf_counter()
     _phase(run, model, split, config, "harden")
     seconds["harden"] = time.perf_counter() - start
+    if before is None:  # the first process measures, and writes
+        return {}
     after = measure(model, x, y, "after")
 
     timed = min(run.chunk_size or run.batch_size, run.batch_size)  # no more than fit into memory
@@ -127,11 +137,12 @@ def _check(run: Harden) -> None:
         raise ValueError("model and weights go together: give both, or neither")
 
 
-def _begun(run: Harden, resume: bool) -> dict[str, Path]:
+def _begun(run: Harden, resume: bool) -> dict[str, str]:
     """Check the folder; return the checkpoints by phase."""
     write_atomically(b"", run.out / ".writable")
     (run.out / ".writable").unlink()
-    begun = {phase: run.out / file for phase, file in PHASES.items() if (run.out / file).exists()}
+    there = {phase: run.out / file for phase, file in PHASES.items()}
+    begun = {phase: str(file) for phase, file in there.items() if file.exists()}
     if not resume and begun:
         raise FileExistsError(
             f"{run.out} holds an earlier run: continue it with --resume, or use another folder"
@@ -219,6 +230,8 @@ def _phase(
         name=name,
     )
     set_mode(model, training=False)
+    if place()[0] > 0:
+        return
     state = {key: value.cpu() for key, value in models.bare_model(model).state_dict().items()}
     checkpoint.save_atomically(state, run.out / RESULTS[name])
 

@@ -48,23 +48,18 @@ def given(tmp_path_factory) -> Path:
 
 
 def attack(given, out, processes=0, attack="deepfool", restarts=0, **environment):
-    """Run the command, under torchrun with so many processes, or (0) plainly."""
-    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    run += [f"--max-restarts={restarts}"]
+    what = ["--samples", "26", "--batch-size", "3", *(["--eps", "0.1"] if attack == "pgd" else [])]
+    return run(given, out, ["attack", attack, *what], processes, restarts, **environment)
+
+
+def run(given, out, what, processes, restarts=0, **environment):
+    """Run a command, under torchrun with so many processes, or (0) plainly."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    torchrun += [f"--max-restarts={restarts}"]
     model = ["--model", f"{given / 'watched.py'}:make", "--weights", str(given / "weights.pt")]
-    what = ["--samples", "26", "--batch-size", "3", "--out", str(out), "--quiet"]
-    what += ["--eps", "0.1"] if attack == "pgd" else []
+    command = ["-m", "jacfast", *what, *model, "--out", str(out), "--quiet"]
     return subprocess.run(
-        [
-            sys.executable,
-            *(run if processes else []),
-            "-m",
-            "jacfast",
-            "attack",
-            attack,
-            *model,
-            *what,
-        ],
+        [sys.executable, *(torchrun if processes else []), *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
@@ -133,3 +128,19 @@ def test_a_worker_that_raises_stops_the_others_with_its_words(given, tmp_path):
     done = attack(given, tmp_path / "out", 2, ENDS="1", HOW="raise")
     assert done.returncode != 0
     assert "jacfast: this model is broken" in done.stderr
+
+
+def test_hardening_by_two_processes_is_that_of_one(given, tmp_path):
+    what = ["harden", "--epochs", "1", "--batch-size", "500", "--eval-samples", "20"]
+    found = []
+    for processes in (0, 2):
+        out = tmp_path / str(processes)
+        done = run(given, out, what, processes)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("written:") == 1
+        found.append(torch.load(out / "hardened.pt"))
+        assert (out / "report.html").exists()
+    began = torch.load(given / "weights.pt")
+    moved = max(float((found[0][name] - began[name]).abs().max()) for name in began)
+    far = max(float((found[0][name] - found[1][name]).abs().max()) for name in began)
+    assert far < 0.05 * moved  # float32, through Adam: float64 is in test_fit_together.py
