@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 from torch import distributed
 
+from jacfast.calling import warn
 from jacfast.progress import watch
 from jacfast.runs import checksum, claimed
 
 Item = TypeVar("Item")
+SOON = 30.0  # seconds until a process that waits says so
 PATIENCE = 1800.0  # seconds without a sign of the others, PyTorch's own default
 MARK = ".team"  # what the first process writes, and the others must see
 
@@ -174,14 +176,21 @@ class Team:
         return self._add("done", 0)
 
     def _wait(self, ready: Callable[[], bool], whom: str, bar: Any = None) -> None:
-        seen, since = -1, time.monotonic()
+        seen, since, said = -1, time.monotonic(), False
         while not ready():
             self.check()
             if (done := self._done()) != seen:
                 seen, since = done, time.monotonic()
                 if bar is not None:
                     _show(bar, done)
-            if time.monotonic() - since > PATIENCE:
+            waited = time.monotonic() - since
+            if waited > SOON and not said and not done:
+                said = True
+                warn(
+                    f"process {self.rank} of {self.size} waits for {whom}: every process of the "
+                    "group must make this call, with the same arguments"
+                )
+            if waited > PATIENCE:
                 raise TimeoutError(
                     f"process {self.rank} of {self.size} has waited {PATIENCE:g} s for {whom} "
                     "without a sign of progress (a batch done): is one gone, or a batch too large?"

@@ -141,6 +141,20 @@ def test_nobody_waits_for_ever(tmp_path, together, monkeypatch, gone):
     assert "has waited 0.3 s for" in str(found[1 - gone])
 
 
+def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, monkeypatch):
+    """A call in the first process alone, as for plain evaluation, would wait for the others."""
+    monkeypatch.setattr(teams, "SOON", 0.1)
+    monkeypatch.setattr(teams, "PATIENCE", 0.3)
+
+    def work(rank):
+        if not rank:
+            with shared(tmp_path, "job.json", ABOUT):
+                pass
+
+    with pytest.warns(UserWarning, match="process 0 of 2 waits for the others: every process"):
+        together(2, work)
+
+
 def test_progress_counts_as_a_sign(tmp_path, together, monkeypatch):
     """A process that is through waits for one that works, however long that takes."""
     monkeypatch.setattr(teams, "PATIENCE", 0.5)
