@@ -288,10 +288,12 @@ def test_real_interrupts():
     try:
         for _ in range(200):
             with contextlib.suppress(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, draws.uniform(1e-5, 1e-3))
+                # again after a second: Python drops what is raised in a finaliser
+                signal.setitimer(signal.ITIMER_REAL, draws.uniform(1e-5, 1e-3), 1.0)
                 while True:
                     with quiet(model):
                         pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
             if state(model) != before or not nothing_held():
                 gc.collect()  # a context that was interrupted on its way in ends here
             assert state(model) == before

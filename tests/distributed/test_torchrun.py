@@ -12,7 +12,7 @@ from jacfast import DeepFoolResult
 from jacfast.models import mlp
 
 FACTORY = '''
-import os, signal, torch
+import os, signal, time, torch
 from jacfast.models import mlp
 
 class Watched(torch.nn.Sequential):
@@ -27,6 +27,8 @@ class Watched(torch.nn.Sequential):
             if os.environ.get("HOW") == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ValueError("this model is broken")
+        if first and not here and "ENDS" in os.environ:
+            time.sleep(0.3)  # so that most batches are the other one's
         return super().forward(x)
 
 def make():
