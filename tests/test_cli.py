@@ -14,8 +14,9 @@ import torch
 
 from jacfast import __version__, cli, doctor
 from jacfast.commands import attack, harden, plot, reproduce
-from jacfast.commands.arguments import number
+from jacfast.commands.arguments import add_device, number
 from jacfast.ops import lives
+from jacfast.training.options import Harden
 
 
 def test_doctor(capsys):
@@ -260,3 +261,23 @@ def test_json_is_one_object_and_no_words(tmp_path, monkeypatch, capsys):
     assert cli.main(["harden", "--out", str(tmp_path), "--json"]) == 0
     want = {"before": {"rho_adv": None, "fgsm": {"0.1": 0.5}}, "step": [1, 2]}
     assert json.loads(capsys.readouterr().out) == want
+
+
+@pytest.mark.parametrize(("gpus", "rank", "want"), [(1, "1", "cuda"), (8, "3", "cuda:3")])
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch, gpus, rank, want):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: taken.append(device) or torch.ones(1))
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("RANK", rank), ("LOCAL_RANK", rank)):
+        monkeypatch.setenv(name, value)
+    parser = argparse.ArgumentParser()
+    add_device(parser.add_argument)
+    assert parser.parse_args(["--device", "cuda"]).device == want
+    assert taken == [want]  # no other GPU is touched
+
+
+def test_processes_with_a_gpu_each_have_the_same_options(tmp_path):
+    """Else they would take each other, and their checkpoints, for another run's."""
+    runs = [Harden(out=tmp_path, device=device) for device in ("cuda:0", "cuda:3", "cuda")]
+    assert runs[0].options() == runs[1].options() == runs[2].options()
+    assert runs[0].options() != Harden(out=tmp_path, device="cpu").options()

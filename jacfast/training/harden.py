@@ -23,7 +23,7 @@ from jacfast.penalties.base import projections
 from jacfast.plots import hardening_figure, png
 from jacfast.runs import check_own, held
 from jacfast.step import forward_with_penalty
-from jacfast.team import Team, place
+from jacfast.team import Team
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.fit import fit
@@ -89,11 +89,11 @@ def _harden(run: Harden, begun: dict[str, Path], first: bool) -> dict[str, Any]:
     seconds = {"train": 0.0}
     if run.model is None:
         start = time.perf_counter()
-        _phase(run, model, split, config, "train")
+        _phase(run, model, split, config, "train", first)
         seconds["train"] = time.perf_counter() - start
     before = measure(model, x, y, "before") if first else None
     start = time.perf_counter()
-    _phase(run, model, split, config, "harden")
+    _phase(run, model, split, config, "harden", first)
     seconds["harden"] = time.perf_counter() - start
     if before is None:  # the first process measures, and writes
         return {}
@@ -203,6 +203,7 @@ def _phase(
     split: data.Split,
     config: checkpoint.Config,
     name: str,
+    first: bool,
 ) -> None:
     """Train ("train": CE) or harden ("harden": CE + penalty), or take over what is done of it."""
     set_mode(model, training=name == "train")
@@ -230,7 +231,7 @@ def _phase(
         name=name,
     )
     set_mode(model, training=False)
-    if place()[0] > 0:
+    if not first:
         return
     state = {key: value.cpu() for key, value in models.bare_model(model).state_dict().items()}
     checkpoint.save_atomically(state, run.out / RESULTS[name])

@@ -37,6 +37,7 @@ class Harden:
         """Return the options, as types that JSON has, and the number of threads; weights by sum."""
         values = dataclasses.asdict(self)
         del values["out"], values["chunk_size"]  # the second changes roundings alone
+        values["device"] = self.device.partition(":")[0]  # each process has another GPU
         if self.weights is not None and self.weights.is_file():
             digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()[:16]
             values["weights"] = f"{self.weights.name}, SHA-256 {digest}"
