@@ -84,12 +84,15 @@ def fit(
         name: the label of the progress bar.
 
     Raises:
+        ConnectionAbortedError, TimeoutError: of several processes another one has stopped before
+            the training began, or nothing is heard of it for half an hour.
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
         FileExistsError: `save` is there and is not to be resumed.
         TypeError, ValueError: epochs, batch_size, lr, seed, config or what `loss` returns is not as
             above; no parameter of `model` requires grad; x and y differ in length or are empty;
             `save` has no folder, is no checkpoint, belongs to another run or network, or holds more
-            epochs; or there is none to resume.
+            epochs; or there is none to resume; or the processes are not
+            given the same.
     """
     count("epochs", epochs, 0)
     seed = check_seed(seed)

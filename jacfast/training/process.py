@@ -56,6 +56,7 @@ class OneOfMany(Process):
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__(model, loss)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        # a loss may leave parameters out: an auxiliary head in eval mode
         self.parallel = DistributedDataParallel(_Whole(model, loss), find_unused_parameters=True)
 
     def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
