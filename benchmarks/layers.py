@@ -25,17 +25,17 @@ KINDS = {
     "relu": (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
     "max-pooling": (F.max_pool2d, torch.max_pool2d),
 }
-NONE = tuple(TRAINING)
+NONE = tuple(TRAINING.layers)
 
 
 @contextlib.contextmanager
 def without(functions: tuple) -> Iterator[None]:
     """Let these functions run as they are in the penalised step."""
-    taken = {function: TRAINING.pop(function) for function in functions}
+    taken = {function: TRAINING.layers.pop(function) for function in functions}
     try:
         yield
     finally:
-        TRAINING.update(taken)
+        TRAINING.layers.update(taken)
 
 
 def variant(step: rivals.Step, functions: tuple) -> rivals.Step:

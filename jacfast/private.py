@@ -22,7 +22,7 @@ NAMES: dict[str, Use] = {
         "ops.lives penalties.base", "raises in every op and every penalty"
     ),
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
-        "lean.mode step.traced.refuse", "raises in forward_with_penalty, deepfool and jacobian"
+        "lean.known step.traced.refuse", "raises in forward_with_penalty, deepfool and jacobian"
     ),
     "torch._dynamo": Use(
         "calling.contexts timing.rivals",
@@ -116,7 +116,7 @@ NAMES: dict[str, Use] = {
         "calling.state step.run step.traced.replay step.traced.capture",
         "raises in forward_with_penalty",
     ),
-    "Tensor._is_view": Use("lean.mode", "raises at a ReLU in place"),
+    "Tensor._is_view": Use("lean.calls", "raises at a ReLU in place"),
     "Node._sequence_nr": Use("step.pending", "raises in forward_with_penalty"),
     "Node._raw_saved_": Use(
         "graph",

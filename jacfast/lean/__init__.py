@@ -1,7 +1,8 @@
 """Lean layers: the same layers, with cheaper backward passes."""
 
 from jacfast.lean.gram import Gram
-from jacfast.lean.mode import TRAINING, Lean, lean
+from jacfast.lean.mode import Lean
 from jacfast.lean.sweep import COLLECT, PULL, Sweep
+from jacfast.lean.tables import TRAINING, lean
 
 __all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "lean"]

@@ -8,11 +8,13 @@ choice, too, so that neither sweep reads a mask and nothing of the ReLU is kept.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from jacfast.ops import lives, max_pool, max_pool_gather, max_pool_scatter
 
 Pair = tuple[int, int]
+POOLS = (F.max_pool2d, torch.max_pool2d)
 
 
 def plain(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil: bool) -> bool:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast.graph import nodes
-from jacfast.lean import mode
+from jacfast.lean import calls
 from jacfast.lean.pool import MaxPool2d
 from jacfast.ops import lives
 from tests.lean.sweeps import assert_same, names, penalty, pull, run
@@ -110,7 +110,7 @@ def test_a_view_in_place_goes_the_stock_way(monkeypatch):
         h[:, 1:].relu_()
         return h
 
-    monkeypatch.setattr(mode, "ReLUInPlace", None)
+    monkeypatch.setattr(calls, "ReLUInPlace", None)
     assert_same(f, draw(5, 4), [])
 
 

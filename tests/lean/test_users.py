@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from jacfast import deepfool, distance_bounds, jacobian, vjp
-from jacfast.lean import conv, lean, mode
+from jacfast.lean import calls as layers
+from jacfast.lean import conv, lean
 from jacfast.ops import lives
 from jacfast.vjp import pull_back
 from tests.lean.sweeps import names
@@ -86,6 +87,6 @@ def test_who_uses_them(name, monkeypatch):
     got = CALLS[name](model, x)
     assert calls
     calls.clear()
-    monkeypatch.setattr(mode, "pays", lambda *shape: False)
+    monkeypatch.setattr(layers, "pays", lambda *shape: False)
     torch.testing.assert_close(got, CALLS[name](model, x))
     assert not calls

@@ -1,0 +1,54 @@
+"""Which calls lean layers know."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jacfast.lean.pool import Pair
+from jacfast.ops.lives import transformed
+
+
+def usual() -> bool:
+    """Say whether a Function can run: autograd is on, and nothing else looks at its tensors."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not transformed()
+        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+    )
+
+
+def needs_gradient(x: Tensor) -> bool:
+    """Say whether x is a usual tensor whose gradient is wanted, in a usual state."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided
+    wanted = plain and x.requires_grad and x.dtype.is_floating_point and x.numel() > 0
+    return wanted and usual()
+
+
+def operand(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """Return x in the dtype that the layer computes in; None if the layer must run as it is."""
+    if not needs_gradient(x) or type(weight) not in (Tensor, nn.Parameter):
+        return None
+    if not (weight.is_leaf and (bias is None or bias.is_leaf)):  # they could depend on x
+        return None
+    if bias is not None and (bias.dim() != 1 or bias.dtype != weight.dtype):
+        return None
+    kind = x.device.type
+    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    if rounds and torch.float64 not in (x.dtype, weight.dtype):
+        return x.to(torch.get_autocast_dtype(kind))
+    return x if x.dtype == weight.dtype else None
+
+
+def each(size: Any, dimensions: int) -> tuple[int, ...]:
+    """Return `size` once per dimension."""
+    if isinstance(size, int):
+        return (size,) * dimensions
+    return tuple(size) * dimensions if len(size) == 1 else tuple(size)
+
+
+def pair(size: Any) -> Pair:
+    """Return `size` in both dimensions."""
+    first, second = each(size, 2)
+    return first, second

@@ -1,0 +1,52 @@
+"""Which calls run as lean layers, in training and for rows of the Jacobian."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jacfast.calling.functions import compiled, modules_of
+from jacfast.lean import calls
+from jacfast.lean.mode import Lean, Table
+from jacfast.lean.pool import POOLS
+from jacfast.lean.sweep import PULL, Sweep
+
+TRAINING = Table(
+    {
+        F.linear: calls.linear,
+        **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), calls.conv),
+        F.batch_norm: calls.batch_norm,
+        **dict.fromkeys((F.relu, torch.relu, Tensor.relu), calls.relu),
+        **dict.fromkeys((torch.relu_, Tensor.relu_), calls.relu_),
+        **dict.fromkeys(POOLS, calls.max_pool2d),
+    },
+    trains=True,
+)
+# For rows of the Jacobian, without parameter gradients: what has a faster or safer input gradient.
+ROWS = Table(
+    {
+        torch.conv2d: calls.conv,
+        F.batch_norm: calls.batch_norm,
+        **dict.fromkeys(POOLS, calls.plain_max_pool2d),
+    },
+    trains=False,
+)
+
+
+@contextlib.contextmanager
+def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let the layers of `model` compute their input gradients in a faster way, inside the context.
+
+    The outputs are the same to the bit, gradients to rounding. So far: on the CPU, convolutions
+    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`),
+    max-pooling of plain windows, and batch-norm in eval mode, whose own gradient can be wrong for
+    one sample; of modules, and of what is around them, without compiled parts (these would be
+    compiled again).
+    """
+    if compiled(model) or not modules_of(model):
+        yield
+        return
+    with Lean(Sweep(PULL), ROWS):
+        yield
