@@ -10,6 +10,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <ostream>
 #include <sstream>
 #include <stdexcept>
@@ -53,7 +54,9 @@ void check(const bool holds, const Parts&... parts) {
   throw std::invalid_argument(words.str());
 }
 inline void check_shape(const Tensor& tensor, const char* name, const Sizes shape) {
-  check(tensor.sizes() == shape, name, " must have shape ", shape, "; got ", tensor.sizes());
+  const Sizes sizes = tensor.sizes();  // of 2.11, which has no == for them
+  check(std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end()), name,
+        " must have shape ", shape, "; got ", sizes);
 }
 inline void check_dim(const Tensor& tensor, const char* name, const int64_t dim) {
   check(tensor.dim() == dim, name, " must have ", dim, " dimensions; got shape ", tensor.sizes());
