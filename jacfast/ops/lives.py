@@ -1,11 +1,13 @@
 """Which life of an op runs: the compiled one for the tensor's device, or the PyTorch reference.
 
 Each native op has up to three lives here: ``reference`` (PyTorch, always there), ``cpu`` and
-``cuda`` (compiled, when the extension was built with them). ``JACFAST_IMPL=reference`` in the
-environment forces the references everywhere; it is read once, at import.
+``cuda`` (compiled, when the extension was built with them, for the GPU's compute capability).
+``JACFAST_IMPL=reference`` in the environment forces the references everywhere; it is read once, at
+import.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,36 @@ def life(device: torch.device) -> str:
     """Return the life that an op on `device` has here: ``reference``, ``cpu`` or ``cuda``."""
     if IMPL == "reference" or device.type not in BUILT:
         return "reference"
+    if device.type == "cuda" and not has_kernels(device.index):
+        return "reference"
     return device.type
+
+
+_HAS_KERNELS: dict[int | None, bool] = {}  # by the number of the GPU
+
+
+@torch.compiler.assume_constant_result
+def has_kernels(gpu: int | None) -> bool:
+    """Say whether the kernels were built for that GPU; without, a launch finds no kernel image."""
+    if gpu not in _HAS_KERNELS:
+        capability = torch.cuda.get_device_capability(gpu)
+        _HAS_KERNELS[gpu] = covers(BUILD.get("architectures", ""), capability)
+    return _HAS_KERNELS[gpu]
+
+
+def covers(architectures: str, capability: tuple[int, int]) -> bool:
+    """Say whether a build for `architectures`, as in TORCH_CUDA_ARCH_LIST, has code for a GPU.
+
+    Machine code for x.y runs on x.z with z >= y; PTX on everything newer; what ends in a letter,
+    on that GPU alone, or on its family.
+    """
+    found = re.findall(r"(\d+)\.(\d+)([a-z]?)(\+PTX)?", architectures)
+    for major, minor, letter, ptx in found:
+        built = int(major), int(minor)
+        same = built[0] == capability[0] and built <= capability
+        if built == capability or (not letter and (same or (ptx and built <= capability))):
+            return True
+    return not found  # names of GPUs, which only the build knows
 
 
 def native(tensor: torch.Tensor) -> bool:
@@ -89,4 +120,8 @@ def reason(device: torch.device) -> str:
         return WHY_NOT
     if device.type not in BUILT:
         return f"the extension was built without {device.type} kernels"
+    if device.type == "cuda" and not has_kernels(device.index):
+        capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        built = BUILD["architectures"]
+        return f"the kernels were built for {built}; this GPU has compute capability {capability}"
     return f"compiled into jacfast._ops for {device.type}"

@@ -45,6 +45,55 @@ def test_the_reason_is_said(monkeypatch):
     assert (lives.life(cpu), lives.reason(cpu)) == ("reference", "no compiler")
 
 
+# What nvcc's manual says of binary and PTX compatibility.
+@pytest.mark.parametrize(
+    ("architectures", "runs", "does_not"),
+    [
+        ("8.0;9.0+PTX", [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 1)], [(7, 0), (7, 5)]),
+        ("7.5 8.6", [(7, 5), (8, 6), (8, 9)], [(7, 0), (8, 0), (9, 0)]),
+        ("8.6+PTX", [(8, 6), (8, 9), (9, 0)], [(8, 0), (7, 5)]),
+        ("9.0a", [(9, 0)], [(9, 1), (8, 0), (10, 0)]),
+        ("10.0", [(10, 0), (10, 3)], [(1, 0), (12, 0)]),
+        ("Hopper", [(9, 0)], []),
+    ],
+)
+def test_which_gpus_a_build_is_for(architectures, runs, does_not):
+    assert all(lives.covers(architectures, gpu) for gpu in runs)
+    assert not any(lives.covers(architectures, gpu) for gpu in does_not)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs: the first too old for the build."""
+    monkeypatch.setattr(lives, "IMPL", "auto")
+    monkeypatch.setattr(lives, "BUILT", frozenset({"cpu", "cuda"}))
+    monkeypatch.setattr(lives, "BUILD", {"architectures": "8.0;9.0+PTX"})
+    monkeypatch.setattr(lives, "_HAS_KERNELS", {})
+    capabilities = {None: (7, 5), 0: (7, 5), 1: (9, 0)}
+
+    def capability(device):
+        return capabilities[getattr(device, "index", device)]
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+
+
+def test_a_gpu_that_the_build_is_not_for_runs_the_references(gpus):
+    old, new = torch.device("cuda", 0), torch.device("cuda", 1)
+    assert (lives.life(old), lives.life(new)) == ("reference", "cuda")
+    assert lives.life(torch.device("cuda")) == "reference"
+    want = "the kernels were built for 8.0;9.0+PTX; this GPU has compute capability 7.5"
+    assert lives.reason(old) == want
+    assert lives.reason(new) == "compiled into jacfast._ops for cuda"
+
+
+def test_the_life_on_a_gpu_is_a_constant_of_a_compiled_function(gpus):
+    @torch.compile(backend="eager", fullgraph=True)
+    def which(x):
+        return x + (1 if lives.life(torch.device("cuda", 1)) == "cuda" else 2)
+
+    assert which(torch.zeros(())).item() == 1
+
+
 @pytest.mark.skipif(not lives.BUILT, reason="the extension is not built")
 def test_an_op_that_cannot_allocate_says_so_as_pytorch_does():
     rows = torch.ones(1, 1).expand(2**50, 1)  # their norms would take four petabytes
