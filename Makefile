@@ -27,6 +27,7 @@ bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.sharing
+	$(BIN)/python -m benchmarks.stragglers
 	$(BIN)/python -m benchmarks.deepfool classes
 	$(BIN)/python -m benchmarks.deepfool mnist
 

@@ -1,4 +1,4 @@
-"""The README's table of training steps, made of benchmarks/results: `python scripts/figures.py`.
+"""Tables made of benchmarks/results, the README's and docs/scale.md's: `python scripts/figures.py`.
 
 Each row compares like with like: one projection against one vector by autograd, exact against
 exact, measured in one run; a test holds the README against the files.
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+README, SCALE = ROOT / "README.md", ROOT / "docs" / "scale.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- steps -->\n", "<!-- end -->"
 HEAD = (
@@ -76,10 +76,30 @@ def table() -> str:
     return HEAD + "".join(rows)
 
 
+def straggler_table(found: dict) -> str:
+    """Return that of `benchmarks.stragglers`: makespans over the ideal."""
+    titles = {"work": "all its samples", "calls": "its slowest sample"}
+    over = found["over_ideal"]
+    kinds = list(next(iter(over.values())))
+    rows = f"| a batch costs; its samples | {' | '.join(kinds)} |\n|---{'|---' * len(kinds)}|\n"
+    for name, of in over.items():
+        cost, size = name.split(", ")
+        cells = [f"{of[kind]['mean']:.2f} ({of[kind]['p95']:.2f})" for kind in kinds]
+        rows += f"| {titles[cost]}; {size} | {' | '.join(cells)} |\n"
+    return rows
+
+
 def with_table(text: str) -> str:
     """Return the README with the table of today's results."""
     return re.sub(f"(?s){BEGIN}.*?{END}", lambda _: f"{BEGIN}{table()}{END}", text)
 
 
+def with_stragglers(text: str) -> str:
+    """Return docs/scale.md with the table of today's results."""
+    begin, rows = "<!-- stragglers -->\n", straggler_table(read("stragglers.json"))
+    return re.sub(f"(?s){begin}.*?{END}", lambda _: f"{begin}{rows}{END}", text)
+
+
 if __name__ == "__main__":
     README.write_text(with_table(README.read_text()))
+    SCALE.write_text(with_stragglers(SCALE.read_text()))

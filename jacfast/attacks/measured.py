@@ -81,8 +81,17 @@ class AttackResult:
         save_file(tensors, path, metadata=self.about())
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
-        """Read what `save` wrote; raises ValueError for a file of something else, or damaged."""
+    def load(
+        cls, path: str | Path, device: str | torch.device = "cpu", *, images: bool = True
+    ) -> Self:
+        """Read what `save` wrote; raises ValueError for a file of something else, or damaged.
+
+        Args:
+            path: the file.
+            device: of the tensors.
+            images: else `adversarial` and `r`, nearly all of a file, are left unread, and have no
+                sample; all figures are there.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -90,7 +99,11 @@ class AttackResult:
                 about, kind = file.metadata() or {}, cls.__name__
                 if about.get("jacfast") != kind or not {*cls.names()} <= set(file.keys()):
                     raise ValueError(f"path must be a file that {kind}.save wrote; got {path}")
-                tensors = {name: file.get_tensor(name) for name in cls.names()}
+                left = () if images else ("adversarial", "r")
+                tensors = {
+                    name: file.get_slice(name)[:0] if name in left else file.get_tensor(name)
+                    for name in cls.names()
+                }
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read, {damage(Path(path), error)}") from error
         return cls(**tensors, p=float(about["p"]))

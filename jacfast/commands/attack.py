@@ -1,7 +1,6 @@
 """jacfast attack NAME: an attack over the test images of a data set."""
 
 import argparse
-import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -123,11 +122,5 @@ def _deepfool(
     options = {**options, "batch_size": chunk_size}
     files = deepfool_files(out, network, batches, labels, options)
     words = f"{len(files)} files in {out}, read by DeepFoolResult.load"
-    return DeepFoolResult.cat([_slim(file) for file in files]).figures(), words
-
-
-def _slim(file: Path) -> DeepFoolResult:
-    """Read a result without the images, of all of which memory may be too small."""
-    found = DeepFoolResult.load(file)
-    none = found.r.new_empty(len(found.r), 0)
-    return dataclasses.replace(found, adversarial=none, r=none)
+    parts = [DeepFoolResult.load(file, images=False) for file in files]
+    return DeepFoolResult.cat(parts).figures(), words

@@ -49,6 +49,18 @@ def test_saves_and_loads(tmp_path, dtype):
         assert torch.equal(got, want)
 
 
+def test_loads_figures_without_the_images(tmp_path):
+    """What lies in their place in the file is not looked at."""
+    found = deepfool(*build("cnn", 3, torch.float64))
+    found.save(tmp_path / "found.safetensors")
+    slim = DeepFoolResult.load(tmp_path / "found.safetensors", images=False)
+    assert slim.figures() == found.figures()
+    assert slim.r.shape == slim.adversarial.shape == (0, *found.r.shape[1:])
+    assert slim.r.dtype == torch.float64
+    joined = DeepFoolResult.cat([slim, slim])
+    assert joined.figures()["samples"] == 6
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     save_file({"norm": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"path must be a file that DeepFoolResult.save wrote"):
