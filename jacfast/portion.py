@@ -7,9 +7,11 @@ process alike, and each takes its samples' part: the draw depends on the sample,
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from torch import Tensor
+import torch
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +28,65 @@ class Portion:
         """
         return terms / whole * self.total / len(self.index)
 
+    def drawn(self, draw: Callable[[int], Tensor | None], samples: int) -> Tensor | None:
+        """Return the part of `samples` samples in what is drawn for all."""
+        if samples > len(self.index):  # other samples than these
+            return draw(samples)
+        whole = draw(self.total)
+        return None if whole is None else whole[self.index[:samples].to(whole.device)]
 
-_here: contextvars.ContextVar[Portion | None] = contextvars.ContextVar("portion", default=None)
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Part `rank` of `size` parts of as many samples each.
+
+    Attributes:
+        dealt: it has every `size`-th sample of the batch, and not consecutive ones.
+    """
+
+    rank: int
+    size: int
+    dealt: bool = False
+
+    def drawn(self, draw: Callable[[int], Tensor | None], samples: int) -> Tensor | None:
+        """Return the part of `samples` samples in what is drawn for all."""
+        whole = draw(samples * self.size)
+        if whole is None:
+            return None
+        return whole[self.rank :: self.size] if self.dealt else whole.chunk(self.size)[self.rank]
+
+
+_here: contextvars.ContextVar[Portion | Share | None] = contextvars.ContextVar(
+    "portion", default=None
+)
 
 
 def portion() -> Portion | None:
-    """Return the portion that is at hand; None: the samples are the whole batch."""
-    return _here.get()
+    """Return the portion that is at hand, if it is known; None: the samples are the whole batch."""
+    here = _here.get()
+    return here if isinstance(here, Portion) else None
+
+
+def place() -> Portion | Share | None:
+    """Return of which samples what is at hand is; inside DistributedDataParallel it is a share."""
+    here, parallel = _here.get(), DistributedDataParallel._get_active_ddp_module()
+    if here is not None or parallel is None:
+        return here
+    group = parallel.process_group
+    return Share(distributed.get_rank(group), distributed.get_world_size(group))
+
+
+def drawn(draw: Callable[[int], Tensor | None], samples: int) -> Tensor | None:
+    """Return what `draw`, given a number of samples, draws for those that are at hand."""
+    if torch.compiler.is_compiling():  # dynamo cannot look at what is at hand
+        return draw(samples)
+    here = place()
+    return draw(samples) if here is None else here.drawn(draw, samples)
 
 
 @contextlib.contextmanager
-def within(here: Portion | None) -> Iterator[None]:
-    """Let the samples of what is called inside be this portion."""
+def within(here: Portion | Share | None) -> Iterator[None]:
+    """Let the samples of what is called inside be this part of the batch."""
     token = _here.set(here)
     try:
         yield

@@ -109,6 +109,7 @@ def objects():
     return {
         "torch": torch,
         "Module": nn.Linear(1, 1),
+        "DistributedDataParallel": nn.parallel.DistributedDataParallel,
         "CompiledModule": compiled[0],
         "CompiledFunction": compiled[1],
         "Tensor": X,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.portion import Share, within
 from jacfast.renamed import renamed
 from jacfast.step import penalised
 from jacfast.training.schedule import Schedule
@@ -36,11 +37,15 @@ class JacobianPenalty(Callback):
     clipped, scaled, synchronised: what Lightning does to the loss, it does to both. A step whose
     weight is 0 runs as if there were no callback.
 
+    With several devices each computes the penalty of its samples; the projections are drawn for the
+    samples of all, dealt out as Lightning's DistributedSampler deals them, so that the steps of
+    processes with one seed are those of one process with the whole batch.
+
     Logged for each batch: ``jacobian/lam``; where there is a penalty also ``jacobian/penalty`` (as
     it is added, `every` times as large with ``every > 1``), ``jacobian/seconds``, the host time of
     the training step (forward and penalty, not the backward pass), and, of a `Frobenius` without
     root and weights, ``jacobian/norm``, the root mean square of ``||J(x_i)||_F``, estimated if n is
-    no "exact".
+    no "exact". Each process logs what it has of its own samples.
 
     Args:
         schedule: the weight lam: a number, or a `Schedule` of ``trainer.global_step``. That counts
@@ -142,7 +147,11 @@ class JacobianPenalty(Callback):
         start = time.perf_counter()
         y = self.labels(args[0]) if self.penalty.needs_labels else None
         target = self._target(pl_module)
-        with penalised(target, y, penalty=self.penalty, step=step, **self.options) as held:
+        share = Share(trainer.global_rank, trainer.world_size, dealt=True)  # DistributedSampler's
+        with (
+            within(share),
+            penalised(target, y, penalty=self.penalty, step=step, **self.options) as held,
+        ):
             output = call()
         loss = output.get("loss") if isinstance(output, Mapping) else output
         if loss is None:  # a batch that the module skips, or an error that Lightning words

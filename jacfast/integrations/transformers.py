@@ -9,6 +9,7 @@ from jacfast.calling import Draws, State
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.portion import Share, within
 from jacfast.renamed import rename
 from jacfast.step.attach import Around
 from jacfast.step.step import Step
@@ -138,7 +139,8 @@ class JacobianTrainer(Trainer):
         # before the hooks that synchronise them.
         y = inputs.get("labels") if penalty.needs_labels else None
         call = Step(penalty, step=step, around=draws.again, **options)
-        with before.again():
+        share = Share(self.args.process_index, self.args.world_size)
+        with before.again(), within(share):
             _, value = call(model, x, y, Around((), {**others, name: x}, name))
         return value
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from jacfast.graph import Graph, coupling, has_running_statistics
 from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
+from jacfast.portion import drawn
 from jacfast.vjp import pull_back
 
 Reduction = Literal["mean", "none"]
@@ -94,7 +95,7 @@ class Penalty(abc.ABC):
             )
         logits = check_graph(logits, x, batch_norm)
         self.check(logits, y)
-        draw = self.draw(len(x), logits, generator)
+        draw = self.drawn(len(x), logits, generator)
         vectors = self.cotangents(logits, x, y, draw)
         g = pull_back(logits, x, vectors, create_graph=True)
         sizes = self.measure(g.flatten(0, 1)).unflatten(0, g.shape[:2])
@@ -119,6 +120,12 @@ class Penalty(abc.ABC):
     ) -> Tensor | None:
         """Draw the randomness of `samples` samples [samples, ...]; None if there is none."""
         return None
+
+    def drawn(
+        self, samples: int, logits: Tensor, generator: torch.Generator | None
+    ) -> Tensor | None:
+        """Return what `draw` draws; of one process's part of a batch as if the whole were here."""
+        return drawn(lambda count: self.draw(count, logits, generator), samples)
 
     @abc.abstractmethod
     def cotangents(

@@ -8,6 +8,7 @@ from torch import Tensor
 from jacfast import cotangents
 from jacfast.ops import checks
 from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
+from jacfast.portion import portion
 from jacfast.vjp import pull_back
 
 
@@ -48,7 +49,8 @@ class Frobenius(_Projected):
     """``mean_i ||J(x_i)||_F^2``, estimated without bias from n random orthonormal projections.
 
     With ``root=True`` ``sqrt(sum_i ||J(x_i)||_F^2)`` over the batch, the loss of Jakubovitz &
-    Giryes as they print it (of an estimate, the root is biased; its derivative is 0 at 0). With
+    Giryes as they print it (of an estimate, the root is biased; its derivative is 0 at 0; under
+    DistributedDataParallel it is of a process's part of the batch, and `fit` refuses it). With
     ``weights`` ``mean_i sum_k w_k ||J_k(x_i)||^2``, J_k the rows.
 
     Args:
@@ -83,6 +85,11 @@ class Frobenius(_Projected):
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         super().check(logits, y)
+        if self.root and portion() is not None:
+            raise ValueError(
+                "root must be False where processes share a batch: the root of the batch's sum is "
+                "no mean of the roots of its parts; got True"
+            )
         if self.weights is not None:
             checks.shape("weights", self.weights, "[K]", (logits.shape[1],))
             checks.same_device("weights", self.weights, "logits", logits)

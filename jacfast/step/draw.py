@@ -7,7 +7,6 @@ from torch import Tensor
 
 from jacfast.calling import beside
 from jacfast.penalties.base import Penalty
-from jacfast.portion import portion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +36,8 @@ class Noise:
     ahead = False
 
     def __call__(self, penalty: Penalty, generator: torch.Generator | None) -> Tensor | None:
-        """Draw it; of one process's part of a batch the same as if the whole were here."""
-        here = portion()
-        if here is None or penalty.subsample < 1:
-            return penalty.draw(self.count, self.outputs, generator)
-        draw = penalty.draw(here.total, self.outputs, generator)
-        return draw if draw is None else draw[here.index.to(draw.device)]
+        """Draw it."""
+        return penalty.drawn(self.count, self.outputs, generator)
 
 
 Draw = Order | Noise

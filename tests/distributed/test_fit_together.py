@@ -1,10 +1,6 @@
 """Training by several processes follows the trajectory of one, also after kills."""
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,22 +10,7 @@ from jacfast.training import checkpoint, fit
 from tests.distributed.trained import KINDS, train
 from tests.training.problem import cross_entropy, problem
 
-ROOT = Path(__file__).parents[2]
 FAR = 1e-12  # in float64
-
-
-def torchrun(processes, *arguments, restarts=0, **environment):
-    run = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
-    script = ["-m", "tests.distributed.trained", *map(str, arguments)]
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *run, *script],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 def distance(a, b) -> float:
@@ -42,8 +23,8 @@ def alone():
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_any_number_of_processes_follows_one_trajectory(tmp_path, alone, processes):
-    done = torchrun(processes, tmp_path / "out.pt")
+def test_any_number_of_processes_follows_one_trajectory(tmp_path, alone, torchrun, processes):
+    done = torchrun("trained", processes, tmp_path / "out.pt")
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "out.pt")
     far = {kind: distance(found[kind], alone[kind]) for kind in KINDS}
@@ -58,14 +39,14 @@ def test_the_kinds_differ(alone):
 
 
 @pytest.mark.parametrize(("ends", "then"), [("1", 2), ("0", 2), ("0", 1)])
-def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path, alone, ends, then):
+def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path, alone, torchrun, ends, then):
     """torchrun starts anew; or nobody does, and another number of processes goes on."""
     save, restarts = tmp_path / "checkpoint.pt", int(then == 2)
-    done = torchrun(2, tmp_path / "out.pt", save, restarts=restarts, ENDS=ends)
+    done = torchrun("trained", 2, tmp_path / "out.pt", save, restarts=restarts, ENDS=ends)
     assert checkpoint.read(save, None)["epoch"] == (5 if restarts else 2)
     if not restarts:
         assert done.returncode != 0
-        done = torchrun(then, tmp_path / "out.pt", save)
+        done = torchrun("trained", then, tmp_path / "out.pt", save)
     assert done.returncode == 0, done.stderr
     assert distance(torch.load(tmp_path / "out.pt")["ended"], alone["penalty"]) < FAR
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jacfast import Frobenius, WithPenalty, forward_with_penalty, penalised
+from jacfast.portion import Share, within
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import ROUNDING, gradient, loss_of, plain
@@ -89,6 +90,7 @@ def wanted(network: str, name: str) -> Tensor:
         torch.manual_seed(2 + rank)
         chosen = torch.randperm(4)[:2] if name == "drawn" else torch.arange(4)
         penalty = Frobenius(1) if name == "drawn" else PENALTIES[name]
-        _, value = plain(model, part[chosen], labels[chosen], penalty)
+        with within(Share(rank, 2)):
+            _, value = plain(model, part[chosen], labels[chosen], penalty)
         grads.append(gradient(loss_of(model(part), value, labels), model))
     return (grads[0] + grads[1]) / 2
