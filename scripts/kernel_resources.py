@@ -87,7 +87,7 @@ _STACK = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill 
 def readable(mangled: str) -> str:
     """Return 'row_norm_whole<sumsq, float>' for a mangled name."""
     name = _run("c++filt", mangled).strip().removeprefix("void ").split("(jacfast::RowNorm)")[0]
-    name = re.sub(r"\(jacfast::\w+\)$", "", name).removeprefix("jacfast::cuda::")
+    name = re.sub(r"\(jacfast::[\w:<>]+\)$", "", name).removeprefix("jacfast::cuda::")
     for old, new in {**HALVES, **KINDS}.items():
         name = name.replace(old, new)
     return name

@@ -27,6 +27,7 @@
 #endif
 #define JACFAST_DYNAMIC_SHARED emulation::dynamic_shared()
 #define JACFAST_MAX_THREADS emulation::max_threads()
+#define JACFAST_MAX_ENTRIES 4096
 
 inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
