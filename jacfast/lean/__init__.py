@@ -3,6 +3,6 @@
 from jacfast.lean.gram import Gram
 from jacfast.lean.mode import Lean
 from jacfast.lean.sweep import COLLECT, PULL, Sweep
-from jacfast.lean.tables import TRAINING, lean
+from jacfast.lean.tables import TRAINING, lean, training
 
-__all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "lean"]
+__all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "lean", "training"]

@@ -1,6 +1,7 @@
 """Which calls run as lean layers, in training and for rows of the Jacobian."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -24,6 +25,19 @@ TRAINING = Table(
     },
     trains=True,
 )
+# On a GPU, where nobody has timed lean layers yet, training runs PyTorch's own. To measure:
+# JACFAST_LEAN_ON_GPU=1, read once, at import.
+STOCK = Table({}, trains=True)
+ON_GPU = os.environ.get("JACFAST_LEAN_ON_GPU", "0")
+if ON_GPU not in ("0", "1"):
+    raise ImportError(f"JACFAST_LEAN_ON_GPU must be 0 or 1; got {ON_GPU!r}")
+
+
+def training(device: torch.device) -> Table:
+    """Return the lean layers of a training step on `device`."""
+    return TRAINING if device.type == "cpu" or ON_GPU == "1" else STOCK
+
+
 # For rows of the Jacobian, without parameter gradients: what has a faster or safer input gradient.
 ROWS = Table(
     {

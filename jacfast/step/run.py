@@ -21,7 +21,7 @@ from jacfast.calling import (
 )
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
-from jacfast.lean import PULL, TRAINING, Lean
+from jacfast.lean import PULL, Lean, training
 from jacfast.penalties.base import Penalty, check_apart
 from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
@@ -150,7 +150,7 @@ class Run:
         samples = x.detach()[index] if part or pending.order is not None else x.detach()
         leaf = samples.requires_grad_(needs_gradient)
         seen: list[tuple[Tensor, int]] = []
-        lean = Lean(pending.sweep, TRAINING, leaf, self._rows(leaf))
+        lean = Lean(pending.sweep, training(leaf.device), leaf, self._rows(leaf))
         entry = leaf.clone()  # the model may begin in place, and x stays as it is
         pending.enter(entry)
         with contextlib.ExitStack() as stack:

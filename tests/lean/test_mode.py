@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jacfast.lean import PULL, TRAINING, Lean, Sweep
+from jacfast.lean import PULL, TRAINING, Lean, Sweep, tables
 from tests.lean.sweeps import assert_step_is_stock, directions, names, run
 from tests.nets import NETS, build, draw
 
@@ -221,3 +221,11 @@ def test_what_is_not_taken_does_not_count():
         assert not mode.active
         torch.relu(x)
     assert mode.active
+
+
+def test_on_a_gpu_they_are_off_until_asked_for(monkeypatch):
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert tables.training(cpu) is TRAINING
+    assert tables.training(gpu) is tables.STOCK
+    monkeypatch.setattr(tables, "ON_GPU", "1")
+    assert tables.training(gpu) is TRAINING
