@@ -7,7 +7,7 @@ must hold around forward and backward pass, ``attention``: that it has a second 
 ``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes,
 ``draws``: what it draws; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and
 what may come out, of which ``tensors`` finds those with a graph; ``finite``: what holds NaN;
-``warning``: at whose line a warning is shown.
+``pieces``: that parameters are whole, and there; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -28,6 +28,7 @@ from jacfast.calling.outputs import (
     pick,
 )
 from jacfast.calling.parts import may_be_cut, part_of, separable, worth_two_calls
+from jacfast.calling.pieces import check_there, in_pieces
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.warning import warn
@@ -50,6 +51,7 @@ __all__ = [
     "check_input",
     "check_labels",
     "check_made",
+    "check_there",
     "check_weights",
     "compiled",
     "differentiable",
@@ -57,6 +59,7 @@ __all__ = [
     "eager",
     "grad_twice",
     "in_eval_mode",
+    "in_pieces",
     "logits_of",
     "may_be_cut",
     "modules_of",

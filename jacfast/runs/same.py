@@ -9,7 +9,15 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import AnyModel, Further, Model, logits_of, quiet, takes_model
+from jacfast.calling import (
+    AnyModel,
+    Further,
+    Model,
+    in_pieces,
+    logits_of,
+    quiet,
+    takes_model,
+)
 from jacfast.vjp import pull_back
 
 CHUNK = 128
@@ -106,7 +114,17 @@ def _update(digest: Any, name: str, value: Any) -> None:
 
 
 def checksum_of(model: Model) -> str | None:
-    """Return the checksum of a model's weights; None of a function, which has none to show."""
+    """Return the checksum of a model's weights; None of a function, which has none to show.
+
+    Raises:
+        TypeError: they are in pieces, one in each process.
+    """
+    found = in_pieces(model) if isinstance(model, nn.Module) else None
+    if found:
+        raise TypeError(
+            "model must have whole parameters for its work to be shared among processes: each has "
+            f"a copy, and calls it as often as its own batches need; {found}"
+        )
     return checksum(model.state_dict().items()) if isinstance(model, nn.Module) else None
 
 

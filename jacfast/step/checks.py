@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jacfast.calling import check_input, check_made
+from jacfast.calling import check_input, check_made, in_pieces
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import Penalty
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BatchNorm = Literal["refuse", "frozen", "coupled"]
 BATCH_NORMS: tuple[str, ...] = get_args(BatchNorm)
-WRAPPERS = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "FSDPModule"}
+WRAPPERS = {"DistributedDataParallel", "DataParallel"}
 
 
 def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> None:
@@ -74,6 +74,12 @@ def _model(model: object, layer: str | None) -> None:
             f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
+        )
+    if found := in_pieces(model):
+        raise TypeError(
+            f"model must have whole parameters; {found}: with FSDP shard the pair as one, "
+            "fully_shard(jacfast.WithPenalty(model, penalty)), or add penalty(logits, x) to the "
+            "loss; tensor-parallel layers have no second derivative"
         )
     modules = list(model.modules())
     check_made(modules)

@@ -20,19 +20,23 @@ def mlp():
     return build("mlp")
 
 
-@pytest.mark.parametrize("wrapper", [nn.DataParallel, "FullyShardedDataParallel", "FSDPModule"])
-def test_models(mlp, wrapper):
+def test_models(mlp):
     model, x, _ = mlp
     with refuses(
         TypeError, "model must be a torch.nn.Module, whose parameters are known; got func"
     ):
         forward_with_penalty(lambda x: model(x), x)
-    if isinstance(wrapper, str):
-        model.__class__ = type("Sharded", (type(model), type(wrapper, (), {})), {})
-    else:
-        model = wrapper(model)
-    name = wrapper if isinstance(wrapper, str) else wrapper.__name__
-    with refuses(TypeError, f"model must not be a {name}, which would not see the gradients"):
+    with refuses(TypeError, "model must not be a DataParallel, which would not see the gradients"):
+        forward_with_penalty(nn.DataParallel(model), x)
+
+
+@pytest.mark.parametrize("wrapper", ["FullyShardedDataParallel", "FSDPModule"])
+@pytest.mark.parametrize("place", ["it", "0"])
+def test_parameters_in_pieces(mlp, wrapper, place):
+    model, x, _ = mlp
+    part = model if place == "it" else model[0]
+    part.__class__ = type("Sharded", (type(part), type(wrapper, (), {})), {})
+    with refuses(TypeError, f"model must have whole parameters; {place} is a {wrapper}: with FSDP"):
         forward_with_penalty(model, x)
 
 
