@@ -201,13 +201,13 @@ def test_forward_with_penalty_agrees_with_the_cpu(network, n):
 
 
 @pytest.fixture(params=["contiguous", "channels_last", "benchmark", "tf32", "bfloat16"])
-def setting(request, monkeypatch):
+def setting(request):
     """What a training program may have set: the images' layout, precision, and the tolerance."""
-    name = request.param
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", name == "benchmark")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", name == "tf32")
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", name == "tf32")
-    return name, {"tf32": 1e-2, "bfloat16": 0.1}.get(name, 1e-4)
+    name, matmul = request.param, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    with torch.backends.cudnn.flags(benchmark=name == "benchmark", allow_tf32=name == "tf32"):
+        yield name, {"tf32": 1e-2, "bfloat16": 0.1}.get(name, 1e-4)
+    torch.set_float32_matmul_precision(matmul)
 
 
 @pytest.mark.usefixtures("layers")
