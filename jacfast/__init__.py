@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from jacfast.attacks.pgd import pgd as pgd
     from jacfast.evaluation import distance_bounds as distance_bounds
     from jacfast.evaluation import rho_adv as rho_adv
+    from jacfast.penalties import R1 as R1
+    from jacfast.penalties import R2 as R2
+    from jacfast.penalties import WGANGP as WGANGP
     from jacfast.penalties import ColumnSumL1 as ColumnSumL1
     from jacfast.penalties import CrossLipschitz as CrossLipschitz
     from jacfast.penalties import DecisionFunction as DecisionFunction
@@ -46,7 +49,10 @@ if TYPE_CHECKING:
     from jacfast.penalties import entrywise_l1_penalty as entrywise_l1_penalty
     from jacfast.penalties import frobenius_penalty as frobenius_penalty
     from jacfast.penalties import input_gradient_penalty as input_gradient_penalty
+    from jacfast.penalties import r1_penalty as r1_penalty
+    from jacfast.penalties import r2_penalty as r2_penalty
     from jacfast.penalties import spectral_penalty as spectral_penalty
+    from jacfast.penalties import wgan_gp_penalty as wgan_gp_penalty
     from jacfast.rows import jacobian as jacobian
     from jacfast.step import WithPenalty as WithPenalty
     from jacfast.step import forward_with_penalty as forward_with_penalty
@@ -66,7 +72,10 @@ _HOMES: dict[str, str | None] = {
     "Frobenius": "penalties",
     "InputGradient": "penalties",
     "JacobianReg": "penalties",
+    "R1": "penalties",
+    "R2": "penalties",
     "Spectral": "penalties",
+    "WGANGP": "penalties",
     "WithPenalty": "step",
     "attacks": None,
     "bench": "timing",
@@ -93,9 +102,12 @@ _HOMES: dict[str, str | None] = {
     "penalised": "step",
     "penalties": None,
     "pgd": "attacks",
+    "r1_penalty": "penalties",
+    "r2_penalty": "penalties",
     "rho_adv": "evaluation",
     "spectral_penalty": "penalties",
     "training": None,
+    "wgan_gp_penalty": "penalties",
 }
 __all__ = ["__version__", *_HOMES]
 

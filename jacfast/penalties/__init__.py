@@ -9,11 +9,18 @@ from jacfast.penalties.functions import (
     decision_function_penalty,
     entrywise_l1_penalty,
     input_gradient_penalty,
+    r1_penalty,
+    r2_penalty,
     spectral_penalty,
+    wgan_gp_penalty,
 )
-from jacfast.penalties.squares import CrossLipschitz, Frobenius, InputGradient, Spectral
+from jacfast.penalties.gradients import R1, R2, WGANGP, InputGradient
+from jacfast.penalties.squares import CrossLipschitz, Frobenius, Spectral
 
 __all__ = [
+    "R1",
+    "R2",
+    "WGANGP",
     "ColumnSumL1",
     "CrossLipschitz",
     "DecisionFunction",
@@ -29,7 +36,10 @@ __all__ = [
     "entrywise_l1_penalty",
     "frobenius_penalty",
     "input_gradient_penalty",
+    "r1_penalty",
+    "r2_penalty",
     "spectral_penalty",
+    "wgan_gp_penalty",
 ]
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jacfast.penalties.absolute import ColumnSumL1, DecisionFunction, EntrywiseL1, Norm
 from jacfast.penalties.base import Count, Coupled, Reduction
-from jacfast.penalties.squares import CrossLipschitz, InputGradient, Spectral
+from jacfast.penalties.gradients import R1, R2, WGANGP, GradientNorm, InputGradient
+from jacfast.penalties.squares import CrossLipschitz, Spectral
 
 Source = torch.Generator | None
 
@@ -35,12 +36,39 @@ def input_gradient_penalty(
     logits: Tensor,
     x: Tensor,
     y: Tensor,
+    norm: GradientNorm = "squared",
     *,
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return ``mean_i ||d CE_i / dx_i||^2``; see `InputGradient`."""
-    return InputGradient(reduction=reduction)(logits, x, y, batch_norm=batch_norm)
+    """Return ``mean_i ||d CE_i / dx_i||^2``, or a norm; see `InputGradient`."""
+    return InputGradient(norm, reduction=reduction)(logits, x, y, batch_norm=batch_norm)
+
+
+def wgan_gp_penalty(
+    logits: Tensor,
+    x: Tensor,
+    target: float = 1.0,
+    *,
+    reduction: Reduction = "mean",
+    batch_norm: Coupled = "refuse",
+) -> Tensor:
+    """Return ``mean_i (||grad D(x_i)||_2 - target)^2``; see `WGANGP`."""
+    return WGANGP(target, reduction=reduction)(logits, x, batch_norm=batch_norm)
+
+
+def r1_penalty(
+    logits: Tensor, x: Tensor, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
+) -> Tensor:
+    """Return ``mean_i ||grad D(x_i)||^2`` at real images; see `R1`."""
+    return R1(reduction=reduction)(logits, x, batch_norm=batch_norm)
+
+
+def r2_penalty(
+    logits: Tensor, x: Tensor, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
+) -> Tensor:
+    """Return ``mean_i ||grad D(x_i)||^2`` at generated images; see `R2`."""
+    return R2(reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
 def spectral_penalty(

@@ -127,26 +127,6 @@ class CrossLipschitz(_Projected):
 
 
 @dataclasses.dataclass(frozen=True)
-class InputGradient(Penalty):
-    """``mean_i ||d CE(z(x_i), y_i) / dx_i||^2``: the cotangent is ``softmax(z) - onehot(y)``.
-
-    The cotangent depends on the logits and is differentiated through.
-
-    Source: Ross & Doshi-Velez 2018; Jakubovitz & Giryes 2018 eq. 5 (there the sum over i).
-    """
-
-    needs_labels = True
-    squared = True
-
-    def cotangents(
-        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
-    ) -> Tensor:
-        assert y is not None  # check() has seen to it
-        onehot = torch.zeros_like(logits, requires_grad=False).scatter(1, y[:, None], 1.0)
-        return (logits.softmax(dim=1) - onehot)[None]
-
-
-@dataclasses.dataclass(frozen=True)
 class Spectral(Penalty):
     """``mean_i ||J(x_i)||_2^2``, the squared largest singular value, by power iteration.
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from jacfast import (
+    R1,
+    R2,
+    WGANGP,
     ColumnSumL1,
     CrossLipschitz,
     DecisionFunction,
@@ -47,11 +50,14 @@ def cross_lipschitz(j: Tensor) -> Tensor:
     return sum((a - b).square().sum() for a in j for b in j)
 
 
-def input_gradient(model, params, sample, label):
-    def loss(s: Tensor) -> Tensor:
-        return F.cross_entropy(outputs(model, params, s)[None], label[None])
+def input_gradient(norm: Callable[[Tensor], Tensor]) -> Formula:
+    def formula(model, params, sample, label):
+        def loss(s: Tensor) -> Tensor:
+            return F.cross_entropy(outputs(model, params, s)[None], label[None])
 
-    return jacrev(loss)(sample).square().sum()
+        return norm(jacrev(loss)(sample))
+
+    return formula
 
 
 def decision_function(norm: Callable[[Tensor], Tensor]) -> Formula:
@@ -79,7 +85,16 @@ EXACT: dict[str, tuple[Callable[[int], Penalty], Formula]] = {
     "weighted": (lambda k: Frobenius("exact", weights=weights(k)), of_rows(weighted)),
     "cross-lipschitz": (lambda k: CrossLipschitz("exact"), of_rows(cross_lipschitz)),
     "cross-lipschitz of K - 1": (lambda k: CrossLipschitz(k - 1), of_rows(cross_lipschitz)),
-    "input gradient": (lambda k: InputGradient(), input_gradient),
+    "input gradient": (lambda k: InputGradient(), input_gradient(lambda g: g.square().sum())),
+    "input gradient, 1": (lambda k: InputGradient(1), input_gradient(lambda g: g.abs().sum())),
+    "input gradient, 2": (
+        lambda k: InputGradient(2),
+        input_gradient(torch.linalg.vector_norm),
+    ),
+    "wgan-gp": (lambda k: WGANGP(), of_rows(lambda j: (j.sum(0).norm() - 1) ** 2)),
+    "wgan-gp, 0.3": (lambda k: WGANGP(0.3), of_rows(lambda j: (j.sum(0).norm() - 0.3) ** 2)),
+    "r1": (lambda k: R1(), of_rows(lambda j: (j.sum(0) ** 2).sum())),
+    "r2": (lambda k: R2(), of_rows(lambda j: (j.sum(0) ** 2).sum())),
     "entrywise": (lambda k: EntrywiseL1("exact"), entrywise),
     "entrywise of K": (lambda k: EntrywiseL1(k), entrywise),
     "column sum": (lambda k: ColumnSumL1(), of_rows(lambda j: j.sum(0).abs().sum())),

@@ -7,6 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import jacfast.vjp
 from jacfast import (
+    R1,
+    WGANGP,
     ColumnSumL1,
     CrossLipschitz,
     DecisionFunction,
@@ -29,6 +31,9 @@ PASSES = {
     "entrywise": (EntrywiseL1(), 100),
     "column sum": (ColumnSumL1(), 1),
     "input gradient": (InputGradient(), 1),
+    "input gradient, 1": (InputGradient(1), 1),
+    "wgan-gp": (WGANGP(), 1),
+    "r1": (R1(), 1),
     "decision function": (DecisionFunction("l2"), 1),
     "spectral": (Spectral(3), 1 + 3 + 1),  # one to differentiate again, each iteration, the value
 }

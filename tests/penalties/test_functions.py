@@ -5,6 +5,9 @@ import torch
 
 import jacfast
 from jacfast import (
+    R1,
+    R2,
+    WGANGP,
     ColumnSumL1,
     CrossLipschitz,
     DecisionFunction,
@@ -28,6 +31,11 @@ FORMS = [
     ("entrywise_l1_penalty", (2,), EntrywiseL1(2)),
     ("column_sum_l1_penalty", (), ColumnSumL1()),
     ("input_gradient_penalty", ("y",), InputGradient()),
+    ("input_gradient_penalty", ("y", 1), InputGradient(1)),
+    ("wgan_gp_penalty", (), WGANGP(1.0)),
+    ("wgan_gp_penalty", (0.5,), WGANGP(0.5)),
+    ("r1_penalty", (), R1()),
+    ("r2_penalty", (), R2()),
     ("decision_function_penalty", ("y",), DecisionFunction("l1")),
     ("decision_function_penalty", ("y", "l2"), DecisionFunction("l2")),
     ("decision_function_penalty", ("y", "linf"), DecisionFunction("linf")),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jacfast import (
+    WGANGP,
     CrossLipschitz,
     DecisionFunction,
     EntrywiseL1,
@@ -44,6 +45,18 @@ def test_weights_when_made():
 def test_unknown_norm(norm):
     with refuses(ValueError, f"norm must be one of l1, l2, linf; got {norm!r}"):
         DecisionFunction(norm)
+
+
+@pytest.mark.parametrize("norm", ["l1", "2", 3, True, None, float("inf")])
+def test_unknown_norm_of_the_input_gradient(norm):
+    with refuses(ValueError, f"norm must be 'squared', 1 or 2; got {norm!r}"):
+        InputGradient(norm)
+
+
+@pytest.mark.parametrize("target", [-0.1, NAN, float("inf")])
+def test_target(target):
+    with refuses(ValueError, f"target must be a finite number >= 0; got {target}"):
+        WGANGP(target)
 
 
 def test_iterations():
