@@ -69,9 +69,12 @@ def portion() -> Portion | None:
 
 def place() -> Portion | Share | None:
     """Return of which samples what is at hand is; inside DistributedDataParallel it is a share."""
-    here, parallel = _here.get(), DistributedDataParallel._get_active_ddp_module()
-    if here is not None or parallel is None:
+    here = _here.get()
+    if here is not None or not (distributed.is_available() and distributed.is_initialized()):
         return here
+    parallel = DistributedDataParallel._get_active_ddp_module()
+    if parallel is None:
+        return None
     group = parallel.process_group
     return Share(distributed.get_rank(group), distributed.get_world_size(group))
 

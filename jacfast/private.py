@@ -31,7 +31,9 @@ NAMES: dict[str, Use] = {
     "torch.distributed.distributed_c10d._get_default_store": Use(
         "team", "raises where several processes of torch.distributed share a job"
     ),
-    "DistributedDataParallel._get_active_ddp_module": Use("portion", "raises in every penalty"),
+    "DistributedDataParallel._get_active_ddp_module": Use(
+        "portion", "raises where processes of torch.distributed are"
+    ),
     "torch.cuda._sleep": Use("timing.turns", "raises where a benchmark times kernels"),
     "torch._dynamo.eval_frame._stance": Use("calling.contexts", "raises where dynamo is loaded"),
     "torch._dynamo.eval_frame._set_stance": Use("calling.contexts", "raises likewise"),
