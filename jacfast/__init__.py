@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from jacfast import training as training
     from jacfast.attacks import AttackResult as AttackResult
     from jacfast.attacks import DeepFoolResult as DeepFoolResult
+    from jacfast.attacks import MinimalNormResult as MinimalNormResult
     from jacfast.attacks import deepfool_to_disk as deepfool_to_disk
     from jacfast.attacks.carlini_wagner import carlini_wagner as carlini_wagner
     from jacfast.attacks.deepfool import deepfool as deepfool
     from jacfast.attacks.fgsm import fgsm as fgsm
     from jacfast.attacks.jsma import jsma as jsma
+    from jacfast.attacks.minimal_norm import minimal_norm as minimal_norm
     from jacfast.attacks.pgd import bim as bim
     from jacfast.attacks.pgd import pgd as pgd
     from jacfast.evaluation import distance_bounds as distance_bounds
@@ -72,6 +74,7 @@ _HOMES: dict[str, str | None] = {
     "Frobenius": "penalties",
     "InputGradient": "penalties",
     "JacobianReg": "penalties",
+    "MinimalNormResult": "attacks",
     "R1": "penalties",
     "R2": "penalties",
     "Spectral": "penalties",
@@ -97,6 +100,7 @@ _HOMES: dict[str, str | None] = {
     "input_gradient_penalty": "penalties",
     "jacobian": "rows",
     "jsma": "attacks",
+    "minimal_norm": "attacks",
     "models": None,
     "ops": None,
     "penalised": "step",

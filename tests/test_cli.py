@@ -167,7 +167,17 @@ def test_an_attack_shows_its_own_options_and_defaults(name, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "default: None" not in said
     parameters = inspect.signature(attack.EVERY[name]).parameters
-    own = {"mask", "subspace", "generator", "batch_size", "progress", "args", "kwargs", "output"}
+    own = {
+        "start",
+        "mask",
+        "subspace",
+        "generator",
+        "batch_size",
+        "progress",
+        "args",
+        "kwargs",
+        "output",
+    }
     for option, parameter in parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and option not in own:
             assert f" --{option.replace('_', '-')}" in said, option
@@ -185,6 +195,7 @@ def test_an_attack_shows_its_own_options_and_defaults(name, capsys):
         (["deepfool", "--p", "1/2"], "jacfast: --p must be > 1"),
         (["deepfool", "--clip", "1,0"], "jacfast: --clip must be (low, high)"),
         (["deepfool", "--labels", "--target", "1"], "got both"),
+        (["minimal-norm", "--budget", "3"], "jacfast: --budget must be >= 5"),
         (["carlini_wagner", "--clip", "none"], "jacfast: --clip must be finite"),
     ],
 )

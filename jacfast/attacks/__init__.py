@@ -5,6 +5,7 @@ from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.minimal_norm import MinimalNormResult, minimal_norm
 from jacfast.attacks.options import PRESETS
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.result import DeepFoolResult
@@ -14,12 +15,14 @@ __all__ = [
     "PRESETS",
     "AttackResult",
     "DeepFoolResult",
+    "MinimalNormResult",
     "bim",
     "carlini_wagner",
     "deepfool",
     "deepfool_to_disk",
     "fgsm",
     "jsma",
+    "minimal_norm",
     "pgd",
 ]
 

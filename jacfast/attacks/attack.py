@@ -55,11 +55,27 @@ def rich(function: Callable[P, Rich]) -> Attack[P, Rich, Rich]:
     return _with_result(function, function)
 
 
+def images_of(function: Callable[P, Rich]) -> Attack[P, Tensor, Rich]:
+    """Let an attack that finds more than images return these; its `result` returns all."""
+
+    @functools.wraps(function)
+    def images(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return function(*args, **kwargs).adversarial
+
+    @functools.wraps(function)
+    def result(*args: P.args, **kwargs: P.kwargs) -> Rich:
+        return function(*args, **kwargs)
+
+    signature = inspect.signature(function).replace(return_annotation=Tensor)
+    images.__signature__ = signature  # type: ignore[attr-defined]
+    return _with_result(images, result)
+
+
 def _with_result(function: Any, result: Any) -> Any:
     if result is not function:
         name = function.__name__
         result.__qualname__ = f"{name}.result"
-        result.__doc__ = f"Attack as `{name}` does; return an `AttackResult` of the images."
+        result.__doc__ = f"Attack as `{name}` does; return what it found: an `AttackResult`."
     function.result = result
     return function
 

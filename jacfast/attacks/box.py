@@ -36,7 +36,7 @@ class Box:
             return x
         return x.clamp(self.low, self.high)  # type: ignore[arg-type]  # both tensors or neither
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Tensor, name: str = "x") -> None:
         """Check that x lies in the box: clipping alone would change it.
 
         A bound may be passed by a rounding of the box's values, as in ``(0 - mean) / std`` of
@@ -48,7 +48,7 @@ class Box:
         beyond = x[(x < self.low - slack) | (x > self.high + slack)]
         if beyond.numel():
             raise ValueError(
-                f"x must lie in the box clip = {words((self.low, self.high))}; got "
+                f"{name} must lie in the box clip = {words((self.low, self.high))}; got "
                 f"{float(beyond.min()):.4g} .. {float(beyond.max()):.4g} (give the box of your "
                 "inputs, or clip=None)"
             )

@@ -77,7 +77,7 @@ class Search:
         rows = torch.zeros_like(origin)
         here, part, start = torch.arange(len(leaf), device=leaf.device), nearest, 0
         while start < labels.shape[1]:
-            count = max(1, min(ROWS // len(here), ENTRIES // leaf.numel()))
+            count = rows_at_once(leaf)
             if least is not None and start == 0:
                 count = 1  # the likely winner first
             elif least is not None:
@@ -136,6 +136,11 @@ class Search:
         else:
             norm = torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
             keep_nearer(w, f, label, norm, nearest)
+
+
+def rows_at_once(x: Tensor) -> int:
+    """Return how many rows a backward pass of the samples x [n, ...] should compute."""
+    return max(1, min(ROWS // len(x), ENTRIES // x.numel()))
 
 
 def _put_back(part: Nearest, nearest: Nearest, here: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from jacfast.attacks.carlini_wagner import carlini_wagner
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
+from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import NOTE, about, of_all
@@ -27,6 +28,7 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {
     "carlini_wagner": carlini_wagner,
     "fgsm": fgsm,
     "jsma": jsma,
+    "minimal_norm": minimal_norm,
     "pgd": pgd,
 }
 NORMS = (0, 2, float("inf"))

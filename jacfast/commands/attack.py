@@ -39,9 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, function in EVERY.items():
         what = (inspect.getdoc(function) or "").splitlines()[0].replace("`", "").replace("%", "%%")
         own = names.add_parser(
-            name, help=what, description=what, epilog=signature.EPILOG, formatter_class=Help
+            name,
+            aliases=[name.replace("_", "-")] if "_" in name else [],
+            help=what,
+            description=what,
+            epilog=signature.EPILOG,
+            formatter_class=Help,
         )
-        own.set_defaults(command=attack)
+        own.set_defaults(command=attack, name=name)
         _add_common(own.add_argument, name)
         signature.add_options(own, function)
 

@@ -18,6 +18,7 @@ from jacfast import (
     evaluation,
     fgsm,
     jsma,
+    minimal_norm,
     pgd,
 )
 from jacfast import data as datasets
@@ -35,6 +36,7 @@ ATTACKS = {
     "pgd": (pgd, {"eps": 0.3, "random_start": False}, math.inf),
     "pgd in the 2-norm": (pgd, {"eps": 0.5, "random_start": False, "p": 2}, 2),
     "carlini_wagner": (carlini_wagner, {"steps": 30, "binary_steps": 2}, 2),
+    "minimal_norm": (minimal_norm, {"budget": 40}, 2),
     "jsma": (jsma, {"steps": 4}, 0),
     "deepfool": (deepfool, {}, 2),
 }
@@ -121,7 +123,8 @@ def test_saved_loaded_joined(name, tmp_path):
 
 def test_the_signature_is_that_of_the_attack():
     for attack, _, _ in ATTACKS.values():
-        assert inspect.signature(attack.result) == inspect.signature(attack)
+        own, result = inspect.signature(attack), inspect.signature(attack.result)
+        assert result.parameters == own.parameters
 
 
 def results():

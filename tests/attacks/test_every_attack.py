@@ -23,6 +23,7 @@ ATTACKS = {
     "carlini_wagner": lambda m, x, y=None: jacfast.carlini_wagner(
         m, x, y, steps=40, lr=0.05, binary_steps=5
     ),
+    "minimal_norm": lambda m, x, y=None: jacfast.minimal_norm(m, x, y, budget=40),
     "jsma": lambda m, x, y=None: jacfast.jsma(m, x, y, steps=9, eps=0.3, outputs="probabilities"),
     "jsma-pairs": lambda m, x, y=None: jacfast.jsma(
         m, x, target=torch.ones(len(x), dtype=torch.int64), steps=4, pixels=2

@@ -16,6 +16,7 @@ from jacfast.cli import main
 OPTIONS = {
     "bim": {"eps": 0.1, "steps": 3, "p": 2.0},
     "carlini_wagner": {"steps": 20},
+    "minimal_norm": {"budget": 20},
     "fgsm": {"eps": 0.1},
     "jsma": {"eps": 0.5, "steps": 3},
     "pgd": {"eps": 0.1, "steps": 3},

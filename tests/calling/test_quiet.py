@@ -102,6 +102,7 @@ CALLS = {
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
         model, x, steps=5, binary_steps=2, clip=(-9.0, 9.0)
     ),
+    "minimal_norm": lambda model, x: jacfast.minimal_norm(model, x, budget=20, clip=None),
     "jsma": lambda model, x: jacfast.jsma(model, x, steps=2, clip=None),
 }
 

@@ -20,6 +20,7 @@ CALLS = {
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
         model, x, clip=(-9, 9), steps=3, binary_steps=1
     ),
+    "minimal_norm": lambda model, x: jacfast.minimal_norm(model, x, budget=20, clip=None),
     "jsma": lambda model, x: jacfast.jsma(model, x, steps=2, clip=None),
     "decision_function": lambda model, x: evaluation.decision_function(model, x, Y),
     "decision_gradient": lambda model, x: evaluation.decision_gradient(model, x, Y),

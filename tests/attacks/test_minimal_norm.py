@@ -1,0 +1,187 @@
+"""minimal_norm: the shortest perturbation, its budget and its box."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from tests.nets import build, draw
+
+
+class Passes(nn.Module):
+    """A network that counts its samples' forward passes, by the rows of the batches it sees."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.forwards, self.backwards = inner, 0, 0
+
+    def forward(self, x):
+        self.forwards += len(x)
+        z = self.inner(x)
+        if z.requires_grad:
+            z.register_hook(self._count)
+        return z
+
+    def _count(self, g):
+        self.backwards += len(g)
+
+
+def images(name: str, samples: int = 12):
+    model, x = build(name, samples=samples)
+    return model, x.sigmoid()
+
+
+def linear(classes: int = 4, size: int = 8, samples: int = 20):
+    """Return a linear network, inputs, and the distances of its boundaries without a box."""
+    model = nn.Linear(size, classes).double()
+    model.weight.data = draw(classes, size)
+    model.bias.data = -model.weight.data.sum(1) / 2 + draw(classes) / 20
+    x = draw(samples, size).div(20).add(0.5)
+    z = model(x).detach()
+    y = z.argmax(1)
+    f = z.gather(1, y[:, None]) - z
+    w = (model.weight.data[y][:, None] - model.weight.data).norm(dim=2)
+    return model, x, y, (f / w).scatter(1, y[:, None], math.inf)
+
+
+def test_linear_networks_have_the_distance_of_the_formula():
+    model, x, _, distance = linear()
+    found = jacfast.minimal_norm.result(model, x, clip=None)
+    assert bool(found.success.all())
+    torch.testing.assert_close(found.norm, distance.amin(1), rtol=2e-3, atol=0)
+    assert bool((found.norm >= distance.amin(1)).all())
+
+
+def test_targets_of_linear_networks():
+    """Where only the target and one class meet, its distance; else not less than that."""
+    model, x, y, distance = linear(classes=2)
+    found = jacfast.minimal_norm.result(model, x, target=1 - y, clip=None)
+    torch.testing.assert_close(found.norm, distance.amin(1), rtol=2e-3, atol=0)
+    model, x, y, distance = linear(classes=5)
+    target = (y + 1) % 5
+    found = jacfast.minimal_norm.result(model, x, target=target, clip=None)
+    assert bool(found.success.all())
+    assert torch.equal(model(found.adversarial).argmax(1), target)
+    assert bool((found.norm >= distance.gather(1, target[:, None])[:, 0]).all())
+
+
+@pytest.mark.parametrize("budget", [5, 6, 13, 101])
+@pytest.mark.parametrize("classes", [2, 40])
+def test_the_budget_is_never_passed(budget, classes):
+    counted = Passes(nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, classes)).double())
+    x = torch.rand(40, 6, dtype=torch.float64)  # rows of so many are computed one by one
+    ones = torch.ones(40, dtype=torch.int64)
+    for more in ({}, {"start": torch.rand_like(x)}, {"target": ones}):
+        counted.forwards = counted.backwards = 0
+        found = jacfast.minimal_norm.result(counted, x, budget=budget, candidates=None, **more)
+        assert counted.forwards == int(found.forwards.sum())
+        assert counted.backwards == int(found.backwards.sum())
+        assert int((found.forwards + found.backwards).max()) <= budget
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "smooth_mlp", "layer_norm_gelu", "attention"])
+def test_the_box_holds_and_the_class_changes(name):
+    model, x = images(name)
+    low = x.amin(0) - 0.02
+    high = x.amax(0) + 0.02
+    for clip in ((0.0, 1.0), (low, high), None):
+        found = jacfast.minimal_norm.result(model, x, clip=clip)
+        moved = found.adversarial
+        if clip is not None:
+            assert bool(((moved >= clip[0]) & (moved <= clip[1])).all())
+        assert torch.equal(model(moved).argmax(1) != model(x).argmax(1), found.success)
+        torch.testing.assert_close(moved, jacfast.minimal_norm(model, x, clip=clip), rtol=0, atol=0)
+        torch.testing.assert_close(found.norm, (moved - x).flatten(1).norm(dim=1))
+        assert torch.equal(found.r[~found.success], torch.zeros_like(x)[~found.success])
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "smooth_mlp", "layer_norm_gelu"])
+@pytest.mark.parametrize("clip", [None, (0.0, 1.0)])
+def test_not_longer_than_deepfool(name, clip):
+    model, x = images(name, samples=24)
+    theirs = jacfast.deepfool(model, x, clip=clip, candidates=None)
+    ours = jacfast.minimal_norm.result(model, x, clip=clip)
+    both = theirs.success & (theirs.norm > 0)
+    assert bool(ours.success[theirs.success].all())
+    assert float((ours.norm / theirs.norm)[both].max()) <= 1
+    started = jacfast.minimal_norm.result(model, x, clip=clip, start=theirs.adversarial, budget=20)
+    z = model(theirs.adversarial).sort(dim=1).values
+    sure = theirs.success & (z[:, -1] - z[:, -2] > 1e-12)  # one may end on the boundary itself
+    assert int(sure.sum()) > 10
+    assert bool((started.norm <= theirs.norm * (1 + 1e-12))[sure].all())
+
+
+@pytest.mark.parametrize("name", ["cnn", "smooth_mlp"])
+def test_the_scale_of_the_logits_plays_no_part(name):
+    model, x = images(name)
+    want = jacfast.minimal_norm(model, x)
+    for scale in (100.0, 1e-12, 1e12):
+        got = jacfast.minimal_norm(lambda a, scale=scale: scale * model(a), x)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
+def test_more_passes_are_not_longer():
+    model, x = images("smooth_mlp", samples=30)
+    runs = [jacfast.minimal_norm.result(model, x, budget=b) for b in (20, 50, 200)]
+    means = [float(found.norm[found.success].mean()) for found in runs]
+    assert all(bool(found.success.all()) for found in runs[1:])
+    assert means[1] >= 0.999 * means[2]
+
+
+def test_a_start_that_is_no_other_class_does_no_harm():
+    model, x = images("cnn")
+    want = jacfast.minimal_norm.result(model, x, budget=100)
+    got = jacfast.minimal_norm.result(model, x, budget=102, start=x)
+    assert torch.equal(got.success, want.success)
+    assert float((got.norm / want.norm).nan_to_num(1).max()) < 1.05
+
+
+def test_misclassified_samples_do_not_move():
+    model, x = images("cnn")
+    y = model(x).argmax(1)
+    y[::2] = (y[::2] + 1) % 5
+    found = jacfast.minimal_norm.result(model, x, y)
+    assert torch.equal(found.adversarial[::2], x[::2])
+    assert bool(found.success[::2].all())
+    assert torch.equal(found.before, y)
+    assert int(found.forwards[0]) == 2
+
+
+def test_no_gradient_no_change():
+    model = nn.Sequential(nn.Linear(6, 3), nn.Threshold(1e9, 0.0), nn.Linear(3, 4)).double()
+    x = torch.rand(3, 6, dtype=torch.float64)
+    found = jacfast.minimal_norm.result(model, x)
+    assert torch.equal(found.adversarial, x)
+    assert not bool(found.success.any())
+
+
+def test_save_load_and_summary(tmp_path):
+    model, x = images("cnn")
+    found = jacfast.minimal_norm.result(model, x)
+    found.save(tmp_path / "a.safetensors")
+    again = jacfast.MinimalNormResult.load(tmp_path / "a.safetensors")
+    assert all(torch.equal(found.tensors()[name], again.tensors()[name]) for name in found.names())
+    assert "backward passes per sample" in found.summary()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"budget": 4}, ValueError, "budget must be >= 5; got 4"),
+        ({"budget": 50.0}, TypeError, "budget must be an integer"),
+        ({"p": 3}, ValueError, "p must be one of 2"),
+        ({"candidates": 1}, ValueError, "candidates must be >= 2"),
+        ({"start": torch.zeros(3)}, ValueError, "start must have the shape of x"),
+        ({"start": 3}, TypeError, "start must be a torch.Tensor; got int"),
+        ({"clip": (0.9, 1.0)}, ValueError, "x must lie in the box"),
+        ({"y": torch.zeros(12).long(), "target": torch.zeros(12).long()}, ValueError, "got both"),
+    ],
+)
+def test_errors(options, error, words):
+    model, x = images("cnn")
+    with pytest.raises(error, match=words):
+        jacfast.minimal_norm(model, x, **options)
+    with pytest.raises(ValueError, match="start must lie in the box"):
+        jacfast.minimal_norm(model, x, start=x + 3)
