@@ -22,7 +22,7 @@ COMMANDS = {
 STATE = {
     "attack": ("attack.json",),
     "harden": ("training.pt", "checkpoint.pt"),
-    "reproduce": ("run.json",),
+    "reproduce": ("run.json", "*/run.json"),
 }
 LESS = {
     "attack": "a smaller --batch-size",
@@ -71,7 +71,7 @@ def _again(options: dict[str, Any]) -> str:
     if "command" not in options:
         return "nothing was begun"
     kind, out = options["command"].__name__, options.get("out")
-    if out is None or not any((out / file).exists() for file in STATE.get(kind, ())):
+    if out is None or not any(any(out.glob(file)) for file in STATE.get(kind, ())):
         return "the same command starts anew"
     return f"the same command{' with --resume' if kind == 'harden' else ''} goes on from {out}"
 
