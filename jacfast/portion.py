@@ -67,7 +67,7 @@ def portion() -> Portion | None:
     return here if isinstance(here, Portion) else None
 
 
-def place() -> Portion | Share | None:
+def at_hand() -> Portion | Share | None:
     """Return of which samples what is at hand is; inside DistributedDataParallel it is a share."""
     here = _here.get()
     if here is not None or not (distributed.is_available() and distributed.is_initialized()):
@@ -83,7 +83,7 @@ def drawn(draw: Callable[[int], Tensor | None], samples: int) -> Tensor | None:
     """Return what `draw`, given a number of samples, draws for those that are at hand."""
     if torch.compiler.is_compiling():  # dynamo cannot look at what is at hand
         return draw(samples)
-    here = place()
+    here = at_hand()
     return draw(samples) if here is None else here.drawn(draw, samples)
 
 

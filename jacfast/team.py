@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import distributed
 
 from jacfast.calling import warn
@@ -42,14 +43,32 @@ class Team:
             return cls(store, distributed.get_rank(), distributed.get_world_size())
         if launched():
             return cls(*next(distributed.rendezvous("env://", timeout=timedelta(seconds=PATIENCE))))
+        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+            raise ValueError(
+                "WORLD_SIZE must be 1 or unset in a process that neither torchrun nor a group of "
+                f"torch.distributed joins to others; got {os.environ['WORLD_SIZE']}: each process "
+                "would do the whole job. Start with torchrun, or call init_process_group first"
+            )
         return cls(_Alone(), 0, 1)
 
     @contextlib.contextmanager
-    def group(self, backend: str) -> Iterator[None]:
-        """Be a group of torch.distributed meanwhile; one that is there already is taken."""
+    def group(self, device: torch.device) -> Iterator[None]:
+        """Be a group of torch.distributed meanwhile; one that is there already is taken.
+
+        Raises:
+            ValueError: that one has no backend for tensors on `device`.
+        """
         if distributed.is_initialized():
+            config = distributed.get_backend_config()
+            if device.type not in dict(pair.split(":") for pair in config.split(",")):
+                raise ValueError(
+                    f"the group of torch.distributed must have a backend for the device of model, "
+                    f"{device.type}; got {config}: init_process_group() without a backend has "
+                    "gloo for CPUs and NCCL for GPUs"
+                )
             yield
             return
+        backend = "nccl" if device.type == "cuda" else "gloo"
         store = distributed.PrefixStore(self._key("group"), self._store)  # keys of its own
         patience = timedelta(seconds=PATIENCE)
         distributed.init_process_group(
@@ -62,10 +81,15 @@ class Team:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Stop the others where this process stops."""
+        """Stop the others where this process stops; where it loses them, say what has stopped them.
+
+        Inside a group, so that it is said before the end of the group is felt by the others.
+        """
         try:
             yield
         except BaseException as error:
+            if _lost(error):
+                raise self._stopped(error) from error
             words = f"process {self.rank} of {self.size}: {type(error).__name__}: {error}"
             with contextlib.suppress(Exception):  # the store may be what failed
                 if not self._has("error"):
@@ -77,6 +101,22 @@ class Team:
         if self._has("error"):
             words = self._get("error")
             raise ConnectionAbortedError(f"another process of this job has stopped, {words}")
+
+    def _stopped(self, error: BaseException) -> ConnectionAbortedError:
+        """Return what has stopped the others, of which a call of torch.distributed found no more.
+
+        Whoever stops says so before it leaves: without words it was killed.
+        """
+        try:
+            self.check()
+        except ConnectionAbortedError as said:
+            return said
+        except Exception:  # the store is gone, too: that of the first process
+            pass
+        return ConnectionAbortedError(
+            f"process {self.rank} of {self.size} has lost the others, without a word of theirs "
+            f"(killed?): {error}"
+        )
 
     def told(self, make: Callable[[], Any]) -> Any:
         """Return what the first process makes, something that JSON has."""
@@ -210,6 +250,13 @@ class _Alone(dict[str, Any]):
 
     def check(self, keys: list[str]) -> bool:
         return keys[0] in self
+
+
+def _lost(error: BaseException) -> bool:
+    """Say whether torch.distributed raised this because another process is gone, or silent."""
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, distributed.DistError) or "gloo/" in str(error)
+    )
 
 
 def launched() -> bool:

@@ -54,8 +54,9 @@ def fit(
     rounding: each calls this with the same arguments, but for the device. `loss` must be a mean
     over samples (`Defence` is); the projections of the penalties and dropout are drawn for the
     whole batch. What cannot be the same: batch-norm in training mode (statistics of a part), what
-    else the loss draws (random starts of an attack), ``subsample`` < 1. The first process writes
-    checkpoints, and any number of processes goes on from them.
+    else the loss draws (random starts of an attack), ``subsample`` < 1. Buffers are those of the
+    first process, which writes checkpoints, from which any number of processes goes on. What stops
+    one stops all, with its words (over NCCL the others are stopped by torchrun, without).
 
     Args:
         model: in the mode, on the device and of the dtype in which it is to be trained.
@@ -84,15 +85,15 @@ def fit(
         name: the label of the progress bar.
 
     Raises:
-        ConnectionAbortedError, TimeoutError: of several processes another one has stopped before
-            the training began, or nothing is heard of it for half an hour.
+        ConnectionAbortedError, TimeoutError: of several processes another one has stopped, with
+            its words, or nothing is heard of it for half an hour.
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
         FileExistsError: `save` is there and is not to be resumed.
         TypeError, ValueError: epochs, batch_size, lr, seed, config or what `loss` returns is not as
             above; no parameter of `model` requires grad; x and y differ in length or are empty;
             `save` has no folder, is no checkpoint, belongs to another run or network, or holds more
-            epochs; or there is none to resume; or the processes are not
-            given the same.
+            epochs; or there is none to resume; or the processes are not given the same, or are
+            joined by nothing but WORLD_SIZE.
     """
     count("epochs", epochs, 0)
     seed = check_seed(seed)

@@ -41,6 +41,8 @@ class _Whole(nn.Module):
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
+        # PyTorch looks for unused parameters in each step, and warns of that where it finds none
+        self.unused = nn.Parameter(next(model.parameters()).new_zeros(()))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss; of no samples 0, with gradients 0."""
@@ -82,6 +84,14 @@ class OneOfMany(Process):
         for generator, state in zip(generators, parts, strict=True):
             generator.set_state(state)
 
+    @torch.no_grad()
+    def ended(self) -> None:
+        """Give all the buffers of the first process, as each step has given them at its start."""
+        for buffer in self.model.buffers():
+            flat = buffer.contiguous()
+            distributed.broadcast(flat, 0)
+            buffer.copy_(flat)
+
 
 @contextlib.contextmanager
 def processes(
@@ -99,13 +109,14 @@ def processes(
     if team.size == 1:
         yield Process(model, loss)
         return
-    gpu = next(model.parameters()).is_cuda
+    device = next(model.parameters()).device
     with team.together():
         team.agree({**about, "x": data(), "weights": checksum_of(model)})
-        with team.group("nccl" if gpu else "gloo"):
+        with team.group(device), team.together():
             process = OneOfMany(model, loss)
             try:
                 yield process
+                process.ended()
             finally:
                 del process.parallel  # its end, after that of the group, would wait for ever
         team.agree({})  # what the first one writes is there

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from jacfast.calling import Arguments, warn
 from jacfast.calling.functions import compiled_module
 from jacfast.penalties.base import Penalty
-from jacfast.portion import place
+from jacfast.portion import at_hand
 from jacfast.step.run import Run
 from jacfast.step.traced.backends import BACKENDS, chosen
 from jacfast.step.traced.guards import Look, settings
@@ -118,7 +118,7 @@ class Traced:
             *(x, y, list(vars(arguments).values()), type(penalty), fields, model),
             *(*options, step.everything, step.generator is None, around is contextlib.nullcontext),
             *(backend, whole),
-            *(() if (here := place()) is None else vars(here).values()),  # what a draw depends on
+            *(() if (here := at_hand()) is None else vars(here).values()),  # what a draw depends on
         )
         self.reason: str | None = None
         self.plan: Plan | None = None
