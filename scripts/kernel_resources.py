@@ -28,6 +28,8 @@ KINDS["(jacfast::RowNormKind)2"] = "maxabs"
 
 # Why a kernel below half of the warps that fit is fast enough all the same.
 LOW = {
+    "attention_second_rows": "in float64 alone, in which networks are checked and not trained: its "
+    "exponential takes the registers.",
     "deepfool_candidate_whole": "a thread has four loads of 16 bytes in flight, so 30 warps have "
     "61 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 "
     "multiprocessors.",

@@ -58,7 +58,7 @@ def attention(
     """Return softmax(query key^T scale + mask) value, to the bit as by the backend."""
     operands, options = [query, key, value], {"scale": scale, "enable_gqa": enable_gqa}
     given = operands if attn_mask is None else [*operands, attn_mask]
-    if not _usual() or not all(map(_plain, given)):
+    if not _usual() or not all(map(plain, given)):
         return SDPA(*operands, attn_mask, dropout_p, is_causal, **options)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         mask = torch.zeros_like(attn_mask, dtype=query.dtype)
@@ -78,12 +78,13 @@ def _usual() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not transformed()
 
 
-def _plain(t: Tensor) -> bool:
+def plain(t: Tensor) -> bool:
+    """Say whether t is a tensor with all its entries in memory, of no kind of its own."""
     return type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided
 
 
-def _with_ours(function: Any) -> Any:
-    """Return a function of torch.nn.functional that calls our attention.
+def with_attention(function: Any, attention: Callable) -> Any:
+    """Return a function of torch.nn.functional that calls this attention.
 
     While a mode handles it, the calls that it makes itself are not seen.
     """
@@ -96,5 +97,5 @@ def _with_ours(function: Any) -> Any:
 SDPA: Any = F.scaled_dot_product_attention
 BY_MATH: dict[Callable, Callable] = {
     SDPA: attention,
-    F.multi_head_attention_forward: _with_ours(F.multi_head_attention_forward),
+    F.multi_head_attention_forward: with_attention(F.multi_head_attention_forward, attention),
 }

@@ -3,6 +3,7 @@
 `deepfool_distance` has no kernel: it is made of `row_norm`.
 """
 
+from jacfast.ops.attention_second import attention_second
 from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
 from jacfast.ops.deepfool_distance import deepfool_distance
 from jacfast.ops.deepfool_step import deepfool_step
@@ -12,6 +13,7 @@ from jacfast.ops.row_norm import row_norm
 
 __all__ = [
     "Nearest",
+    "attention_second",
     "deepfool_candidate",
     "deepfool_distance",
     "deepfool_step",

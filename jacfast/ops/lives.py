@@ -21,6 +21,7 @@ NAMES = (
     "max_pool",
     "max_pool_scatter",
     "max_pool_gather",
+    "attention_second",
 )
 CHOICES = ("auto", "reference")
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/attention_second.h"
 #include "ops/deepfool_candidate.h"
 #include "ops/deepfool_step.h"
 #include "ops/max_pool.h"
@@ -167,10 +168,43 @@ void test_max_pool(const int64_t planes, const int64_t height, const int64_t wid
   for (size_t d = 0; d < want.size(); ++d) expect_near(sums[d], want[d], 0, "max_pool_scatter");
 }
 
+// No part of the digest: a compiler may fuse the products and sums of the exponential.
+void test_attention_second(const int64_t rows, const int64_t size, const int threads) {
+  const auto given = normal(4 * rows * size, 6);
+  auto tile = given;
+  cpu::attention_second({Dtype::f32, rows, size, tile.data()}, threads);
+  const auto at = [&](const auto& of, const int plane, const int64_t row, const int64_t d) {
+    return static_cast<double>(of[(plane * rows + row) * size + d]);
+  };
+  for (int64_t row = 0; row < rows; ++row) {
+    double sum = 0, mean_dp = 0, mean_e = 0, mean_g = 0;
+    const auto p = [&](const int64_t d) { return std::exp(at(given, 0, row, d)) / sum; };
+    const auto along = [&](const int64_t d) { return at(given, 1, row, d) - mean_dp; };
+    const auto across = [&](const int64_t d) { return at(given, 2, row, d) - mean_e; };
+    const auto g = [&](const int64_t d) { return across(d) * along(d) + at(given, 3, row, d); };
+    double total = 0;
+    for (int64_t d = 0; d < size; ++d) total += std::exp(at(given, 0, row, d));
+    sum = total;
+    double of_dp = 0, of_e = 0;
+    for (int64_t d = 0; d < size; ++d) of_dp += p(d) * along(d), of_e += p(d) * across(d);
+    mean_dp = of_dp, mean_e = of_e;
+    double of_g = 0;
+    for (int64_t d = 0; d < size; ++d) of_g += p(d) * g(d);
+    mean_g = of_g;
+    for (int64_t d = 0; d < size; ++d) {
+      expect_near(at(tile, 0, row, d), p(d), 1e-6, "attention_second P");
+      expect_near(at(tile, 1, row, d), p(d) * along(d), 1e-6, "attention_second dS");
+      expect_near(at(tile, 2, row, d), p(d) * across(d), 1e-6, "attention_second W");
+      expect_near(at(tile, 3, row, d), p(d) * (g(d) - mean_g), 1e-6, "attention_second G");
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   for (const int threads : {1, 2, 3}) {
+    for (const int64_t size : {1, 31, 33, 100, 4097}) test_attention_second(9, size, threads);
     for (const int64_t size : {1, 31, 32, 33, 100, 4097, 20000}) test_row_norm(3, size, threads);
     for (const int64_t samples : {1, 2, 13})
       for (const int64_t size : {1, 7, 32, 65, 9000}) test_deepfool(samples, 5, size, threads);

@@ -108,4 +108,32 @@ REFERENCES = [
         "wide = g.to(checks.accumulator(g.dtype))",
         "row_norm",
     ),
+    Fault(
+        "attention_second: statistics in the dtype",
+        "jacfast/ops/attention_second.py",
+        "tile.to(torch.float64)",
+        "tile",
+        "attention_second",
+    ),
+    Fault(
+        "attention_second: rows that are masked whole are NaN",
+        "jacfast/ops/attention_second.py",
+        "p = p.masked_fill((scores",
+        "p.masked_fill((scores",
+        "attention_second",
+    ),
+    Fault(
+        "attention_second: F is left out",
+        "jacfast/ops/attention_second.py",
+        "g = e * dp + f",
+        "g = e * dp",
+        "attention_second",
+    ),
+    Fault(
+        "attention_second: the mean of G is not taken off",
+        "jacfast/ops/attention_second.py",
+        "g = g - (p * g)",
+        "(p * g)",
+        "attention_second",
+    ),
 ]
