@@ -93,6 +93,11 @@ def native(tensor: torch.Tensor) -> bool:
     return life(tensor.device) != "reference" and not transformed()
 
 
+def has(name: str) -> bool:
+    """Say whether the compiled library has an op; one that was built earlier may lack it."""
+    return bool(BUILT) and hasattr(torch.ops.jacfast, name)
+
+
 def call(name: str, *arguments: Any) -> Any:
     """Call the compiled op `name`.
 

@@ -9,7 +9,8 @@ import torch
 from torch.autograd import forward_ad
 
 from jacfast.memory import ran_out
-from jacfast.ops import lives, row_norm
+from jacfast.ops import attention_second, lives, row_norm
+from jacfast.ops.attention_second import reference as attention_second_reference
 from jacfast.ops.row_norm import KINDS, reference
 
 
@@ -142,3 +143,15 @@ def test_under_forward_mode(g, kind):
         dual = forward_ad.make_dual(g, torch.ones_like(g))
         tangent = forward_ad.unpack_dual(row_norm(dual, kind).sum()).tangent
     torch.testing.assert_close(tangent, want.sum())
+
+
+def test_a_library_that_was_built_before_an_op_was_added(monkeypatch):
+    """It has the others; this one runs as its reference."""
+    assert lives.has("row_norm") == bool(lives.BUILT)
+    assert not lives.has("no_such_op")
+    monkeypatch.setattr(lives, "has", lambda name: False)
+    monkeypatch.setattr(lives, "call", None)
+    tile = torch.randn(4, 2, 3)
+    want = attention_second_reference(tile)
+    attention_second(tile)
+    assert torch.equal(tile, want)
