@@ -24,6 +24,9 @@ NAMES: dict[str, Use] = {
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
         "lean.known step.traced.refuse", "raises in forward_with_penalty, deepfool and jacobian"
     ),
+    "constant._dynamo_marked_constant": Use(
+        "ops.lives", "a compiled function stops at the question which kernels a GPU has"
+    ),
     "torch._dynamo": Use(
         "calling.contexts timing.rivals",
         "raises where a compiler has been loaded, and in a rival's step of the benchmarks",

@@ -112,6 +112,7 @@ def objects():
         "DistributedDataParallel": nn.parallel.DistributedDataParallel,
         "CompiledModule": compiled[0],
         "CompiledFunction": compiled[1],
+        "constant": torch.compiler.assume_constant_result(lambda: 1),
         "Tensor": X,
         "Parameter": pruned.bias,
         "Node": (X * 2).grad_fn,

@@ -60,13 +60,16 @@ def life(device: torch.device) -> str:
 _HAS_KERNELS: dict[int | None, bool] = {}  # by the number of the GPU
 
 
-@torch.compiler.assume_constant_result
 def has_kernels(gpu: int | None) -> bool:
     """Say whether the kernels were built for that GPU; without, a launch finds no kernel image."""
     if gpu not in _HAS_KERNELS:
         capability = torch.cuda.get_device_capability(gpu)
         _HAS_KERNELS[gpu] = covers(BUILD.get("architectures", ""), capability)
     return _HAS_KERNELS[gpu]
+
+
+# As by torch.compiler.assume_constant_result, which would load the compiler.
+vars(has_kernels)["_dynamo_marked_constant"] = True
 
 
 def covers(architectures: str, capability: tuple[int, int]) -> bool:

@@ -31,6 +31,18 @@ def test_the_environment_forces_the_references():
     assert python(code, JACFAST_IMPL="auto").stdout.strip() == want
 
 
+def test_nobody_loads_the_compiler():
+    """It takes a second, and every step asks then whether something is compiled."""
+    code = """
+import sys, torch, jacfast
+assert "torch._dynamo" not in sys.modules, "by PyTorch itself"
+jacfast.forward_with_penalty(torch.nn.Linear(3, 3), torch.ones(2, 3))[1].backward()
+jacfast.deepfool(torch.nn.Linear(3, 3), torch.ones(2, 3), clip=None)
+print("torch._dynamo" in sys.modules)
+"""
+    assert python(code).stdout.strip() == "False"
+
+
 def test_an_unknown_choice_is_refused():
     failed = python("import jacfast.ops", JACFAST_IMPL="fast")
     assert "JACFAST_IMPL must be one of auto, reference; got 'fast'" in failed.stderr
@@ -73,6 +85,7 @@ def gpus(monkeypatch):
     capabilities = {None: (7, 5), 0: (7, 5), 1: (9, 0)}
 
     def capability(device):
+        open(os.devnull).close()  # nothing that a compiler could look through
         return capabilities[getattr(device, "index", device)]
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
