@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from jacfast.attacks import MinimalNormResult as MinimalNormResult
     from jacfast.attacks import deepfool_to_disk as deepfool_to_disk
     from jacfast.attacks.carlini_wagner import carlini_wagner as carlini_wagner
+    from jacfast.attacks.ddn import ddn as ddn
     from jacfast.attacks.deepfool import deepfool as deepfool
     from jacfast.attacks.fgsm import fgsm as fgsm
+    from jacfast.attacks.fmn import fmn as fmn
     from jacfast.attacks.jsma import jsma as jsma
     from jacfast.attacks.minimal_norm import minimal_norm as minimal_norm
     from jacfast.attacks.pgd import bim as bim
@@ -87,6 +89,7 @@ _HOMES: dict[str, str | None] = {
     "column_sum_l1_penalty": "penalties",
     "cross_lipschitz_penalty": "penalties",
     "data": None,
+    "ddn": "attacks",
     "decision_function_penalty": "penalties",
     "deep_defense_penalty": "training",
     "deepfool": "attacks",
@@ -95,6 +98,7 @@ _HOMES: dict[str, str | None] = {
     "entrywise_l1_penalty": "penalties",
     "evaluation": None,
     "fgsm": "attacks",
+    "fmn": "attacks",
     "forward_with_penalty": "step",
     "frobenius_penalty": "penalties",
     "input_gradient_penalty": "penalties",

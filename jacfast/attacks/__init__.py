@@ -1,8 +1,10 @@
 """Attacks: each leaves the model as it was and returns tensors without a graph."""
 
 from jacfast.attacks.carlini_wagner import carlini_wagner
+from jacfast.attacks.ddn import ddn
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
+from jacfast.attacks.fmn import fmn
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.minimal_norm import MinimalNormResult, minimal_norm
@@ -18,9 +20,11 @@ __all__ = [
     "MinimalNormResult",
     "bim",
     "carlini_wagner",
+    "ddn",
     "deepfool",
     "deepfool_to_disk",
     "fgsm",
+    "fmn",
     "jsma",
     "minimal_norm",
     "pgd",

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.attacks.carlini_wagner import carlini_wagner
+from jacfast.attacks.ddn import ddn
 from jacfast.attacks.fgsm import fgsm
+from jacfast.attacks.fmn import fmn
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.parts import Tensors, device_of, part, read
@@ -26,7 +28,9 @@ from jacfast.team import Team, shared
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "bim": bim,
     "carlini_wagner": carlini_wagner,
+    "ddn": ddn,
     "fgsm": fgsm,
+    "fmn": fmn,
     "jsma": jsma,
     "minimal_norm": minimal_norm,
     "pgd": pgd,

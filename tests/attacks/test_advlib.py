@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 
-from jacfast import carlini_wagner, deepfool
+from jacfast import carlini_wagner, ddn, deepfool, fmn
 from jacfast.attacks import PRESETS
 from tests.nets import build
 
@@ -82,3 +82,37 @@ def test_carlini_wagner(advlib):
     assert int(fooled.sum()) >= 20
     mine, theirs = ((a - x).flatten(1).norm(dim=1)[fooled].mean() for a in (got, want))
     assert float(mine / theirs) == pytest.approx(1, rel=0.03)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("name", ["smooth_mlp", "cnn"])
+@pytest.mark.parametrize("levels", [None, 256])
+def test_ddn_step_by_step(name, levels, targeted, advlib):
+    """After any number of steps: the same points, but for the roundings of adv-lib's radii."""
+    model, x, y = images(name, 20)
+    labels = model(x).topk(2).indices[:, 1] if targeted else y
+    given = {"target": labels} if targeted else {"y": y}
+    for steps in (1, 2, 7, 30):
+        want = advlib.ddn(model, x, labels, targeted=targeted, steps=steps, levels=levels)
+        got = ddn(model, x, **given, steps=steps, levels=levels)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+    assert int((model(got).argmax(dim=1) != y).sum()) >= 10
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("name", ["smooth_mlp", "cnn"])
+@pytest.mark.parametrize("norm", [2, float("inf")])
+def test_fmn_step_by_step(name, norm, targeted, advlib):
+    """Its radius is Newton's step to the boundary: later on roundings decide what is beyond it."""
+    model, x, y = images(name, 20)
+    labels = model(x).topk(2).indices[:, 1] if targeted else y
+    given = {"target": labels} if targeted else {"y": y}
+    for steps in (1, 2, 3, 7):
+        want = advlib.fmn(model, x, labels, norm=norm, targeted=targeted, steps=steps)
+        got = fmn(model, x, **given, p=norm, steps=steps)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+    want = advlib.fmn(model, x, labels, norm=norm, targeted=targeted, steps=60)
+    got = fmn(model, x, **given, p=norm, steps=60)
+    mine, theirs = ((a - x).flatten(1).norm(norm, dim=1).mean() for a in (got, want))
+    assert float(mine / theirs) == pytest.approx(1, rel=0.01)
+    assert int((model(got).argmax(dim=1) != y).sum()) >= 10

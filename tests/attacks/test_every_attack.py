@@ -23,6 +23,9 @@ ATTACKS = {
     "carlini_wagner": lambda m, x, y=None: jacfast.carlini_wagner(
         m, x, y, steps=40, lr=0.05, binary_steps=5
     ),
+    "ddn": lambda m, x, y=None: jacfast.ddn(m, x, y, steps=20),
+    "fmn": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20),
+    "fmn-inf": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20, p=float("inf")),
     "minimal_norm": lambda m, x, y=None: jacfast.minimal_norm(m, x, y, budget=40),
     "jsma": lambda m, x, y=None: jacfast.jsma(m, x, y, steps=9, eps=0.3, outputs="probabilities"),
     "jsma-pairs": lambda m, x, y=None: jacfast.jsma(

@@ -17,6 +17,8 @@ ATTACKS = {
     "bim": functools.partial(BIM, eps=0.1),
     "bim-2-margin": functools.partial(BIM, eps=0.6, p=2, loss="margin"),
     "pgd": functools.partial(jacfast.pgd, eps=0.1, random_start=False),
+    "ddn": jacfast.ddn,
+    "fmn": jacfast.fmn,
     "minimal_norm": jacfast.minimal_norm,
     "carlini_wagner": functools.partial(jacfast.carlini_wagner, steps=60, lr=0.05),
 }

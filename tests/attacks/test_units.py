@@ -32,6 +32,9 @@ ATTACKS = {
     "carlini_wagner": lambda m, x, s, box: jacfast.carlini_wagner(
         m, x, steps=60, binary_steps=5, clip=box
     ),
+    "ddn": lambda m, x, s, box: jacfast.ddn(m, x, steps=20, clip=box),
+    "fmn": lambda m, x, s, box: jacfast.fmn(m, x, steps=20, clip=box),
+    "fmn-inf": lambda m, x, s, box: jacfast.fmn(m, x, steps=20, p=INF, clip=box),
     "minimal_norm": lambda m, x, s, box: jacfast.minimal_norm(m, x, budget=40, clip=box),
     "jsma": lambda m, x, s, box: jacfast.jsma(m, x, steps=9, eps=0.3 * s, clip=box),
     "jsma-pairs": lambda m, x, s, box: jacfast.jsma(

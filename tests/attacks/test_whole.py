@@ -16,6 +16,8 @@ from jacfast.cli import main
 OPTIONS = {
     "bim": {"eps": 0.1, "steps": 3, "p": 2.0},
     "carlini_wagner": {"steps": 20},
+    "ddn": {"steps": 40},
+    "fmn": {"steps": 40, "p": float("inf")},
     "minimal_norm": {"budget": 20},
     "fgsm": {"eps": 0.1},
     "jsma": {"eps": 0.5, "steps": 3},

@@ -63,6 +63,8 @@ CALLS = {
     "carlini_wagner": lambda m, x, y, **k: jacfast.carlini_wagner(
         m, x, y, clip=BOX, steps=20, binary_steps=3, initial_const=1, **k
     ),
+    "ddn": lambda m, x, y, **k: jacfast.ddn(m, x, y, steps=5, clip=(-9, 9), **k),
+    "fmn": lambda m, x, y, **k: jacfast.fmn(m, x, y, steps=5, clip=(-9, 9), **k),
     "minimal_norm": lambda m, x, y, **k: jacfast.minimal_norm(m, x, y, budget=20, clip=None, **k),
     "jsma": lambda m, x, y, **k: jacfast.jsma(m, x, y, steps=3, clip=None, **k),
     "jacobian": lambda m, x, y, **k: jacfast.jacobian(m, x, **k),

@@ -42,6 +42,8 @@ USES = {
     "bim": lambda m, x: jacfast.bim(m, x, eps=0.1),
     "pgd": lambda m, x: jacfast.pgd(m, x, eps=0.1, restarts=2, generator=seeded()),
     "carlini_wagner": lambda m, x: jacfast.carlini_wagner(m, x, steps=20, lr=0.05),
+    "ddn": lambda m, x: jacfast.ddn(m, x, steps=20),
+    "fmn": lambda m, x: jacfast.fmn(m, x, steps=20),
     "minimal_norm": lambda m, x: jacfast.minimal_norm(m, x, budget=20),
     "jsma": lambda m, x: jacfast.jsma(m, x, steps=3, eps=0.3),
     "deepfool": lambda m, x: jacfast.deepfool(m, x).r,

@@ -109,6 +109,8 @@ OF_CLASSES = {
     "pgd": lambda model, x: jacfast.pgd(model, x, eps=0.1, clip=None),
     "bim": lambda model, x: jacfast.bim(model, x, eps=0.1, clip=None),
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(model, x, clip=(-9, 9)),
+    "ddn": lambda model, x: jacfast.ddn(model, x, steps=3, clip=(-9, 9)),
+    "fmn": lambda model, x: jacfast.fmn(model, x, steps=3, clip=(-9, 9)),
     "minimal_norm": lambda model, x: jacfast.minimal_norm(model, x, clip=None),
     "jsma": lambda model, x: jacfast.jsma(model, x, steps=1, clip=None),
     "rho_adv": lambda model, x: jacfast.rho_adv(model, x),

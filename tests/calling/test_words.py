@@ -20,6 +20,8 @@ CALLS = {
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
         model, x, clip=(-9, 9), steps=3, binary_steps=1
     ),
+    "ddn": lambda model, x: jacfast.ddn(model, x, steps=3, clip=(-9, 9)),
+    "fmn": lambda model, x: jacfast.fmn(model, x, steps=3, clip=(-9, 9)),
     "minimal_norm": lambda model, x: jacfast.minimal_norm(model, x, budget=20, clip=None),
     "jsma": lambda model, x: jacfast.jsma(model, x, steps=2, clip=None),
     "decision_function": lambda model, x: evaluation.decision_function(model, x, Y),
