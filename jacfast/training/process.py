@@ -41,8 +41,9 @@ class _Whole(nn.Module):
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
-        # PyTorch looks for unused parameters in each step, and warns of that where it finds none
-        self.unused = nn.Parameter(next(model.parameters()).new_zeros(()))
+        # PyTorch looks for unused parameters in each step, and warns of that where it finds none:
+        # here it finds one, of no entries
+        self.unused = nn.Parameter(next(model.parameters()).new_zeros(0))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss; of no samples 0, with gradients 0."""

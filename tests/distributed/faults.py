@@ -89,8 +89,9 @@ def heard(call: Callable[[], None]) -> str:
     return "nothing"
 
 
-if __name__ == "__main__":
+def results() -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return what this process has heard, and the weights of a training as if nothing had been."""
     words = {name: heard(call) for name, call in FAULTS.items()}
     again = model(nn.BatchNorm1d(16, dtype=torch.float64))
-    train(again, save=OUT / "checkpoint.pt")  # as if nothing had been
-    torch.save((words, again.state_dict()), OUT / f"{RANK}.pt")
+    train(again, save=OUT / "checkpoint.pt")
+    return words, again.state_dict()

@@ -7,6 +7,7 @@ import torch
 
 from jacfast.training.schedule import Schedule
 from tests.distributed import integrated
+from tests.distributed.launch import torchrun
 from tests.integrations import hand
 
 for package in ("lightning", "accelerate", "transformers"):
@@ -25,8 +26,8 @@ def alone():
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path, alone, torchrun):
-    done = torchrun("integrated", 2, tmp_path / "out.pt", HF_HUB_OFFLINE="1")
+def test_two_processes_train_as_one(tmp_path, alone):
+    done = torchrun("tests.distributed.integrated", 2, tmp_path / "out.pt", HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "out.pt")
     far = {

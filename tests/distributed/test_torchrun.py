@@ -1,15 +1,17 @@
 """`jacfast attack` by several processes: the same files as by one, whoever is killed."""
 
-import os
+import contextlib
+import io
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from jacfast import DeepFoolResult
+from jacfast.cli import main
 from jacfast.models import mlp
+from tests.distributed.launch import torchrun
 
 FACTORY = '''
 import os, signal, time, torch
@@ -55,19 +57,19 @@ def attack(given, out, processes=0, attack="deepfool", restarts=0, **environment
 
 
 def run(given, out, what, processes, restarts=0, **environment):
-    """Run a command, under torchrun with so many processes, or (0) plainly."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    torchrun += [f"--max-restarts={restarts}"]
+    """Run a command, under torchrun with so many processes, or (0) in this one."""
     model = ["--model", f"{given / 'watched.py'}:make", "--weights", str(given / "weights.pt")]
-    command = ["-m", "jacfast", *what, *model, "--out", str(out), "--quiet"]
-    return subprocess.run(
-        [sys.executable, *(torchrun if processes else []), *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    command = [*what, *model, "--out", str(out), "--quiet"]
+    if processes:
+        return torchrun("jacfast", processes, *command, restarts=restarts, **environment)
+    words, threads = io.StringIO(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with contextlib.redirect_stdout(words):
+            status = main(command)
+    finally:
+        torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(command, status, words.getvalue(), "")
 
 
 def content(out: Path) -> dict[str, bytes]:
