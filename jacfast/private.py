@@ -122,7 +122,7 @@ NAMES: dict[str, Use] = {
         "calling.state step.run step.traced.replay step.traced.capture",
         "raises in forward_with_penalty",
     ),
-    "Tensor._is_view": Use("lean.calls", "raises at a ReLU in place"),
+    "Tensor._is_view": Use("lean.known", "raises at an activation in place"),
     "Node._sequence_nr": Use("step.pending", "raises in forward_with_penalty"),
     "Node._raw_saved_": Use(
         "graph",

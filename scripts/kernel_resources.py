@@ -98,9 +98,9 @@ def readable(mangled: str) -> str:
 def threads(kernel: str) -> int:
     """Return the threads of a block: four packs of 16 bytes each, whole warps, at least 128.
 
-    Kernels in which each thread has a result to itself have 256.
+    Kernels in which each thread has a result or a pack to itself have 256.
     """
-    if "max_pool" in kernel:
+    if "max_pool" in kernel or "activation" in kernel:
         return 256
     if "join" in kernel or "decide" in kernel or "orthonormal" in kernel:
         return 128

@@ -12,7 +12,7 @@ from jacfast.lean.blocks import pays
 from jacfast.lean.conv import Conv, Shape
 from jacfast.lean.elementwise import ReLU, ReLUInPlace
 from jacfast.lean.gram import Gram
-from jacfast.lean.known import each, needs_gradient, operand, pair, usual
+from jacfast.lean.known import changes, each, needs_gradient, operand, pair, usual
 from jacfast.lean.mode import Lean
 from jacfast.lean.pool import MaxPool2d, Pair, StockMaxPool2d, plain
 
@@ -67,7 +67,7 @@ def relu(lean: Lean, input: Tensor, inplace: bool = False) -> Tensor | None:
         output = ReLU.apply(input)
         lean.rectified = (input, output)
         return output
-    return None if input._is_view() or input.is_leaf else ReLUInPlace.apply(input)
+    return ReLUInPlace.apply(input) if changes(input) else None
 
 
 def relu_(lean: Lean, input: Tensor) -> Tensor | None:

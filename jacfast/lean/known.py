@@ -26,6 +26,11 @@ def needs_gradient(x: Tensor) -> bool:
     return wanted and usual()
 
 
+def changes(x: Tensor) -> bool:
+    """Say whether a Function may change x in place; of views and leaves PyTorch decides."""
+    return not (x._is_view() or x.is_leaf)
+
+
 def operand(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """Return x in the dtype that the layer computes in; None if the layer must run as it is."""
     if not needs_gradient(x) or type(weight) not in (Tensor, nn.Parameter):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jacfast.calling.functions import compiled, modules_of
 from jacfast.lean import calls
+from jacfast.lean.activations import SMOOTH
 from jacfast.lean.mode import Lean, Table
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import PULL, Sweep
@@ -21,6 +22,7 @@ TRAINING = Table(
         F.batch_norm: calls.batch_norm,
         **dict.fromkeys((F.relu, torch.relu, Tensor.relu), calls.relu),
         **dict.fromkeys((torch.relu_, Tensor.relu_), calls.relu_),
+        **SMOOTH,
         **dict.fromkeys(POOLS, calls.max_pool2d),
     },
     trains=True,

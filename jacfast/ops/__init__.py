@@ -3,6 +3,7 @@
 `deepfool_distance` has no kernel: it is made of `row_norm`.
 """
 
+from jacfast.ops.activation import activation_first, activation_second
 from jacfast.ops.attention_second import attention_second
 from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
 from jacfast.ops.deepfool_distance import deepfool_distance
@@ -13,6 +14,8 @@ from jacfast.ops.row_norm import row_norm
 
 __all__ = [
     "Nearest",
+    "activation_first",
+    "activation_second",
     "attention_second",
     "deepfool_candidate",
     "deepfool_distance",

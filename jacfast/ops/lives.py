@@ -22,6 +22,8 @@ NAMES = (
     "max_pool_scatter",
     "max_pool_gather",
     "attention_second",
+    "activation_first",
+    "activation_second",
 )
 CHOICES = ("auto", "reference")
 

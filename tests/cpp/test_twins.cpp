@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/activation.h"
 #include "ops/attention_second.h"
 #include "ops/deepfool_candidate.h"
 #include "ops/deepfool_step.h"
@@ -70,6 +71,34 @@ void test_row_norm(const int64_t rows, const int64_t size, const int threads) {
       expect_near(value[row], want, 1e-6, "row_norm");
       if (kind == RowNormKind::maxabs)
         expect_near(std::abs(g[row * size + where[row]]), want, 0, "row_norm where");
+    }
+  }
+}
+
+// Not in the digest: where a processor multiplies and adds in one step, that is rounded once.
+void test_activation(const int64_t size, const int threads) {
+  const auto x = normal(size, 7), g = normal(size, 8), u = normal(size, 9);
+  std::vector<float> first(size), of_x(size), of_g(size);
+  for (const auto kind : {Smooth::gelu, Smooth::silu, Smooth::elu}) {
+    const SmoothParameters<double> p{2, 1.5, 0.5};
+    cpu::activation_first({kind, p, Dtype::f32, size, x.data(), g.data(), first.data()}, threads);
+    cpu::activation_second(
+        {kind, p, Dtype::f32, size, x.data(), g.data(), u.data(), of_x.data(), of_g.data()},
+        threads);
+    for (int64_t i = 0; i < size; ++i) {
+      const double at = x[i], e = std::exp(-at), s = 1 / (1 + e), s1 = s * s * e;
+      double slope = s + at * s1, bend = 2 * s1 + at * s1 * (1 - 2 * s);
+      if (kind == Smooth::gelu) {
+        const double density = std::exp(-0.5 * at * at) / std::sqrt(2 * std::acos(-1.0));
+        slope = 0.5 * std::erfc(-at * std::sqrt(0.5)) + at * density;
+        bend = (2 - at * at) * density;
+      } else if (kind == Smooth::elu) {
+        slope = at > 0 ? 1.5 : 1.5 * std::exp(0.5 * at);
+        bend = at > 0 ? 0 : 0.75 * std::exp(0.5 * at);
+      }
+      expect_near(first[i], g[i] * slope, 1e-6, "activation_first");
+      expect_near(of_x[i], double{u[i]} * g[i] * bend, 2e-6, "activation_second of x");
+      expect_near(of_g[i], u[i] * slope, 1e-6, "activation_second of g");
     }
   }
 }
@@ -206,6 +235,7 @@ int main() {
   for (const int threads : {1, 2, 3}) {
     for (const int64_t size : {1, 31, 33, 100, 4097}) test_attention_second(9, size, threads);
     for (const int64_t size : {1, 31, 32, 33, 100, 4097, 20000}) test_row_norm(3, size, threads);
+    for (const int64_t size : {1, 31, 1023, 1024, 1025, 100000}) test_activation(size, threads);
     for (const int64_t samples : {1, 2, 13})
       for (const int64_t size : {1, 7, 32, 65, 9000}) test_deepfool(samples, 5, size, threads);
     for (const int64_t width : {3, 7, 28, 31, 32, 65, 300})

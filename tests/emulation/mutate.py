@@ -29,6 +29,7 @@ FAULTS = [*KERNELS, *TWINS, *REFERENCES]
 ENDS, SANITIZED = "the process ends with", ", under the sanitizers"
 # The life that a file's faults show in, as pytest's -k says it.
 LIVES = {"kernels": "emulated", "cpu": "cpu or registration", "ops": "reference"}
+LIVES["csrc"] = LIVES["cpu"]  # what the twins share
 
 
 def life_of(file: str) -> str:
@@ -67,7 +68,7 @@ def _variables(root: Path, fault: Fault, sanitize: bool) -> dict[str, str]:
         return {**extra, "JACFAST_EMULATED": str(library)}
     if life == LIVES["cpu"]:
         file = root / fault.file
-        sources = [file] if file.suffix == ".cpp" else sorted(file.parent.glob("*.cpp"))
+        sources = [file] if file.suffix == ".cpp" else sorted(root.glob("csrc/cpu/*.cpp"))
         twins = build.twins(sources, sanitize, root / "build")
         return {**extra, "LD_PRELOAD": f"{extra.get('LD_PRELOAD', '')} {twins}".strip()}
     return {}

@@ -120,6 +120,29 @@ def grouped() -> nn.Module:
     )
 
 
+class Smooth(nn.Module):
+    """Every smooth activation, in place with and without its result, as a gate and twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.mix = nn.ModuleList(nn.Linear(16, 16) for _ in range(10))
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.silu(self.conv(x), inplace=True)
+        h = h * self.gate(h.mean((2, 3), keepdim=True)).sigmoid()  # squeeze and excitation
+        h = F.gelu(h, approximate="tanh").flatten(1)
+        a, b, c, d, e, f, g, i, j, k = self.mix
+        h = F.gelu(a(h)) + F.elu(b(h), 0.5, inplace=True)
+        h = F.softplus(c(h), beta=2) + F.logsigmoid(d(h))
+        h = F.hardswish(e(h)) * torch.tanh(f(h))
+        h = g(h)
+        h.tanh_()
+        h = F.selu(F.mish(i(h), inplace=True), inplace=True)
+        return self.head(torch.celu_(j(h), 0.5) + F.hardswish(k(h), inplace=True))
+
+
 def dense() -> nn.Module:
     """Outputs that are images [N, 2, 3, 3]."""
     return nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.GELU(), nn.Conv2d(3, 2, 1))
@@ -136,5 +159,6 @@ OTHERS = {
     "old weight_norm": (lambda: normed(nn.utils.weight_norm), (2, 4, 4)),
     "channels_last": (channels_last, (3, 6, 6)),
     "grouped": (grouped, (2, 7, 7)),
+    "smooth": (Smooth, (2, 2, 2)),
     "dense": (dense, (2, 3, 3)),
 }

@@ -1,0 +1,111 @@
+"""What runs in place of a call of a smooth activation: see `jacfast.lean.calls`."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jacfast.lean.known import changes, needs_gradient
+from jacfast.lean.mode import Lean
+from jacfast.lean.smooth import OF_OUTPUT, Smooth, SmoothInPlace
+from jacfast.ops.activation import compiled
+
+Call = Callable[..., Tensor | None]
+# SELU's constants, as PyTorch has them
+SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0)
+
+
+def _smooth(
+    lean: Lean,
+    input: Tensor,
+    run: Callable[[Tensor], Tensor],
+    kind: str,
+    parameters: tuple[float, ...] = (),
+    inplace: bool = False,
+) -> Tensor | None:
+    """Run an activation as one function of `kind`; None where it is not known to be one."""
+    if not (needs_gradient(input) and compiled(input) and lean.pays(input.numel())):
+        return None
+    if inplace:
+        if not changes(input):
+            return None
+        before = None if kind in OF_OUTPUT else input.clone()
+        return SmoothInPlace.apply(input, before, run, kind, parameters)
+    computes = _dtype_of(run, input)
+    return Smooth.apply(input.to(computes), run, kind, parameters)
+
+
+def _dtype_of(run: Callable[[Tensor], Tensor], input: Tensor) -> torch.dtype:
+    """Return the dtype that `run` computes in: autocast has a list, by devices."""
+    kind = input.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return input.dtype
+    with torch.no_grad():
+        return run(input.new_zeros(1)).dtype
+
+
+def gelu(lean: Lean, input: Tensor, approximate: str = "none") -> Tensor | None:
+    run = functools.partial(F.gelu, approximate=approximate)
+    return _smooth(lean, input, run, "gelu_tanh" if approximate == "tanh" else "gelu")
+
+
+def softplus(lean: Lean, input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor | None:
+    run = functools.partial(F.softplus, beta=beta, threshold=threshold)
+    return _smooth(lean, input, run, "softplus", (float(beta), float(threshold)))
+
+
+def logsigmoid(lean: Lean, input: Tensor) -> Tensor | None:
+    return _smooth(lean, input, F.logsigmoid, "softplus", (-1.0, math.inf))
+
+
+def elu(lean: Lean, input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor | None:
+    run = functools.partial(F.elu, alpha=alpha)
+    return _smooth(lean, input, run, "elu", (float(alpha), 1.0, 1.0), inplace)
+
+
+def celu(lean: Lean, input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor | None:
+    if not alpha > 0:
+        return None
+    run = functools.partial(F.celu, alpha=alpha)
+    return _smooth(lean, input, run, "elu", (float(alpha), 1.0, 1 / alpha), inplace)
+
+
+def _plain(run: Callable[[Tensor], Tensor], kind: str, parameters: tuple = ()) -> Call:
+    """Return what runs an activation that takes its input, and whether to change that."""
+
+    def call(lean: Lean, input: Tensor, inplace: bool = False) -> Tensor | None:
+        return _smooth(lean, input, run, kind, parameters, inplace)
+
+    return call
+
+
+def _in_place(call: Call) -> Call:
+    return functools.partial(call, inplace=True)
+
+
+silu, mish = _plain(F.silu, "silu"), _plain(F.mish, "mish")
+hardswish, selu = _plain(F.hardswish, "hardswish"), _plain(F.selu, "elu", SELU)
+sigmoid, tanh = _plain(torch.sigmoid, "sigmoid"), _plain(torch.tanh, "tanh")
+
+SMOOTH: dict[Any, Call] = {
+    F.gelu: gelu,
+    F.silu: silu,
+    F.mish: mish,
+    F.hardswish: hardswish,
+    F.softplus: softplus,
+    F.logsigmoid: logsigmoid,
+    **dict.fromkeys((torch.sigmoid, Tensor.sigmoid, torch.special.expit), sigmoid),
+    **dict.fromkeys((torch.sigmoid_, Tensor.sigmoid_), _in_place(sigmoid)),
+    **dict.fromkeys((torch.tanh, Tensor.tanh), tanh),
+    **dict.fromkeys((torch.tanh_, Tensor.tanh_), _in_place(tanh)),
+    F.elu: elu,
+    F.elu_: _in_place(elu),
+    **dict.fromkeys((F.selu, torch.selu), selu),
+    torch.selu_: _in_place(selu),
+    **dict.fromkeys((F.celu, torch.celu), celu),
+    torch.celu_: _in_place(celu),
+}
