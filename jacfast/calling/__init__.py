@@ -7,7 +7,8 @@ must hold around forward and backward pass, ``attention``: that it has a second 
 ``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes,
 ``draws``: what it draws; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and
 what may come out, of which ``tensors`` finds those with a graph; ``finite``: what holds NaN;
-``pieces``: that parameters are whole, and there; ``warning``: at whose line a warning is shown.
+``pieces``: that parameters are whole, and there; ``tree``: a model's modules, quickly; ``warning``:
+at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -31,6 +32,7 @@ from jacfast.calling.parts import may_be_cut, part_of, separable, worth_two_call
 from jacfast.calling.pieces import check_there, in_pieces
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
+from jacfast.calling.tree import tree
 from jacfast.calling.warning import warn
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "say_not_finite",
     "separable",
     "takes_model",
+    "tree",
     "unwrapped",
     "warn",
     "without_autocast",

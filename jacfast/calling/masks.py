@@ -7,13 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.tree import tree
+
 LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 FUNCTIONS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d}
 
 
 def drops(model: nn.Module) -> bool:
     """Say whether a layer of dropout is in training mode."""
-    return any(isinstance(layer, LAYERS) and layer.training for layer in model.modules())
+    return any(isinstance(layer, LAYERS) and layer.training for layer in tree(model))
 
 
 class Masks:

@@ -15,6 +15,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.masks import FUNCTIONS, LAYERS
+from jacfast.calling.tree import tree
 
 # Each sample by itself, without randomness and without memory, whatever their arguments.
 ALONE = {
@@ -45,7 +46,7 @@ _largest: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary
 
 def separable(model: nn.Module) -> bool:
     """Say whether it is certain that a batch may pass through `model` in parts, in any order."""
-    return not _has_any_global_hook() and all(map(_alone, model.modules()))
+    return not _has_any_global_hook() and all(map(_alone, tree(model)))
 
 
 def may_be_cut(x: Tensor) -> bool:

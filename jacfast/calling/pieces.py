@@ -5,18 +5,25 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.tree import tree
+
 SHARDING = {"FullyShardedDataParallel", "FSDPModule"}
 
 
 def in_pieces(model: nn.Module) -> str | None:
     """Return what of `model` is in pieces, in words; None: its parameters are whole."""
-    for name, module in model.named_modules():
-        if kind := _sharding(type(module)):
-            return f"{name or 'it'} is a {kind}"
-    for name, parameter in model.named_parameters():
-        if type(parameter).__name__ == "DTensor":
-            return f"{name} is a DTensor"
+    modules = tree(model)
+    if any(map(_sharding, {type(module) for module in modules})):
+        name, module = next((n, m) for n, m in model.named_modules() if _sharding(type(m)))
+        return f"{name or 'it'} is a {_sharding(type(module))}"
+    if any(_distributed(p) for module in modules for p in module._parameters.values()):
+        name = next(name for name, p in model.named_parameters() if _distributed(p))
+        return f"{name} is a DTensor"
     return None
+
+
+def _distributed(parameter: Tensor | None) -> bool:
+    return type(parameter).__name__ == "DTensor"
 
 
 def _sharding(kind: type) -> str | None:

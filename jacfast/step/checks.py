@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jacfast.calling import check_input, check_made, in_pieces
+from jacfast.calling import check_input, check_made, in_pieces, tree
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import Penalty
@@ -81,7 +81,7 @@ def _model(model: object, layer: str | None) -> None:
             "fully_shard(jacfast.WithPenalty(model, penalty)), or add penalty(logits, x) to the "
             "loss; tensor-parallel layers have no second derivative"
         )
-    modules = list(model.modules())
+    modules = tree(model)
     check_made(modules)
     if any(p is not None and p._backward_hooks for m in modules for p in m._parameters.values()):
         hooked = next(name for name, p in model.named_parameters() if p._backward_hooks)
@@ -113,5 +113,5 @@ def _check_batch_statistics(model: nn.Module, batch_norm: str, samples: int) -> 
 
 def with_batch_statistics(model: nn.Module) -> list[_BatchNorm]:
     """Return the batch-norm layers that use statistics of the batch."""
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    layers = [m for m in tree(model) if isinstance(m, _BatchNorm)]
     return [m for m in layers if m.training or m.running_mean is None or m.running_var is None]

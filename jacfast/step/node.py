@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jacfast.calling import eager
 from jacfast.step.pending import Pending
 
 
@@ -23,7 +24,7 @@ class Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
         differentiated = torch.is_grad_enabled()
-        with torch.no_grad():
+        with torch.no_grad(), eager():  # checkpoints run parts of the model again
             found = ctx.pending.gradients(*gradients)
         if differentiated:  # create_graph=True
             found = _Last.apply(torch.ones((), requires_grad=True), *found)

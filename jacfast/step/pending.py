@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import eager, grad_twice, in_eval_mode
+from jacfast.calling import grad_twice, in_eval_mode
 from jacfast.graph import Graph, saves
 from jacfast.lean import COLLECT, Lean, Sweep
 from jacfast.second import in_words
@@ -119,7 +119,7 @@ class Pending:
         try:
             # checkpoints run parts of the model again, as in the forward pass
             frozen = in_eval_mode(self.frozen) if self.frozen else contextlib.nullcontext()
-            with self.sweep.of(COLLECT), eager(), frozen:
+            with self.sweep.of(COLLECT), frozen:
                 found = grad(outputs, inputs, weights, retain_graph=keep, allow_unused=True)
         except RuntimeError as error:
             if "is not implemented" not in str(error):

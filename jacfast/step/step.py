@@ -102,15 +102,16 @@ class Step:
     ) -> tuple[Any, Tensor]:
         """Return logits, or everything, and the penalty, by one pass or by two."""
         frozen = with_batch_statistics(model) if self.batch_norm == "frozen" else []
+        once = self.at is None and self.precision is None and not frozen
+        if once and backend and traced is None:
+            traced = Traced(self, backend, model, x, y, arguments)
         with eager():
             run = self._plan(model, penalty, x, arguments)
-        used = f"{run.chunk} of {len(x)} samples"
-        less = f"less memory is needed with a smaller chunk_size; it was {used}"
-        if self.at is None and self.precision is None and not frozen:
-            if backend and traced is None:
-                traced = Traced(self, backend, model, x, y, arguments)
-            with eager(), advise(less):
-                return traced(run) if traced else run(x, y, whole=True)
+            used = f"{run.chunk} of {len(x)} samples"
+            less = f"less memory is needed with a smaller chunk_size; it was {used}"
+            if once:
+                with advise(less):
+                    return traced(run) if traced else run(x, y, whole=True)
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         with self.around():
             returned = arguments.call(model, x)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments, warn
+from jacfast.calling import Arguments, tree, warn
 from jacfast.calling.functions import compiled_module
 from jacfast.penalties.base import Penalty
 from jacfast.portion import at_hand
@@ -51,9 +51,7 @@ def backend_of(step: "Step", model: Any, x: Any, inside: bool) -> str | None:
         raise ValueError(f"compiled must not be 'cudagraphs' for x on a {x.device.type} device")
     if step.around is not contextlib.nullcontext:  # as for a pass beside another
         return None
-    asked = inside or (
-        "torch._dynamo" in sys.modules and any(map(compiled_module, model.modules()))
-    )
+    asked = inside or ("torch._dynamo" in sys.modules and any(map(compiled_module, tree(model))))
     return backend or ("auto" if asked else None)
 
 
