@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from jacfast.calling.pieces import check_there
+from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
 from jacfast.graph import Graph
 from jacfast.layouts import align
@@ -34,7 +34,7 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
 
     Raises:
         ValueError: the outputs do not depend on x. RuntimeError: a Function in the model has no
-            second derivative, and `create_graph` asks for one; or FSDP has freed parameters.
+            second derivative, and `create_graph` asks for one.
     """
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
@@ -48,7 +48,7 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     with watched(graph, x):
         g = _pulled(outputs, x, cotangents, True, batch)
     explain(g)
-    check_there(graph.leaves)
+    explain_freed(g, graph.leaves)
     return g
 
 

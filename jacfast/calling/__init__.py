@@ -29,7 +29,7 @@ from jacfast.calling.outputs import (
     pick,
 )
 from jacfast.calling.parts import may_be_cut, part_of, separable, worth_two_calls
-from jacfast.calling.pieces import check_there, in_pieces
+from jacfast.calling.pieces import explain_freed, in_pieces
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
 from jacfast.calling.tree import tree
@@ -53,12 +53,12 @@ __all__ = [
     "check_input",
     "check_labels",
     "check_made",
-    "check_there",
     "check_weights",
     "compiled",
     "differentiable",
     "drops",
     "eager",
+    "explain_freed",
     "grad_twice",
     "in_eval_mode",
     "in_pieces",

@@ -30,18 +30,23 @@ def _sharding(kind: type) -> str | None:
     return next((base.__name__ for base in kind.__mro__ if base.__name__ in SHARDING), None)
 
 
-def check_there(leaves: Iterable[Tensor]) -> None:
-    """Refuse a graph with parameters whose numbers FSDP has freed: there is no way back through it.
+def explain_freed(g: Tensor, leaves: Iterable[Tensor]) -> None:
+    """Let a way back through `g` say so where FSDP has freed parameters that it needs."""
+    gone = [leaf for leaf in leaves if _freed(leaf)]
 
-    Raises:
-        RuntimeError: there is one.
-    """
-    for leaf in leaves:
-        usual = type(leaf) in (Tensor, nn.Parameter) and leaf.layout == torch.strided
-        if usual and leaf.numel() and not leaf.untyped_storage().size():
+    def check(_: Tensor) -> None:
+        for leaf in filter(_freed, gone):  # whoever gathers them anew has them
             raise RuntimeError(
                 f"the model's parameters must be kept for the loss's backward pass; one of shape "
                 f"{list(leaf.shape)} was freed by FSDP after the penalty's: call "
                 "model.set_reshard_after_backward(False) before model(x), and "
                 "model.set_reshard_after_backward(True) before the loss's backward pass"
             )
+
+    if gone and g.requires_grad:
+        g.register_hook(check)
+
+
+def _freed(leaf: Tensor) -> bool:
+    usual = type(leaf) in (Tensor, nn.Parameter) and leaf.layout == torch.strided
+    return usual and leaf.numel() > 0 and not leaf.untyped_storage().size()

@@ -16,6 +16,7 @@ REFUSED = {
     "the pair, a layer": "TypeError: model must have whole parameters; 0 is a FSDPModule:",
     "penalised": "TypeError: model must have whole parameters; it is a FSDPModule:",
     "one line": "RuntimeError: the model's parameters must be kept for the loss's backward pass;",
+    "one line, measured": "nothing",
     "fit": "TypeError: model must have whole parameters for its work to be shared among",
     "tensor parallel": "TypeError: model must have whole parameters; 0.weight is a DTensor:",
     "tensor parallel, one line": "RuntimeError: the model has an operation without a second deriv",

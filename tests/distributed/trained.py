@@ -24,11 +24,24 @@ def own(model, x, y):
     return F.cross_entropy(logits, y) + 0.1 * penalty
 
 
+def traced(model, x, y):
+    logits, penalty = jacfast.forward_with_penalty(model, x, penalty=PENALTY, compiled="traced")
+    return F.cross_entropy(logits, y) + 0.2 * penalty
+
+
+def one_line(model, x, y):
+    x = x.clone().requires_grad_()
+    logits = model(x)
+    return F.cross_entropy(logits, y) + 0.3 * jacfast.frobenius_penalty(logits, x)
+
+
 KINDS = {
     "cross-entropy": Defence(),
     "penalty": Defence(PENALTY, 0.1),
     "dropout": Defence(PENALTY, 0.1),
     "own loss": own,
+    "traced": traced,
+    "one line": one_line,
     "a share attacked": Defence(PENALTY, 0.1, attack=attack, share=0.4),
     "twins": Defence(PENALTY, 0.1, attack=attack, share=0.4, twins=True, penalise="both"),
     "at the attacked": Defence(PENALTY, 0.1, attack=attack, share=0.4, penalise="attacked"),
