@@ -85,10 +85,11 @@ NAMES: dict[str, Use] = {
         "calling.state", "a pruned model is not traced: its weight is another in each call"
     ),
     "Module._modules": Use(
-        "calling.functions step.traced.guards", "raises in every attack and penalty"
+        "calling.functions calling.tree step.traced.guards", "raises in every attack and penalty"
     ),
     "Module._parameters": Use(
-        "calling.modes step.checks step.traced.guards", "raises in every attack and penalised step"
+        "calling.modes calling.pieces step.checks step.traced.guards",
+        "raises in every attack and penalised step",
     ),
     "Module._buffers": Use(
         "calling.modes calling.state step.traced.guards",
