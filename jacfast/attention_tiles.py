@@ -11,6 +11,8 @@ with P, dS, W and G of `jacfast.ops.attention_second`, from S, ``dP = dO V^T``,
 ``E = scale (A K^T + Q B^T)`` and ``F = dO C^T``. All products are matrix products.
 """
 
+import itertools
+import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,9 +77,12 @@ class Tile(NamedTuple):
     keys: int  # the first so many: with a causal mask the rows see no others
 
 
-def tiles(heads: int, rows: int, keys: int, causal: bool) -> Iterator[Tile]:
-    """Yield tiles of at most `ENTRIES` scores (of one row at least), all of about one size."""
-    at_once = max(1, ENTRIES // (rows * keys))
+def tiles(heads: int, rows: int, keys: int, causal: bool, shared: int = 1) -> Iterator[Tile]:
+    """Yield tiles of at most `ENTRIES` scores (of one row at least), all of about one size.
+
+    Heads that share keys go one by one.
+    """
+    at_once = max(1, ENTRIES // (rows * keys)) if shared == 1 else 1
     blocks = -(-rows // max(1, ENTRIES // keys)) if at_once == 1 else 1
     height = -(-rows // blocks)
     for head in range(0, heads, at_once):
@@ -97,54 +102,49 @@ def _in_tiles(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    a, b, c = (
-        torch.zeros_like(t) if cotangent is None else cotangent
-        for t, cotangent in zip((q, k, v), cotangents, strict=True)
+    given = [g, q, k, v]
+    for like, cotangent in zip((q, k, v), cotangents, strict=True):
+        given.append(torch.zeros_like(like) if cotangent is None else cotangent)
+    flat = [t.flatten(0, 1) for t in given]  # [heads, tokens, size]
+    wide = torch.promote_types(q.dtype, torch.float32)
+    of = [torch.zeros(t.shape, dtype=wide, device=t.device) for t in flat[:4]]
+    (heads, rows, size), keys, shared = flat[1].shape, k.shape[2], q.shape[1] // k.shape[1]
+    room = torch.empty(PLANES * max(ENTRIES, keys), dtype=wide, device=q.device)
+    found = tiles(heads, rows, keys, causal, shared)
+    for some, of_them in itertools.groupby(found, operator.attrgetter("heads")):
+        theirs = slice(some.start // shared, -(-some.stop // shared))  # keys and values
+        which = (some, some, theirs, theirs)
+        do, q, k, v, a, b, c = (t[i].to(wide) for t, i in zip(flat, which + which[1:], strict=True))
+        left = torch.cat([a, q], -1).mul_(scale)  # side by side, so that E is one product
+        right = torch.cat([k, b], -1)
+        of_g, of_q, of_k, of_v = (t[i] for t, i in zip(of, which, strict=True))
+        for tile in of_them:
+            own, seen = (slice(None), tile.rows), (slice(None), slice(tile.keys))
+            shape = (PLANES, q.shape[0], tile.rows.stop - tile.rows.start, tile.keys)
+            planes = room[: torch.Size(shape).numel()].view(shape)
+            _fill(planes, left[own], right[seen], do[own], v[seen], c[seen])
+            _mask(planes[0], tile, mask, causal, g.shape[1])
+            attention_second(planes.flatten(1, 2))
+            p, ds, w, gs = planes
+            torch.bmm(w, v[seen], out=of_g[own]).baddbmm_(p, c[seen])
+            torch.bmm(gs, k[seen], out=of_q[own]).baddbmm_(ds, b[seen])
+            aq = left[own]
+            of_k[seen].baddbmm_(gs.mT, aq[..., size:]).baddbmm_(ds.mT, aq[..., :size])
+            of_v[seen].baddbmm_(w.mT, do[own])
+    of[1].mul_(scale)
+    of_g, of_q, of_k, of_v = (
+        t.view(like.shape).to(like.dtype) for t, like in zip(of, given, strict=False)
     )
-    shared = q.shape[1] // k.shape[1]  # heads of queries that share one of keys
-    given, size = _flat(g), q.shape[-1]
-    # side by side, so that E is one product
-    left = torch.cat([_flat(a), _flat(q)], -1).mul_(scale)
-    right = torch.cat([_flat(k, shared), _flat(b, shared)], -1)
-    values, of_values = _flat(v, shared), _flat(c, shared)
-    (heads, rows, _), keys = left.shape, right.shape[1]
-    of_g, of_q = torch.empty_like(given), left.new_empty(heads, rows, size)
-    of_k, of_v = right.new_zeros(heads, keys, size), torch.zeros_like(values)
-    room = left.new_empty(PLANES * max(ENTRIES, keys))
-    for tile in tiles(heads, rows, keys, causal):
-        own, seen = (tile.heads, tile.rows), (tile.heads, slice(tile.keys))
-        do, aq, kb = given[own], left[own], right[seen]
-        vs, cs = values[seen], of_values[seen]
-        planes = room[: PLANES * do.shape[0] * do.shape[1] * tile.keys]
-        planes = planes.view(PLANES, *do.shape[:2], tile.keys)
-        scores, dp, e, f = planes
-        torch.bmm(aq[..., size:], kb[..., :size].mT, out=scores)
-        torch.bmm(do, vs.mT, out=dp)
-        torch.bmm(aq, kb.mT, out=e)
-        torch.bmm(do, cs.mT, out=f)
-        _mask(scores, tile, mask, causal, q.shape[1])
-        attention_second(planes.flatten(1, 2))
-        p, ds, w, gs = planes
-        torch.bmm(w, vs, out=of_g[own]).baddbmm_(p, cs)
-        torch.bmm(gs, kb[..., :size], out=of_q[own]).baddbmm_(ds, kb[..., size:])
-        of_k[seen].baddbmm_(gs.mT, aq[..., size:]).baddbmm_(ds.mT, aq[..., :size])
-        of_v[seen].baddbmm_(w.mT, do)
-    of_q.mul_(scale)
-    return _back(of_g, g), _back(of_q, q), _back(of_k, k, shared), _back(of_v, v, shared)
+    return of_g, of_q, of_k, of_v
 
 
-def _flat(t: Tensor, shared: int = 1) -> Tensor:
-    """Return t [N, H, tokens, size] as [heads, tokens, size], in float32 at least."""
-    wide = t.to(torch.promote_types(t.dtype, torch.float32))
-    wide = wide if shared == 1 else wide.repeat_interleave(shared, 1)
-    return wide.flatten(0, 1).contiguous()
-
-
-def _back(t: Tensor, like: Tensor, shared: int = 1) -> Tensor:
-    """Return t [heads, tokens, size] in the shape and dtype of `like`."""
-    if shared > 1:
-        t = t.unflatten(0, (-1, shared)).sum(1)
-    return t.view(like.shape).to(like.dtype)
+def _fill(planes: Tensor, aq: Tensor, kb: Tensor, do: Tensor, v: Tensor, c: Tensor) -> None:
+    """Compute the scores, dP, E and F of a tile."""
+    size = aq.shape[-1] // 2
+    torch.bmm(aq[..., size:], kb[..., :size].mT, out=planes[0])
+    torch.bmm(do, v.mT, out=planes[1])
+    torch.bmm(aq, kb.mT, out=planes[2])
+    torch.bmm(do, c.mT, out=planes[3])
 
 
 def _mask(scores: Tensor, tile: Tile, mask: Tensor | None, causal: bool, heads: int) -> None:

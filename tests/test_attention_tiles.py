@@ -127,12 +127,13 @@ def test_nothing_is_rounded_under_autocast():
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("shared", [1, 2])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("sizes", [(5, 7, 9), (3, 100, 40), (1, 3000, 2000), (2, 1, 500_000)])
-def test_tiles_hold_every_row_once(sizes, causal):
+def test_tiles_hold_every_row_once(sizes, causal, shared):
     heads, rows, keys = sizes
     seen = torch.zeros(heads, rows)
-    for tile in attention_tiles.tiles(heads, rows, keys, causal):
+    for tile in attention_tiles.tiles(heads, rows, keys, causal, shared):
         seen[tile.heads, tile.rows] += 1
         part = seen[tile.heads, tile.rows]
         assert part.numel() * tile.keys <= attention_tiles.ENTRIES or part.numel() == 1
