@@ -25,6 +25,7 @@ bench: $(VENV)/built
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.bounds
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.sharing
 	$(BIN)/python -m benchmarks.stragglers

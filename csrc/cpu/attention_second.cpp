@@ -2,48 +2,14 @@
 #include "../ops/attention_second.h"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
-#include <type_traits>
 
+#include "exponential.h"
 #include "parallel.h"
 #include "vector.h"
 
 namespace jacfast::cpu {
 namespace {
-
-template <typename T>
-struct Number;
-template <>
-struct Number<float> {
-  using Bits = uint32_t;
-  static constexpr int MANTISSA = 23, BIAS = 127, TERMS = 7;
-  static constexpr float LEAST = -87, LN2_HIGH = 0x1.62e4p-1f, LN2_LOW = 0x1.7f7d1cp-20f;
-};
-template <>
-struct Number<double> {
-  using Bits = uint64_t;
-  static constexpr int MANTISSA = 52, BIAS = 1023, TERMS = 13;
-  static constexpr double LEAST = -708, LN2_HIGH = 0x1.62e42fefa3p-1,
-                          LN2_LOW = 0x1.3de6af278ece6p-42;
-};
-
-// exp(x) for x <= 0: 2^n exp(r), |r| <= ln(2) / 2, by Taylor's series, whose next term is below
-// half a unit in the last place. 0 where it would be below the normal numbers. NaN stays NaN.
-template <typename T>
-[[gnu::always_inline]] inline T exp_of(const T x) {
-  using N = Number<T>;
-  // Adding this rounds to an integer, which is then in the last bits.
-  constexpr T shift = T(3) * T(uint64_t{1} << (N::MANTISSA - 1));
-  const T shifted = x * T(1.44269504088896340736) + shift;
-  const T n = shifted - shift;
-  const T r = (x - n * N::LN2_HIGH) - n * N::LN2_LOW;
-  T sum = 1;
-  for (int k = N::TERMS; k > 0; --k) sum = 1 + r * sum * (T(1) / T(k));
-  const auto exponent = std::bit_cast<typename N::Bits>(shifted) + N::BIAS;
-  const T power = std::bit_cast<T>(exponent << N::MANTISSA);
-  return x < N::LEAST ? T(0) : sum * power;
-}
 
 template <typename T>
 JACFAST_CLONES T largest(const T* x, const int64_t size) {
@@ -66,7 +32,7 @@ struct Row {
 // Put u = exp(scores - most), in proportion to P, in the place of the scores.
 template <typename T>
 JACFAST_CLONES void weigh(T* scores, const T most, const int64_t size) {
-  for (int64_t d = 0; d < size; ++d) scores[d] = exp_of(scores[d] - most);
+  for (int64_t d = 0; d < size; ++d) scores[d] = exp_down(scores[d] - most);
 }
 
 // Sums over a row.

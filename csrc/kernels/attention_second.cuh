@@ -1,5 +1,8 @@
 // attention_second on the GPU. Floor of the op: 4 R S entries read once and written once; the two
-// sweeps before the last one find them in the caches.
+// sweeps before the last one find them in the caches. Predicted for an H100, float32: 32 bytes an
+// entry, so 40 us for the 2,048 x 2,048 scores of a head at 3.35 TB/s, and less where products
+// before and after it find the tile in the second-level cache, which holds several; two
+// exponentials and 10 double-precision operations an entry are 5 us.
 #pragma once
 
 #include "../ops/attention_second.h"

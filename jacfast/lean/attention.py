@@ -6,15 +6,19 @@ to run by them here (`jacfast.calling.attention`): dropout, a mask that wants a 
 is saved by hooks, as in a checkpoint.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from jacfast.calling.attention import BY_MATH, SDPA, plain, with_attention
 from jacfast.lean.known import usual
+from jacfast.lean.mode import Lean
 
 DEVICES = ("cpu", "cuda")  # whose kernels are known
+# Scores of a head from which PyTorch's kernel pays: a square of 111 tokens. On fewer it is itself
+# slower than matrix products (benchmarks/README.md, 'Attention').
+LEAST = 3 << 12
 
 
 def attention(
@@ -31,8 +35,9 @@ def attention(
     options = {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
     tensors = [query, key, value] if attn_mask is None else [query, key, value, attn_mask]
     constant = attn_mask is None or (isinstance(attn_mask, Tensor) and not attn_mask.requires_grad)
-    known = all(map(plain, tensors)) and query.device.type in DEVICES
-    if dropout_p or not (known and constant and usual()):
+    known = all(map(plain, tensors)) and query.device.type in DEVICES and query.dim() >= 3
+    pays = known and query.shape[-2] * key.shape[-2] >= LEAST
+    if dropout_p or not (pays and constant and usual()):
         return BY_MATH[SDPA](query, key, value, attn_mask, dropout_p, **options)
     given = _with_heads(query, key, value, attn_mask)
     if given is None:
@@ -48,7 +53,7 @@ def _with_heads(
     The mask as well: it is spread to [N, heads, L, S] from the right.
     """
     before = query.shape[:-3]
-    if query.dim() < 3 or key.shape[:-3] != before or value.shape[:-3] != before:
+    if key.shape[:-3] != before or value.shape[:-3] != before:
         return None
     if mask is not None and mask.dim() > 2:
         if query.dim() > 4 or mask.dim() > 4:
@@ -60,7 +65,15 @@ def _with_heads(
     return q, k, v, mask
 
 
-FUSED: dict[Callable, Callable] = {
-    SDPA: attention,
-    F.multi_head_attention_forward: with_attention(F.multi_head_attention_forward, attention),
-}
+MULTI_HEAD = F.multi_head_attention_forward
+_multi_head = with_attention(MULTI_HEAD, attention)
+
+
+def attend(lean: Lean, *args: Any, **kwargs: Any) -> Tensor:
+    lean.attends = True
+    return attention(*args, **kwargs)
+
+
+def multi_head(lean: Lean, *args: Any, **kwargs: Any) -> Any:
+    lean.attends = True
+    return _multi_head(*args, **kwargs)

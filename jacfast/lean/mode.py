@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.attention import BY_MATH
 from jacfast.graph import leaf_of, nodes
-from jacfast.lean.attention import FUSED
 from jacfast.lean.gram import Gram
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import Sweep
@@ -60,7 +60,7 @@ class Lean(TorchFunctionMode):
         self.gram: Gram | None = None
         self.rectified: tuple[Tensor, Tensor] | None = None
         self.attends = False
-        self.others = FUSED if table.trains else {}  # inside checkpoints as well
+        self.others = BY_MATH if table.trains else {}  # inside checkpoints as well
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None

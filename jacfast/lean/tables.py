@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacfast.calling.attention import SDPA
 from jacfast.calling.functions import compiled, modules_of
 from jacfast.lean import calls
 from jacfast.lean.activations import SMOOTH
+from jacfast.lean.attention import MULTI_HEAD, attend, multi_head
 from jacfast.lean.mode import Lean, Table
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import PULL, Sweep
@@ -24,6 +26,8 @@ TRAINING = Table(
         **dict.fromkeys((torch.relu_, Tensor.relu_), calls.relu_),
         **SMOOTH,
         **dict.fromkeys(POOLS, calls.max_pool2d),
+        SDPA: attend,
+        MULTI_HEAD: multi_head,
     },
     trains=True,
 )

@@ -12,13 +12,17 @@ from torch.nn.attention.bias import causal_lower_right
 from jacfast import Frobenius, attention_tiles, forward_with_penalty
 from jacfast.fused_attention import is_fused
 from jacfast.graph import nodes
+from jacfast.lean import attention as lean_attention
+from jacfast.lean import tables
 from jacfast.lean.attention import attention
+from jacfast.step import run
 from tests.nets import draw, relative_error
 
 
 @pytest.fixture(autouse=True)
 def _several_tiles(monkeypatch):
     monkeypatch.setattr(attention_tiles, "ENTRIES", 40)
+    monkeypatch.setattr(lean_attention, "LEAST", 0)
 
 
 class Heads(nn.Module):
@@ -30,7 +34,7 @@ class Heads(nn.Module):
         self.qkv = nn.Linear(8, 8 + 2 * 2 * self.heads)
         self.out = nn.Linear(8, 5)
         self.bias = nn.Parameter(draw(*learned).float()) if learned else None
-        self.fused: list[bool] = []
+        self.fused: list[bool] | None = []
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         options = dict(self.options)
@@ -45,7 +49,8 @@ class Heads(nn.Module):
         sizes = [8, 2 * self.heads, 2 * self.heads]
         q, k, v = (t.unflatten(-1, (-1, 2)).transpose(-3, -2) for t in self.qkv(x).split(sizes, -1))
         found = self.attend(q, k[..., : self.keys, :], v[..., : self.keys, :])
-        self.fused.append(any(is_fused(node) for node in nodes(found)))
+        if self.fused is not None:
+            self.fused.append(any(is_fused(node) for node in nodes(found)))
         return self.out(found.transpose(-3, -2).flatten(-2).tanh()).mean(-2)
 
 
@@ -124,6 +129,22 @@ def test_which_way_it_runs(name):
     model = (FUSED | BY_OPERATIONS)[name]()
     forward_with_penalty(model, torch.randn(3, 6, 8))
     assert model.fused == [name in FUSED]
+
+
+def test_few_tokens_run_by_operations(monkeypatch):
+    monkeypatch.setattr(lean_attention, "LEAST", 36)
+    for keys, fused in ((6, True), (5, False)):
+        model = Heads(keys=keys)
+        forward_with_penalty(model, torch.randn(3, 6, 8))
+        assert model.fused == [fused]
+
+
+def test_on_a_gpu_it_runs_by_operations(monkeypatch):
+    """Its kernels' nodes have not been seen there."""
+    monkeypatch.setattr(run, "training", lambda _: tables.training(torch.device("cuda")))
+    model = Heads()
+    forward_with_penalty(model, torch.randn(3, 6, 8))
+    assert model.fused == [False]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -226,11 +247,13 @@ def test_what_is_no_usual_call_is_pytorchs():
         attention(q, k[..., :3], v)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # that the step runs eager
 @pytest.mark.parametrize("name", ["plain", "padding", "shared keys", "dropout"])
 def test_recorded(name):
     """As two graphs, in which the second derivative is one operation."""
     torch.manual_seed(0)
     model, x = (FUSED | BY_OPERATIONS)[name](), torch.randn(3, 6, 8)
+    model.fused = None  # a change in every call is not recorded
     found = []
     for compiled in (None, "traced", "traced"):  # the third call runs what the second recorded
         torch.manual_seed(1)
