@@ -1,20 +1,21 @@
-"""What runs in place of a call of a smooth activation: see `jacfast.lean.calls`."""
+"""What runs in place of a call of an activation but ReLU: see `jacfast.lean.calls`."""
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacfast.lean.elementwise import Piecewise, PiecewiseInPlace, Slope
 from jacfast.lean.known import changes, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.smooth import OF_OUTPUT, Smooth, SmoothInPlace
 from jacfast.ops.activation import compiled
 
 Call = Callable[..., Tensor | None]
+Run = Callable[[Tensor], Tensor]
 # SELU's constants, as PyTorch has them
 SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0)
 
@@ -22,7 +23,7 @@ SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.
 def _smooth(
     lean: Lean,
     input: Tensor,
-    run: Callable[[Tensor], Tensor],
+    run: Run,
     kind: str,
     parameters: tuple[float, ...] = (),
     inplace: bool = False,
@@ -39,7 +40,7 @@ def _smooth(
     return Smooth.apply(input.to(computes), run, kind, parameters)
 
 
-def _dtype_of(run: Callable[[Tensor], Tensor], input: Tensor) -> torch.dtype:
+def _dtype_of(run: Run, input: Tensor) -> torch.dtype:
     """Return the dtype that `run` computes in: autocast has a list, by devices."""
     kind = input.device.type
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
@@ -74,7 +75,48 @@ def celu(lean: Lean, input: Tensor, alpha: float = 1.0, inplace: bool = False) -
     return _smooth(lean, input, run, "elu", (float(alpha), 1.0, 1 / alpha), inplace)
 
 
-def _plain(run: Callable[[Tensor], Tensor], kind: str, parameters: tuple = ()) -> Call:
+def _piecewise(
+    lean: Lean, input: Tensor, run: Run, changing: Run, slope: Slope, inplace: bool
+) -> Tensor | None:
+    """Run an activation of pieces of lines; `changing` is `run` in place."""
+    if not (needs_gradient(input) and lean.pays(input.numel())):
+        return None
+    if not inplace:
+        return Piecewise.apply(input, run, slope)
+    return PiecewiseInPlace.apply(input, changing, slope) if changes(input) else None
+
+
+def leaky_relu(
+    lean: Lean, input: Tensor, negative_slope: float = 0.01, inplace: bool = False
+) -> Tensor | None:
+    if not negative_slope >= 0:  # the output would not tell where x is positive
+        return None
+    run = functools.partial(F.leaky_relu, negative_slope=negative_slope)
+    changing = functools.partial(run, inplace=True)
+
+    def slope(g: Tensor, y: Tensor) -> Tensor:
+        return torch.ops.aten.leaky_relu_backward(g, y, negative_slope, True)
+
+    return _piecewise(lean, input, run, changing, slope, inplace)
+
+
+def hardtanh(
+    lean: Lean, input: Tensor, min_val: float = -1, max_val: float = 1, inplace: bool = False
+) -> Tensor | None:
+    run = functools.partial(F.hardtanh, min_val=min_val, max_val=max_val)
+    changing = functools.partial(run, inplace=True)
+
+    def slope(g: Tensor, y: Tensor) -> Tensor:
+        return torch.ops.aten.hardtanh_backward(g, y, min_val, max_val)
+
+    return _piecewise(lean, input, run, changing, slope, inplace)
+
+
+def relu6(lean: Lean, input: Tensor, inplace: bool = False) -> Tensor | None:
+    return hardtanh(lean, input, 0, 6, inplace)
+
+
+def _plain(run: Run, kind: str, parameters: tuple = ()) -> Call:
     """Return what runs an activation that takes its input, and whether to change that."""
 
     def call(lean: Lean, input: Tensor, inplace: bool = False) -> Tensor | None:
@@ -91,7 +133,12 @@ silu, mish = _plain(F.silu, "silu"), _plain(F.mish, "mish")
 hardswish, selu = _plain(F.hardswish, "hardswish"), _plain(F.selu, "elu", SELU)
 sigmoid, tanh = _plain(torch.sigmoid, "sigmoid"), _plain(torch.tanh, "tanh")
 
-SMOOTH: dict[Any, Call] = {
+ACTIVATIONS: dict[Callable, Call] = {
+    F.leaky_relu: leaky_relu,
+    F.leaky_relu_: _in_place(leaky_relu),
+    F.hardtanh: hardtanh,
+    F.hardtanh_: _in_place(hardtanh),
+    F.relu6: relu6,
     F.gelu: gelu,
     F.silu: silu,
     F.mish: mish,

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from jacfast.lean.affine import Affine
 from jacfast.lean.batch_norm import EvalNorm
 from jacfast.lean.blocks import pays
 from jacfast.lean.conv import Conv, Shape
-from jacfast.lean.elementwise import ReLU, ReLUInPlace
+from jacfast.lean.elementwise import Piecewise, PiecewiseInPlace, of_relu
 from jacfast.lean.gram import Gram
 from jacfast.lean.known import changes, each, needs_gradient, operand, pair, usual
 from jacfast.lean.mode import Lean
@@ -64,10 +65,10 @@ def relu(lean: Lean, input: Tensor, inplace: bool = False) -> Tensor | None:
     if not lean.pays(input.numel()) or not needs_gradient(input):
         return None
     if not inplace:
-        output = ReLU.apply(input)
+        output = Piecewise.apply(input, torch.relu, of_relu)
         lean.rectified = (input, output)
         return output
-    return ReLUInPlace.apply(input) if changes(input) else None
+    return PiecewiseInPlace.apply(input, torch.relu_, of_relu) if changes(input) else None
 
 
 def relu_(lean: Lean, input: Tensor) -> Tensor | None:

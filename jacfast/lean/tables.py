@@ -11,7 +11,7 @@ from torch import Tensor
 from jacfast.calling.attention import SDPA
 from jacfast.calling.functions import compiled, modules_of
 from jacfast.lean import calls
-from jacfast.lean.activations import SMOOTH
+from jacfast.lean.activations import ACTIVATIONS
 from jacfast.lean.attention import MULTI_HEAD, attend, multi_head
 from jacfast.lean.mode import Lean, Table
 from jacfast.lean.pool import POOLS
@@ -24,7 +24,7 @@ TRAINING = Table(
         F.batch_norm: calls.batch_norm,
         **dict.fromkeys((F.relu, torch.relu, Tensor.relu), calls.relu),
         **dict.fromkeys((torch.relu_, Tensor.relu_), calls.relu_),
-        **SMOOTH,
+        **ACTIVATIONS,
         **dict.fromkeys(POOLS, calls.max_pool2d),
         SDPA: attend,
         MULTI_HEAD: multi_head,

@@ -26,6 +26,26 @@ IN_PLACE = {
     "Tensor.relu_": lambda x: x.relu_(),
     "nn.ReLU": nn.ReLU(inplace=True),
 }
+PIECES = {
+    "F.leaky_relu": F.leaky_relu,
+    "F.leaky_relu by position": lambda x: F.leaky_relu(x, 0.3),
+    "F.leaky_relu, slope 0": lambda x: F.leaky_relu(x, negative_slope=0),
+    "nn.LeakyReLU": nn.LeakyReLU(0.2),
+    "F.hardtanh": F.hardtanh,
+    "F.hardtanh by position": lambda x: F.hardtanh(x, -0.5, 0.7),
+    "nn.Hardtanh": nn.Hardtanh(0.1, 0.9),
+    "F.relu6": F.relu6,
+    "nn.ReLU6": nn.ReLU6(),
+}
+PIECES_IN_PLACE = {
+    "F.leaky_relu": lambda x: F.leaky_relu(x, 0.3, inplace=True),
+    "F.leaky_relu_": lambda x: F.leaky_relu_(x, 0.3),
+    "nn.LeakyReLU": nn.LeakyReLU(0.2, inplace=True),
+    "F.hardtanh": lambda x: F.hardtanh(x, inplace=True),
+    "F.hardtanh_": lambda x: F.hardtanh_(x, -0.5, 0.7),
+    "F.relu6": lambda x: F.relu6(x, inplace=True),
+    "nn.ReLU6": nn.ReLU6(inplace=True),
+}
 POOLS = [
     {"kernel_size": 2},
     {"kernel_size": 3, "stride": 1, "padding": 1},
@@ -70,7 +90,7 @@ def assert_apart(f, x):
 @pytest.mark.parametrize("name", RELUS)
 def test_relu(name):
     f = RELUS[name]
-    assert "ReLUBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert "PiecewiseBackward" in names(train(f, draw(5, 4).requires_grad_()))
     assert_same(f, draw(2, 3, 7, 8), [])
     assert_apart(f, draw(5, 4))
 
@@ -83,9 +103,38 @@ def test_relu_in_place(name):
         assert y is h
         return y * h
 
-    assert "ReLUInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert "PiecewiseInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
     assert_same(f, draw(2, 3, 7, 8), [])
     assert_apart(lambda x: IN_PLACE[name](2 * x), draw(5, 4))
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces(name):
+    f = PIECES[name]
+    assert "PiecewiseBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert_same(f, 2 * draw(2, 3, 7, 8), [])
+    assert_same(lambda x: f(1 * x), values(), [])
+    assert_apart(lambda x: f(2 * x), draw(5, 4))
+
+
+@pytest.mark.parametrize("name", PIECES_IN_PLACE)
+def test_pieces_in_place(name):
+    def f(x):
+        h = 2 * x
+        y = PIECES_IN_PLACE[name](h)
+        assert y is h
+        return y * h
+
+    assert "PiecewiseInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert_same(f, draw(2, 3, 7, 8), [])
+    assert_same(lambda x: PIECES_IN_PLACE[name](1 * x), values(), [])
+    assert_apart(lambda x: PIECES_IN_PLACE[name](2 * x), draw(5, 4))
+
+
+def test_a_slope_below_0_goes_the_stock_way():
+    """The output does not tell the side."""
+    y = train(lambda x: F.leaky_relu(x, -0.5), draw(5, 4).requires_grad_())
+    assert "PiecewiseBackward" not in names(y)
 
 
 @pytest.mark.parametrize("f", [F.relu, IN_PLACE["F.relu"]])
@@ -101,7 +150,7 @@ def test_views_of_what_is_changed_in_place():
         return part * x[:, 1:]
 
     assert_same(f, draw(5, 4), [])
-    assert "ReLUInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert "PiecewiseInPlaceBackward" in names(train(f, draw(5, 4).requires_grad_()))
 
 
 def test_a_view_in_place_goes_the_stock_way(monkeypatch):
@@ -110,7 +159,7 @@ def test_a_view_in_place_goes_the_stock_way(monkeypatch):
         h[:, 1:].relu_()
         return h
 
-    monkeypatch.setattr(calls, "ReLUInPlace", None)
+    monkeypatch.setattr(calls, "PiecewiseInPlace", None)
     assert_same(f, draw(5, 4), [])
 
 
@@ -146,7 +195,7 @@ def test_max_pool(options, kind):
 
 def folded(y):
     """Say whether the ReLU before a pooling was folded into it."""
-    return "ReLUBackward" not in names(y)
+    return "PiecewiseBackward" not in names(y)
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "nan"])

@@ -155,8 +155,11 @@ SMALL = {
     "convolution": (nn.Conv2d(2, 2, 3, padding=1), "AffineBackward"),
     "strided convolution": (nn.Conv2d(2, 8, 3, 2, padding=1), "AffineBackward"),
     "batch-norm": (nn.BatchNorm2d(2).eval(), "AffineBackward"),
-    "ReLU": (nn.ReLU(), "ReLUBackward"),
-    "ReLU in place": (nn.Sequential(nn.Hardtanh(), nn.ReLU(inplace=True)), "ReLUInPlaceBackward"),
+    "ReLU": (nn.ReLU(), "PiecewiseBackward"),
+    "ReLU in place": (
+        nn.Sequential(nn.Softsign(), nn.ReLU(inplace=True)),
+        "PiecewiseInPlaceBackward",
+    ),
     "pooling": (nn.MaxPool2d(2), "MaxPool2dBackward"),
     "padded pooling": (nn.MaxPool2d(3, 1, 1), "MaxPool2dBackward"),
 }
@@ -164,7 +167,7 @@ SMALL = {
 
 def met(y):
     """Return which lean layers are in a graph."""
-    known = ("AffineBackward", "ReLUBackward", "ReLUInPlaceBackward", "MaxPool2dBackward")
+    known = ("AffineBackward", "PiecewiseBackward", "PiecewiseInPlaceBackward", "MaxPool2dBackward")
     return {short for short in known for name in names(y) if name.endswith(short)}
 
 
@@ -196,7 +199,7 @@ def test_all_layers_from_the_first_large_one_on_are_lean():
         again = small(x)
     assert met(second) == {"AffineBackward"}
     assert second.grad_fn.name() == third.grad_fn.name() == again.grad_fn.name()
-    assert met(third) == {"AffineBackward", "ReLUBackward"}
+    assert met(third) == {"AffineBackward", "PiecewiseBackward"}
     want = torch.autograd.grad(last(large(small(x).relu()).relu()).square().sum(), parameters)
     with mode.sweep.of("collect"):
         got = torch.autograd.grad(third.square().sum(), parameters)
@@ -208,7 +211,7 @@ def test_without_a_number_two_to_the_eighteenth_counts():
     for image, active in ((x, True), (x[..., 1:], False)):
         mode = Lean(Sweep(PULL), TRAINING)
         with mode:
-            assert ("ReLUBackward" in names(torch.relu(image))) == active
+            assert ("PiecewiseBackward" in names(torch.relu(image))) == active
         assert mode.active == active
 
 

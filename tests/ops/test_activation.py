@@ -164,6 +164,20 @@ def test_derivatives(life, name):
     assert torch.autograd.gradcheck(second, (x, g, u))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_third_derivatives_far_out_are_zeros(life, name):
+    """No infinity of a piece that is not taken becomes a NaN."""
+    kind, parameters, _ = CASES[name]
+    x = read_at(name, life.tensor([-1e30, -3e3, 3e3, 1e30], dtype=torch.float64)).requires_grad_()
+    one = torch.ones_like(x)
+    of_x, of_g = activation_second(x, one, one, kind, parameters)
+    (third,) = torch.autograd.grad(of_x.sum() + of_g.sum(), x)
+    if name in ("sigmoid", "tanh"):
+        assert third.isfinite().all()
+    else:
+        assert third.tolist() == [0] * 4
+
+
 @pytest.mark.parametrize("missing", ["x", "g"])
 def test_one_of_the_gradients_alone(life, missing):
     x, g, u = drawn(life, 7, name="gelu")
