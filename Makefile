@@ -64,7 +64,8 @@ docs: $(VENV)/built $(DOCS)/ready
 check-distributed: $(VENV)/built
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -p no:benchmark tests/distributed
 
-# Plant faults in the CUDA kernels, the CPU twins and the references, and see tests turn red.
+# Plant faults and races in the CUDA kernels, faults in the CPU twins and the references, and see
+# tests turn red.
 mutants: $(VENV)/built
 	$(BIN)/python -m tests.emulation.mutate
 

@@ -18,6 +18,8 @@ EMULATED = {
     "emulated-96-shuffled": (1, 96),
     "emulated-32-shuffled": (2, 32),
 }
+# The same, each as pytest's -k says it.
+EACH_EMULATED = ("emula and not shuffled", *(name for name in EMULATED if "shuffled" in name))
 LIVES = ("reference", "cpu", *EMULATED, "cuda")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Relative to the largest entry of the expected result: a few units in the last place.

@@ -32,6 +32,11 @@ FLAGS = [
     "-Wno-unknown-pragmas",
 ]
 SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# What a library is built for: the emulator alone, the sanitizers, or the race detector, which is
+# called by instrumented kernels in the place of libtsan.
+PLAIN, SANITIZED, RACES = "plain", "sanitized", "races"
+OPTIONS = {PLAIN: ["-O2"], SANITIZED: SANITIZE, RACES: ["-O1", "-DJACFAST_RACES"]}
+INSTRUMENT = ["-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 
 
 @cache
@@ -70,15 +75,16 @@ def turn(folder: Path) -> Iterator[None]:
         yield
 
 
-def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BUILD) -> Path:
+def kernels(csrc: Path = ROOT / "csrc", kind: str = PLAIN, build: Path = BUILD) -> Path:
     """Compile every kernel of `csrc` and the emulator to a shared library, unless that was done."""
-    sources = [HERE / "emulator.cpp", HERE / "planted.cu", *sorted(csrc.glob("kernels/*.cu"))]
-    flags = _flags(sanitize)
+    sources = [HERE / "emulator.cpp", *sorted([*HERE.glob("*.cu"), *csrc.glob("kernels/*.cu")])]
+    sources += sorted(HERE.glob("races/*.cpp")) if kind == RACES else []
+    flags = _flags(kind)
     read = [*HERE.rglob("*.h"), *csrc.rglob("*.h"), *csrc.rglob("*.cuh"), *sources]
-    digest = hashlib.sha256(" ".join(flags).encode())
+    digest = hashlib.sha256(" ".join(flags + INSTRUMENT).encode())
     for file in sorted(read):
         digest.update(file.name.encode() + file.read_bytes())
-    folder = build / ("sanitized" if sanitize else "plain") / digest.hexdigest()[:16]
+    folder = build / kind / digest.hexdigest()[:16]
     library = folder / LIBRARY
     with turn(build):
         if library.exists():
@@ -86,37 +92,39 @@ def kernels(csrc: Path = ROOT / "csrc", sanitize: bool = False, build: Path = BU
         shutil.rmtree(folder.parent, ignore_errors=True)  # what was built from older files
         folder.mkdir(parents=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(lambda source: _compiled(source, flags, folder), sources))
-        return _linked(objects, flags, library)
+            objects = list(pool.map(lambda source: _compiled(source, kind, folder), sources))
+        return _linked(objects, kind, library)
 
 
-def other_kernel(source: Path, sanitize: bool, folder: Path) -> Path:
+def other_kernel(source: Path, kind: str, folder: Path) -> Path:
     """Link the tree's kernels to a library in `folder`, with one of them compiled from `source`.
 
     It comes first, so that what it shares with the others (inline functions) is as it has it.
     """
-    tree = kernels(sanitize=sanitize).parent
+    tree = kernels(kind=kind).parent
     others = [o for o in tree.glob("*.o") if o.stem != source.stem]
-    flags = _flags(sanitize)
-    return _linked([_compiled(source, flags, folder), *others], flags, folder / LIBRARY)
+    return _linked([_compiled(source, kind, folder), *others], kind, folder / LIBRARY)
 
 
-def _flags(sanitize: bool) -> list[str]:
-    flags = [*FLAGS, *(SANITIZE if sanitize else ["-O2"])]
+def _flags(kind: str) -> list[str]:
+    flags = [*FLAGS, *OPTIONS[kind]]
     flags += [f"-I{HERE / 'include'}", f"-I{HERE}"]
     return flags + [f"-isystem{folder}" for folder in cuda_headers()]
 
 
-def _compiled(source: Path, flags: list[str], folder: Path) -> Path:
+def _compiled(source: Path, kind: str, folder: Path) -> Path:
     target = folder / f"{source.stem}.o"
+    flags = _flags(kind)
+    if kind == RACES and source.suffix == ".cu":  # the emulator's own accesses are no kernel's
+        flags += INSTRUMENT
     output("g++", *flags, "-x", "c++", "-c", str(source), "-o", str(target))
     return target
 
 
-def _linked(objects: list[Path], flags: list[str], library: Path) -> Path:
+def _linked(objects: list[Path], kind: str, library: Path) -> Path:
     unfinished = library.with_name("unfinished.so")
     link = ["-shared", f"-Wl,-soname,{LIBRARY}", "-o", str(unfinished)]
-    output("g++", *flags, *map(str, objects), *link)
+    output("g++", *_flags(kind), *map(str, objects), *link)
     unfinished.rename(library)
     return library
 

@@ -103,6 +103,7 @@ void resume(const unsigned thread) {
   current = thread;
   threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y,
                thread / blockDim.x / blockDim.y};
+  races::start_thread(thread, {fiber.stack.get(), STACK});
   __sanitizer_start_switch_fiber(&scheduler_shadow, fiber.stack.get(), STACK);
   if (fiber.entered) {
     leave(scheduler, fiber.here);
@@ -114,6 +115,7 @@ void resume(const unsigned thread) {
     start(scheduler, fiber.entry);
   }
   __sanitizer_finish_switch_fiber(scheduler_shadow, nullptr, nullptr);
+  races::leave_kernel();
 }
 
 void wait(const State state, const Place& place) {
@@ -161,6 +163,7 @@ bool open_block_barrier() {
   for (unsigned t = 1; t < size; ++t)
     if (!same(fibers[t]->place, fibers[0]->place))
       fail("a divergent barrier: threads of one block wait at different __syncthreads" + report());
+  races::block_barrier();
   for (unsigned t = 0; t < size; ++t) fibers[t]->state = State::ready;
   return true;
 }
@@ -183,6 +186,7 @@ bool open_warp_barriers(const unsigned first) {
     }
     if (!complete) continue;
     opened = true;
+    if (same(fibers[first + l]->kind, BARRIER)) races::warp_barrier(first, mask);
     for (unsigned other = 0; other < lanes; ++other) {
       if (!(mask >> other & 1)) continue;
       fibers[first + other]->received = sent;
@@ -196,16 +200,16 @@ bool open_warp_barriers(const unsigned first) {
 thread_local volatile char any_static_shared_memory;
 
 // Static shared arrays are thread_local (include/cuda_runtime.h), so they are this library's block
-// of thread-local storage: fill all of it.
-void poison_static_shared(const int byte) {
+// of thread-local storage.
+races::Memory static_shared() {
   any_static_shared_memory = 1;  // the block exists from now on
   struct Search {
-    int byte;
     const void* own;
-  } search{byte, reinterpret_cast<const void*>(&emulation_configure)};
+    races::Memory storage;
+  } search{reinterpret_cast<const void*>(&emulation_configure), {}};
   dl_iterate_phdr(
       [](dl_phdr_info* library, size_t, void* data) {
-        const auto& search = *static_cast<Search*>(data);
+        auto& search = *static_cast<Search*>(data);
         const auto own = reinterpret_cast<uintptr_t>(search.own);
         size_t storage = 0;
         bool found = false;
@@ -215,13 +219,14 @@ void poison_static_shared(const int byte) {
           if (part.p_type == PT_LOAD && begin <= own && own < begin + part.p_memsz) found = true;
           if (part.p_type == PT_TLS) storage = part.p_memsz;
         }
-        if (found) std::memset(library->dlpi_tls_data, search.byte, storage);
+        if (found) search.storage = {library->dlpi_tls_data, storage};
         return int{found};
       },
       &search);
+  return search.storage;
 }
 #else  // plain statics, for AddressSanitizer's red zones around them
-void poison_static_shared(int) {}
+races::Memory static_shared() { return {}; }
 #endif
 
 std::vector<unsigned> order(const uint64_t count) {
@@ -246,8 +251,11 @@ bool run_warp(const unsigned first) {
 
 void run_block(const size_t shared_bytes) {
   const int poison = std::array{0xCD, 0x4D, 0xFF}[seed % 3];  // very small, very large, NaN
-  poison_static_shared(poison);
+  const races::Memory fixed = static_shared();
+  if (fixed.bytes) std::memset(fixed.begin, poison, fixed.bytes);
   shared = std::vector<std::byte>(shared_bytes + GUARD, std::byte(poison));
+  races::start_block(blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z), size,
+                     {shared.data(), shared.size()}, fixed);
   for (unsigned t = 0; t < size; ++t) fibers[t]->state = State::ready;
   bool progress = true;
   while (progress) {
@@ -279,6 +287,7 @@ void run(const dim3 grid, const dim3 block, const size_t shared_bytes,
   body = kernel;
   while (fibers.size() < size) fibers.push_back(std::make_unique<Fiber>());
   order_engine.seed(seed + 1);
+  races::start_launch();
   try {
     for (const unsigned b : order(uint64_t{grid.x} * grid.y * grid.z)) {
       blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
@@ -288,6 +297,7 @@ void run(const dim3 grid, const dim3 block, const size_t shared_bytes,
     fibers.clear();  // some stopped half way: their stacks are not used again
     throw;
   }
+  if (const std::string race = races::found(); !race.empty()) fail(race);
 }
 
 void block_barrier(const Place& place) { wait(State::at_block_barrier, place); }

@@ -6,7 +6,8 @@
 //           seed, and a warp runs as far ahead of the others as the barriers let it. What depends
 //           on the order (a missing barrier, who writes last) gives another result under another
 //           seed. A thread is never stopped between two barriers: what two threads read, change and
-//           write back without an atomic comes out right here.
+//           write back without an atomic comes out right here. The race detector sees it
+//           (races/races.h).
 //   Memory. Shared memory is filled with a byte chosen by the seed before each block, so that a
 //   read
 //           of what nobody wrote shows.
@@ -26,6 +27,7 @@
 #include <source_location>
 #include <string>
 
+#include "races/races.h"
 #include "vector_types.h"
 
 namespace emulation {
@@ -40,6 +42,9 @@ struct Lanes {
 
 // Run kernel() once per thread of the grid. Throws what a thread throws.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel);
+
+// The kind of warp operation that orders memory; the others do not.
+inline constexpr char BARRIER[] = "__syncwarp";
 
 // Wait until every thread of the block waits here.
 void block_barrier(const Place& place);

@@ -2,8 +2,9 @@
 
 python -m tests.emulation.mutate [WORD]     only the faults whose file or description contains WORD
 
-A fault in C++ that the plain tests let pass is tried again under the sanitizers. Exits with 1 if a
-fault survives both, or can no longer be planted.
+A fault in C++ that the plain tests let pass is tried again under the sanitizers, a race of kernels
+under the race detector alone: elsewhere chance decides. Exits with 1 if a fault survives, or can no
+longer be planted.
 """
 
 import os
@@ -21,12 +22,18 @@ from pathlib import Path
 from tests.emulation import build
 from tests.emulation.faults import Fault
 from tests.emulation.faults.kernels import KERNELS
+from tests.emulation.faults.races import RACES
 from tests.emulation.faults.references import REFERENCES
 from tests.emulation.faults.twins import TWINS
-from tests.emulation.sanitizers import environment
+from tests.emulation.process import environment
 
-FAULTS = [*KERNELS, *TWINS, *REFERENCES]
-ENDS, SANITIZED = "the process ends with", ", under the sanitizers"
+FAULTS = [*KERNELS, *RACES, *TWINS, *REFERENCES]
+ENDS = "the process ends with"
+UNDER = {
+    build.PLAIN: "",
+    build.SANITIZED: ", under the sanitizers",
+    build.RACES: ", under the race detector",
+}
 # The life that a file's faults show in, as pytest's -k says it.
 LIVES = {"kernels": "emulated", "cpu": "cpu or registration", "ops": "reference"}
 LIVES["csrc"] = LIVES["cpu"]  # what the twins share
@@ -37,7 +44,14 @@ def life_of(file: str) -> str:
     return LIVES[Path(file).parent.name]
 
 
-def killed_by(root: Path, fault: Fault, sanitize: bool, only: Iterable[str] = ()) -> str:
+def kinds_of(fault: Fault) -> list[str]:
+    """Return the builds in which a fault may show, in turn."""
+    if fault in RACES:
+        return [build.RACES]
+    return [build.PLAIN] if life_of(fault.file) == LIVES["ops"] else [build.PLAIN, build.SANITIZED]
+
+
+def killed_by(root: Path, fault: Fault, kind: str, only: Iterable[str] = ()) -> str:
     """Return the test that turns red over the sources in `root`, or an empty string.
 
     It is one of the tests of the fault's file and life, or of `only` these.
@@ -47,7 +61,7 @@ def killed_by(root: Path, fault: Fault, sanitize: bool, only: Iterable[str] = ()
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "--disable-plugin-autoload", "-q", "-x", "-rfE", *which],
         cwd=root if life == LIVES["ops"] else build.ROOT,  # where the ops are built already
-        env={**os.environ, "OMP_NUM_THREADS": "1", **_variables(root, fault, sanitize)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **_variables(root, fault, kind)},
         capture_output=True,
         text=True,
         check=False,
@@ -56,20 +70,22 @@ def killed_by(root: Path, fault: Fault, sanitize: bool, only: Iterable[str] = ()
         return ""
     if run.returncode == 0 or run.returncode > 1:  # all were skipped, or pytest did not run them
         raise RuntimeError(f"{file} could not be run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    if kind == build.RACES and "emulation: a race in" not in run.stdout:
+        return ""  # red for another reason
     failed = re.search(r"^(?:FAILED|ERROR) \S+?::(.*?)(?: - .*)?$", run.stdout, re.MULTILINE)
     return failed.group(1) if failed else f"{ENDS} {run.returncode}"
 
 
-def _variables(root: Path, fault: Fault, sanitize: bool) -> dict[str, str]:
+def _variables(root: Path, fault: Fault, kind: str) -> dict[str, str]:
     """Build what the fault's life needs of `root`; return what makes a process use it."""
-    life, extra = life_of(fault.file), environment() if sanitize else {}
+    life, extra = life_of(fault.file), environment(kind)
     if life == LIVES["kernels"]:
-        library = build.other_kernel(_kernel(root, fault), sanitize, root / "build")
+        library = build.other_kernel(_kernel(root, fault), kind, root / "build")
         return {**extra, "JACFAST_EMULATED": str(library)}
     if life == LIVES["cpu"]:
         file = root / fault.file
         sources = [file] if file.suffix == ".cpp" else sorted(root.glob("csrc/cpu/*.cpp"))
-        twins = build.twins(sources, sanitize, root / "build")
+        twins = build.twins(sources, kind == build.SANITIZED, root / "build")
         return {**extra, "LD_PRELOAD": f"{extra.get('LD_PRELOAD', '')} {twins}".strip()}
     return {}
 
@@ -106,20 +122,22 @@ def judged(fault: Fault) -> tuple[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         root = copy(Path(folder))
         plant(fault, root)
-        test = killed_by(root, fault, sanitize=False)
-        if not test and life_of(fault.file) != LIVES["ops"]:
-            test = killed_by(root, fault, sanitize=True)
-            test = test and test + SANITIZED
+        test = ""
+        for kind in kinds_of(fault):
+            if test := killed_by(root, fault, kind):
+                test += UNDER[kind]
+                break
     return test, time.perf_counter() - start
 
 
 def check_without(killed: list[tuple[Fault, str]]) -> None:
     """Exit if one of the tests of a file that faults turned red is red without a fault."""
-    names = {test for _, test in killed if test and not test.endswith(SANITIZED)}
+    rest = (UNDER[build.SANITIZED], UNDER[build.RACES])  # all of them run in test_*.py, without
+    names = {test for _, test in killed if test and not test.endswith(rest)}
     whole = any(test.startswith(ENDS) for test in names)  # a process that ends names no test
     with tempfile.TemporaryDirectory() as folder:
         root, fault = copy(Path(folder)), killed[0][0]
-        if names and (test := killed_by(root, fault, False, () if whole else sorted(names))):
+        if names and (test := killed_by(root, fault, build.PLAIN, () if whole else sorted(names))):
             sys.exit(f"without a fault, {test} fails as well: that must pass first")
 
 

@@ -1,17 +1,13 @@
 // Kernels for the emulator's own tests: right ones, and ones with a fault planted.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
 
 #include <cstdio>
-#include <functional>
-#include <map>
 #include <stdexcept>
-#include <string>
+
+#include "planted.h"
 
 namespace {
-
-constexpr unsigned FULL = 0xffffffffu;
 
 __device__ double warp_sum(double value, const unsigned mask = FULL) {
   for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(mask, value, lanes);
@@ -153,18 +149,7 @@ __global__ void barrier_meets_shuffle(double* out) {
     out[threadIdx.x] = __shfl_xor_sync(FULL, 1.0, 1);
 }
 
-template <typename... P, typename... A>
-void launch(const dim3 grid, const dim3 block, const size_t shared, void (*kernel)(P...),
-            const A&... arguments) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
-  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
-}
-
-const std::map<std::string, std::function<void(double*)>> kernels = {
+const Kernels kernels = {
     {"block sum", [](double* out) { launch(3, 128, 0, block_sum, out, true); }},
     {"first warp only", [](double* out) { launch(1, 64, 0, first_warp_only, out); }},
     {"indices", [](double* out) { launch({2, 3, 2}, {4, 3, 2}, 0, indices, out); }},
@@ -201,7 +186,7 @@ const std::map<std::string, std::function<void(double*)>> kernels = {
 // Run a kernel by name on out; put what it throws into message, and say whether it threw.
 extern "C" bool planted(const char* name, double* out, char* message, const size_t length) {
   try {
-    kernels.at(name)(out);
+    (racing.contains(name) ? racing : kernels).at(name)(out);
     return false;
   } catch (const std::exception& error) {
     std::snprintf(message, length, "%s", error.what());

@@ -1,6 +1,5 @@
 """The emulator itself: right kernels give the right result in any order, planted faults show."""
 
-import ctypes
 import math
 import os
 import time
@@ -9,27 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from tests.emulation import build
+from tests.emulation import build, planted
+from tests.emulation.planted import ORDERS
 from tests.testing import emulated, missing
 
 pytestmark = pytest.mark.skipif(bool(missing("emulated")), reason=missing("emulated"))
 # The sanitizers' library has plain statics, which nothing poisons, and stops the process itself.
 sanitized = "sanitized" in os.environ.get("JACFAST_EMULATED", "")
 only_plain = pytest.mark.skipif(sanitized, reason="static shared memory is not poisoned here")
-ORDERS = range(5)  # 0: ascending; the others shuffled
-NUMBERS = 512
 
 
 def run(name: str, seed: int = 0) -> list[float]:
-    """Run a kernel of planted.cu and return what it wrote; raises RuntimeError with its message."""
-    library = build.load()
-    library.emulation_configure(seed, 512)
-    out = (ctypes.c_double * NUMBERS)()
-    message = ctypes.create_string_buffer(4000)
-    library.planted.restype = ctypes.c_bool
-    if library.planted(name.encode(), out, message, ctypes.c_size_t(len(message))):
-        raise RuntimeError(message.value.decode())
-    return list(out)
+    return planted.run(build.load(), name, seed)
 
 
 @pytest.mark.parametrize("seed", ORDERS)

@@ -18,6 +18,10 @@
 #undef __shared__
 #undef __launch_bounds__
 #define __launch_bounds__(...)
+#ifdef JACFAST_RACES  // a report names the kernel's line, through whatever functions it went
+#undef __global__
+#define __global__ __attribute__((flatten))
+#endif
 // One block runs at a time, so shared memory may be static. As thread_local it can be found and
 // poisoned; AddressSanitizer watches the bounds of plain statics only.
 #ifdef __SANITIZE_ADDRESS__
@@ -53,9 +57,9 @@ inline void __syncthreads(emulation::Place place = emulation::Place::current()) 
   emulation::block_barrier(place);
 }
 inline void __syncwarp(unsigned mask = ~0u, emulation::Place place = emulation::Place::current()) {
-  emulation::warp_exchange("__syncwarp", mask, 0, place);
+  emulation::warp_exchange(emulation::BARRIER, mask, 0, place);
 }
-inline void __threadfence() {}
+inline void __threadfence() { emulation::races::fence(); }
 
 namespace emulation {
 
@@ -148,31 +152,35 @@ T __reduce_max_sync(unsigned mask, T value, EMULATION_PLACE) {
   return emulation::reduce(mask, value, [](T a, T b) { return a < b ? b : a; }, place);
 }
 
-// Atomics: one fiber runs at a time, so plain reads and writes are.
+// Atomics: one fiber runs at a time, so plain reads and writes are. Inline, so that the race
+// detector sees the line that they are called at.
+#define EMULATION_ATOMIC inline __attribute__((always_inline))
 template <typename T, typename F>
-T emulated_atomic(T* address, F&& next) {
+EMULATION_ATOMIC T emulated_atomic(T* address, F&& next) {
+  const emulation::races::Atomic one(address, sizeof(T));
   const T old = *address;
   *address = next(old);
   return old;
 }
 template <typename T>
-T atomicAdd(T* address, std::type_identity_t<T> value) {
+EMULATION_ATOMIC T atomicAdd(T* address, std::type_identity_t<T> value) {
   return emulated_atomic(address, [&](T old) { return old + value; });
 }
 template <typename T>
-T atomicMin(T* address, std::type_identity_t<T> value) {
+EMULATION_ATOMIC T atomicMin(T* address, std::type_identity_t<T> value) {
   return emulated_atomic(address, [&](T old) { return value < old ? value : old; });
 }
 template <typename T>
-T atomicMax(T* address, std::type_identity_t<T> value) {
+EMULATION_ATOMIC T atomicMax(T* address, std::type_identity_t<T> value) {
   return emulated_atomic(address, [&](T old) { return old < value ? value : old; });
 }
 template <typename T>
-T atomicExch(T* address, std::type_identity_t<T> value) {
+EMULATION_ATOMIC T atomicExch(T* address, std::type_identity_t<T> value) {
   return emulated_atomic(address, [&](T) { return value; });
 }
 template <typename T>
-T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+EMULATION_ATOMIC T atomicCAS(T* address, std::type_identity_t<T> expected,
+                             std::type_identity_t<T> value) {
   return emulated_atomic(address, [&](T old) { return old == expected ? value : old; });
 }
 

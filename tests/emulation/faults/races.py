@@ -1,0 +1,78 @@
+"""Races of the CUDA kernels, which the race detector must find; most give the right result."""
+
+from tests.emulation.faults import Fault
+
+RACES = [
+    Fault(
+        "race: warps update one slot without an atomic",
+        "csrc/kernels/device.cuh",
+        """  if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = slots[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) value = join(value, slots[warp]);
+""",
+        """  if (threadIdx.x == 0) slots[0] = value;
+  __syncthreads();
+  if (threadIdx.x > 0 && threadIdx.x % 32 == 0) slots[0] = join(slots[0], value);
+  __syncthreads();
+  value = slots[0];
+""",
+        "row_norm",
+    ),
+    Fault(
+        "race: a barrier of each half of a warp",
+        "csrc/kernels/device.cuh",
+        "one_warp() ? __syncwarp()",
+        "one_warp() ? __syncwarp(threadIdx.x < 16 ? 0xffffu : 0xffff0000u)",
+        "deepfool_step",
+    ),
+    Fault(
+        "race: a shuffle in place of a warp's barrier",
+        "csrc/kernels/device.cuh",
+        "one_warp() ? __syncwarp()",
+        "one_warp() ? void(__shfl_sync(0xffffffffu, 0, 0))",
+        "deepfool_candidate",
+    ),
+    Fault(
+        "race: all threads write a row's measure",
+        "csrc/kernels/row_norm.cuh",
+        "  if (threadIdx.x > 0) return;\n  static_cast",
+        "  static_cast",
+        "row_norm",
+    ),
+    Fault(
+        "race: the block of every part writes the row's measure, too",
+        "csrc/kernels/row_norm.cuh",
+        "  op.partial[item()] = peak.value;\n",
+        "  op.partial[item()] = peak.value;\n  write<KIND, Acc<T>>(op, row, peak);\n",
+        "row_norm",
+    ),
+    Fault(
+        "race: the block of every part writes winner and distance",
+        "csrc/kernels/deepfool_step.cuh",
+        "p == 0 && threadIdx.x == 0",
+        "threadIdx.x == 0",
+        "deepfool_step",
+    ),
+    Fault(
+        "race: all threads of a team write winner and distance",
+        "csrc/kernels/deepfool_step.cuh",
+        "p == 0 && threadIdx.x == 0",
+        "p == 0",
+        "deepfool_step",
+    ),
+    Fault(
+        "race: every part copies the whole candidate",
+        "csrc/kernels/deepfool_candidate.cuh",
+        "const Span part = part_of(op.size, op.parts, p);\n  const T* w",
+        "const Span part{0, op.size};\n  const T* w",
+        "deepfool_candidate",
+    ),
+    Fault(
+        "race: two threads write each window",
+        "csrc/kernels/max_pool.cuh",
+        "const int64_t i = thread_number();\n  if (i >= pool.planes * pool.out_height",
+        "const int64_t i = thread_number() / 2 * 2;\n  if (i >= pool.planes * pool.out_height",
+        "max_pool",
+    ),
+]
