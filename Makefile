@@ -62,7 +62,7 @@ docs: $(VENV)/built $(DOCS)/ready
 
 # Several processes: the same files as one, whoever is killed. A part of `make test`.
 check-distributed: $(VENV)/built
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -p no:benchmark tests/distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark tests/distributed
 
 # Plant faults and races in the CUDA kernels, faults in the CPU twins and the references, and see
 # tests turn red.

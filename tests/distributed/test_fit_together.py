@@ -23,6 +23,7 @@ def alone():
     return {kind: train(kind) for kind in KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_any_number_of_processes_follows_one_trajectory(tmp_path, alone, processes):
     done = torchrun("tests.distributed.trained", processes, tmp_path / "out.pt")
@@ -39,6 +40,7 @@ def test_the_kinds_differ(alone):
         assert distance(alone[a], alone[b]) > 1e-4, (a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ends", "restarts"), [("1", 1), ("0", 1), ("0", 0)])
 def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path, alone, ends, restarts):
     """torchrun starts anew; or nobody does, and one process goes on."""

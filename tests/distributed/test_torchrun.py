@@ -13,6 +13,7 @@ from jacfast.cli import main
 from jacfast.models import mlp
 from tests.distributed.launch import torchrun
 
+pytestmark = pytest.mark.slow
 FACTORY = '''
 import os, signal, time, torch
 from jacfast.models import mlp
