@@ -6,6 +6,7 @@ from jacfast.attacks.box import Box
 from jacfast.attacks.lanes import Lanes
 from jacfast.attacks.norms import lengths
 from jacfast.attacks.projection import shortest
+from jacfast.attacks.projection_max import shortest_max
 from jacfast.ops.checks import accumulator
 
 
@@ -34,4 +35,5 @@ class Frame:
 
     def shortest(self, lanes: Lanes) -> Tensor:
         """Return the shortest r [n, D] inside the box and the cuts."""
-        return shortest(self.low[lanes.sample], self.high[lanes.sample], lanes.w, lanes.c)
+        find = shortest if self.p == 2 else shortest_max
+        return find(self.low[lanes.sample], self.high[lanes.sample], lanes.w, lanes.c)

@@ -1,6 +1,7 @@
 """The shortest perturbation for a given number of passes through the network."""
 
 import dataclasses
+import math
 from typing import Unpack
 
 import torch
@@ -72,7 +73,7 @@ def minimal_norm(
         x: [N, ...], floating point.
         y: [N] int64, the class to leave; default: the predicted one.
         target: [N] int64, the classes to reach. Excludes `y`.
-        p: the norm to keep small: 2.
+        p: the norm to keep small: 2 or ``inf``.
         budget: passes of a sample through the model at most, >= 5. A forward pass counts one, a
             vector-Jacobian product one, everything included: the pass at x, the rows there, and the
             look at the images that are returned. The more, the shorter; beyond some hundreds
@@ -99,7 +100,7 @@ def minimal_norm(
     Frossard 2016 (arXiv 1511.04599); projections onto box and boundary: Croce & Hein 2020 (arXiv
     1907.02044); several cuts, their race and their bookkeeping: this library.
     """
-    checks.one_of("p", p, (2,))
+    checks.one_of("p", p, (2, math.inf))
     checks.count("budget", budget, LEAST)
     if candidates is not None:
         checks.count("candidates", candidates, 2)

@@ -27,6 +27,14 @@ def shortest(low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> Tensor:
     Returns:
         [n, D], in the dtype of w. Where no r fulfils all, some bounded r of the box.
     """
+    return solve(low, high, w, c)[0]
+
+
+def solve(low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `shortest`, and the multipliers a [n, m] float64.
+
+    Where no r fulfils all, a grows towards a combination of the half-spaces that misses the box.
+    """
     there = c > -math.inf
     c = torch.where(there, c, 0)
     a, r = torch.zeros_like(c), torch.zeros_like(low)
@@ -45,7 +53,7 @@ def shortest(low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> Tensor:
         inside = (free > part.low) & (free < part.high)
         step = _best(part.gram(inside), slope, a[here], part.there) - a[here]
         a[here] += part.rise(a[here], step)[:, None] * step
-    return r
+    return r, a
 
 
 class _Part:

@@ -54,6 +54,18 @@ def test_linear_networks_have_the_distance_of_the_formula():
     assert bool((found.norm >= distance.amin(1)).all())
 
 
+def test_the_maximum_norm_of_linear_networks():
+    model, x, y, _ = linear()
+    found = jacfast.minimal_norm.result(model, x, p=math.inf, clip=None)
+    z = model(x).detach()
+    f = z.gather(1, y[:, None]) - z
+    w = (model.weight.data[y][:, None] - model.weight.data).abs().sum(dim=2)
+    want = (f / w).scatter(1, y[:, None], math.inf).amin(dim=1)
+    assert bool(found.success.all())
+    torch.testing.assert_close(found.norm, want, rtol=3e-3, atol=0)
+    assert bool((found.norm >= want).all())
+
+
 def test_targets_of_linear_networks():
     """Where only the target and one class meet, its distance; else not less than that."""
     model, x, y, distance = linear(classes=2)
@@ -114,6 +126,22 @@ def test_not_longer_than_deepfool(name, clip):
 
 
 @pytest.mark.parametrize("name", ["cnn", "smooth_mlp"])
+def test_the_maximum_norm(name):
+    model, x = images(name)
+    counted = Passes(model)
+    theirs = jacfast.deepfool(model, x, p=math.inf, clip=(0.0, 1.0), candidates=None)
+    ours = jacfast.minimal_norm.result(counted, x, p=math.inf)
+    assert int((ours.forwards + ours.backwards).max()) <= 100
+    assert counted.forwards == int(ours.forwards.sum())
+    moved = ours.adversarial
+    assert bool(((moved >= 0) & (moved <= 1)).all())
+    torch.testing.assert_close(ours.norm, (moved - x).flatten(1).abs().amax(dim=1))
+    both = theirs.success & (theirs.norm > 0)
+    assert bool(ours.success[theirs.success].all())
+    assert float((ours.norm / theirs.norm)[both].max()) <= 1.001
+
+
+@pytest.mark.parametrize("name", ["cnn", "smooth_mlp"])
 def test_the_scale_of_the_logits_plays_no_part(name):
     model, x = images(name)
     want = jacfast.minimal_norm(model, x)
@@ -171,7 +199,7 @@ def test_save_load_and_summary(tmp_path):
     [
         ({"budget": 4}, ValueError, "budget must be >= 5; got 4"),
         ({"budget": 50.0}, TypeError, "budget must be an integer"),
-        ({"p": 3}, ValueError, "p must be one of 2"),
+        ({"p": 3}, ValueError, "p must be one of 2, inf; got 3"),
         ({"candidates": 1}, ValueError, "candidates must be >= 2"),
         ({"start": torch.zeros(3)}, ValueError, "start must have the shape of x"),
         ({"start": 3}, TypeError, "start must be a torch.Tensor; got int"),

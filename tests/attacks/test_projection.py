@@ -2,11 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 from jacfast.attacks.projection import shortest
+from jacfast.attacks.projection_max import shortest_max
 
 DTYPES = [torch.float64, torch.float32]
 
@@ -89,3 +91,41 @@ def test_equal_cuts_and_none_that_fits():
     torch.testing.assert_close(twice, shortest(low, high, w, c), rtol=1e-6, atol=1e-8)
     far = shortest(low, high, w, c + 100)
     assert bool(((far >= low) & (far <= high)).all())
+
+
+def by_linear_program(low, high, w, c):
+    """Return the least length of one sample: min t over (r, t) with |r| <= t."""
+    size = len(low)
+    eye, ones = np.eye(size), np.ones((size, 1))
+    rules = np.block([[-w, np.zeros((len(w), 1))], [eye, -ones], [-eye, -ones]])
+    bounds = [*zip(low, high, strict=True), (0, None)]
+    most = np.concatenate([-c, np.zeros(2 * size)])
+    found = linprog(np.r_[np.zeros(size), 1.0], A_ub=rules, b_ub=most, bounds=bounds)
+    assert found.success
+    return found.fun
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("size", "cuts", "alike"),
+    [*itertools.product((4, 50), (1, 2), (0.0, 0.9)), (50, 3, 0.0), (50, 3, 0.9)],
+)
+def test_the_maximum_norm_against_linear_programming(size, cuts, alike, dtype):
+    given = problem(size, cuts, alike)
+    low, high, w, c = given
+    r = shortest_max(low.to(dtype), high.to(dtype), w.to(dtype), c)
+    assert bool(((r >= low.to(dtype)) & (r <= high.to(dtype))).all())
+    missed = (c - (w @ r.double()[..., None])[..., 0]).amax(dim=1)
+    assert bool((missed <= 1e-5 * c.abs().amax(dim=1)).all())
+    want = torch.tensor([by_linear_program(*(t[i].numpy() for t in given)) for i in range(len(c))])
+    got = r.double().abs().amax(dim=1)
+    assert bool((got >= want * (1 - 1e-4)).all())
+    assert float((got / want).nan_to_num(1, 1).max()) < 1.005
+    assert float((got / want).nan_to_num(1, 1).median()) < 1.001
+
+
+def test_the_maximum_norm_without_bounds_is_the_dual_norm():
+    low, high, w, c = problem(20, 1, 0.0, inf=True)
+    r = shortest_max(low, high, w, c.abs())
+    want = c.abs()[:, 0] / w[:, 0].abs().sum(dim=1)
+    torch.testing.assert_close(r.abs().amax(dim=1), want, rtol=6e-4, atol=0)
