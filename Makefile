@@ -50,6 +50,8 @@ bench-peers: $(VENV)/built
 	$(BIN)/python -m pip install --quiet adversarial-robustness-toolbox==1.20.1
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
 	$(BIN)/python -m benchmarks.scaling --peers foolbox art torchattacks
+	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8
+	$(BIN)/python -m benchmarks.minimal_norm
 	$(BIN)/python -m benchmarks.deepfool mnist --peers art torchattacks --images 200
 	$(BIN)/python -m benchmarks.deepfool cifar --data $(CIFAR)
 

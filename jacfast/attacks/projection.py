@@ -33,7 +33,8 @@ def shortest(low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> Tensor:
 def solve(low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Return `shortest`, and the multipliers a [n, m] float64.
 
-    Where no r fulfils all, a grows towards a combination of the half-spaces that misses the box.
+    Where no r fulfils all, a is a combination of the half-spaces that misses the box, if one is
+    met: ``max_r (sum_i a_i w_i) . r < sum_i a_i c_i``.
     """
     there = c > -math.inf
     c = torch.where(there, c, 0)
@@ -46,7 +47,9 @@ def solve(low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> tuple[Tensor, Tens
         r[here] = free.clamp(part.low, part.high)
         slope = part.c - part.along(r[here])
         rising = torch.where(a[here] > 0, slope.abs(), slope).masked_fill(~part.there, 0)
-        left = rising.amax(dim=1) > close[here]
+        reach = torch.where(free > 0, free * part.high, free * part.low).sum(dim=1).double()
+        possible = ~(reach < (a[here] * part.c).sum(dim=1))
+        left = (rising.amax(dim=1) > close[here]) & possible
         if not bool(left.any()):
             break
         here, part, free, slope = here[left], part[left], free[left], slope[left]

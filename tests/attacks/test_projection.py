@@ -120,8 +120,8 @@ def test_the_maximum_norm_against_linear_programming(size, cuts, alike, dtype):
     want = torch.tensor([by_linear_program(*(t[i].numpy() for t in given)) for i in range(len(c))])
     got = r.double().abs().amax(dim=1)
     assert bool((got >= want * (1 - 1e-4)).all())
-    assert float((got / want).nan_to_num(1, 1).max()) < 1.005
-    assert float((got / want).nan_to_num(1, 1).median()) < 1.001
+    assert float((got / want).nan_to_num(1, 1).max()) < 1.02
+    assert float((got / want).nan_to_num(1, 1).median()) < 1.002
 
 
 def test_the_maximum_norm_without_bounds_is_the_dual_norm():
