@@ -19,6 +19,7 @@ import jacfast
 from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, gradient
 from jacfast.lean import TRAINING, training
+from jacfast.lean.activations import ACTIVATIONS
 from jacfast.timing import rivals
 from jacfast.timing.ours import ours
 
@@ -26,6 +27,7 @@ KINDS = {
     "conv": (torch.conv1d, torch.conv2d, torch.conv3d),
     "relu": (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
     "max-pooling": (F.max_pool2d, torch.max_pool2d),
+    "activations": tuple(ACTIVATIONS),
 }
 NONE = tuple(TRAINING.layers)
 
