@@ -21,6 +21,7 @@ CASES: dict[str, tuple[str, tuple[float, ...], Callable[[Tensor], Tensor]]] = {
     "sigmoid": ("sigmoid", (), torch.sigmoid),
     "tanh": ("tanh", (), torch.tanh),
     "elu": ("elu", (1.0, 1.0, 1.0), F.elu),
+    "elu, bent": ("elu", (0.5, 1.0, 1.0), lambda x: F.elu(x, 0.5)),
     "celu": ("elu", (2.0, 1.0, 0.5), lambda x: F.celu(x, 2)),
     "mish": ("mish", (), F.mish),
     "hardswish": ("hardswish", (), F.hardswish),

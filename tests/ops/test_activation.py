@@ -112,7 +112,7 @@ def test_empty_and_scalars(life, name, shape):
 # The limits of f' at both ends; those of f'' are 0.
 ENDS = {"softplus": (0, 1), "softplus, sharp": (0, 1), "logsigmoid": (1, 0), "elu": (0, 1)}
 ENDS |= {"celu": (0, 1), "gelu": (0, 1), "gelu_tanh": (0, 1), "silu": (0, 1), "mish": (0, 1)}
-ENDS |= {"hardswish": (0, 1), "sigmoid": (0, 0), "tanh": (0, 0)}
+ENDS |= {"elu, bent": (0, 1), "hardswish": (0, 1), "sigmoid": (0, 0), "tanh": (0, 0)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -140,7 +140,12 @@ def test_nan_stays_where_it_is(life, name):
     assert of_g == [3, 7, 39]
 
 
-KINKS = {"hardswish": (-3.0, 3.0), "elu": (0.0,), "celu": (-0.0,), "softplus, sharp": (2 / 3,)}
+KINKS = {
+    "hardswish": (-3.0, 3.0),
+    "elu, bent": (0.0,),
+    "celu": (-0.0,),
+    "softplus, sharp": (2 / 3,),
+}
 
 
 @pytest.mark.parametrize("name", KINKS)

@@ -206,11 +206,4 @@ REFERENCES = [
         "return 1 - y * y, -2 * y * (1 - y * y)",
         "activation",
     ),
-    Fault(
-        "activation: third derivatives come from the op",
-        "jacfast/ops/activation.py",
-        "if differentiates or not",
-        "if not",
-        "activation",
-    ),
 ]
