@@ -1,6 +1,7 @@
 """Plant faults in every life of the ops, one at a time, and see whether an op test turns red.
 
 python -m tests.emulation.mutate [WORD]     only the faults whose file or description contains WORD
+python -m tests.emulation.mutate K/N        every N-th fault, another part for each K modulo N
 
 A fault in C++ that the plain tests let pass is tried again under the sanitizers, a race of kernels
 under the race detector alone: elsewhere chance decides. Exits with 1 if a fault survives, or can no
@@ -141,8 +142,16 @@ def check_without(killed: list[tuple[Fault, str]]) -> None:
             sys.exit(f"without a fault, {test} fails as well: that must pass first")
 
 
-def main(word: str = "") -> int:
-    faults = [fault for fault in FAULTS if word in f"{fault.file} {fault.what}"]
+def chosen(which: str) -> list[Fault]:
+    """Return the faults of a word, or of a part K/N."""
+    if part := re.fullmatch(r"(\d+)/([1-9]\d*)", which):
+        number, parts = map(int, part.groups())
+        return FAULTS[number % parts :: parts]
+    return [fault for fault in FAULTS if which in f"{fault.file} {fault.what}"]
+
+
+def main(which: str = "") -> int:
+    faults = chosen(which)
     survivors = 0
     red: dict[tuple[str, str], list[tuple[Fault, str]]] = defaultdict(list)
     with ThreadPoolExecutor(os.cpu_count()) as side_by_side:

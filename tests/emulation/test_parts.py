@@ -1,0 +1,17 @@
+"""The parts in which faults are planted are all of them, each fault in one."""
+
+import pytest
+
+from tests.emulation.mutate import FAULTS, chosen
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_parts_are_the_whole(parts):
+    some = [chosen(f"{number}/{parts}") for number in range(10 * parts, 11 * parts)]
+    assert all(some)
+    assert sorted(repr(fault) for part in some for fault in part) == sorted(map(repr, FAULTS))
+
+
+def test_a_word_is_no_part():
+    assert 0 < len(chosen("row_norm")) < len(FAULTS)
+    assert chosen("") == FAULTS
