@@ -1,9 +1,9 @@
 // max_pool, max_pool_scatter and max_pool_gather on the GPU. Floor of each: what is read and
 // written, once. Where windows overlap, the entries that they share come from the cache.
 //
-// Counted on sm_90, not measured: max_pool takes 108 instructions for a window of 2 x 2 in float32,
-// max_pool_scatter 119, max_pool_gather 89. That is 4 ps on an H100, whose memory takes 6 for the
-// 21 bytes of either of the first two.
+// Counted on sm_90 (cuobjdump -sass), not measured: max_pool takes 108 instructions for a window of
+// 2 x 2 in float32, max_pool_scatter 119, max_pool_gather 89. That is 4 ps on an H100, whose memory
+// takes 6 for the 21 bytes of either of the first two.
 #pragma once
 
 #include "../ops/max_pool.h"
