@@ -1,6 +1,6 @@
 """Measures of robustness."""
 
-from jacfast.evaluation.accuracies import accuracy, accuracy_curve, reference_epsilon
+from jacfast.evaluation.accuracies import accuracy, accuracy_curve
 from jacfast.evaluation.bounds import Bounds, distance_bounds
 from jacfast.evaluation.decision import curvature, decision_function, decision_gradient
 from jacfast.evaluation.directions import input_direction, plane
@@ -15,6 +15,7 @@ from jacfast.evaluation.jacobians import Statistics, jacobian_norm, jacobian_sta
 from jacfast.evaluation.line import Line, decision_line
 from jacfast.evaluation.over import mean_over
 from jacfast.evaluation.predict import predict
+from jacfast.evaluation.reference import reference_epsilon
 from jacfast.evaluation.rho import rho_adv, rho_of
 from jacfast.evaluation.roc import Roc, roc_curves
 from jacfast.evaluation.surfaces import Surface, input_surface, parameter_surface

@@ -10,6 +10,7 @@ from jacfast.calling import (
     AnyModel,
     Call,
     Further,
+    check_labels,
     logits_of,
     quiet,
     say_bad_logits,
@@ -41,6 +42,14 @@ def predict(
         logits = torch.cat([logits_of(call, part) for call, part in parts])
     say_bad_logits(model, x, logits)
     return logits
+
+
+def classified(model: Call, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    """Say per sample [N] whether it is classified as y [N]; with a logit that is NaN it is not."""
+    check_labels(y, len(x))
+    logits = predict(model, x, batch_size)
+    check_labels(y, *logits.shape)
+    return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
 
 
 def batches(model: Call, x: Tensor, batch_size: int) -> list[tuple[Call, Tensor]]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jacfast.attacks.checks import one_of
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
+from jacfast.attacks.measured import AttackResult
 from jacfast.calling import (
     AnyModel,
     check_input,
@@ -107,7 +108,7 @@ def sizes(x: Tensor, p: float = 2.0) -> Tensor:
     return size
 
 
-def check_attacked(result: DeepFoolResult, x: Tensor) -> None:
+def check_attacked(result: AttackResult, x: Tensor) -> None:
     """Check that a result is of the images x: they are adversarial - r, but for one rounding.
 
     Whatever the box or the variant, r is ``adversarial - x``, rounded once. So x can differ by a

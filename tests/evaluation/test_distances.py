@@ -1,0 +1,91 @@
+"""Robust accuracy at every eps from one run, on networks whose distances are known exactly."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from jacfast.evaluation import accuracy_curve, reference_epsilon
+from tests.nets import draw
+
+EPSILONS = torch.linspace(0, 0.5, 41, dtype=torch.float64).tolist()
+
+
+def linear(p, samples=60):
+    """Return a linear network, images, labels of which some are wrong, and exact distances."""
+    model = nn.Linear(6, 3).double()
+    model.weight.data, model.bias.data = draw(3, 6), -model.weight.data.sum(dim=1) / 2
+    x = 0.5 + draw(samples, 6) / 10
+    z = model(x).detach()
+    y = z.argmax(dim=1)
+    dual = 2.0 if p == 2 else 1.0
+    w = torch.linalg.vector_norm(model.weight.data[y][:, None] - model.weight.data, dual, dim=2)
+    far = ((z.gather(1, y[:, None]) - z) / w).scatter(1, y[:, None], math.inf).amin(dim=1)
+    y[::5] = (y[::5] + 1) % 3
+    return model, x, y, far.where(torch.arange(samples) % 5 > 0, torch.tensor(0.0))
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+@pytest.mark.parametrize("kind", ["deepfool", "deepfool, predicted", "minimal_norm"])
+def test_linear_networks_have_the_curve_of_the_formula(p, kind):
+    """Lengths are at most 2% too long: the curve lies between two exact ones."""
+    model, x, y, far = linear(p)
+    given = None if "predicted" in kind else y
+    attack = getattr(jacfast, kind.split(",")[0])
+    found = attack.result(model, x, given, p=p, clip=None)
+    got = accuracy_curve(model, x, y, found, EPSILONS, batch_size=7)
+    least = [float(((far > eps) | (eps == 0) & (far > 0)).double().mean()) for eps in EPSILONS]
+    most = [float((1.025 * far > eps).double().mean()) for eps in EPSILONS]
+    assert got[0] == 0.8
+    assert all(a <= b <= c for a, b, c in zip(least[1:], got[1:], most[1:], strict=True))
+    half = reference_epsilon(model, x, y, found, tolerance=1e-4)
+    exact = float(far.sort().values[math.ceil(len(x) / 2) - 1])
+    assert exact <= half <= 1.025 * exact + 1e-4
+
+
+def test_at_its_own_eps_an_attack_says_what_it_says_as_a_function():
+    """x + eps rounds to a larger change than eps, which is still one of eps."""
+    model, x, y, _ = linear(math.inf)
+    model, x = model.float(), x.float()
+    for p, eps in ((math.inf, 0.1), (2, 0.2)):
+        attack = lambda m, a, b, *, eps, p=p: jacfast.pgd(m, a, b, eps=eps, p=p, random_start=False)  # noqa: E731
+        found = jacfast.pgd.result(model, x, y, eps=eps, p=p, random_start=False)
+        assert bool((found.norm > eps).any())
+        with pytest.warns(UserWarning, match="were not fooled; they count as robust at every eps"):
+            got = accuracy_curve(model, x, y, found, [0.0, eps, 9.0])
+        assert got[:2] == accuracy_curve(model, x, y, attack, [0.0, eps])
+        assert got[2] == got[1]
+
+
+def test_who_was_not_fooled_is_counted_and_said():
+    x = torch.tensor([[0.1], [0.2], [0.3], [0.4]], dtype=torch.float64)
+    y = torch.tensor([0, 0, 0, 1])
+    flat = lambda a: torch.cat([a, torch.where(a > 0.25, 0 * a - 9, -a)], dim=1)  # noqa: E731
+    found = jacfast.fgsm.result(flat, x, y, eps=0.25, clip=None)
+    with pytest.warns(UserWarning, match="1 of 4 samples are classified as y and were not fooled"):
+        assert accuracy_curve(flat, x, y, found, [0, 0.2, 0.3, 10]) == [0.75, 0.75, 0.25, 0.25]
+
+
+def test_a_target_that_is_missed_fools_where_the_class_changes():
+    model, x, y, far = linear(2)
+    target = (y + 2) % 3
+    found = jacfast.deepfool(model, x, target=target, clip=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        got = accuracy_curve(model, x, y, found, EPSILONS)
+    lost = (model(found.adversarial).argmax(dim=1) != y) & (far > 0)
+    for eps, share in zip(EPSILONS[1:], got[1:], strict=True):
+        want = (far > 0) & ~(lost & (found.norm <= eps))
+        assert share == pytest.approx(float(want.double().mean()), abs=1e-12)
+
+
+def test_other_images_are_refused():
+    model, x, y, _ = linear(2)
+    found = jacfast.deepfool(model, x)
+    with pytest.raises(ValueError, match="x must be the images that were attacked"):
+        accuracy_curve(model, x + 0.1, y, found, [0.1])
+    with pytest.raises(ValueError, match="x must have the shape of what was attacked"):
+        accuracy_curve(model, x[:5], y[:5], found, [0.1])
