@@ -1,0 +1,1 @@
+"""Claims of the papers that their tables do not show here: which choice decides?"""

@@ -1,0 +1,45 @@
+"""Train what a claim needs, seed by seed; go on where an earlier call stopped.
+
+python -m benchmarks.claims at | l1 --data FOLDER_OF_MNIST [--seeds 3]
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from benchmarks.claims import at, l1
+from benchmarks.harness import RESULTS, environment, write
+from jacfast import data
+
+CLAIMS = {"at": at, "l1": l1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("claim", choices=CLAIMS)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the MNIST files")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    claim, name = CLAIMS[options.claim], f"claims-{options.claim}"
+    split = data.load(options.data)
+    file = RESULTS / f"{name}.json"
+    found = json.loads(file.read_text()) if file.exists() else {"runs": []}
+    found |= {"environment": environment(), "data": split.name, "checksum": split.checksum}
+    done = {(run["choice"], run["which"], run["seed"]) for run in found["runs"]}
+    for seed in range(options.seeds):
+        networks = claim.Networks(split, seed)
+        for choice, which in claim.runs():
+            if (choice, which, seed) in done:
+                continue
+            begun = time.perf_counter()
+            figures = networks.measured(choice, which)
+            seconds = round(time.perf_counter() - begun, 1)
+            run = {"choice": choice, "which": which, "seed": seed, **figures, "seconds": seconds}
+            found["runs"].append(run)
+            print(run, flush=True)
+            write(name, found)
+
+
+if __name__ == "__main__":
+    main()
