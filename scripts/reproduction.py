@@ -15,6 +15,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reproduction"
 PAGE = ROOT / "docs" / "reproduction.md"
+# A picture of several tables' rows: their names there, and in the picture.
+JOINED = {
+    "jg-figure3": {
+        "jg-table7-9": {
+            name: name
+            for layer in ("L", "L - 1")
+            for name in (f"Jacobian of {layer}", f"Jacobian of {layer} + AT")
+        },
+        "jg-table6": {
+            "Jacobian": "Jacobian of L - 1, L fixed",
+            "Jacobian + AT": "Jacobian of L - 1, L fixed, + AT",
+        },
+    }
+}
 
 
 def block(result: dict, pictures: list[str]) -> str:
@@ -65,6 +79,22 @@ def redraw() -> None:
         pictures = {"table.png": report.figure(result)} | report.curves(result)
         for name, picture in pictures.items():
             (RESULTS / f"{file.stem}-{name}").write_bytes(picture)
+    for stem, tables in JOINED.items():
+        for name, picture in report.curves(joined(tables)).items():
+            (RESULTS / f"{stem}-{name}").write_bytes(picture)
+
+
+def joined(tables: dict[str, dict[str, str]]) -> dict:
+    """Return one result of the curves of rows of several, which must be of the same sizes."""
+    rows, curves = [], None
+    for key, names in tables.items():
+        result = json.loads((RESULTS / f"{key}.json").read_text())
+        curves = curves or result["table"]["curves"]
+        if result["table"]["curves"] != curves:
+            raise SystemExit(f"{key} has other curves than the tables it is joined with")
+        found = {row["name"]: row for row in result["rows"]}
+        rows += [found[name] | {"name": shown} for name, shown in names.items()]
+    return {"table": {"curves": curves}, "rows": rows}
 
 
 if __name__ == "__main__":

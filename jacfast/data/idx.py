@@ -111,7 +111,9 @@ def load_mnist(folder: Path | str) -> Split:
     paths = find_mnist(folder)
     train_x, train_y = _pair(paths["train_x"], paths["train_y"])
     test_x, test_y = _pair(paths["test_x"], paths["test_y"])
-    name = f"MNIST format, {folder.resolve().name}"
+    place = folder.resolve()
+    named = f"{place.parent.name}/raw" if place.name == "raw" else place.name  # torchvision's
+    name = f"MNIST format, {named}"
     return Split(train_x, train_y, test_x, test_y, classes=10, name=name)
 
 

@@ -40,6 +40,8 @@ METHODS = {
     "Jacobian of L + AT": ("#56b4e9", "--"),
     "Jacobian of L - 1": ("#009e73", "-"),
     "Jacobian of L - 1 + AT": ("#bbcc33", "--"),
+    "Jacobian of L - 1, L fixed": ("#e69f00", "-"),
+    "Jacobian of L - 1, L fixed, + AT": ("#771155", "--"),
     "Jacobian of L - 2": ("#5b2d8e", "-"),
     "Jacobian of L - 2 + AT": ("#ffaabb", "--"),
 }

@@ -13,6 +13,7 @@ def script(tmp_path, monkeypatch):
     module = loaded("reproduction")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(module, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(module, "JOINED", {})
     return module
 
 
@@ -57,10 +58,30 @@ def test_pictures_are_drawn_anew_from_the_figures_alone(script, tmp_path):
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     (tmp_path / "run" / "cells.png").write_bytes(b"of a network")
     script.main([str(tmp_path / "run")])
+    script.JOINED["both"] = {"mine": {"a": "a"}}
     script.redraw()
+    assert (script.RESULTS / "both-fgsm.png").read_bytes().startswith(b"\x89PNG")
     for name in ("table.png", "fgsm.png"):
         assert (script.RESULTS / f"mine-{name}").read_bytes().startswith(b"\x89PNG")
     assert (script.RESULTS / "mine-cells.png").read_bytes() == b"of a network"
+
+
+def test_rows_of_several_tables_in_one_picture(script, tmp_path):
+    """Under the names they have there, from files of the same curves and no others."""
+    script.RESULTS.mkdir()
+    curves = [{"attack": "fgsm", "epsilons": [0.0, 0.1]}]
+    for key, last in (("one", 0.5), ("two", 0.25)):
+        rows = [{"name": name, "curves": [[1.0, last]]} for name in ("a", "b")]
+        result = {"table": {"curves": curves}, "rows": rows}
+        (script.RESULTS / f"{key}.json").write_text(json.dumps(result))
+    found = script.joined({"one": {"b": "b"}, "two": {"a": "a, of two"}})
+    assert found["table"]["curves"] == curves
+    drawn = {row["name"]: row["curves"] for row in found["rows"]}
+    assert drawn == {"b": [[1.0, 0.5]], "a, of two": [[1.0, 0.25]]}
+    other = {"table": {"curves": []}, "rows": []}
+    (script.RESULTS / "three.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="three has other curves"):
+        script.joined({"one": {}, "three": {}})
 
 
 def test_a_new_table_comes_last(script, tmp_path):
