@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from jacfast.penalties import r2_penalty as r2_penalty
     from jacfast.penalties import spectral_penalty as spectral_penalty
     from jacfast.penalties import wgan_gp_penalty as wgan_gp_penalty
+    from jacfast.robustness import RobustnessReport as RobustnessReport
+    from jacfast.robustness import robustness_report as robustness_report
     from jacfast.rows import jacobian as jacobian
     from jacfast.step import WithPenalty as WithPenalty
     from jacfast.step import forward_with_penalty as forward_with_penalty
@@ -79,6 +81,7 @@ _HOMES: dict[str, str | None] = {
     "MinimalNormResult": "attacks",
     "R1": "penalties",
     "R2": "penalties",
+    "RobustnessReport": "robustness",
     "Spectral": "penalties",
     "WGANGP": "penalties",
     "WithPenalty": "step",
@@ -113,6 +116,7 @@ _HOMES: dict[str, str | None] = {
     "r1_penalty": "penalties",
     "r2_penalty": "penalties",
     "rho_adv": "evaluation",
+    "robustness_report": "robustness",
     "spectral_penalty": "penalties",
     "training": None,
     "wgan_gp_penalty": "penalties",

@@ -1,4 +1,4 @@
-"""The command line: jacfast harden, attack, bench, plot, reproduce, doctor."""
+"""The command line: jacfast harden, attack, report, bench, plot, reproduce, doctor."""
 
 import argparse
 import importlib
@@ -13,6 +13,7 @@ from jacfast.version import __version__
 COMMANDS = {
     "harden": "harden a trained classifier and measure the effect with DeepFool",
     "attack": "attack the test images of a data set; goes on where a killed run stopped",
+    "report": "how robust a classifier is, by several attacks at once, and what may be hidden",
     "bench": "time the penalised step on your own model, against the ways it is written today",
     "plot": "draw a picture of a trained model, or of two to compare them",
     "reproduce": "train and measure what a table of a paper shows, and compare",
@@ -30,6 +31,7 @@ LESS = {
     "deepfool": "a smaller --chunk-size",
     "harden": "a smaller --chunk-size",
     "plot": "fewer --samples",
+    "report": "a smaller --batch-size",
 }
 
 

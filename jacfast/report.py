@@ -25,7 +25,8 @@ td {{ white-space: nowrap; }}
 th {{ border-bottom: 2px solid #444; vertical-align: bottom; }}
 th:first-child, td:first-child {{ text-align: left; }}
 @media (max-width: 40rem) {{
-  th, td {{ padding: .3rem .4rem; }} td:first-child {{ white-space: normal; }}
+  table {{ font-size: .85rem; }}
+  th, td {{ padding: .3rem; }} td:first-child {{ white-space: normal; }}
 }}
 img {{ max-width: 100%; height: auto; }}
 pre {{ background: #f5f5f5; padding: 1rem; overflow-x: auto; font-size: .85rem; }}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from jacfast import __version__, cli, doctor
-from jacfast.commands import attack, harden, plot, reproduce
+from jacfast.commands import attack, harden, plot, report, reproduce
 from jacfast.commands.arguments import add_device, number
 from jacfast.ops import lives
 from jacfast.training.options import Harden
@@ -89,6 +89,7 @@ CLASSIFIER = ["--model", "a:b", "--weights", __file__, "--out"]
         (["harden", "--out"], "checkpoint.pt", "--chunk-size", "with --resume goes on from"),
         (["harden", "--out"], "training.pt", "--chunk-size", "with --resume goes on from"),
         (["plot", "cells", *CLASSIFIER], None, "--samples", "command starts anew"),
+        (["report", *CLASSIFIER], None, "--batch-size", "command starts anew"),
         (["reproduce", "deep-defense", "--out"], "run.json", None, "command goes on from"),
     ],
 )
@@ -100,9 +101,9 @@ def test_what_is_left_and_what_the_command_has(command, note, less, again, tmp_p
         with pytest.raises(SystemExit):
             cli.main([*command[: 2 if command[0] == "attack" else 1], "--help"])
         assert less in capsys.readouterr().out
-    function = {"attack": attack.attack, "plot": plot.plot}.get(command[0]) or (
-        harden.harden if command[0] == "harden" else reproduce.reproduce
-    )
+    function = {"attack": attack.attack, "plot": plot.plot, "report": report.report}.get(
+        command[0]
+    ) or (harden.harden if command[0] == "harden" else reproduce.reproduce)
     options = {"command": function, "out": out, "name": kind}
     assert cli._again(options) == "the same command starts anew"
     assert (less or "") in cli._less(options)

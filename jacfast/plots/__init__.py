@@ -15,6 +15,7 @@ from jacfast.plots.hessians import hessian_figure
 from jacfast.plots.lines import line_figure
 from jacfast.plots.maps import map_figure
 from jacfast.plots.perturbations import perturbation_figure
+from jacfast.plots.robustness import robustness_figure
 from jacfast.plots.spectra import spectra_figure
 from jacfast.plots.style import png
 from jacfast.plots.surfaces import contour_figure, relief_figure
@@ -30,6 +31,7 @@ __all__ = [
     "perturbation_figure",
     "png",
     "relief_figure",
+    "robustness_figure",
     "roc_figure",
     "spectra_figure",
 ]

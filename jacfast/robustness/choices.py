@@ -1,0 +1,20 @@
+"""The choices of a report's attacks."""
+
+import dataclasses
+
+import torch
+
+from jacfast.attacks.box import Clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """As `robustness_report` has them; it says what each means."""
+
+    p: float
+    eps: tuple[float, ...]
+    budget: int
+    steps: int
+    restarts: int
+    clip: Clip
+    generator: torch.Generator

@@ -1,0 +1,87 @@
+"""jacfast report: the files and figures are those of the function."""
+
+import json
+
+import pytest
+import torch
+
+import jacfast
+from jacfast import cli, data, models
+from tests.data.files import write_mnist
+
+
+@pytest.fixture
+def given(tmp_path):
+    write_mnist(tmp_path / "data", train=20, test=40)
+    torch.manual_seed(0)
+    model = models.deep_defense_mlp().eval()
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    return model, tmp_path
+
+
+def command(folder, *words):
+    model = ["--model", "jacfast.models:deep_defense_mlp", "--weights", str(folder / "w.pt")]
+    out = ["--data", str(folder / "data"), "--out", str(folder / "new" / "out")]
+    return cli.main(["report", *model, *out, *words])
+
+
+def test_figures_are_those_of_the_function(given, capsys):
+    model, folder = given
+    words = ("--samples", "30", "--p", "inf", "--eps", "4/255,0.05", "--budget", "20")
+    words += ("--steps", "5", "--restarts", "2", "--seed", "3", "--batch-size", "7", "--json")
+    assert command(folder, *words) == 0
+    said = json.loads(capsys.readouterr().out)
+    split = data.load(folder / "data")
+    want = jacfast.robustness_report(
+        model,
+        split.test_x[:30],
+        split.test_y[:30],
+        p=torch.inf,
+        eps=(4 / 255, 0.05),
+        budget=20,
+        steps=5,
+        restarts=2,
+        batch_size=7,
+        generator=torch.Generator().manual_seed(3),
+    )
+    assert {key: said[key] for key in want.to_dict()} == want.to_dict()
+    assert said["model"] == "jacfast.models:deep_defense_mlp"
+    out = folder / "new" / "out"
+    assert json.loads((out / "figures.json").read_text()) == want.to_dict()
+    assert {path.name for path in out.iterdir()} == {
+        "figures.json",
+        "report.html",
+        "robustness.png",
+    }
+
+
+def test_the_table_is_printed(given, capsys):
+    assert command(given[1], "--budget", "10", "--steps", "2", "--restarts", "1", "--quiet") == 0
+    said = capsys.readouterr()
+    assert "Signs of masked gradients" in said.out
+    assert "written: " in said.out
+    assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "3"], "jacfast: --budget must be >= 5; got 3"),
+        (["--p", "3"], "jacfast: --p must be one of 2, inf; got 3"),
+        (["--eps", "0"], "jacfast: --eps must be finite and > 0; got 0"),
+    ],
+)
+def test_options_are_checked_before_model_and_data_are_loaded(words, message, capsys, monkeypatch):
+    for work in ("models.load_factory", "data.load"):
+        monkeypatch.setattr(f"jacfast.{work}", lambda *_: pytest.fail("it was loaded"))
+    classifier = ["--model", "a:b", "--weights", __file__, "--out", "there"]
+    assert cli.main(["report", *classifier, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_every_argument(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["report", "--help"])
+    said = capsys.readouterr().out
+    for option in ("eps", "p", "budget", "steps", "restarts", "clip", "seed", "samples", "mean"):
+        assert f"--{option}" in said

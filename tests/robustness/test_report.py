@@ -1,0 +1,194 @@
+"""The robustness report on networks whose distances are known, and its words."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import jacfast
+from jacfast.evaluation import accuracy, rho_adv
+from tests.nets import draw
+
+BUDGETS = {"budget": 40, "steps": 10, "restarts": 2}
+
+
+def linear(p: float, samples: int = 40):
+    """Return a linear network, images in [0, 1], labels, and the distance of each boundary.
+
+    The boundaries are far from the edges of the box; the logits differ by several units.
+    """
+    model = nn.Linear(6, 3).double()
+    model.weight.data = 50 * draw(3, 6)
+    model.bias.data = -model.weight.data.sum(dim=1) / 2
+    x = 0.5 + draw(samples, 6) / 30
+    z = model(x).detach()
+    y = z.argmax(dim=1)
+    dual = 2.0 if p == 2 else 1.0
+    w = torch.linalg.vector_norm(model.weight.data[y][:, None] - model.weight.data, dual, dim=2)
+    far = ((z.gather(1, y[:, None]) - z) / w).scatter(1, y[:, None], math.inf).amin(dim=1)
+    y[::4] = (y[::4] + 1) % 3
+    far[::4] = 0
+    return model, x, y, far
+
+
+def shares(far, eps):
+    return float((far > eps).double().mean())
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_linear_networks_are_as_robust_as_the_formula_says(p):
+    model, x, y, far = linear(p)
+    eps = [float(far[far > 0].quantile(q)) * 1.001 for q in (0.2, 0.5, 0.9)]
+    found = jacfast.robustness_report(model, x, y, p=p, eps=eps, batch_size=13)
+    assert found.accuracy == accuracy(model, x, y) == 0.75
+    assert found.rho_adv == pytest.approx(rho_adv(model, x, p=p))
+    assert torch.equal(found.right, far > 0)
+    for name, ours in found.distances.items():
+        if name == "PGD":
+            continue
+        tolerance = {"rtol": 0.021 if name == "DeepFool" else 2e-3, "atol": 0}
+        torch.testing.assert_close(ours, far, **tolerance)
+        assert bool((ours >= far * (1 - 1e-9)).all())
+    for each in eps:
+        assert found.robust_accuracy(each) <= shares(far / 1.002, each / 1.004)
+        assert found.robust_accuracy(each) >= shares(far, each)
+        # in the maximum norm PGD is exact, in the 2-norm it is within the ball
+        got = found.robust_accuracy(each, "PGD")
+        assert shares(far, each) <= got <= shares(far, each * (1 if p == math.inf else 0.9))
+    assert found.robust_accuracy(0) == 0.75
+    assert found.findings == ()
+
+
+def test_the_worst_case_is_the_least_of_all():
+    model, x, y, far = linear(2)
+    found = jacfast.robustness_report(model, x, y, eps=(0.01, 0.05, 0.1), **BUDGETS)
+    own = found.distances
+    least = torch.stack([own[name] for name in ("DeepFool", "minimal norm", "PGD")]).amin(dim=0)
+    assert torch.equal(own["worst case"], least)
+    one = jacfast.pgd.result(model, x, y, eps=0.05, p=2, steps=200, random_start=False)
+    lost = (one.success & (far > 0)) | (far == 0)
+    assert found.robust_accuracy(0.05) <= float((~lost).double().mean()) + 1e-12
+
+
+def test_the_same_call_is_the_same_report_and_a_generator_another():
+    model, x, y, _ = linear(2)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    runs = [jacfast.robustness_report(model, x, y, **BUDGETS) for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert runs[0].to_dict() == runs[1].to_dict()
+    generator = torch.Generator().manual_seed(1)
+    jacfast.robustness_report(model, x, y, generator=generator, **BUDGETS)
+    assert not torch.equal(generator.get_state(), torch.Generator().manual_seed(1).get_state())
+
+
+def test_sizes_that_are_not_given_are_those_of_the_images():
+    model, x, y, _ = linear(math.inf)
+    for p in (2, math.inf):
+        found = jacfast.robustness_report(model, x, y, p=p, **BUDGETS)
+        size = float(x.norm(p, dim=1).median())
+        assert found.choices.eps == tuple(float(f"{size * s:.2g}") for s in (0.01, 0.03, 0.1))
+
+
+def test_further_arguments_go_along_with_their_samples():
+    """Each sample has a bias of its own, which batches and PGD's left-overs must not mix up."""
+    model, x, y, far = linear(2)
+    own = draw(len(x), 3) * 100
+
+    def moved(a, bias, back=None):
+        return {"logits": model(a) + bias - back, "other": a}
+
+    report = jacfast.robustness_report
+    plain = report(model, x, y, batch_size=7, **BUDGETS)
+    found = report(
+        moved, x, y, args=(own,), kwargs={"back": own}, output="logits", batch_size=7, **BUDGETS
+    )
+    for name, ours in found.distances.items():
+        torch.testing.assert_close(ours, plain.distances[name], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(found.distances["worst case"], far, rtol=2e-3, atol=0)
+
+
+def test_the_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double().train()
+    x = torch.rand(5, 6, dtype=torch.float64)
+    y = model.eval()(x).argmax(dim=1)
+    model.train()
+    with pytest.warns(UserWarning, match="in training mode"):
+        jacfast.robustness_report(model, x, y, **BUDGETS)
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_a_box_of_each_channel_holds():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).double()
+    x = torch.rand(12, 2, 2, 2, dtype=torch.float64) * torch.tensor([1.0, 200.0])[:, None, None]
+    low, high = torch.zeros(2, 1, 1), torch.tensor([1.0, 200.0])[:, None, None]
+    y = model(x).argmax(dim=1)
+    found = jacfast.robustness_report(model, x, y, clip=(low, high), **BUDGETS)
+    box = jacfast.minimal_norm.result(model, x, y, clip=(low, high), budget=40)
+    far = found.distances["minimal norm"]
+    torch.testing.assert_close(far[box.success], box.norm[box.success])
+    assert "1 .. 200)" in str(found)
+
+
+def test_text_markdown_and_json_say_the_same(tmp_path: Path):
+    model, x, y, _ = linear(2)
+    found = jacfast.robustness_report(model, x, y, eps=(0.02, 0.5), **BUDGETS)
+    figures = found.to_dict()
+    share = f"{100 * figures['attacks']['worst case']['robust accuracy']['0.02']:.2f}"
+    (row,) = (line for line in str(found).splitlines() if line.startswith("robust at eps 0.02"))
+    assert row.endswith(share)
+    assert f"| {share} |" in found.markdown() == found._repr_markdown_()
+    assert max(map(len, str(found).splitlines())) <= 100
+    assert repr(found) == "RobustnessReport(40 samples, accuracy 75.00%, findings: none)"
+    names = found.save(tmp_path)
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    page = (tmp_path / "report.html").read_text()
+    assert f"<td>{share}</td>" in page
+    assert all(sign.means.split(":")[0] in page for sign in found.signs)
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_has_the_curves_and_the_points():
+    model, x, y, _far = linear(2)
+    found = jacfast.robustness_report(model, x, y, eps=(0.02, 0.05), **BUDGETS)
+    (axis,) = found.figure().axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert set(lines) == {"DeepFool", "minimal norm", "worst case", "PGD"}
+    assert lines["PGD"].get_xdata().tolist() == [0.02, 0.05]
+    sizes, values = lines["worst case"].get_data()
+    middle = len(sizes) // 3
+    want = 100 * shares(found.distances["worst case"], sizes[middle])
+    assert values[middle] == pytest.approx(want)
+    assert values[0] == 75
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"p": 3}, ValueError, "p must be one of 2, inf; got 3"),
+        ({"eps": ()}, ValueError, "epsilons must hold one size at least"),
+        ({"eps": (0.0,)}, ValueError, "eps must be finite and > 0; got 0"),
+        ({"budget": 4}, ValueError, "budget must be >= 5; got 4"),
+        ({"steps": 0}, ValueError, "steps must be >= 1; got 0"),
+        ({"restarts": 1.5}, TypeError, "restarts must be an integer"),
+        ({"generator": 3}, TypeError, "generator must be a torch.Generator; got int"),
+        ({"clip": (0.9, 1.0)}, ValueError, "x must lie in the box"),
+        ({"batch_size": 0}, ValueError, "batch_size must be >= 1"),
+    ],
+)
+def test_errors(options, error, words):
+    model, x, y, _ = linear(2)
+    with pytest.raises(error, match=words):
+        jacfast.robustness_report(model, x, y, **options)
+
+
+def test_a_model_that_gets_nothing_right():
+    model, x, _y, _ = linear(2)
+    wrong = (model(x).argmax(dim=1) + 1) % 3
+    with pytest.raises(ValueError, match="model must classify one sample as its label at least"):
+        jacfast.robustness_report(model, x, wrong)

@@ -1,0 +1,131 @@
+"""Signs of masked gradients: each network that hides them on purpose shows the one it should."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import jacfast
+from jacfast import data, models
+
+SIZES = {2: (0.4, 0.8), math.inf: (0.03, 0.06)}
+SAMPLES = 50
+
+
+@pytest.fixture(scope="module")
+def digits():
+    split = data.load(None)
+    torch.manual_seed(0)
+    model = models.mlp(784, 100, 10)
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(4):
+        for batch in torch.randperm(len(split.train_x)).split(50):
+            optimizer.zero_grad()
+            F.cross_entropy(model(split.train_x[batch]), split.train_y[batch]).backward()
+            optimizer.step()
+    return model.eval(), split.test_x[:SAMPLES], split.test_y[:SAMPLES]
+
+
+class Around(nn.Module):
+    """A network and what is done before and after it."""
+
+    def __init__(self, inner, change):
+        super().__init__()
+        self.inner, self.change = inner, change
+
+    def forward(self, x):
+        return self.change(self.inner, x)
+
+
+class Short(torch.autograd.Function):
+    """The identity, with a gradient that is much too short: boundaries look far away."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g / 30
+
+
+def ripple(inner, x):
+    """Waves on the logits, along one direction, that are steeper than all that is below them."""
+    u = torch.randn(784, generator=torch.Generator().manual_seed(1))
+    along = (x.flatten(1) @ (u / u.norm()))[:, None]
+    return inner(x) + 3 * torch.sin(50 * along + torch.arange(10.0))
+
+
+def decoys(inner, x):
+    """Small logits, and as small ones of many classes that never win, and lead elsewhere."""
+    u = torch.randn(784, generator=torch.Generator().manual_seed(1))
+    along = (x.flatten(1) @ (u / u.norm()))[:, None]
+    return torch.cat([inner(x) / 100, (0.1 * along - 0.5).expand(-1, 40)], dim=1)
+
+
+def hidden(digits, change, p=2, **options):
+    """Return the names of the findings."""
+    model, x, y = digits
+    whole = Around(model, change)
+    found = jacfast.robustness_report(whole, x, y, p=p, eps=SIZES[p], steps=10, **options)
+    return [sign.name for sign in found.findings], found
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_a_plain_network_shows_none(digits, p):
+    names, found = hidden(digits, lambda inner, x: inner(x), p)
+    assert names == []
+    assert len(found.signs) == 6
+    assert 0.1 < found.robust_accuracy(SIZES[p][1]) < 0.9
+
+
+MASKS = {
+    "logits of hundreds": (lambda inner, x: 100 * inner(x), "saturated cross-entropy"),
+    "pixels of 8 levels": (lambda inner, x: inner((8 * x).round() / 8), "zero gradients"),
+    "signs": (lambda inner, x: inner(x).sign() + inner(x).detach(), "zero gradients"),
+    "small logits and decoys": (decoys, "logits x 100"),
+    "short gradients": (lambda inner, x: inner(Short.apply(x)), "PGD below the minimal norm"),
+    "waves": (ripple, "random starts"),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_what_is_hidden_is_found_and_nothing_else(digits, kind):
+    change, name = MASKS[kind]
+    names, found = hidden(digits, change)
+    assert names == [name]
+    assert f"- {name}: FOUND" in str(found)
+    assert "1 of 6 found" in str(found)
+
+
+@pytest.mark.filterwarnings("ignore:the model's outputs look like probabilities")
+def test_a_softmax_that_rounds_to_one(digits):
+    assert hidden(digits, lambda inner, x: (100 * inner(x)).softmax(dim=1))[0] == ["zero gradients"]
+
+
+def test_random_outputs(digits):
+    """Comparing runs of such a network shows others, too; but for none of the networks above."""
+    drawn = hidden(digits, lambda inner, x: inner(x + 0.1 * torch.randn_like(x)))[0]
+    assert "random outputs" in drawn
+
+
+def test_the_attacks_of_the_report_are_not_deceived_by_saturation(digits):
+    plain = hidden(digits, lambda inner, x: inner(x))[1]
+    large = hidden(digits, lambda inner, x: 100 * inner(x))[1]
+    for eps in SIZES[2]:
+        assert large.robust_accuracy(eps) == pytest.approx(plain.robust_accuracy(eps), abs=0.021)
+
+
+def test_a_plain_cross_entropy_does_not_move_there(digits):
+    """The oracle of the saturated one: PyTorch's own gradient of F.cross_entropy."""
+    model, x, y = digits
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(F.cross_entropy(100 * model(leaf), y, reduction="sum"), leaf)
+    right = model(x).argmax(dim=1) == y
+    still = (g.flatten(1) == 0).all(dim=1) & right
+    found = hidden(digits, lambda inner, x: 100 * inner(x))[1]
+    share = next(s.share for s in found.signs if s.name == "saturated cross-entropy")
+    assert share == pytest.approx(float(still.sum() / right.sum()), abs=1e-6)
+    assert share > 0.5
