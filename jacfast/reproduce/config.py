@@ -7,28 +7,9 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-from jacfast.training.defence import Place
+from jacfast.reproduce.phase import Training
 
 FOLDER = resources.files("jacfast.reproduce") / "tables"
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """One phase of training by Adam; what the loss is made of beside it see `parts.loss`."""
-
-    epochs: int = 1
-    batch_size: int = 500
-    lr: float = 1e-3
-    lam: float = 0.0
-    penalty: dict[str, Any] = dataclasses.field(default_factory=dict)
-    attack: dict[str, Any] = dataclasses.field(default_factory=dict)
-    once: bool = False  # attack a share of the images before the phase, not of a batch in its step
-    share: float = 1.0
-    twins: bool = False
-    penalise: Place = "clean"
-    smoothing: float = 0.0
-    layer: str | None = None
-    mode: str = "eval"  # of dropout, while training: "train" or "eval"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +20,14 @@ class Row:
     paper: list[float | None]
     training: Training | None  # None: the base is measured as it is
     fresh: bool  # from the initial weights, not from the base
+    lams: list[float] = dataclasses.field(default_factory=list)  # to choose from: see `Table`
+
+    def candidates(self) -> list[Training]:
+        """Return the trainings of which one is chosen: that of the file, or one for each weight."""
+        if self.training is None:
+            return []
+        weights = self.lams or [self.training.lam]
+        return [dataclasses.replace(self.training, lam=lam) for lam in weights]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +42,13 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One table of a paper."""
+    """One table of a paper.
+
+    A row whose file gives several weights, ``lam = [0.01, 0.02]``, is trained with each, and one is
+    chosen on the `validation` images, the last of the training set, on which nothing is trained: of
+    the weights that keep the accuracy there within `tolerance` points of the base's, the one with
+    the largest figure in the column `rank`; if none does, that of the highest accuracy.
+    """
 
     key: str
     title: str
@@ -66,6 +61,8 @@ class Table:
     rows: list[Row]
     base: Training | None = None  # what the rows start from
     train_samples: int | None = None
+    validation: int = 0
+    tolerance: float = 3.0
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
     reference: str = ""  # the row that columns such as "fgsm 0.5 ref" and "auc" measure by
     step_size: float = 0.1  # of the iterated attacks that are measured
@@ -117,10 +114,16 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
             curves=[Curve(**curve) for curve in curves],
             **read | smaller,
         )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"table {key}: {error}") from error
     except KeyError as error:
         raise ValueError(f"table {key}: missing {error}") from error
+    for row in table.rows:
+        if row.lams and (row.fresh or table.base is None or table.validation < 1):
+            raise ValueError(
+                f"table {key}: lam of row {row.name} may be several where the row starts from a "
+                f"base and validation is > 0; got {row.lams}, validation = {table.validation}"
+            )
     known = [row.name for row in table.rows]
     for name in [*table.pictured, *filter(None, [table.reference])]:
         if name not in known:
@@ -135,5 +138,9 @@ def _row(row: dict[str, Any], every: dict[str, Any], less: dict[str, Any]) -> Ro
     name, paper = row.pop("name"), row.pop("paper")
     options = every | row | less
     fresh = options.pop("fresh", False)
+    lam = options.get("lam", 0.0)
+    lams = lam if isinstance(lam, list) else []
+    if lams:
+        options["lam"] = lams[0]
     training = Training(**options) if row or fresh else None
-    return Row(name, [None if x == "" else x for x in paper], training, fresh)
+    return Row(name, [None if x == "" else x for x in paper], training, fresh, lams)

@@ -92,13 +92,13 @@ def operations(table: Table, samples: int) -> float:
     A backward pass counts as two forward ones, a penalty as another training step, a step of an
     attack as a forward and half a backward pass, one of DeepFool as those of two classes more.
     """
-    samples = min(samples, table.train_samples or samples)
+    samples = min(samples, table.train_samples or samples) - table.validation
     passes = 0.0
     if table.base is not None and any(not row.fresh for row in table.rows):
         passes += _training(table.base, samples)
     for row in table.rows:
-        passes += 0 if row.training is None else _training(row.training, samples)
-        passes += table.samples * STEPS * 2 * len(table.columns)
+        passes += sum(_training(training, samples) for training in row.candidates())
+        passes += table.samples * STEPS * 2 * (len(table.columns) + len(row.lams))
         for curve in table.curves:
             steps = curve.options.get("steps", 1)
             passes += len(curve.epsilons) * curve.samples * steps * 2

@@ -74,7 +74,7 @@ def order(result: dict[str, Any]) -> str:
     columns, rank = result["table"]["columns"], result["table"]["rank"]
     found = _pairs(result, columns.index(rank))
     if not found.total:
-        return f"The paper has no order of the methods by {rank}"
+        return f"The paper has no order of the methods by {rank}{_chosen(result)}"
     said = f"Order of the methods by {rank}: "
     if found.swapped:
         count = f"{len(found.swapped)} of {found.total} pairs"
@@ -97,7 +97,20 @@ def order(result: dict[str, Any]) -> str:
         said += f". In the other columns but accuracy: {wrong} of {total} pairs the other way round"
         if undecided := sum(pairs.undecided for pairs in others):
             said += f", {undecided} undecided"
-    return said
+    return said + _chosen(result)
+
+
+def _chosen(result: dict[str, Any]) -> str:
+    """Say which weights were chosen on images held out, a weight for each seed."""
+    found = [
+        f"{row['name']} {', '.join(f'{lam:g}' for lam in row['lam'])}"
+        for row in result["rows"]
+        if "lam" in row
+    ]
+    if not found:
+        return ""
+    held = result["table"]["validation"]
+    return f". Weights chosen on {held:,} training images held out: {'; '.join(found)}"
 
 
 class _Pairs(NamedTuple):

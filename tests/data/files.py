@@ -49,11 +49,11 @@ def cifar_batch(layout: Layout, seed: int = 0, count: int = 5) -> dict[bytes, An
     return batch | {b"labels": labels}
 
 
-def write_cifar(folder: Path, layout: Layout) -> Path:
-    """Write the files of a CIFAR data set; file i is `cifar_batch(layout, seed=i)`."""
+def write_cifar(folder: Path, layout: Layout, count: int = 5) -> Path:
+    """Write the files of a CIFAR data set; file i is `cifar_batch(layout, seed=i, count)`."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed, name in enumerate(layout.files):
-        content = pickle.dumps(cifar_batch(layout, seed), protocol=2)
+        content = pickle.dumps(cifar_batch(layout, seed, count), protocol=2)
         (folder / name).write_bytes(content)
     return folder
 

@@ -102,6 +102,24 @@ def test_quick_comes_last_and_only_if_asked_for():
         (lambda: config.parse("mine", dict(MINIMAL)), "table mine: missing 'rows'"),
         (lambda: table({"paper": [1.0]}), "table mine: missing 'name'"),
         (lambda: table({"name": "a"}), "table mine: missing 'paper'"),
+        (lambda: phase(optimizer="lion"), "mine: optimizer must be one of adam, .*; got 'lion'"),
+        (lambda: phase(schedule="step"), "mine: schedule must be one of constant, .*; got 'step'"),
+        (lambda: phase(lr=0.0), "mine: lr must be finite and > 0; got 0.0"),
+        (lambda: phase(lr="fast"), "mine: lr must be a number; got str"),
+        (
+            lambda: phase(optimizer="sgd", momentum=1.0),
+            r"mine: momentum must be in \[0, 1\); got 1",
+        ),
+        (lambda: phase(optimizer="sgd", momentum=-0.1), "mine: momentum must be .* >= 0; got -0.1"),
+        (lambda: phase(momentum=0.9), "mine: momentum must be left out but for sgd; got adam"),
+        (lambda: phase(weight_decay=0.1), "mine: weight_decay must be left out for adam .*; got a"),
+        (lambda: phase(optimizer="adamw", weight_decay=-1.0), "mine: weight_decay must be .*; got"),
+        (lambda: phase(crop_padding=-1), "mine: crop_padding must be >= 0; got -1"),
+        (lambda: phase(crop_padding=1.5), "mine: crop_padding must be an integer; got 1.5"),
+        (lambda: phase(horizontal_flip=1), "mine: horizontal_flip must be true or false; got 1"),
+        (lambda: phase(smoothing=1.0), r"mine: smoothing must be in \[0, 1\); got 1.0"),
+        (lambda: phase(lam=[1.0, 2.0]), r"lam of row a may be several .*; got \[1.0, 2.0\], vali"),
+        (lambda: phase(lam=[1.0, 2.0], fresh=True), "lam of row a may be several where"),
         (
             lambda: table({"name": "a", "paper": [1.0]}, reference="b"),
             "must be of the rows a; got 'b'",
@@ -136,6 +154,10 @@ def test_quick_comes_last_and_only_if_asked_for():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def phase(**options):
+    return table({"name": "a", "paper": [1.0], **options}, base={})
 
 
 def deep_defense(**options):

@@ -60,6 +60,8 @@ def test_operations_are_counted():
     assert every.operations(a_table(row(pgd)), 100) == 100 * (2 * 3 + 2 * 10 * 0.5) * FC500
     once = Training(epochs=2, attack={"name": "deepfool", "steps": 5}, share=0.5, once=True)
     assert every.operations(a_table(row(once)), 100) == 100 * (2 * 3 + 20 * 0.5) * FC500
+    several = a_table(Row("", [], penalty, False, [0.1, 0.2]), base=plain, validation=20)
+    assert every.operations(several, 100) == 80 * (2 * 3 + 2 * 6) * FC500
     both = a_table(row(None, fresh=False), row(plain, fresh=False), base=plain)
     assert every.operations(both, 100) == 2 * 100 * 6 * FC500
 

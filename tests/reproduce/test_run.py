@@ -12,8 +12,9 @@ import torch
 from jacfast import cli, models
 from jacfast.attacks import deepfool, fgsm
 from jacfast.data import load_digits
-from jacfast.evaluation import accuracy, roc_curves
+from jacfast.evaluation import accuracy, rho_adv, roc_curves
 from jacfast.reproduce import config, networks, parts, reproduce, run, show
+from jacfast.training import fit
 
 TABLE = """
 title = "a table"
@@ -96,8 +97,16 @@ def test_figures_are_those_of_the_weights(tmp_path):
     assert result["rows"][1]["ours"][0] == pytest.approx(sum(found) / 2)
 
 
-@pytest.mark.usefixtures("tables")
-def test_the_same_call_goes_on_where_it_stopped(tmp_path, monkeypatch):
+RECIPE = [
+    *('optimizer = "sgd"', "momentum = 0.9", 'schedule = "one-cycle"', "lr = 0.01"),
+    *("weight_decay = 1e-4", "crop_padding = 2", "horizontal_flip = true", "smoothing = 0.1"),
+]
+
+
+@pytest.mark.parametrize("recipe", [[], RECIPE], ids=["plain", "recipe"])
+def test_the_same_call_goes_on_where_it_stopped(tables, tmp_path, monkeypatch, recipe):
+    text = TABLE.replace("[every_row]", "\n".join(["[every_row]", *recipe]))
+    (tables / "mine.toml").write_text(text)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     want = reproduce("mine", whole, quick=True)
     loss, steps = parts.loss, []
@@ -118,6 +127,10 @@ def test_the_same_call_goes_on_where_it_stopped(tmp_path, monkeypatch):
     got = reproduce("mine", parted, quick=True)
     assert len(steps) == 20 + 8 + 8 + 16 + 8 + 8  # what was done is not trained again
     assert got == want
+    for file in whole.glob("seed*/*.pt"):
+        weights, same = (torch.load(run / file.relative_to(whole)) for run in (whole, parted))
+        for name, value in weights["model"].items():
+            assert torch.equal(same["model"][name], value)
 
 
 def test_refused(tables, tmp_path, capsys):
@@ -190,13 +203,13 @@ def trained(out, file):
 def test_images_that_are_attacked_once(tables, tmp_path, monkeypatch):
     lines = ['attack = { name = "fgsm", eps = 0.1 }', "once = true", "share = 0.5"]
     (tables / "mine.toml").write_text(one_more_row(*lines))
-    seen, fit = {}, run.fit
+    seen = {}
 
     def watched(model, x, y, **options):
         seen[options["name"]] = x
         return fit(model, x, y, **options)
 
-    monkeypatch.setattr(run, "fit", watched)
+    monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
     reproduce("mine", tmp_path / "run", quick=True)
     digits = load_digits()
     x, y = digits.train_x[:400], digits.train_y[:400]
@@ -284,6 +297,69 @@ def test_pictures_of_the_networks_in_the_report(tables, tmp_path):
     assert torch.equal(
         network(torch.ones(1, 1, 28, 28)), trained(out, "row3.pt")(torch.ones(1, 1, 28, 28))
     )
+
+
+def several(*weights, tolerance):
+    """Return TABLE with one seed and several weights of the penalty to choose from."""
+    text = TABLE.replace("seeds = [0, 1]", f"validation = 100\ntolerance = {tolerance}")
+    text = text.replace("[base]", 'pictured = ["penalty"]\n[base]')
+    return text.replace("lam = 0.1", f"lam = {list(weights)}")
+
+
+def test_a_weight_is_chosen_on_images_held_out(tables, tmp_path, monkeypatch):
+    """Of 1 and 10 the one of larger rho_adv, or that of higher accuracy if the other costs more."""
+    lengths = []
+
+    def watched(model, x, y, **options):
+        lengths.append(len(x))
+        return fit(model, x, y, **options)
+
+    monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
+    (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=100.0))
+    out, other = tmp_path / "run", tmp_path / "other"
+    result = reproduce("mine", out, quick=True)
+    assert lengths == [300] * 4  # of 400, the last 100 are for the choice; each network once
+    row = result["rows"][1]
+    digits = load_digits()
+    x, y = digits.train_x[300:400], digits.train_y[300:400]
+    (tried,) = row["tried"]
+    for j, each in enumerate(tried):
+        model = trained(out, f"row1-{j}.pt")
+        assert each["accuracy"] == pytest.approx(100 * accuracy(model, x, y))
+        assert each["rank"] == pytest.approx(100 * rho_adv(model, x[:20]))
+    far, near = sorted(tried, key=lambda each: -each["rank"])
+    assert row["lam"] == [far["lam"]]
+    name = f"row1-{tried.index(far)}.pt"
+    test = 100 * accuracy(trained(out, name), digits.test_x, digits.test_y)
+    assert row["ours"][0] == pytest.approx(test)
+    said = f"Weights chosen on 100 training images held out: penalty {far['lam']:g}"
+    assert said in show.text(result)
+    ones = torch.ones(1, 1, 28, 28)
+    assert torch.equal(networks(result, out)["penalty"](ones), trained(out, name)(ones))
+    for file in ("row1.json", "row1-chosen.json"):
+        (out / "seed0" / file).unlink()  # trained, and not yet chosen
+    assert reproduce("mine", out, quick=True) == result
+    assert len(lengths) == 4
+    assert near["accuracy"] > far["accuracy"] + 1
+    base = 100 * accuracy(trained(out, "base.pt"), x, y)
+    between = base - (near["accuracy"] + far["accuracy"]) / 2
+    (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=between))
+    assert reproduce("mine", other, quick=True)["rows"][1]["lam"] == [near["lam"]]
+
+
+def test_of_weights_that_all_cost_too_much_the_cheapest_is_chosen(tables, tmp_path):
+    (tables / "mine.toml").write_text(several(1e3, 100.0, tolerance=0.0))
+    row = reproduce("mine", tmp_path / "run", quick=True)["rows"][1]
+    (tried,) = row["tried"]
+    assert row["lam"] == [max(tried, key=lambda each: each["accuracy"])["lam"]]
+
+
+def test_all_images_held_out(tables, tmp_path):
+    (tables / "mine.toml").write_text(TABLE.replace("seeds = [0, 1]", "validation = 400"))
+    with pytest.raises(
+        ValueError, match=r"validation must leave .*, of which there are 400; got 4"
+    ):
+        reproduce("mine", tmp_path / "run", quick=True)
 
 
 @pytest.mark.usefixtures("tables")

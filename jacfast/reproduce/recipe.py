@@ -1,0 +1,70 @@
+"""How the loss of a phase is gone down: augmentation, optimizer, schedule."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from jacfast.reproduce.phase import Training
+from jacfast.training.process import Loss
+
+
+def optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of a phase."""
+    rate, decay = training.lr, training.weight_decay
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    if training.optimizer == "sgd":
+        momentum = training.momentum
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+    return torch.optim.Adam(parameters, lr=rate)
+
+
+def scheduler(training: Training, moved: torch.optim.Optimizer, steps: int) -> LRScheduler | None:
+    """Return the schedule of a phase of so many steps, stepped after each; None: constant."""
+    if training.schedule == "cosine":
+        return CosineAnnealingLR(moved, T_max=steps)
+    if training.schedule == "one-cycle":
+        return OneCycleLR(moved, max_lr=training.lr, total_steps=steps)
+    return None
+
+
+def augmented(training: Training, loss: Loss) -> Loss:
+    """Return a loss of batches that are cropped and mirrored first, as the phase asks.
+
+    It draws from PyTorch's global generator of the CPU, which `fit` seeds and keeps in its
+    checkpoints: a run that was interrupted goes on with the same images.
+    """
+    if not training.crop_padding and not training.horizontal_flip:
+        return loss
+
+    def moved(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        if training.crop_padding:
+            x = random_crop(x, training.crop_padding)
+        if training.horizontal_flip:
+            x = random_flip(x)
+        return loss(model, x, y)
+
+    return moved
+
+
+def random_crop(x: Tensor, padding: int) -> Tensor:
+    """Return of each image [C, H, W] of x a random crop of that size from it, zeros around it.
+
+    The place, one for all channels, is uniform among the (2 padding + 1)^2 that there are.
+    """
+    samples, channels, height, width = x.shape
+    top, left = torch.randint(2 * padding + 1, (2, samples, 1)).to(x.device)
+    rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
+    columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
+    image = torch.arange(samples, device=x.device)[:, None, None, None]
+    channel = torch.arange(channels, device=x.device)[None, :, None, None]
+    return F.pad(x, (padding,) * 4)[image, channel, rows, columns]
+
+
+def random_flip(x: Tensor) -> Tensor:
+    """Return the images of x, each mirrored left to right with probability 1/2."""
+    mirrored = (torch.rand(len(x)) < 0.5).to(x.device)
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
