@@ -25,6 +25,7 @@ WARPS, BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 233472  # of a multiprocessor 
 HALVES = {"__half": "half", "__nv_bfloat16": "bfloat16"}
 KINDS = {"(jacfast::RowNormKind)0": "sumsq", "(jacfast::RowNormKind)1": "sumabs"}
 KINDS["(jacfast::RowNormKind)2"] = "maxabs"
+KINDS |= {"<false, ": "<first, ", "<true, ": "<second, "}  # of norm_first and norm_second
 
 # Why a kernel below half of the warps that fit is fast enough all the same.
 LOW = {
@@ -37,6 +38,9 @@ LOW = {
     "warps with 16-byte loads; 13 to 27 KB in the forms `<..., 1>`, for rows whose distance 16 "
     "bytes do not divide, which are slower for it.",
     "deepfool_step_measure": "the same eleven loads in flight, in at least 16 warps.",
+    "norm_rows": "in float64, in which networks are checked and not trained, and entry by entry "
+    "(`<..., 1>`), where tensors begin at different distances from a boundary: their sums take the "
+    "registers.",
 }
 
 HEAD = """# The CUDA kernels' resources
@@ -102,7 +106,7 @@ def threads(kernel: str) -> int:
     """
     if "max_pool" in kernel or "activation" in kernel:
         return 256
-    if "join" in kernel or "decide" in kernel or "orthonormal" in kernel:
+    if any(word in kernel for word in ("join", "decide", "orthonormal", "columns")):
         return 128
     entries = 3072 if "whole" in kernel else 2048
     size = 8 if "double" in kernel else 4 if "float" in kernel and "bfloat" not in kernel else 2

@@ -9,6 +9,7 @@ from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
 from jacfast.ops.deepfool_distance import deepfool_distance
 from jacfast.ops.deepfool_step import deepfool_step
 from jacfast.ops.max_pool import max_pool, max_pool_gather, max_pool_scatter
+from jacfast.ops.norm import norm_first, norm_second
 from jacfast.ops.orthonormal_cotangents import orthonormal_cotangents
 from jacfast.ops.row_norm import row_norm
 
@@ -23,6 +24,8 @@ __all__ = [
     "max_pool",
     "max_pool_gather",
     "max_pool_scatter",
+    "norm_first",
+    "norm_second",
     "orthonormal_cotangents",
     "row_norm",
 ]

@@ -24,6 +24,8 @@ NAMES = (
     "attention_second",
     "activation_first",
     "activation_second",
+    "norm_first",
+    "norm_second",
 )
 CHOICES = ("auto", "reference")
 

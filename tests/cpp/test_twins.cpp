@@ -14,6 +14,7 @@
 #include "ops/deepfool_candidate.h"
 #include "ops/deepfool_step.h"
 #include "ops/max_pool.h"
+#include "ops/norm.h"
 #include "ops/orthonormal_cotangents.h"
 #include "ops/row_norm.h"
 #include "split.h"
@@ -229,6 +230,77 @@ void test_attention_second(const int64_t rows, const int64_t size, const int thr
   }
 }
 
+// Not in the digest either. Rows are what a sample has in one of two groups of channels.
+void test_norm(const int64_t samples, const int64_t channels, const int64_t size,
+               const int threads) {
+  const int64_t entries = samples * channels * size, length = channels / 2 * size;
+  const auto x = normal(entries, 10), g = normal(entries, 11), u = normal(entries, 12);
+  const auto weight = normal(channels, 13);
+  std::vector<float> first(entries), of_x(entries), of_g(entries), found(2 * channels);
+  std::vector<float> of_weight(channels);
+  const int64_t parts = norm_parts(samples, channels * size);
+  std::vector<double> partial(parts * 2 * channels);
+  Norm op{.dtype = Dtype::f32,
+          .samples = samples,
+          .channels = channels,
+          .size = size,
+          .groups = 2,
+          .centred = true,
+          .eps = 1e-3,
+          .weight = weight.data(),
+          .x = x.data(),
+          .g = g.data(),
+          .u = nullptr,
+          .of_x = first.data(),
+          .of_g = nullptr,
+          .of_parameters = found.data(),
+          .parts = parts,
+          .partial = partial.data(),
+          .stats = nullptr};
+  cpu::norm(op, threads);
+  op.u = u.data(), op.of_x = of_x.data(), op.of_g = of_g.data();
+  op.of_parameters = of_weight.data();
+  cpu::norm(op, threads);
+  std::vector<double> by_weight(3 * channels);
+  for (int64_t row = 0; row < 2 * samples; ++row) {
+    const auto w = [&](const int64_t d) {
+      return double{weight[row % 2 * channels / 2 + d / size]};
+    };
+    const auto at = [&](const auto& of, const int64_t d) { return double{of[row * length + d]}; };
+    const auto mean = [&](const auto& term) {
+      double sum = 0;
+      for (int64_t d = 0; d < length; ++d) sum += term(d);
+      return sum / static_cast<double>(length);
+    };
+    const double mx = mean([&](int64_t d) { return at(x, d); });
+    const double mh = mean([&](int64_t d) { return at(g, d) * w(d); });
+    const double mu = mean([&](int64_t d) { return at(u, d); });
+    const double variance = mean([&](int64_t d) { return (at(x, d) - mx) * (at(x, d) - mx); });
+    const double rstd = 1 / std::sqrt(variance + 1e-3);
+    const auto n = [&](int64_t d) { return rstd * (at(x, d) - mx); };
+    const auto left_h = [&](int64_t d) { return at(g, d) * w(d) - mh; };
+    const auto left_u = [&](int64_t d) { return at(u, d) - mu; };
+    const double b = mean([&](int64_t d) { return n(d) * left_h(d); });
+    const double a = mean([&](int64_t d) { return n(d) * left_u(d); });
+    const double c = mean([&](int64_t d) { return left_u(d) * left_h(d); });
+    for (int64_t d = 0; d < length; ++d) {
+      const int64_t channel = row % 2 * channels / 2 + d / size;
+      const double along = rstd * (left_u(d) - a * n(d));
+      expect_near(at(first, d), rstd * (left_h(d) - b * n(d)), 1e-5, "norm_first");
+      expect_near(at(of_g, d), w(d) * along, 1e-5, "norm_second of g");
+      expect_near(at(of_x, d),
+                  -rstd * rstd * (b * left_u(d) + a * left_h(d) + n(d) * (c - 3 * a * b)), 1e-5,
+                  "norm_second of x");
+      by_weight[channel] += at(g, d) * n(d);
+      by_weight[channels + channel] += at(g, d);
+      by_weight[2 * channels + channel] += at(g, d) * along;
+    }
+  }
+  for (int64_t s = 0; s < 3 * channels; ++s)
+    expect_near(s < 2 * channels ? found[s] : of_weight[s - 2 * channels], by_weight[s], 1e-5,
+                "norm of the parameters");
+}
+
 }  // namespace
 
 int main() {
@@ -236,6 +308,8 @@ int main() {
     for (const int64_t size : {1, 31, 33, 100, 4097}) test_attention_second(9, size, threads);
     for (const int64_t size : {1, 31, 32, 33, 100, 4097, 20000}) test_row_norm(3, size, threads);
     for (const int64_t size : {1, 31, 1023, 1024, 1025, 100000}) test_activation(size, threads);
+    for (const auto& [channels, size] : {std::pair(8, 1), {802, 1}, {2, 37}, {6, 5}, {4, 1000}})
+      test_norm(70, channels, size, threads);
     for (const int64_t samples : {1, 2, 13})
       for (const int64_t size : {1, 7, 32, 65, 9000}) test_deepfool(samples, 5, size, threads);
     for (const int64_t width : {3, 7, 28, 31, 32, 65, 300})

@@ -75,4 +75,18 @@ RACES = [
         "const int i = thread_number(pool) / 2 * 2;\n  if (i < 0) return;\n  const T* first",
         "max_pool",
     ),
+    Fault(
+        "race: all threads keep a row's statistics",
+        "csrc/kernels/norm.cuh",
+        "op.stats != nullptr && threadIdx.x == 0",
+        "op.stats != nullptr",
+        "norm",
+    ),
+    Fault(
+        "race: all threads keep a channel's sums",
+        "csrc/kernels/norm.cuh",
+        "if (threadIdx.x == 0) keep<SECOND>(op, part, c, sums);",
+        "keep<SECOND>(op, part, c, sums);",
+        "norm",
+    ),
 ]
