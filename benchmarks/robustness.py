@@ -1,6 +1,8 @@
 """How many seconds of post-processing does each way of penalising need to make a network robust?
 
 python -m benchmarks.robustness [mlp | tf_cnn ...] [--data FOLDER]
+python -m benchmarks.robustness [mlp | tf_cnn ...] [--data FOLDER] --prices    no timing: what each
+    weight costs in accuracy, and brings by rho_adv and in the worst case over attacks
 """
 
 import argparse
@@ -24,8 +26,10 @@ from jacfast.timing import rivals
 from jacfast.timing.ours import ours
 
 LAM, LR = 0.03, 1e-3
+LAMS = (0.0, 0.003, 0.01, 0.03)  # of --prices
 SEEDS = (0, 1, 2)
-RHO_IMAGES, TEST_IMAGES = 500, 5000
+RHO_IMAGES, TEST_IMAGES, WORST_IMAGES = 500, 5000, 200
+EPS = 1.5  # of the worst case, in the 2-norm
 
 
 class Case(NamedTuple):
@@ -76,10 +80,32 @@ def look(model: nn.Module, split: Split, seconds: float) -> dict[str, float]:
     return {"seconds": seconds, "accuracy": float(right.double().mean()), "rho": rho}
 
 
+def worst(model: nn.Module, split: Split) -> dict[str, float | list[str]]:
+    """Return what several attacks find together, and the signs that gradients hide more."""
+    x, y = split.test_x[:WORST_IMAGES], split.test_y[:WORST_IMAGES]
+    found = jacfast.robustness_report(model, x, y, eps=(EPS,), restarts=3)
+    far = found.distances["worst case"][found.right]
+    return {
+        "median_distance": float(far.median()),
+        "worst": found.robust_accuracy(EPS),
+        "pgd": found.robust_accuracy(EPS, "PGD"),
+        "findings": [sign.name for sign in found.findings],
+    }
+
+
 def curve(
-    model: nn.Module, split: Split, step: rivals.Step, case: Case, times: int, seed: int
+    model: nn.Module,
+    split: Split,
+    step: rivals.Step,
+    case: Case,
+    times: int,
+    seed: int,
+    lam: float = LAM,
 ) -> list[dict]:
-    """Train on; return looks at accuracy and rho_adv, by seconds of training alone."""
+    """Train on; return looks at accuracy and rho_adv, by seconds of training alone.
+
+    The last one has the worst case over attacks, too.
+    """
     model, order = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
@@ -93,13 +119,13 @@ def curve(
         x, y = split.train_x[batch], split.train_y[batch]
         start = time.perf_counter()
         optimizer.zero_grad()
-        step(model, x, y, LAM)
+        step(model, x, y, lam)
         optimizer.step()
         seconds += time.perf_counter() - start
         if done % (steps // case.looks) == 0:
             looks.append(look(model, split, seconds))
             print(f"seed {seed}, step {done}:", {k: round(v, 4) for k, v in looks[-1].items()})
-    return looks
+    return [*looks[:-1], looks[-1] | worst(model, split)]
 
 
 def time_to(looks: list[dict], rho: float, accuracy: float) -> float | None:
@@ -150,10 +176,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", choices=[*CASES, []], metavar="network")
     parser.add_argument("--data", type=Path, help="folder with the MNIST files; default 5,000")
+    parser.add_argument("--prices", action="store_true", help="what each weight costs and brings")
     options = parser.parse_args()
     split = data.load(options.data)
     for network in options.networks or CASES:
-        measure(network, split)
+        (prices if options.prices else measure)(network, split)
+
+
+def prices(network: str, split: Split) -> None:
+    """Train on with each weight, n = 1; compare what it costs with what attacks then find."""
+    case = CASES[network]
+    model, step = trained(case.factory, split), METHODS["jacfast, n = 1"][0]
+    start = look(model, split, 0.0) | worst(model, split)
+    found: dict[str, list[dict]] = {"before": [start]}
+    for lam in LAMS:
+        found[f"lam {lam:g}"] = [
+            curve(model, split, step, case, 1, seed, lam)[-1] for seed in SEEDS
+        ]
+    table = [("", "accuracy, %", "rho_adv", "median distance", f"left at {EPS:g}, %", "findings")]
+    for name, lasts in found.items():
+        mean = {
+            key: statistics.mean(last[key] for last in lasts)
+            for key in ("accuracy", "rho", "median_distance", "worst")
+        }
+        signs = sorted({sign for last in lasts for sign in last["findings"]})
+        cells = [f"{100 * mean['accuracy']:.2f}", f"{mean['rho']:.4f}"]
+        cells += [f"{mean['median_distance']:.3f}", f"{100 * mean['worst']:.1f}"]
+        table.append((name, *cells, ", ".join(signs) or "none"))
+    print_table(f"{network}: worst case of {WORST_IMAGES} images, 2-norm", table)
+    about = {"environment": environment(), "data": split.name, "eps": EPS, "images": WORST_IMAGES}
+    name = f"robustness-prices-{network}-cpu"
+    print("written:", write(name, about | {"seeds": len(SEEDS), "found": found}))
 
 
 def measure(network: str, split: Split) -> None:
@@ -167,7 +220,8 @@ def measure(network: str, split: Split) -> None:
     exact = [run[-1] for run in curves["loop, exact"]]
     rho = 0.95 * statistics.mean(last["rho"] for last in exact)
     accuracy = statistics.mean(last["accuracy"] for last in exact) - 0.003
-    table = [("", "accuracy, %", "rho_adv", "seconds", "to the goal", "spread")]
+    heading = ("accuracy, %", "rho_adv", "median distance", f"left at {EPS:g}, %")
+    table = [("", *heading, "seconds", "to the goal", "spread")]
     reached = {}
     for name, runs in curves.items():
         times = [time_to(run, rho, accuracy) for run in runs]
@@ -176,6 +230,8 @@ def measure(network: str, split: Split) -> None:
         last = [run[-1] for run in runs]
         cells = [f"{100 * statistics.mean(p['accuracy'] for p in last):.2f}"]
         cells += [f"{statistics.mean(p['rho'] for p in last):.4f}"]
+        cells += [f"{statistics.mean(p['median_distance'] for p in last):.3f}"]
+        cells += [f"{100 * statistics.mean(p['worst'] for p in last):.1f}"]
         cells += [f"{statistics.mean(p['seconds'] for p in last):.1f}"]
         cells += [f"{reached[name]:.2f}" if reached[name] else "never"]
         table.append((name, *cells, f"{found[0]:.2f} .. {found[-1]:.2f}" if found else ""))

@@ -96,7 +96,7 @@ def robustness_report(
     length = sizes(x, p)
     choices = Choices(
         p=float(p),
-        eps=_given(eps, length),
+        eps=relative(x, p, SHARES) if eps is None else _given(eps),
         budget=budget,
         steps=steps,
         restarts=restarts,
@@ -122,10 +122,13 @@ def robustness_report(
     )
 
 
-def _given(eps: Sequence[float] | None, length: Tensor) -> tuple[float, ...]:
-    if eps is None:
-        median = float(length.median())
-        return tuple(float(f"{share * median:.2g}") for share in SHARES)
+def relative(x: Tensor, p: float, shares: Sequence[float]) -> tuple[float, ...]:
+    """Return sizes that are shares of the median ``||x||_p``, to two digits."""
+    median = float(sizes(x, p).median())
+    return tuple(float(f"{share * median:.2g}") for share in shares)
+
+
+def _given(eps: Sequence[float]) -> tuple[float, ...]:
     found = checked_sizes(eps)
     for each in found:
         checks.above_zero("eps", each)

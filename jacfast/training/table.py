@@ -18,6 +18,14 @@ def cells(figures: dict[str, Any]) -> list[tuple[str, ...]]:
     for eps in before["fgsm"]:
         shares = (f"{100 * m['fgsm'][eps]:.2f}" for m in (before, after))
         rows.append((f"accuracy under FGSM, eps {eps}, %", *shares))
+    worst = [m["worst"] for m in (before, after)]
+    far = [w["median_distance"] for w in worst]
+    rows.append(
+        ("worst case: distance, median", *("unknown" if r is None else f"{r:.3f}" for r in far))
+    )
+    for eps in worst[0]["accuracy"]:
+        shares = (f"{100 * w['accuracy'][eps]:.2f}" for w in worst)
+        rows.append((f"worst case: accuracy, eps {eps}, %", *shares))
     seconds = figures["seconds"]
     rows.append(
         ("seconds of training, this call", f"{seconds['train']:.1f}", f"{seconds['harden']:.1f}")
@@ -30,7 +38,21 @@ def table(figures: dict[str, Any]) -> str:
     rows = cells(figures)
     width = max(len(row[0]) for row in rows)
     lines = [f"{label:<{width}}  {a:>8}  {b:>8}" for label, a, b in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", _step(figures)])
+    notes = [_worst(figures), _step(figures)]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *notes])
+
+
+def _worst(figures: dict[str, Any]) -> str:
+    """Say what the worst case is of, and what may be hidden in it."""
+    hidden = []
+    for when in ("before", "after"):
+        found = figures[when]["worst"]["findings"]
+        hidden += [f"{when}: {', '.join(found)}"] if found else []
+    return (
+        f"worst case: of DeepFool, minimal norm and PGD in the 2-norm, images of [0, 1], the first "
+        f"{figures['before']['worst']['images']}; distances of those classified correctly; signs "
+        f"of masked gradients: {'; '.join(hidden) or 'none'}"
+    )
 
 
 def _step(figures: dict[str, Any]) -> str:
@@ -49,7 +71,8 @@ def _step(figures: dict[str, Any]) -> str:
 def page(figures: dict[str, Any], picture: bytes) -> bytes:
     """Return the report: the table, the picture (a PNG), and what they depend on, as HTML."""
     shown = "images as they are, perturbed before and after hardening, and the perturbations"
-    said = "".join(report.words(line) for line in _step(figures).splitlines())
+    notes = [_worst(figures), *_step(figures).splitlines()]
+    said = "".join(report.words(line) for line in notes)
     depends = {name: figures[name] for name in ("options", "data", "versions")}
     return report.page(
         f"Hardening of a classifier of {figures['data']['name']}",

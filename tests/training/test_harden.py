@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from jacfast import data, jacobian, models, rho_adv
+from jacfast import data, jacobian, models, rho_adv, robustness_report
 from jacfast.evaluation import accuracy
 from jacfast.training import step_time
 from jacfast.training.harden import PHASES, harden
@@ -40,6 +40,21 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
         assert figures[key]["rho_adv"] == pytest.approx(rho_adv(model, x), rel=1e-5)
         norm = jacobian(model, x).flatten(1).norm(dim=1).mean()
         assert figures[key]["norm_clean"] == pytest.approx(float(norm), rel=1e-5)
+        worst = figures[key]["worst"]
+        sizes = {f"{share * float(x.flatten(1).norm(dim=1).median()):.2g}" for share in (0.03, 0.1)}
+        assert {f"{float(eps):.2g}" for eps in worst["accuracy"]} == sizes
+        report = robustness_report(
+            model, x, split.test_y, eps=sorted(map(float, sizes)), budget=30, steps=10, restarts=1
+        )
+        assert worst["accuracy"] == {
+            f"{e:g}": report.robust_accuracy(e) for e in report.choices.eps
+        }
+        far = report.distances["worst case"]
+        assert worst["median_distance"] == pytest.approx(float(far[far > 0].median()))
+        assert worst["findings"] == [sign.name for sign in report.findings]
+    assert (
+        figures["after"]["worst"]["median_distance"] > figures["before"]["worst"]["median_distance"]
+    )
     assert figures["after"]["norm_clean"] < figures["before"]["norm_clean"]
     assert figures["after"]["rho_adv"] > figures["before"]["rho_adv"]
     picture = (tmp_path / "out" / "harden.png").read_bytes()
@@ -199,6 +214,9 @@ def test_the_table_of_the_command(job):
         "mean ||J||_F at DeepFool images",
         "accuracy under FGSM, eps 0.05, %",
         "accuracy under FGSM, eps 0.2, %",
+        "worst case: distance, median",
+        "worst case: accuracy, eps ",
+        "signs of masked gradients: ",
         "seconds of training, this call",
         "times as fast as that loop",
         "written: out/hardened.pt, out/figures.json, out/harden.png, out/report.html",
