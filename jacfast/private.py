@@ -88,7 +88,7 @@ NAMES: dict[str, Use] = {
         "calling.functions calling.tree step.traced.guards", "raises in every attack and penalty"
     ),
     "Module._parameters": Use(
-        "calling.modes calling.pieces step.checks step.traced.guards",
+        "calling.modes calling.parts calling.pieces calling.tree step.checks step.traced.guards",
         "raises in every attack and penalised step",
     ),
     "Module._buffers": Use(

@@ -39,7 +39,7 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
     if torch.compiler.is_compiling():
-        return _looped(outputs, x, cotangents, create_graph)
+        return looped(outputs, x, cotangents, create_graph)
     graph = Graph(outputs, past=x.grad_fn)
     align(graph)
     batch = len(cotangents) > 1 and len(x) <= BATCH_UP_TO and batches(graph, create_graph)
@@ -61,10 +61,11 @@ def _pulled(
             return g.reshape(len(cotangents), len(x), -1)
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
-    return _looped(outputs, x, cotangents, create_graph)
+    return looped(outputs, x, cotangents, create_graph)
 
 
-def _looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
+def looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
+    """Return what `pull_back` returns, one vector after the other, by what PyTorch has."""
     rows = [_grad(outputs, x, v, create_graph, batched=False) for v in cotangents]
     joined = torch.stack(rows) if len(rows) > 1 else rows[0]  # one row is not copied
     return joined.reshape(len(cotangents), len(x), -1)

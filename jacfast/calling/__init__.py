@@ -28,11 +28,11 @@ from jacfast.calling.outputs import (
     check_classes,
     pick,
 )
-from jacfast.calling.parts import may_be_cut, part_of, separable, worth_two_calls
+from jacfast.calling.parts import is_small, may_be_cut, part_of, separable, worth_two_calls
 from jacfast.calling.pieces import explain_freed, in_pieces
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
-from jacfast.calling.tree import tree
+from jacfast.calling.tree import parameters, tree
 from jacfast.calling.warning import warn
 
 __all__ = [
@@ -62,11 +62,13 @@ __all__ = [
     "grad_twice",
     "in_eval_mode",
     "in_pieces",
+    "is_small",
     "logits_of",
     "may_be_cut",
     "modules_of",
     "ordinary",
     "outputs_of",
+    "parameters",
     "part_of",
     "pick",
     "quiet",

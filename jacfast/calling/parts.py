@@ -7,6 +7,7 @@ one, a forward function of an instance, hooks, parametrizations. Dropout in trai
 mask over the batch, of which each part gets its own (`jacfast.calling.masks`).
 """
 
+import operator
 import weakref
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.masks import FUNCTIONS, LAYERS
-from jacfast.calling.tree import tree
+from jacfast.calling.tree import parameters, tree
 
 # Each sample by itself, without randomness and without memory, whatever their arguments.
 ALONE = {
@@ -33,12 +34,15 @@ ALONE_IN_EVAL = {  # the norms with running statistics
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 }
+PLAIN = {type(None), Tensor, nn.Parameter}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_hooks_of = operator.attrgetter(*HOOKS)
 
 # On a CPU a tensor of more than 32 MB is new memory from the system each time, and one of less
 # than half of that mostly stays in the caches until it is read again.
 BYTES = 1 << 24
-ENTRIES, PRODUCTS = 1 << 19, 1 << 26  # measured: benchmarks/README.md, 'Small networks'
+# measured: benchmarks/README.md, 'Small networks'
+ENTRIES, PRODUCTS, SMALL = 1 << 19, 1 << 26, 1 << 16
 LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
 
 _largest: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
@@ -69,9 +73,20 @@ def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
 
     By the largest tensor of the batch, or by the products with weights.
     """
-    weights = sum(p.numel() for p in model.parameters())
-    entries = _bytes_of(model, x) // x.element_size() * x.shape[0]
-    return entries >= ENTRIES or weights * x.shape[0] >= PRODUCTS
+    return _entries(model, x) >= ENTRIES or _products(model, x) >= PRODUCTS
+
+
+def is_small(model: nn.Module, x: Tensor) -> bool:
+    """Say whether a step with a `separable` model costs its calls, and little beside."""
+    return _entries(model, x) <= SMALL and _products(model, x) < PRODUCTS
+
+
+def _entries(model: nn.Module, x: Tensor) -> int:
+    return _bytes_of(model, x) // x.element_size() * x.shape[0]
+
+
+def _products(model: nn.Module, x: Tensor) -> int:
+    return sum(p.numel() for p in parameters(model)) * x.shape[0]
 
 
 def _bytes_of(model: nn.Module, x: Tensor) -> int:
@@ -85,11 +100,11 @@ def _bytes_of(model: nn.Module, x: Tensor) -> int:
 
 
 def _alone(module: nn.Module) -> bool:
-    if "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS):
-        return False
-    if any(type(p) not in (Tensor, nn.Parameter) for p in module.parameters(recurse=False)):
-        return False
     kind = type(module)
+    if "forward" in vars(module) or any(_hooks_of(module)):
+        return False
+    if not PLAIN.issuperset(map(type, module._parameters.values())):
+        return False
     if kind in ALONE_IN_EVAL:
         return not module.training and getattr(module, "running_mean", module) is not None
     if kind is nn.LayerNorm:  # over more dimensions it could be over the samples

@@ -1,6 +1,6 @@
-"""The modules of a model, found quickly: a step asks several times."""
+"""The modules and parameters of a model, found quickly: a step asks several times."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def tree(model: nn.Module) -> list[nn.Module]:
@@ -12,4 +12,14 @@ def tree(model: nn.Module) -> list[nn.Module]:
         if module is not None and id(module) not in found:
             found[id(module)] = module
             todo.extend(reversed(module._modules.values()))
+    return list(found.values())
+
+
+def parameters(model: nn.Module) -> list[Tensor]:
+    """Return what ``model.parameters()`` yields, in its order, in a fraction of the time."""
+    found: dict[int, Tensor] = {}
+    for module in tree(model):
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                found.setdefault(id(parameter), parameter)
     return list(found.values())

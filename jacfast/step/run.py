@@ -16,6 +16,7 @@ from jacfast.calling import (
     as_rows,
     differentiable,
     drops,
+    parameters,
     pick,
     rebuilt,
 )
@@ -74,8 +75,8 @@ class Run:
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        pending = Pending(x, parameters, self.frozen)
+        trained = [p for p in parameters(self.model) if p.requires_grad]
+        pending = Pending(x, trained, self.frozen)
         with self.looking():
             self._before = State(self.model) if self.guards else None
         samples = x.shape[0]

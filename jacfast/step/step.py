@@ -29,6 +29,7 @@ from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
+from jacfast.step import plain
 from jacfast.step.checks import BatchNorm, check, with_batch_statistics
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
@@ -105,6 +106,9 @@ class Step:
         once = self.at is None and self.precision is None and not frozen
         if once and backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)
+        usual = once and traced is None and self._asks_for_nothing(arguments)
+        if usual and plain.is_cheaper(model, penalty, x):
+            return plain.plain_step(model, penalty, x, y, self.output, self.generator)
         with eager():
             run = self._plan(model, penalty, x, arguments)
             used = f"{run.chunk} of {len(x)} samples"
@@ -127,6 +131,11 @@ class Step:
                 traced = Traced(self, backend, model, at, y, arguments, False, run.around)
                 _, value = traced(run)
         return returned, value
+
+    def _asks_for_nothing(self, arguments: Arguments) -> bool:
+        """Say whether a call asks for nothing that plain double backward does not do."""
+        special = self.layer is not None or self.chunk_size is not None or self.everything
+        return not special and self.batch_norm == "refuse" and not arguments.any
 
     def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""

@@ -1,0 +1,170 @@
+"""Steps of small networks, by plain double backward: the same numbers as by the node."""
+
+import pytest
+import torch
+from torch import nn
+
+from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral
+from jacfast.calling import parts
+from jacfast.calling.parts import ALONE, ALONE_IN_EVAL
+from jacfast.graph import nodes
+from tests.nets import relative_error
+from tests.step.networks import build
+from tests.step.steps import ROUNDING, assert_same, fast, gradient, loss_of, plain, step
+
+pytestmark = pytest.mark.parametrize("size", ["small"])
+
+PENALTIES = {
+    "one projection": Frobenius(),
+    "root": Frobenius(root=True),
+    "weights": Frobenius(weights=torch.arange(5.0)),
+    "each sample": Frobenius(reduction="none"),
+    "cross-Lipschitz": CrossLipschitz(),
+    "input gradient": InputGradient(),
+    "spectral": Spectral(),
+}
+SAMPLE = {"1d": (3, 4), "2d": (2, 4, 4), "3d": (2, 3, 4, 4)}  # by the end of a layer's name
+ARGUMENTS = {
+    nn.Linear: (6, 5),
+    nn.GroupNorm: (1, 2),
+    nn.LayerNorm: (6,),
+    nn.Threshold: (0.1, 0.2),
+    **dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d), (3, 4, 2)),
+    **dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d), (2, 3, 2)),
+    **dict.fromkeys((nn.Conv3d, nn.ConvTranspose3d), (2, 3, 2)),
+    **dict.fromkeys((nn.BatchNorm2d, nn.InstanceNorm2d, nn.BatchNorm3d), (2,)),
+    **dict.fromkeys((nn.InstanceNorm3d,), (2,)),
+    **dict.fromkeys((nn.BatchNorm1d, nn.InstanceNorm1d), (3,)),
+}
+KINDS = sorted({*ALONE, *ALONE_IN_EVAL, nn.LayerNorm}, key=lambda kind: kind.__name__)
+BY_NODE = {*ALONE_IN_EVAL, nn.Hardsigmoid}  # whose backward passes need help
+
+
+def around(kind: type) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """Return a layer of that kind with a linear one behind it, a batch for it, and labels."""
+    torch.manual_seed(0)
+    pools = "Pool" in kind.__name__ or "Pad" in kind.__name__
+    layer = kind(*ARGUMENTS.get(kind, (2,) if pools else ()))
+    x = torch.randn(4, *SAMPLE.get(kind.__name__[-2:], (2, 6) if kind is nn.GroupNorm else (6,)))
+    model = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(5)).eval()
+    model(x)
+    return model.double(), x.double(), torch.arange(4)
+
+
+def has_node(value: torch.Tensor) -> bool:
+    return any(node.name() == "NodeBackward" for node in nodes(value))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_known_layer(kind, size):
+    model, x, y = around(kind)
+    assert_same(*(step(way, model, x, y, Frobenius()) for way in (fast, plain)))
+    assert has_node(fast(model, x, y, Frobenius())[1]) == (kind in BY_NODE)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("network", ["mlp", "tutorial", "cifar"])
+def test_penalties(network, penalty, size):
+    """With dropout, layers in place, and an x that has a gradient."""
+    model, x, y = build(network, 5)
+    x.requires_grad_()
+    found = []
+    for way in (fast, plain):
+        torch.manual_seed(0)
+        logits, value = way(model, x, y, PENALTIES[penalty])
+        loss = loss_of(logits, value.mean(), y)
+        found.append((logits, value, gradient(loss, model, x)))
+    assert_same(*found)
+    assert not has_node(fast(model, x, y, PENALTIES[penalty])[1])
+
+
+class NotZeroAtZero(InputGradient):
+    """By which the others would count, had they no part in the gradient."""
+
+    def measure(self, g):
+        return (1 + super().measure(g)).sqrt()
+
+
+@pytest.mark.parametrize("network", ["mlp", "tutorial"])
+@pytest.mark.parametrize("generator", [True, False])
+def test_a_part_of_the_batch_is_the_one_that_the_node_takes(network, generator, size, monkeypatch):
+    model, x, y = build(network, 6)
+    found = []
+    for entries in (parts.SMALL, 0):
+        monkeypatch.setattr(parts, "SMALL", entries)
+        for kind in (Frobenius, InputGradient, NotZeroAtZero):
+            penalty = kind(subsample=0.5)
+            source = torch.Generator().manual_seed(3) if generator else None
+            found.append(step(fast, model, x, y, penalty, generator=source))
+    for by_plain, by_node in zip(found[:3], found[3:], strict=True):
+        assert_same(by_plain, by_node)
+
+
+def test_what_is_done_to_logits_and_x_outside_changes_nothing(size):
+    model, x, y = build("mlp")
+    model.append(nn.Tanh())  # whose backward pass reads what it has returned
+    want = gradient(loss_of(*step_of(model, x, y), y), model)
+    before = x.clone()
+    logits, value = step_of(model, x, y)
+    loss = loss_of(logits, value, y)
+    with torch.no_grad():
+        logits.zero_()
+    assert relative_error(gradient(loss, model), want) < ROUNDING
+    assert torch.equal(x, before)
+    assert not x.requires_grad
+
+
+def step_of(model, x, y):
+    torch.manual_seed(0)
+    return fast(model, x, y, Frobenius())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, options: options.update(chunk_size=2),
+        lambda model, options: options.update(layer="2"),
+        lambda model, options: options.update(penalty=Frobenius(2)),
+        lambda model, options: options.update(penalty=Frobenius("exact")),
+        lambda model, options: options.update(precision=torch.bfloat16),
+        lambda model, options: model[0].register_forward_hook(lambda *_: None),
+        lambda model, options: model.append(type("Own", (nn.Linear,), {})(5, 5).double()),
+    ],
+)
+def test_whatever_else_is_asked_for_takes_the_node(change, size):
+    model, x, y = build("mlp")
+    options = {"penalty": Frobenius()}
+    change(model, options)
+    assert has_node(fast(model, x, y, **options)[1])
+
+
+def test_without_gradients_it_is_a_number(size):
+    model, x, y = build("mlp")
+    want = step_of(model, x, y)[1]
+    with torch.no_grad():
+        value = step_of(model, x, y)[1]
+    assert relative_error(value, want) < ROUNDING
+    assert not value.requires_grad
+    model.requires_grad_(False)
+    assert relative_error(step_of(model, x, y)[1], want) < ROUNDING
+
+
+def test_large_ones_take_the_node(size):
+    model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 5))
+    few, many = (torch.rand(count, 512) for count in (16, 1024))
+    assert not has_node(fast(model, few, None, Frobenius())[1])
+    assert has_node(fast(model, many, None, Frobenius())[1])
+
+
+def test_the_gradient_has_a_derivative(size):
+    """As by plain double backward; the node refuses that."""
+    model, x, y = build("mlp")
+    found = []
+    for way in (fast, plain):
+        torch.manual_seed(0)
+        loss = loss_of(*way(model, x, y, Frobenius()), y)
+        weights = list(model.parameters())
+        grads = torch.autograd.grad(loss, weights, create_graph=True)
+        again = torch.autograd.grad(sum(g.square().sum() for g in grads), weights)
+        found.append(torch.cat([g.flatten() for g in again]))
+    assert relative_error(*found) < ROUNDING
