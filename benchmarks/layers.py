@@ -20,6 +20,7 @@ from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, gradient
 from jacfast.lean import TRAINING, training
 from jacfast.lean.activations import ACTIVATIONS
+from jacfast.lean.norms import NORMS
 from jacfast.timing import rivals
 from jacfast.timing.ours import ours
 
@@ -28,6 +29,7 @@ KINDS = {
     "relu": (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
     "max-pooling": (F.max_pool2d, torch.max_pool2d),
     "activations": tuple(ACTIVATIONS),
+    "normalisation": tuple(NORMS),
 }
 NONE = tuple(TRAINING.layers)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jacfast.lean.elementwise import Piecewise, PiecewiseInPlace, Slope
-from jacfast.lean.known import changes, needs_gradient
+from jacfast.lean.known import autocasts, changes, dtype_of, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.smooth import OF_OUTPUT, Smooth, SmoothInPlace
 from jacfast.ops.activation import compiled
@@ -36,17 +36,8 @@ def _smooth(
             return None
         before = None if kind in OF_OUTPUT else input.clone()
         return SmoothInPlace.apply(input, before, run, kind, parameters)
-    computes = _dtype_of(run, input)
+    computes = dtype_of(run, input.new_zeros(1)) if autocasts(input) else input.dtype
     return Smooth.apply(input.to(computes), run, kind, parameters)
-
-
-def _dtype_of(run: Run, input: Tensor) -> torch.dtype:
-    """Return the dtype that `run` computes in: autocast has a list, by devices."""
-    kind = input.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-        return input.dtype
-    with torch.no_grad():
-        return run(input.new_zeros(1)).dtype
 
 
 def gelu(lean: Lean, input: Tensor, approximate: str = "none") -> Tensor | None:

@@ -1,5 +1,6 @@
 """Which calls lean layers know."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,11 +40,21 @@ def operand(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         return None
     if bias is not None and (bias.dim() != 1 or bias.dtype != weight.dtype):
         return None
-    kind = x.device.type
-    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    if rounds and torch.float64 not in (x.dtype, weight.dtype):
-        return x.to(torch.get_autocast_dtype(kind))
+    if autocasts(x) and torch.float64 not in (x.dtype, weight.dtype):
+        return x.to(torch.get_autocast_dtype(x.device.type))
     return x if x.dtype == weight.dtype else None
+
+
+def autocasts(x: Tensor) -> bool:
+    """Say whether autocast is at work on the device of x."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def dtype_of(run: Callable[[Tensor], Tensor], few: Tensor) -> torch.dtype:
+    """Return the dtype that `run` computes in: autocast has a list, by devices."""
+    with torch.no_grad():
+        return run(few).dtype
 
 
 def each(size: Any, dimensions: int) -> tuple[int, ...]:

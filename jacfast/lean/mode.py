@@ -77,7 +77,12 @@ class Lean(TorchFunctionMode):
             self.attends, func = True, self.others[func]
         return func(*args, **kwargs)
 
+    def __enter__(self) -> "Lean":
+        self.sweep.in_model = True
+        return super().__enter__()
+
     def __exit__(self, *error: Any) -> None:
+        self.sweep.in_model = False
         self.rectified = None  # whoever keeps this, for what was met, needs no activations
         super().__exit__(*error)
 

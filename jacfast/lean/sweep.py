@@ -13,10 +13,12 @@ class Sweep:
         kind: of the sweep that runs, ``"pull"`` (cotangents of inputs alone) or ``"collect"`` (the
             gradients of the parameters, too); ``"foreign"`` is any sweep from elsewhere.
         wants_root: whether sweeps that collect want the gradient of the model's input.
+        in_model: whether the model is running, and what differentiates is the model itself.
     """
 
     def __init__(self, kind: str = FOREIGN, *, wants_root: bool = False) -> None:
         self.kind, self.wants_root = kind, wants_root
+        self.in_model = False
 
     @contextlib.contextmanager
     def of(self, kind: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from jacfast.lean import calls
 from jacfast.lean.activations import ACTIVATIONS
 from jacfast.lean.attention import MULTI_HEAD, attend, multi_head
 from jacfast.lean.mode import Lean, Table
+from jacfast.lean.norms import NORMS
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import PULL, Sweep
 
@@ -25,6 +26,7 @@ TRAINING = Table(
         **dict.fromkeys((F.relu, torch.relu, Tensor.relu), calls.relu),
         **dict.fromkeys((torch.relu_, Tensor.relu_), calls.relu_),
         **ACTIVATIONS,
+        **NORMS,
         **dict.fromkeys(POOLS, calls.max_pool2d),
         SDPA: attend,
         MULTI_HEAD: multi_head,
