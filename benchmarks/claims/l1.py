@@ -2,8 +2,8 @@
 
 Seck, Loosli & Canu, table 2: model C, no adversarial training, label smoothing 0.1, FGSM 0.3. The
 paper leaves open what `seck-table2` had to choose; here each choice is made in another way, the
-others being kept, with the smallest and the largest weight of the paper. 6,000 images and 10 epochs,
-where the table has 60,000 and 20.
+others being kept, with the smallest and the largest weight of the paper. 6,000 images and 10
+epochs, where the table has 60,000 and 20.
 """
 
 import dataclasses

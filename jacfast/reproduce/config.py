@@ -22,6 +22,9 @@ class Row:
     fresh: bool  # from the initial weights, not from the base
     lams: list[float] = dataclasses.field(default_factory=list)  # to choose from: see `Table`
 
+    def __post_init__(self) -> None:
+        self.candidates()  # each weight is checked
+
     def candidates(self) -> list[Training]:
         """Return the trainings of which one is chosen: that of the file, or one for each weight."""
         if self.training is None:

@@ -16,6 +16,7 @@ class Training:
     `recipe`.
 
     Args:
+        epochs, batch_size: >= 1.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
         lr: its step size, > 0; with a schedule the largest.
         momentum: of SGD, in [0, 1).
@@ -25,6 +26,9 @@ class Training:
         crop_padding: each image of a batch is cropped at random from itself with so many zeros
             around; 0: not.
         horizontal_flip: each image of a batch is mirrored with probability 1/2.
+        lam: the weight of the penalty, >= 0.
+        smoothing: of the labels, in [0, 1).
+        mode: of dropout, while training: ``"train"`` or ``"eval"``.
 
     Raises:
         TypeError, ValueError: one of these is not as above.
@@ -46,11 +50,15 @@ class Training:
     share: float = 1.0
     twins: bool = False
     penalise: Place = "clean"
-    smoothing: float = 0.0  # of the labels
+    smoothing: float = 0.0
     layer: str | None = None
-    mode: str = "eval"  # of dropout, while training: "train" or "eval"
+    mode: str = "eval"
 
     def __post_init__(self) -> None:
+        count("epochs", self.epochs)
+        count("batch_size", self.batch_size)
+        one_of("mode", self.mode, ("train", "eval"))
+        at_least("lam", self.lam, 0)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
         above_zero("lr", self.lr)

@@ -1,0 +1,77 @@
+"""Print what the runs of the claims found, as tables: python -m benchmarks.claims.table."""
+
+import json
+import statistics
+from typing import Any
+
+from benchmarks.claims import at, l1
+from benchmarks.harness import RESULTS
+
+Runs = dict[tuple[str, str, int], dict[str, float]]
+
+
+def main() -> None:
+    """Print both tables, as far as there are results."""
+    for name, lines in (("at", at_lines), ("l1", l1_lines)):
+        file = RESULTS / f"claims-{name}.json"
+        if file.exists():
+            print("\n".join(lines(by_run(json.loads(file.read_text())))), end="\n\n")
+
+
+def by_run(found: dict[str, Any]) -> Runs:
+    """Return the figures of each run, by choice, which and seed."""
+    return {(run["choice"], run["which"], run["seed"]): run for run in found["runs"]}
+
+
+def at_lines(runs: Runs) -> list[str]:
+    """Return rho_adv x 100 and accuracy without and with AT, and what AT adds, seed by seed."""
+    first = {at.alone(choice): name for name, choice in reversed(at.CHOICES.items())}
+    head = "| choice | rho_adv x 100 without AT | with AT | gain, by seed | accuracy, % |"
+    lines = [head, "|---|---|---|---|---|"]
+    for name, choice in at.CHOICES.items():
+        pairs = _pairs(runs, (first[at.alone(choice)], "alone"), (name, "with AT"))
+        if pairs:
+            without, attacked = ([pair[i]["rho"] for pair in pairs] for i in (0, 1))
+            clean = [statistics.mean(pair[i]["clean"] for pair in pairs) for i in (0, 1)]
+            cells = [_spread(without), _spread(attacked), _gain(without, attacked)]
+            lines.append(f"| {name} | {' | '.join(cells)} | {clean[0]:.1f}, {clean[1]:.1f} |")
+    return lines
+
+
+def l1_lines(runs: Runs) -> list[str]:
+    """Return the accuracy under FGSM at the smallest and the largest weight, and the gain."""
+    low, high = (f"{lam:g}" for lam in l1.WEIGHTS)
+    head = f"| choice | λ = {low}: FGSM, % | λ = {high} | gain, by seed | accuracy, % |"
+    lines = [head, "|---|---|---|---|---|"]
+    for name in l1.CHOICES:
+        pairs = _pairs(runs, (name, low), (name, high))
+        if pairs:
+            less, more = ([pair[i]["attacked"] for pair in pairs] for i in (0, 1))
+            clean = [statistics.mean(pair[i]["clean"] for pair in pairs) for i in (0, 1)]
+            cells = [_spread(less), _spread(more), _gain(less, more)]
+            lines.append(f"| {name} | {' | '.join(cells)} | {clean[0]:.1f}, {clean[1]:.1f} |")
+    return lines
+
+
+def _pairs(
+    runs: Runs, before: tuple[str, str], after: tuple[str, str]
+) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Return the runs of both, of the seeds that both have."""
+    seeds = sorted(seed for *which, seed in runs if tuple(which) == before)
+    return [(runs[*before, seed], runs[*after, seed]) for seed in seeds if (*after, seed) in runs]
+
+
+def _spread(values: list[float]) -> str:
+    sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{sd}"
+
+
+def _gain(before: list[float], after: list[float]) -> str:
+    """Return the mean of the gains, and each."""
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    each = ", ".join(f"{gain:+.2f}" for gain in gains)
+    return f"{statistics.mean(gains):+.2f} ({each})"
+
+
+if __name__ == "__main__":
+    main()
