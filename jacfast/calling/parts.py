@@ -45,7 +45,7 @@ BYTES = 1 << 24
 ENTRIES, PRODUCTS, SMALL = 1 << 19, 1 << 26, 1 << 16
 LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
 
-_largest: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
+_seen: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 
 
 def separable(model: nn.Module) -> bool:
@@ -65,7 +65,7 @@ def part_of(model: nn.Module, x: Tensor) -> int:
     """
     if not may_be_cut(x):
         return x.shape[0]
-    return min(len(x), max(LEAST, BYTES // _bytes_of(model, x)))
+    return min(len(x), max(LEAST, BYTES // _look(model, x).bytes))
 
 
 def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
@@ -76,26 +76,30 @@ def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
     return _entries(model, x) >= ENTRIES or _products(model, x) >= PRODUCTS
 
 
-def is_small(model: nn.Module, x: Tensor) -> bool:
-    """Say whether a step with a `separable` model costs its calls, and little beside."""
-    return _entries(model, x) <= SMALL and _products(model, x) < PRODUCTS
+def is_small(model: nn.Module, x: Tensor, rows: int | None) -> bool:
+    """Say whether a step with a `separable` model costs its calls, and little beside.
+
+    Of its Jacobian that many rows are pulled back, or all.
+    """
+    rows = _look(model, x).outputs if rows is None else rows
+    return rows * _entries(model, x) <= SMALL and _products(model, x) < PRODUCTS
 
 
 def _entries(model: nn.Module, x: Tensor) -> int:
-    return _bytes_of(model, x) // x.element_size() * x.shape[0]
+    return _look(model, x).bytes // x.element_size() * x.shape[0]
 
 
 def _products(model: nn.Module, x: Tensor) -> int:
     return sum(p.numel() for p in parameters(model)) * x.shape[0]
 
 
-def _bytes_of(model: nn.Module, x: Tensor) -> int:
-    """Return the size of the largest tensor of one sample."""
-    known, key = _largest.setdefault(model, {}), (x.shape[1:], x.dtype)
+def _look(model: nn.Module, x: Tensor) -> "_Sizes":
+    """Return the sizes of one sample's tensors."""
+    known, key = _seen.setdefault(model, {}), (x.shape[1:], x.dtype)
     if key not in known:
-        with torch.no_grad(), _Largest(x[:1]) as seen:
-            model(x[:1])
-        known[key] = seen.bytes
+        with torch.no_grad(), _Sizes(x[:1]) as sizes:
+            sizes.outputs = model(x[:1]).numel()
+        known[key] = sizes
     return known[key]
 
 
@@ -114,12 +118,12 @@ def _alone(module: nn.Module) -> bool:
     return kind in ALONE
 
 
-class _Largest(TorchFunctionMode):
-    """Look at the tensors that functions return inside the context."""
+class _Sizes(TorchFunctionMode):
+    """Of the tensors that functions return inside the context the largest, and of the outputs."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.bytes = x.nbytes
+        self.bytes, self.outputs = x.nbytes, 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func in FUNCTIONS:  # dropout is to draw nothing here

@@ -19,15 +19,16 @@ def is_cheaper(model: nn.Module, penalty: Penalty, x: Tensor) -> bool:
     """Say whether plain double backward is cheaper than a node with lean layers, and certain.
 
     Certain is it for layers that `jacfast.calling.parts` knows, which have a second derivative and
-    couple no samples; cheaper, with one projection, while the largest tensor and the products with
-    weights are small, on a CPU. On a GPU nobody has looked.
+    couple no samples; cheaper while the largest tensor, times the projections, and the products
+    with weights are small, on a CPU. On a GPU nobody has looked.
     """
-    if x.device.type != "cpu" or getattr(penalty, "n", 1) != 1 or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or not torch.is_grad_enabled():
         return False
     if any(isinstance(module, HELPED) for module in tree(model)):
         return False
+    n = getattr(penalty, "n", 1)
     trained = any(p.requires_grad for p in parameters(model))
-    return trained and separable(model) and is_small(model, x)
+    return trained and separable(model) and is_small(model, x, n if isinstance(n, int) else None)
 
 
 def plain_step(

@@ -16,10 +16,12 @@ pytestmark = pytest.mark.parametrize("size", ["small"])
 
 PENALTIES = {
     "one projection": Frobenius(),
+    "three": Frobenius(3),
+    "exact": Frobenius("exact"),
     "root": Frobenius(root=True),
     "weights": Frobenius(weights=torch.arange(5.0)),
     "each sample": Frobenius(reduction="none"),
-    "cross-Lipschitz": CrossLipschitz(),
+    "cross-Lipschitz": CrossLipschitz("exact"),
     "input gradient": InputGradient(),
     "spectral": Spectral(),
 }
@@ -124,8 +126,6 @@ def step_of(model, x, y):
     [
         lambda model, options: options.update(chunk_size=2),
         lambda model, options: options.update(layer="2"),
-        lambda model, options: options.update(penalty=Frobenius(2)),
-        lambda model, options: options.update(penalty=Frobenius("exact")),
         lambda model, options: options.update(precision=torch.bfloat16),
         lambda model, options: model[0].register_forward_hook(lambda *_: None),
         lambda model, options: model.append(type("Own", (nn.Linear,), {})(5, 5).double()),
@@ -151,9 +151,10 @@ def test_without_gradients_it_is_a_number(size):
 
 def test_large_ones_take_the_node(size):
     model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 5))
-    few, many = (torch.rand(count, 512) for count in (16, 1024))
-    assert not has_node(fast(model, few, None, Frobenius())[1])
-    assert has_node(fast(model, many, None, Frobenius())[1])
+    x = torch.rand(1024, 512)
+    cases = [(16, 1, False), (128, 1, False), (129, 1, True), (129, "exact", True)]
+    for count, n, node in [*cases, (25, "exact", False), (26, "exact", True), (26, 4, False)]:
+        assert has_node(fast(model, x[:count], None, Frobenius(n))[1]) == node, (count, n)
 
 
 def test_the_gradient_has_a_derivative(size):
