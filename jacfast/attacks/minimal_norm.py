@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jacfast.attacks import checks
 from jacfast.attacks.attack import images_of
-from jacfast.attacks.box import Clip, box_of
+from jacfast.attacks.box import Clip, box_of, check_bounds
 from jacfast.attacks.frame import Frame
 from jacfast.attacks.gradient import criterion_of, forward, look
 from jacfast.attacks.hunt import Hunt
@@ -101,10 +101,7 @@ def minimal_norm(
     Frossard 2016 (arXiv 1511.04599); projections onto box and boundary: Croce & Hein 2020 (arXiv
     1907.02044); several cuts, their race and their bookkeeping: this library.
     """
-    checks.one_of("p", p, (2, math.inf))
-    checks.count("budget", budget, LEAST)
-    if candidates is not None:
-        checks.count("candidates", candidates, 2)
+    check_choices(p, budget, candidates, clip)
     box = box_of(clip, x)
     box.check(x)
     if start is not None:
@@ -133,6 +130,16 @@ def minimal_norm(
         backwards=hunt.backwards,
         p=float(p),
     )
+
+
+def check_choices(p: float, budget: int, candidates: int | None, clip: Clip) -> None:
+    """Check the choices by themselves, without the samples."""
+    checks.one_of("p", p, (2, math.inf))
+    checks.count("budget", budget, LEAST)
+    if candidates is not None:
+        checks.count("candidates", candidates, 2)
+    if clip is not None:
+        check_bounds("clip", clip)
 
 
 def _check_start(start: Tensor, x: Tensor) -> None:

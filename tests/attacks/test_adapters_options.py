@@ -1,15 +1,16 @@
 """Options of the adapters: the toolbox's names, and wrong ones refused when the attack is made."""
 
 import re
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 import torch
 from torch import nn
 
-from jacfast import deepfool
+from jacfast import deepfool, minimal_norm
 from jacfast.attacks import PRESETS
 from jacfast.attacks.adapters import for_art, for_attackbench, for_foolbox, for_torchattacks
+from jacfast.attacks.adapters.choices import ATTACKS
 from tests.nets import build
 
 
@@ -58,6 +59,34 @@ def test_names_of_the_toolbox(toolbox, options, own):
     torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("toolbox", ["foolbox", "torchattacks", "art"])
+@pytest.mark.parametrize("p", [2, float("inf")])
+def test_minimal_norm(toolbox, p):
+    model, x, y = images()
+    candidates = "nb_grads" if toolbox == "art" else "candidates"
+    got = make(toolbox, attack="minimal_norm", p=p, budget=30, **{candidates: 3})(x, y)
+    want = minimal_norm(model, x, y, p=p, budget=30, candidates=3)
+    sizes = [(moved - x).flatten(1).norm(p, dim=1) for moved in (got, want)]
+    torch.testing.assert_close(*sizes, rtol=0.05, atol=0)  # roundings lead to other corners
+    assert bool((model(got).argmax(dim=1) != y).all())
+
+
+def test_minimal_norm_in_art_takes_samples_at_a_time(monkeypatch):
+    _, x, y = images()
+    seen = []
+
+    def result(model, x, **options):
+        seen.append(len(x))
+        return minimal_norm.result(model, x, **options)
+
+    recorded = wraps(minimal_norm)(lambda *given, **options: None)
+    recorded.result = result
+    monkeypatch.setitem(ATTACKS, "minimal_norm", recorded)
+    got = make("art", attack="minimal_norm", budget=20, batch_size=3)(x, y)
+    assert seen == [3, 3, 2]
+    assert got.shape == x.shape
+
+
 @pytest.mark.parametrize(
     ("toolbox", "options", "error", "text"),
     [
@@ -72,6 +101,22 @@ def test_names_of_the_toolbox(toolbox, options, own):
         ("torchattacks", {"steps": -1}, ValueError, "steps must be >= 1; got -1"),
         ("torchattacks", {"overshoot": -1}, ValueError, "overshoot must be finite and >= 0"),
         ("torchattacks", {"eps": 0.1}, TypeError, "for_torchattacks takes no option eps"),
+        ("foolbox", {"attack": "ddn"}, ValueError, "attack must be one of deepfool, minimal_norm"),
+        ("foolbox", {"attack": "minimal_norm", "budget": 3}, ValueError, "budget must be >= 5"),
+        ("foolbox", {"attack": "minimal_norm", "p": 3}, ValueError, "p must be one of 2, inf"),
+        ("torchattacks", {"attack": "minimal_norm", "clip": (1, 0)}, ValueError, "clip must be"),
+        (
+            "torchattacks",
+            {"attack": "minimal_norm", "overshoot": 1},
+            TypeError,
+            "for_torchattacks takes no option overshoot; it takes args, budget, candidates, clip",
+        ),
+        (
+            "art",
+            {"attack": "minimal_norm", "nb_grads": 1},
+            ValueError,
+            "nb_grads must be >= 2; got 1",
+        ),
         ("art", {"nb_grads": 0}, ValueError, "nb_grads must be >= 2; got 0"),
         ("art", {"epsilon": -1}, ValueError, "epsilon must be finite and >= 0; got -1"),
         ("art", {"batch_size": 0}, ValueError, "batch_size must be >= 1; got 0"),
@@ -104,3 +149,17 @@ def test_attackbench_is_called_as_adv_lib_calls_an_attack():
     assert torch.equal(attack(model=model, inputs=x, labels=target, targeted=True), want)
     plain = for_attackbench(model, x, y)
     assert torch.equal(attack(model, x, y, targets=target), plain)
+
+
+def test_minimal_norm_in_attackbench():
+    model, x, y = images()
+    options = {"attack": "minimal_norm", "budget": 30}
+    got = for_attackbench(model, x, y, norm=float("inf"), **options)
+    assert torch.equal(got, minimal_norm(model, x, y, p=float("inf"), budget=30))
+    target = model(x).topk(2).indices[:, 1]
+    want = minimal_norm.result(model, x, target=target, budget=30)
+    assert bool(want.success.any())
+    fooled = want.success.view(-1, 1, 1, 1)
+    for call in ({"labels": target}, {"labels": y, "targets": target}):
+        got = for_attackbench(model, x, targeted=True, **call, **options)
+        assert torch.equal(got, torch.where(fooled, want.adversarial, x))

@@ -1,6 +1,6 @@
-"""deepfool in the form in which other toolboxes call an attack.
+"""deepfool and minimal_norm in the form in which other toolboxes call an attack.
 
-Each function imports its toolbox when it is called, and passes `options` on to `deepfool`, under
+Each function imports its toolbox when it is called, and passes `options` on to the attack, under
 its names or the toolbox's; they are checked when the attack is made. What the toolbox decides
 (bounds, labels, devices, normalisation) stays its own.
 """

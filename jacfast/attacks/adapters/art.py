@@ -1,12 +1,13 @@
-"""deepfool as an evasion attack of the Adversarial Robustness Toolbox."""
+"""deepfool and minimal_norm as evasion attacks of the Adversarial Robustness Toolbox."""
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jacfast.attacks.adapters.choices import choices
-from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks import checks
+from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
 from jacfast.calling import quiet
 
@@ -18,36 +19,44 @@ NAMES = {
 }
 
 
-def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
+def for_art(classifier: Any, batch_size: int = 128, attack: Name = "deepfool", **options) -> Any:
     """Return an ART evasion attack over a `PyTorchClassifier`: ``attack.generate(x)`` on arrays.
 
     As ART's DeepFool: the predicted class is left, given labels are not looked at. The classifier's
     preprocessing (normalisation, defences) is part of what is attacked, with the gradient that ART
     has of it; postprocessing counts in the logits, and not in their gradient. ART's own
-    DeepFool multiplies each step by the width of `clip_values`; this one does not.
+    DeepFool multiplies each step by the width of `clip_values`; this one does not. With
+    ``attack="minimal_norm"`` the same, with the shortest inputs that `minimal_norm` finds.
 
     Args:
         classifier: whose model is attacked, on its device, in the box of its `clip_values`.
         batch_size: samples at a time.
-        options: of `deepfool`; `epsilon` is its `overshoot`, `max_iter` its `steps`, `nb_grads`
-            its `candidates`, `verbose` its `progress`.
+        attack: ``deepfool`` or ``minimal_norm``.
+        options: of that attack; `nb_grads` is its `candidates`, of `deepfool` also `epsilon` its
+            `overshoot`, `max_iter` its `steps`, `verbose` its `progress`.
 
     Raises:
         ImportError: adversarial-robustness-toolbox is not installed. TypeError, ValueError: an
             option is wrong, or `classifier` no PyTorchClassifier. `generate`, when called, raises
-            what `deepfool` does.
+            what ours does.
     """
     from art.attacks.attack import EvasionAttack
     from art.config import ART_NUMPY_DTYPE
     from art.estimators.classification import PyTorchClassifier
 
-    usual = {**PRESETS["art"], "batch_size": 128}
+    checks.count("batch_size", batch_size)
     box = classifier.clip_values if isinstance(classifier, PyTorchClassifier) else None
-    usual["clip"] = None if box is None else tuple(torch.as_tensor(bound) for bound in box)
-    usual["clip_steps"] = box is not None
-    chosen = choices("for_art", NAMES, usual, {"batch_size": batch_size, **options})
+    clip = None if box is None else tuple(torch.as_tensor(bound) for bound in box)
+    usual: dict[str, Any] = {"clip": clip}
+    if attack == "deepfool":
+        usual = {**PRESETS["art"], **usual, "clip_steps": box is not None}
+        options["batch_size"] = batch_size
+    chosen = choices("for_art", attack, NAMES, usual, options)
+    at_once = (
+        sys.maxsize if attack == "deepfool" else batch_size
+    )  # deepfool cuts, and shows, itself
 
-    class DeepFool(EvasionAttack):
+    class Adapted(EvasionAttack):
         _estimator_requirements = (PyTorchClassifier,)
 
         def generate(self, x, y=None, **_):
@@ -58,10 +67,12 @@ def for_art(classifier: Any, batch_size: int = 128, **options) -> Any:
                 at = torch.from_numpy(x).double()
             with quiet(network):
                 logits = _logits(self.estimator)
-                found = deepfool(logits, at.to(self.estimator.device), **chosen)
-            return found.adversarial.cpu().numpy()
+                device = self.estimator.device
+                found = [chosen(logits, part.to(device)) for part in at.split(at_once)]
+            return torch.cat([each.adversarial.cpu() for each in found]).numpy()
 
-    return DeepFool(estimator=classifier)
+    Adapted.__name__ = chosen.title
+    return Adapted(estimator=classifier)
 
 
 def _logits(classifier: Any) -> Any:

@@ -1,10 +1,9 @@
-"""deepfool as an attack of AttackBench and adv-lib."""
+"""deepfool and minimal_norm as attacks of AttackBench and adv-lib."""
 
 import torch
 from torch import Tensor
 
-from jacfast.attacks.adapters.choices import choices
-from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
 from jacfast.renamed import renamed
 
@@ -16,6 +15,7 @@ def for_attackbench(
     labels: Tensor,
     targets: Tensor | None = None,
     targeted: bool = False,
+    attack: Name = "deepfool",
     **options,
 ) -> Tensor:
     """Attack as AttackBench and adv-lib call an attack; return adversarial inputs in [0, 1].
@@ -26,7 +26,8 @@ def for_attackbench(
         labels: [N] int64, the classes to leave; where `targeted` without `targets`, the classes to
             reach, as adv-lib has it.
         targets: [N] int64, the classes to reach where `targeted`, else not looked at.
-        options: of `deepfool`; `norm` is its `p`. Those not given are
+        attack: ``deepfool`` or ``minimal_norm``.
+        options: of that attack; `norm` is its `p`. Those of `deepfool` that are not given are
             adv-lib's.
 
     Returns:
@@ -34,13 +35,13 @@ def for_attackbench(
         as they were.
 
     Raises:
-        TypeError, ValueError: as `deepfool`.
+        TypeError, ValueError: as the attack.
 
     Source: the form of the call: AttackBench (Cinà et al., AAAI 2025).
     """
-    chosen = choices("for_attackbench", {"norm": "p"}, PRESETS["advlib"], options)
-    if targeted:
-        chosen["target"] = labels if targets is None else targets
-    found = deepfool(model, inputs, None if targeted else labels, **chosen)
+    usual = PRESETS["advlib"] if attack == "deepfool" else {}
+    chosen = choices("for_attackbench", attack, {"norm": "p"}, usual, options)
+    reach = {"target": labels if targets is None else targets} if targeted else {}
+    found = chosen(model, inputs, None if targeted else labels, **reach)
     fooled = found.success.view(-1, *[1] * (inputs.dim() - 1))
     return torch.where(fooled, found.adversarial, inputs)

@@ -1,27 +1,30 @@
-"""deepfool as an attack of foolbox."""
+"""deepfool and minimal_norm as attacks of foolbox."""
 
 from typing import Any
 
-from jacfast.attacks.adapters.choices import choices
-from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
 from jacfast.renamed import renamed
 
 
 @renamed(max_iter="steps")
-def for_foolbox(**options) -> Any:
+def for_foolbox(attack: Name = "deepfool", **options) -> Any:
     """Return a `foolbox.attacks` minimisation attack: ``attack(fmodel, x, y, epsilons=None)``.
 
     It gives what `L2DeepFoolAttack` (or, with ``p=inf``, `LinfDeepFoolAttack`) gives: raw and
     clipped inputs and success, for one epsilon, several or none. Box and preprocessing are those of
     the foolbox model; the other choices default to foolbox's.
 
+    With ``attack="minimal_norm"`` it gives the shortest inputs that `minimal_norm` finds, in the
+    same form.
+
     Args:
-        options: of `deepfool`. `p` is also the norm of the epsilons.
+        attack: ``deepfool`` or ``minimal_norm``.
+        options: of that attack. `p` is also the norm of the epsilons.
 
     Raises:
         ImportError: foolbox is not installed. TypeError, ValueError: an option is wrong. The
-            attack, when called, raises what `deepfool` does, and ValueError for another criterion
+            attack, when called, raises what ours does, and ValueError for another criterion
             than Misclassification.
     """
     import eagerpy
@@ -29,10 +32,11 @@ def for_foolbox(**options) -> Any:
     from foolbox.criteria import Misclassification
     from foolbox.distances import LpDistance
 
-    chosen = choices("for_foolbox", {}, PRESETS["foolbox"], options)
+    usual = PRESETS["foolbox"] if attack == "deepfool" else {}
+    chosen = choices("for_foolbox", attack, {}, usual, options)
 
-    class DeepFool(MinimizationAttack):
-        distance = LpDistance(chosen.get("p", 2))
+    class Adapted(MinimizationAttack):
+        distance = LpDistance(chosen.options.get("p", 2))
 
         def run(self, model, inputs, criterion, *, early_stop=None, **unknown):
             raise_if_kwargs(unknown)
@@ -42,7 +46,8 @@ def for_foolbox(**options) -> Any:
                 raise ValueError(f"criterion must be Misclassification; got {criterion}")
             box = options.get("clip", tuple(model.bounds))
             y = criterion.labels.raw.long()
-            found = deepfool(model, x.raw, y, **{**chosen, "clip": box})
+            found = chosen(model, x.raw, y, clip=box)
             return restore(eagerpy.astensor(found.adversarial))
 
-    return DeepFool()
+    Adapted.__name__ = chosen.title
+    return Adapted()

@@ -1,12 +1,11 @@
-"""deepfool as an attack of torchattacks."""
+"""deepfool and minimal_norm as attacks of torchattacks."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jacfast.attacks.adapters.choices import choices
-from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.calling import quiet
 from jacfast.renamed import renamed
 
@@ -15,38 +14,42 @@ USUAL = {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "steps": 50
 
 
 @renamed(max_iter="steps")
-def for_torchattacks(model: torch.nn.Module, steps: int | None = None, **options) -> Any:
+def for_torchattacks(
+    model: torch.nn.Module, steps: int | None = None, attack: Name = "deepfool", **options
+) -> Any:
     """Return a `torchattacks` attack: ``attack(images, labels)`` gives adversarial images.
 
-    As torchattacks' DeepFool: every class, [0, 1], each step clipped. The model ends in the mode it
-    was in, module by module.
+    As torchattacks' DeepFool: every class, [0, 1], each step clipped; or `minimal_norm` in [0, 1].
+    The model ends in the mode it was in, module by module.
 
     Args:
         model: maps images [N, C, H, W] to logits [N, K]; torchattacks may normalise them for it
             (``set_normalization_used``).
         steps: of `deepfool`; default 50.
-        options: of `deepfool`.
+        attack: ``deepfool`` or ``minimal_norm``.
+        options: of that attack.
 
     Raises:
         ImportError: torchattacks is not installed. TypeError, ValueError: an option is wrong. The
-            attack, when called, raises what `deepfool` does.
+            attack, when called, raises what ours does.
     """
     from torchattacks.attack import Attack
 
     given = options if steps is None else {"steps": steps, **options}
-    chosen = choices("for_torchattacks", {}, USUAL, given)
+    chosen = choices("for_torchattacks", attack, {}, USUAL if attack == "deepfool" else {}, given)
 
-    class DeepFool(Attack):
+    class Adapted(Attack):
         def __init__(self) -> None:
-            super().__init__("DeepFool", model)
+            super().__init__(chosen.title, model)
             self.supported_mode = ["default"]
 
         def forward(self, images: Tensor, labels: Tensor) -> Tensor:
             x, y = images.detach().to(self.device), labels.detach().to(self.device)
-            return deepfool(self.get_logits, x, y, **chosen).adversarial
+            return chosen(self.get_logits, x, y).adversarial
 
         def __call__(self, *args, **kwargs) -> Tensor:
             with quiet(self.model):
                 return super().__call__(*args, **kwargs)
 
-    return DeepFool()
+    Adapted.__name__ = chosen.title
+    return Adapted()
