@@ -1,18 +1,15 @@
 """Models whose parameters are in pieces, one in each process: FSDP's and tensor parallelism's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling.tree import tree
-
 SHARDING = {"FullyShardedDataParallel", "FSDPModule"}
 
 
-def in_pieces(model: nn.Module) -> str | None:
-    """Return what of `model` is in pieces, in words; None: its parameters are whole."""
-    modules = tree(model)
+def in_pieces(model: nn.Module, modules: Sequence[nn.Module]) -> str | None:
+    """Return what of `model`, of these modules, is in pieces, in words; None: nothing."""
     if any(map(_sharding, {type(module) for module in modules})):
         name, module = next((n, m) for n, m in model.named_modules() if _sharding(type(m)))
         return f"{name or 'it'} is a {_sharding(type(module))}"

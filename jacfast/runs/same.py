@@ -17,6 +17,7 @@ from jacfast.calling import (
     logits_of,
     quiet,
     takes_model,
+    tree,
 )
 from jacfast.vjp import pull_back
 
@@ -119,7 +120,7 @@ def checksum_of(model: Model) -> str | None:
     Raises:
         TypeError: they are in pieces, one in each process.
     """
-    found = in_pieces(model) if isinstance(model, nn.Module) else None
+    found = in_pieces(model, tree(model)) if isinstance(model, nn.Module) else None
     if found:
         raise TypeError(
             "model must have whole parameters for its work to be shared among processes: each has "

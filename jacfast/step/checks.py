@@ -1,5 +1,6 @@
 """What can be checked before the model runs; see `jacfast.forward_with_penalty`."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -31,10 +32,10 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> Non
         )
     if batch_norm not in BATCH_NORMS:
         raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
-    _model(model, options.layer)
+    modules = _model(model, options.layer)
     check_input(x)
     if penalty is not None and batch_norm != "coupled":
-        _check_batch_statistics(model, batch_norm, len(x))
+        _check_batch_statistics(modules, batch_norm, len(x))
     if y is not None:
         checks.class_index("y", y, len(x), x)
     if penalty is not None and not isinstance(penalty, Penalty):
@@ -62,7 +63,8 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> Non
         )
 
 
-def _model(model: object, layer: str | None) -> None:
+def _model(model: object, layer: str | None) -> list[nn.Module]:
+    """Return its modules: to find them is the most that there is to do here."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             "model must be a torch.nn.Module, whose parameters are known; got "
@@ -75,13 +77,13 @@ def _model(model: object, layer: str | None) -> None:
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
         )
-    if found := in_pieces(model):
+    modules = tree(model)
+    if found := in_pieces(model, modules):
         raise TypeError(
             f"model must have whole parameters; {found}: with FSDP shard the pair as one, "
             "fully_shard(jacfast.WithPenalty(model, penalty)), or add penalty(logits, x) to the "
             "loss; tensor-parallel layers have no second derivative"
         )
-    modules = tree(model)
     check_made(modules)
     if any(p is not None and p._backward_hooks for m in modules for p in m._parameters.values()):
         hooked = next(name for name, p in model.named_parameters() if p._backward_hooks)
@@ -92,10 +94,11 @@ def _model(model: object, layer: str | None) -> None:
     if layer is not None and layer not in dict(model.named_modules()):
         names = ", ".join(name for name, _ in model.named_modules() if name)
         raise ValueError(f"layer must name a submodule, one of {names}; got {layer!r}")
+    return modules
 
 
-def _check_batch_statistics(model: nn.Module, batch_norm: str, samples: int) -> None:
-    layers = with_batch_statistics(model)
+def _check_batch_statistics(modules: Iterable[nn.Module], batch_norm: str, samples: int) -> None:
+    layers = with_batch_statistics(modules)
     without = [m for m in layers if m.running_mean is None or m.running_var is None]
     if without and samples != 1:
         raise RuntimeError(
@@ -111,7 +114,7 @@ def _check_batch_statistics(model: nn.Module, batch_norm: str, samples: int) -> 
         )
 
 
-def with_batch_statistics(model: nn.Module) -> list[_BatchNorm]:
+def with_batch_statistics(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
     """Return the batch-norm layers that use statistics of the batch."""
-    layers = [m for m in tree(model) if isinstance(m, _BatchNorm)]
+    layers = [m for m in modules if isinstance(m, _BatchNorm)]
     return [m for m in layers if m.training or m.running_mean is None or m.running_var is None]

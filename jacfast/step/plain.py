@@ -22,13 +22,13 @@ def is_cheaper(model: nn.Module, penalty: Penalty, x: Tensor) -> bool:
     couple no samples; cheaper while the largest tensor, times the projections, and the products
     with weights are small, on a CPU. On a GPU nobody has looked.
     """
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or not separable(model):
         return False
     if any(isinstance(module, HELPED) for module in tree(model)):
         return False
     n = getattr(penalty, "n", 1)
     trained = any(p.requires_grad for p in parameters(model))
-    return trained and separable(model) and is_small(model, x, n if isinstance(n, int) else None)
+    return trained and is_small(model, x, n if isinstance(n, int) else None)
 
 
 def plain_step(

@@ -22,6 +22,7 @@ from jacfast.calling import (
     pick,
     readable,
     separable,
+    tree,
     worth_two_calls,
 )
 from jacfast.calling.outputs import Output
@@ -102,7 +103,7 @@ class Step:
         traced: "Traced | None",
     ) -> tuple[Any, Tensor]:
         """Return logits, or everything, and the penalty, by one pass or by two."""
-        frozen = with_batch_statistics(model) if self.batch_norm == "frozen" else []
+        frozen = with_batch_statistics(tree(model)) if self.batch_norm == "frozen" else []
         once = self.at is None and self.precision is None and not frozen
         if once and backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)

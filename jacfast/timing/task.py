@@ -131,7 +131,7 @@ def prepare(
     penalty.check(logits, y)
     plain = returned is logits and not arguments.any and torch.equal(given, x)
     options = {"args": args, "kwargs": kwargs, "output": output}
-    options["batch_norm"] = "coupled" if with_batch_statistics(model) else "refuse"
+    options["batch_norm"] = "coupled" if with_batch_statistics(model.modules()) else "refuse"
     called = model if plain else Logits(model, arguments, output)
     classes = logits.shape[1]
     return Task(model, x, y, penalty, lam, arguments, called, options, classes, draws)
