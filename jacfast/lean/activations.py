@@ -29,7 +29,7 @@ def _smooth(
     inplace: bool = False,
 ) -> Tensor | None:
     """Run an activation as one function of `kind`; None where it is not known to be one."""
-    if not (needs_gradient(input) and compiled(input) and lean.pays(input.numel())):
+    if not (lean.pays(input.numel()) and needs_gradient(input) and compiled(input)):
         return None
     if inplace:
         if not changes(input):
@@ -70,7 +70,7 @@ def _piecewise(
     lean: Lean, input: Tensor, run: Run, changing: Run, slope: Slope, inplace: bool
 ) -> Tensor | None:
     """Run an activation of pieces of lines; `changing` is `run` in place."""
-    if not (needs_gradient(input) and lean.pays(input.numel())):
+    if not (lean.pays(input.numel()) and needs_gradient(input)):
         return None
     if not inplace:
         return Piecewise.apply(input, run, slope)

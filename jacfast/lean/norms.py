@@ -22,8 +22,6 @@ def _normalised(
     # what is no leaf could depend on x
     if not all(type(t) in (Tensor, nn.Parameter) and t.is_leaf for t in own):
         return None
-    if not (compiled(input) and lean.pays(input.numel())):
-        return None
     if autocasts(input):
         shape = input.shape[-norm.kept :] if norm.kept else (1, input.shape[1], 2)
         run = functools.partial(norm.few or norm.run, weight=weight, bias=bias)
@@ -115,10 +113,13 @@ def _torch_instance_norm(
 
 
 def _of(call: Callable, *function: Callable) -> Callable[..., Tensor | None]:
-    """Return `call`, of `function`, where the input is a usual one."""
+    """Return `call`, of `function`, where the input is a usual one, and large enough."""
 
     def known(lean: Lean, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-        return call(*function, lean, input, *args, **kwargs) if needs_gradient(input) else None
+        # the size first: small networks have many of these
+        if not (lean.pays(input.numel()) and needs_gradient(input) and compiled(input)):
+            return None
+        return call(*function, lean, input, *args, **kwargs)
 
     return known
 
