@@ -78,7 +78,7 @@ def accuracy_curve(
 
     Source: Jakubovitz & Giryes 2018, figures 1, 2, 4; Deng, Zhang & Zhao, figure 3.5.
     """
-    sizes = checked_sizes(epsilons)
+    sizes = checked_sizes("epsilons", epsilons)
     check_labels(y, len(x))
     if isinstance(attack, AttackResult):
         check_attacked(attack, x)
@@ -103,11 +103,13 @@ def accuracy_curve(
     return shares
 
 
-def checked_sizes(epsilons: Iterable[float]) -> list[float]:
+def checked_sizes(name: str, given: Iterable[float]) -> list[float]:
     """Return sizes of an attack as numbers: one at least, each finite and >= 0."""
-    sizes = [eps.item() if isinstance(eps, Tensor) else eps for eps in epsilons]
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of sizes; got {type(given).__name__}")
+    sizes = [eps.item() if isinstance(eps, Tensor) else eps for eps in given]
     if not sizes:
-        raise ValueError("epsilons must hold one size at least; got none")
+        raise ValueError(f"{name} must hold one size at least; got none")
     for eps in sizes:
-        at_least("epsilons", eps, 0)
+        at_least(name, eps, 0)
     return sizes

@@ -15,11 +15,12 @@ from jacfast.robustness.choices import Choices
 SCALE = 100.0
 
 
-def ascents(call: Call, x: Tensor, y: Tensor, choices: Choices) -> dict[str, Tensor]:
+def ascents(
+    call: Call, x: Tensor, y: Tensor, choices: Choices, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Return who was fooled from where [N, E], and the distance to the nearest image found [N]."""
     nearest = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
     runs: dict[str, list[Tensor]] = {"first": [], "scaled": [], "later": []}
-    generator = choices.generator
     same = torch.Generator(generator.device)
     for eps in choices.eps:
         same.set_state(generator.get_state())

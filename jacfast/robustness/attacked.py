@@ -39,13 +39,15 @@ class Attacked:
         return cls(**{name: torch.cat([getattr(p, name).cpu() for p in parts]) for name in names})
 
 
-def attack_all(call: Call, x: Tensor, y: Tensor, choices: Choices) -> Attacked:
+def attack_all(
+    call: Call, x: Tensor, y: Tensor, choices: Choices, generator: torch.Generator
+) -> Attacked:
     """Attack a batch of samples that the model gets right."""
     p, clip = choices.p, choices.clip
     shortest = minimal_norm.result(call, x, y, p=p, budget=choices.budget, clip=clip)
     return Attacked(
         deepfool=distances(deepfool(call, x, y, p=p, clip=clip), y),
         minimal=distances(shortest, y),
-        **ascents(call, x, y, choices),
+        **ascents(call, x, y, choices, generator),
         **gradients(call, x, y),
     )

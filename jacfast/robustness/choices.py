@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import torch
-
 from jacfast.attacks.box import Clip
 
 
@@ -17,4 +15,3 @@ class Choices:
     steps: int
     restarts: int
     clip: Clip
-    generator: torch.Generator

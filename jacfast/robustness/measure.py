@@ -101,8 +101,8 @@ def robustness_report(
         steps=steps,
         restarts=restarts,
         clip=clip,
-        generator=generator or torch.Generator(x.device).manual_seed(0),
     )
+    generator = generator or torch.Generator(x.device).manual_seed(0)
     right = classified(model, x, y, batch_size)
     here = right.nonzero()[:, 0]
     if len(here) == 0:
@@ -113,7 +113,7 @@ def robustness_report(
     some, labels = batches(model.rows(here), x[here], batch_size), y[here].split(batch_size)
     parts = list(zip(some, labels, strict=True))
     shown = watch(parts, desc="robustness", unit="batch", disable=not progress)
-    attacked = [attack_all(call, part, label, choices) for (call, part), label in shown]
+    attacked = [attack_all(call, part, label, choices, generator) for (call, part), label in shown]
     return RobustnessReport(
         choices=choices,
         right=right.cpu(),
@@ -124,12 +124,12 @@ def robustness_report(
 
 def relative(x: Tensor, p: float, shares: Sequence[float]) -> tuple[float, ...]:
     """Return sizes that are shares of the median ``||x||_p``, to two digits."""
-    median = float(sizes(x, p).median())
+    median = float(sizes(x, p).nanmedian())
     return tuple(float(f"{share * median:.2g}") for share in shares)
 
 
 def _given(eps: Sequence[float]) -> tuple[float, ...]:
-    found = checked_sizes(eps)
+    found = checked_sizes("eps", eps)
     for each in found:
         checks.above_zero("eps", each)
     return tuple(sorted({float(each) for each in found}))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jacfast.attacks.checks import at_least, one_of
 from jacfast.evaluation.distances import share_beyond
 from jacfast.files import write_atomically
 from jacfast.json_text import as_json, finite
@@ -64,7 +65,12 @@ class RobustnessReport:
         Args:
             eps: >= 0, in the p-norm; at 0 it is the accuracy.
             attack: a name of `distances`.
+
+        Raises:
+            TypeError, ValueError: eps is no such number. ValueError: there is no such attack.
         """
+        at_least("eps", eps, 0)
+        one_of("attack", attack, tuple(self.distances))
         return share_beyond(eps, self.right, self.distances[attack])
 
     @property

@@ -135,6 +135,11 @@ def test_the_model_is_left_as_it_was():
             ValueError,
             "epsilons must be finite and >= 0; got -1",
         ),
+        (
+            lambda m: accuracy_curve(m, X, Y, fgsm, 0.1),
+            TypeError,
+            "epsilons must be a list of sizes",
+        ),
         (lambda m: accuracy_curve(m, X, Y, fgsm, []), ValueError, "epsilons must hold one size"),
         (
             lambda m: accuracy_curve(m, X, Y, fgsm, "0.1"),

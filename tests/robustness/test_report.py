@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,8 @@ def test_the_picture_has_the_curves_and_the_points():
     ("options", "error", "words"),
     [
         ({"p": 3}, ValueError, "p must be one of 2, inf; got 3"),
-        ({"eps": ()}, ValueError, "epsilons must hold one size at least"),
+        ({"eps": ()}, ValueError, "eps must hold one size at least"),
+        ({"eps": 0.5}, TypeError, "eps must be a list of sizes; got float"),
         ({"eps": (0.0,)}, ValueError, "eps must be finite and > 0; got 0"),
         ({"budget": 4}, ValueError, "budget must be >= 5; got 4"),
         ({"steps": 0}, ValueError, "steps must be >= 1; got 0"),
@@ -192,3 +194,41 @@ def test_a_model_that_gets_nothing_right():
     wrong = (model(x).argmax(dim=1) + 1) % 3
     with pytest.raises(ValueError, match="model must classify one sample as its label at least"):
         jacfast.robustness_report(model, x, wrong)
+
+
+def test_where_nothing_is_found_all_is_unknown_and_still_shown(tmp_path):
+    model, x, y, _ = linear(2)
+    steps = lambda a: model(a).sign() + model(a).detach() / 1e6  # noqa: E731
+    far = jacfast.robustness_report(steps, x, y, eps=(1e-9,), **BUDGETS)
+    assert [sign.name for sign in far.findings] == ["zero gradients"]
+    worst = far.to_dict()["attacks"]["worst case"]
+    assert worst["median distance"] is None
+    assert worst["not found"] == int(far.right.sum())
+    assert "unknown" in str(far)
+    far.save(tmp_path)
+    again = pickle.loads(pickle.dumps(far))
+    assert str(again) == str(far)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r: r.robust_accuracy(-1), "eps must be finite and >= 0; got -1"),
+        (lambda r: r.robust_accuracy(0.1, "FGSM"), "attack must be one of DeepFool, minimal norm"),
+    ],
+)
+def test_errors_of_the_result(call, words):
+    model, x, y, _ = linear(2)
+    found = jacfast.robustness_report(model, x, y, **BUDGETS)
+    with pytest.raises(ValueError, match=words):
+        call(found)
+
+
+def test_half_precision():
+    model, x, y, _ = linear(2)
+    found = jacfast.robustness_report(model.half(), x.half(), y, eps=(0.02, 0.1), **BUDGETS)
+    whole = jacfast.robustness_report(
+        model.float(), x.half().float(), y, eps=(0.02, 0.1), **BUDGETS
+    )
+    for eps in (0.02, 0.1):
+        assert found.robust_accuracy(eps) == pytest.approx(whole.robust_accuracy(eps), abs=0.08)
