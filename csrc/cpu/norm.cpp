@@ -2,6 +2,7 @@
 // each of which stays in cache for its sweeps. Half types go by way of floats.
 #include "../ops/norm.h"
 
+#include <array>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -58,53 +59,67 @@ JACFAST_CLONES void weigh(const A* __restrict g, const A* __restrict weight, con
     for (int64_t s = 0; s < size; ++s) h[c * size + s] = g[c * size + s] * weight[c];
 }
 
-// Means of a row, of the values and of products of what is left of them.
-struct Stats {
-  double x = 0, h = 0, u = 0;
-  double xx, hx, ux = 0, uh = 0;
+// Sums over a row, of the values and of products of what is left of them without their means: of
+// x, h, u; of x x, h x, u x, u h. The first derivative has no u.
+template <bool SECOND>
+struct Sums {
+  std::array<double, SECOND ? 3 : 2> values{};
+  std::array<double, SECOND ? 4 : 2> products;
 };
 
-// One sum after another, out of the cache: so each of them keeps the processor's adders busy.
 template <bool SECOND, typename A>
-JACFAST_CLONES Stats stats_of(const Row<A>& row, const int64_t size, const bool centred) {
+JACFAST_CLONES Sums<SECOND> means_of(const Row<A>& row, const int64_t size, const bool centred) {
   const A *x = row.x, *h = row.h, *u = row.u;
   const auto wide = [](const A value) { return static_cast<double>(value); };
+  const auto all = [=](const int64_t d)
+                       __attribute__((always_inline)) -> std::array<double, SECOND ? 3 : 2> {
+    if constexpr (SECOND)
+      return {wide(x[d]), wide(h[d]), wide(u[d])};
+    else
+      return {wide(x[d]), wide(h[d])};
+  };
+  Sums<SECOND> means;
   const double each = 1 / static_cast<double>(size);
-  Stats s;
-  if (centred) {
-    s.x = each * lane_sum(size, [=](const int64_t d) { return wide(x[d]); });
-    s.h = each * lane_sum(size, [=](const int64_t d) { return wide(h[d]); });
-    if (SECOND) s.u = each * lane_sum(size, [=](const int64_t d) { return wide(u[d]); });
-  }
-  const double mx = s.x, mh = s.h, mu = s.u;
-  s.xx = each * lane_sum(size, [=](const int64_t d) {
-           const double of_x = wide(x[d]) - mx;
-           return of_x * of_x;
-         });
-  s.hx =
-      each * lane_sum(size, [=](const int64_t d) { return (wide(h[d]) - mh) * (wide(x[d]) - mx); });
-  if (!SECOND) return s;
-  s.ux =
-      each * lane_sum(size, [=](const int64_t d) { return (wide(u[d]) - mu) * (wide(x[d]) - mx); });
-  s.uh =
-      each * lane_sum(size, [=](const int64_t d) { return (wide(u[d]) - mu) * (wide(h[d]) - mh); });
-  return s;
+  if (centred) means.values = lane_sums<SECOND ? 3 : 2>(size, all);
+  for (double& mean : means.values) mean *= each;
+  const auto values = means.values;
+  const auto left = [=](const int64_t d)
+                        __attribute__((always_inline)) -> std::array<double, SECOND ? 4 : 2> {
+    const double of_x = wide(x[d]) - values[0], of_h = wide(h[d]) - values[1];
+    if constexpr (SECOND) {
+      const double of_u = wide(u[d]) - values[2];
+      return {of_x * of_x, of_h * of_x, of_u * of_x, of_u * of_h};
+    } else {
+      return {of_x * of_x, of_h * of_x};
+    }
+  };
+  means.products = lane_sums<SECOND ? 4 : 2>(size, left);
+  for (double& mean : means.products) mean *= each;
+  return means;
 }
 
 // The results of a row: of_x = by_x x' + by_h h' + by_u u' of the values without their means, and
-// along = rstd u' + by_x_along x'. The mean of x is in two parts: beside it x can be a difference.
+// along = rstd u' + along_x x'. The mean of x is in two parts: beside it x can be a difference.
 template <typename A>
 struct Factors {
   A mean, mean_rest, mean_h, mean_u, rstd;
   A by_x, by_h, by_u, along_x;
-  explicit Factors(const Stats& s, const double eps, const bool second)
-      : mean(A(s.x)), mean_rest(A(s.x - A(s.x))), mean_h(A(s.h)), mean_u(A(s.u)) {
-    const double r = 1 / std::sqrt(s.xx + eps), b = s.hx * r, a = s.ux * r;
+  template <bool SECOND>
+  explicit Factors(const Sums<SECOND>& means, const double eps)
+      : mean(A(means.values[0])),
+        mean_rest(A(means.values[0] - mean)),
+        mean_h(A(means.values[1])),
+        mean_u(0) {
+    const double r = 1 / std::sqrt(means.products[0] + eps), b = means.products[1] * r;
     rstd = A(r);
-    by_x = second ? A(-r * r * r * (s.uh - 3 * a * b)) : A(-r * r * b);
-    by_h = second ? A(-r * r * a) : A(r);
-    by_u = A(-r * r * b);
-    along_x = A(-r * r * a);
+    by_x = A(-r * r * b), by_h = A(r), by_u = 0, along_x = 0;
+    if constexpr (SECOND) {
+      const double a = means.products[2] * r;
+      mean_u = A(means.values[2]);
+      by_x = A(-r * r * r * (means.products[3] - 3 * a * b));
+      by_h = along_x = A(-r * r * a);
+      by_u = A(-r * r * b);
+    }
   }
 };
 
@@ -167,7 +182,7 @@ void run_group(const Norm& op, const Span samples, const int64_t group, double* 
     row.h = weight == nullptr ? row.g : room.data();
     if (weight != nullptr) weigh(row.g, weight, channels, op.size, room.data());
     if (SECOND) row.u = us.read(op.u, begin, size);
-    const Factors<A> factors(stats_of<SECOND>(row, size, op.centred), op.eps, SECOND);
+    const Factors<A> factors(means_of<SECOND>(row, size, op.centred), op.eps);
     A* of_x = of_xs.to_write(op.of_x, begin);
     A* of_g = SECOND ? of_gs.to_write(op.of_g, begin) : nullptr;
     if (op.size == 1 || weight == nullptr)

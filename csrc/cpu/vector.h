@@ -1,6 +1,7 @@
 // Types of sums and vectorised sums of the CPU twins.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -41,21 +42,39 @@ void with_type(const Dtype dtype, F&& body) {
 // Independent partial sums: enough for four 512-bit registers of doubles in flight.
 constexpr int64_t LANES = 32;
 
-inline double fold(const double* lanes) {  // always in the same order
-  double sum = 0;
-  for (int64_t l = 0; l < LANES; ++l) sum += lanes[l];
-  return sum;
+// By halves, so always in the same order.
+[[gnu::always_inline]] inline double fold(double* lanes) {
+  for (int64_t half = LANES / 2; half > 0; half /= 2)
+    for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  return lanes[0];
 }
 
-// Sum term(d) over d = 0 .. size-1 in LANES interleaved sums; to be inlined into a cloned function.
-template <typename F>
-[[gnu::always_inline]] inline double lane_sum(const int64_t size, F&& term) {
-  double lanes[LANES] = {};
+// Sum the K values of term(d) over d = 0 .. size-1 in LANES interleaved sums each; to be inlined
+// into a cloned function.
+template <size_t K, typename F>
+[[gnu::always_inline]] inline std::array<double, K> lane_sums(const int64_t size, F&& term) {
+  double lanes[K][LANES] = {};
   const int64_t whole = size - size % LANES;
   for (int64_t d = 0; d < whole; d += LANES)
-    for (int64_t l = 0; l < LANES; ++l) lanes[l] += term(d + l);
-  for (int64_t d = whole; d < size; ++d) lanes[d - whole] += term(d);
-  return fold(lanes);
+    for (int64_t l = 0; l < LANES; ++l) {
+      const std::array<double, K> terms = term(d + l);
+      for (size_t k = 0; k < K; ++k) lanes[k][l] += terms[k];
+    }
+  for (int64_t d = whole; d < size; ++d) {
+    const std::array<double, K> terms = term(d);
+    for (size_t k = 0; k < K; ++k) lanes[k][d - whole] += terms[k];
+  }
+  std::array<double, K> sums;
+  for (size_t k = 0; k < K; ++k) sums[k] = fold(lanes[k]);
+  return sums;
+}
+
+// The same of one value.
+template <typename F>
+[[gnu::always_inline]] inline double lane_sum(const int64_t size, F&& term) {
+  return lane_sums<1>(size, [&](const int64_t d) __attribute__((always_inline)) {
+    return std::array<double, 1>{term(d)};
+  })[0];
 }
 
 // The sum of squares of g.
