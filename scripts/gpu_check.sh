@@ -82,6 +82,7 @@ fi
 step ops 40 "$python" -m benchmarks.ops
 step pooling 30 "$python" -m benchmarks.pooling
 step activations 30 "$python" -m benchmarks.activations
+step norms 30 "$python" -m benchmarks.norms
 if [ $dry = 1 ]; then
   echo "step, layers, deepfool: left out of a dry run, they take minutes on a CPU"
 else

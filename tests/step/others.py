@@ -143,6 +143,24 @@ class Smooth(nn.Module):
         return self.head(torch.celu_(j(h), 0.5) + F.hardswish(k(h), inplace=True))
 
 
+class Normalised(nn.Module):
+    """Every normalisation by rows, of images, of channels behind them and of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.groups = nn.Conv2d(2, 6, 3, padding=1), nn.GroupNorm(3, 6)
+        self.images, self.rms = nn.InstanceNorm2d(6, affine=True), nn.RMSNorm((6, 3, 3), eps=0.1)
+        self.places, self.last = nn.LayerNorm(6), nn.LayerNorm((3, 6), elementwise_affine=False)
+        self.head = nn.Linear(54, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).to(memory_format=torch.channels_last)
+        h = h + self.groups(h) * self.images(h).sigmoid()
+        h = self.places(self.rms(h).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        h = F.layer_norm(torch.tanh(h), (3,)).transpose(1, 3)
+        return self.head(F.group_norm(self.last(h).flatten(1), 2, eps=0.1))
+
+
 def dense() -> nn.Module:
     """Outputs that are images [N, 2, 3, 3]."""
     return nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.GELU(), nn.Conv2d(3, 2, 1))
@@ -160,5 +178,6 @@ OTHERS = {
     "channels_last": (channels_last, (3, 6, 6)),
     "grouped": (grouped, (2, 7, 7)),
     "smooth": (Smooth, (2, 2, 2)),
+    "normalised": (Normalised, (2, 3, 3)),
     "dense": (dense, (2, 3, 3)),
 }
