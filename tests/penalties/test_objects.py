@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from jacfast import (
     WGANGP,
@@ -14,8 +15,10 @@ from jacfast import (
     Frobenius,
     InputGradient,
     Spectral,
+    forward_with_penalty,
 )
 from jacfast.penalties import Penalty
+from tests.nets import relative_error
 from tests.penalties.formulas import EVERY_CLASS, PENALTIES, labelled
 
 NAN = float("nan")
@@ -115,3 +118,34 @@ def test_objects_with_weights_can_be_compared():
     weights = torch.ones(5)
     assert Frobenius(weights=weights) == Frobenius(weights=weights.clone())
     assert Frobenius(2, weights=weights) != Frobenius(weights=weights.clone())
+
+
+class Rooted(Frobenius):
+    """Another rho, of a class whose own one is the sum of squares as it is."""
+
+    def measure(self, g: Tensor) -> Tensor:
+        return (1 + super().measure(g)).sqrt()
+
+
+class Absolute(Frobenius):
+    kind = "sumabs"
+
+
+@pytest.mark.parametrize("penalty", [Rooted(), Rooted("exact"), Absolute("exact"), Absolute()])
+@pytest.mark.parametrize("inputs", [6, 600])
+def test_another_rho_than_the_class_it_is_derived_from(penalty, inputs):
+    """Small steps, and those whose first layer has a Gram matrix, have a cheaper sum of squares."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(inputs, 40), nn.ReLU(), nn.Linear(40, 8)).double()
+    samples = 64 if inputs == 6 else 300
+    x = torch.randn(samples, inputs, dtype=torch.float64)
+    found = []
+    for fast in (True, False):
+        torch.manual_seed(1)
+        if fast:
+            value = forward_with_penalty(model, x, penalty=penalty)[1]
+        else:
+            value = penalty(model(x.requires_grad_()), x)
+        weights = torch.autograd.grad(value, [model[0].weight, model[2].weight])
+        found.append(torch.cat([value.detach()[None], *(g.flatten() for g in weights)]))
+    assert relative_error(*found) < 1e-12
