@@ -19,6 +19,7 @@ LAYERS = {
     "1d, long": (nn.BatchNorm1d, (5, 3, 7)),
     "2d": (nn.BatchNorm2d, (2, 3, 4, 5)),
     "2d, one sample": (nn.BatchNorm2d, (1, 3, 4, 5)),
+    "2d, few pixels": (nn.BatchNorm2d, (4, 3, 2, 3)),
     "3d": (nn.BatchNorm3d, (2, 3, 2, 4, 3)),
 }
 
