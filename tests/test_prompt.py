@@ -14,7 +14,17 @@ import pytest
 
 import jacfast
 
-PACKAGES = ("attacks", "data", "evaluation", "models", "ops", "penalties", "plots", "training")
+PACKAGES = (
+    "attacks",
+    "data",
+    "evaluation",
+    "models",
+    "ops",
+    "penalties",
+    "plots",
+    "robustness",
+    "training",
+)
 
 
 def run(code: str) -> subprocess.CompletedProcess:

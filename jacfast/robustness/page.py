@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def page(report: "RobustnessReport") -> bytes:
     """Return the page: table, picture, every sign in words, configuration, environment."""
     found = shown.figures(report)
-    heading = ("sign", "images, %", "limit, %", "")
+    heading = ("sign", "of those right, %", "limit, %", "")
     rows = [
         (s.name, f"{100 * s.share:.1f}", f"{100 * s.limit:.1f}", "FOUND" if s.found else "")
         for s in report.signs

@@ -25,7 +25,7 @@ def figures(report: "RobustnessReport") -> dict[str, Any]:
             "mean distance": _mean(own) if whole else None,
             "not found": int(own.isinf().sum()),
             "robust accuracy": {
-                f"{eps:g}": report.robust_accuracy(eps, name) for eps in report.choices.eps
+                str(eps): report.robust_accuracy(eps, name) for eps in report.choices.eps
             },
         }
     c = report.choices
@@ -54,7 +54,7 @@ def cells(report: "RobustnessReport") -> list[tuple[str, ...]]:
         rows.append((key, *(_length(own[key]) for own in attacks.values())))
     rows.append(("nothing found", *(str(own["not found"]) for own in attacks.values())))
     for eps in report.choices.eps:
-        shares = (own["robust accuracy"][f"{eps:g}"] for own in attacks.values())
+        shares = (own["robust accuracy"][str(eps)] for own in attacks.values())
         rows.append((f"robust at eps {eps:g}, %", *(f"{100 * s:.2f}" for s in shares)))
     return rows
 
@@ -92,7 +92,11 @@ def text(report: "RobustnessReport") -> str:
         )
         for row in rows
     ]
-    found = [line for sign in report.findings for line in textwrap.wrap(f"- {sign}", WIDTH)]
+    found = [
+        line
+        for sign in report.findings
+        for line in textwrap.wrap(f"- {sign}", WIDTH, subsequent_indent="  ")
+    ]
     whole = [*textwrap.wrap(about(report), WIDTH), "", lines[0], "-" * len(lines[0]), *lines[1:]]
     return "\n".join([*whole, "", verdict(report), *found])
 

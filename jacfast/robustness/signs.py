@@ -25,7 +25,9 @@ class Sign:
 
     def __str__(self) -> str:
         found = "FOUND" if self.found else "not found"
-        return f"{self.name}: {found}, {100 * self.share:.1f}% of the images. {self.means}"
+        return (
+            f"{self.name}: {found}, {100 * self.share:.1f}% of those that are right. {self.means}"
+        )
 
 
 def signs(found: Attacked) -> tuple[Sign, ...]:

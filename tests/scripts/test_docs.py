@@ -62,7 +62,7 @@ def test_the_site_lists_every_page():
     [
         *("jacfast", "jacfast.attacks", "jacfast.attacks.adapters", "jacfast.data"),
         *("jacfast.evaluation", "jacfast.models", "jacfast.ops", "jacfast.penalties"),
-        *("jacfast.plots", "jacfast.training"),
+        *("jacfast.plots", "jacfast.robustness", "jacfast.training"),
     ],
 )
 def test_the_reference_has_every_public_name(package):
