@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jacfast.lean.known import autocasts, dtype_of, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.normalise import Norm, Normalised
+from jacfast.ops.checks import accumulator
 from jacfast.ops.norm import compiled
 
 
@@ -39,6 +40,8 @@ def _layer(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> Tensor | None:
+    if not isinstance(normalized_shape, Sequence):
+        return None
     run = functools.partial(function, normalized_shape=normalized_shape, eps=eps)
     norm = Norm(run, lean.sweep, eps, kept=len(normalized_shape))
     # a copy that PyTorch would make in each sweep
@@ -56,7 +59,10 @@ def _rms(
     def run(input: Tensor, weight: Tensor | None, bias: None) -> Tensor:
         return function(input, normalized_shape, weight, eps)
 
-    added = torch.finfo(input.dtype).eps if eps is None else eps
+    if not isinstance(normalized_shape, Sequence):
+        return None
+    # PyTorch's own is of the dtype that it computes in
+    added = torch.finfo(accumulator(input.dtype)).eps if eps is None else eps
     norm = Norm(run, lean.sweep, added, kept=len(normalized_shape), centred=False)
     return _normalised(lean, input, weight, None, norm)
 

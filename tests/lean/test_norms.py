@@ -19,6 +19,7 @@ from tests.lean.sweeps import (
     stock,
 )
 from tests.nets import draw
+from tests.testing import DTYPES
 
 pytestmark = pytest.mark.skipif(
     not lives.has("norm_first"), reason="PyTorch's are faster than references"
@@ -161,6 +162,20 @@ def test_other_dtypes(name, dtype):
     assert second[0].dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_eps_that_is_not_given(dtype):
+    """That of RMSNorm is of the dtype that PyTorch computes in, not of x: it shows on small x."""
+    x = (0.02 * draw(4, 64)).to(dtype).requires_grad_()
+    y, v, g = pulled(lambda x: F.rms_norm(x, (64,)), x)
+    wide = x.detach().double().requires_grad_()
+    eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    exact = by_hand(wide, (4, 64), eps, centred=False)
+    (first,) = torch.autograd.grad(exact, wide, v.detach().double())
+    for got, want in ((y, exact), (g, first)):
+        error = (got.detach().double() - want.detach()).norm() / want.detach().norm()
+        assert float(error) < 2 * torch.finfo(dtype).eps
+
+
 def test_weights_of_float32_for_half_inputs():
     x = draw(3, 6, 8).bfloat16().requires_grad_()
     weight, bias = (draw(8, seed=k).float().requires_grad_() for k in (1, 2))
@@ -237,6 +252,8 @@ def test_what_is_not_lean(monkeypatch):
     ("call", "message"),
     [
         (lambda x: F.layer_norm(x, (4,)), "normalized_shape"),
+        (lambda x: F.layer_norm(x, 5), "normalized_shape"),
+        (lambda x: F.rms_norm(x, 5), "normalized_shape"),
         (lambda x: F.group_norm(x, 4), "divisible"),
         (lambda x: F.group_norm(x[:, :, :1, :1], 6), "Expected more than 1 value"),
         (lambda x: F.instance_norm(x[:, :, :1, :1]), "Expected more than 1 spatial element"),
@@ -244,7 +261,7 @@ def test_what_is_not_lean(monkeypatch):
     ],
 )
 def test_errors_are_pytorchs(call, message):
-    with pytest.raises((RuntimeError, ValueError), match=message) as found:
+    with pytest.raises((RuntimeError, ValueError, TypeError), match=message) as found:
         train(call, draw(1, 6, 4, 5).requires_grad_())
     with pytest.raises(type(found.value), match=message):
         call(draw(1, 6, 4, 5))
