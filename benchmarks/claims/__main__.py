@@ -1,6 +1,6 @@
 """Train what a claim needs, seed by seed; go on where an earlier call stopped.
 
-python -m benchmarks.claims at | l1 --data FOLDER_OF_MNIST [--seeds 3]
+python -m benchmarks.claims at | l1 --data FOLDER_OF_MNIST [--seeds 3] [--choices NAME ...]
 """
 
 import argparse
@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--data", type=Path, required=True, help="folder with the MNIST files")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--choices", nargs="+", help="of the claim; default: all")
     options = parser.parse_args()
     claim, name = CLAIMS[options.claim], f"claims-{options.claim}"
     split = data.load(options.data)
@@ -30,7 +31,8 @@ def main() -> None:
     for seed in range(options.seeds):
         networks = claim.Networks(split, seed)
         for choice, which in claim.runs():
-            if (choice, which, seed) in done:
+            wanted = options.choices is None or choice in options.choices
+            if (choice, which, seed) in done or not wanted:
                 continue
             begun = time.perf_counter()
             figures = networks.measured(choice, which)

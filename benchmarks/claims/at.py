@@ -52,7 +52,7 @@ CHOICES = {
     "overshoot 0.5": Choice(overshoot=0.5),
     "penalty at both images": Choice(made="step", penalise="both"),
     "a fifth of the weight": Choice(lam=0.002),
-    "ten times the weight (the paper's, by the batch's sum)": Choice(lam=0.1),
+    "ten times the weight (the paper's 0.1, by the batch's mean)": Choice(lam=0.1),
     "four projections": Choice(rows=4),
     "twice the epochs": Choice(epochs=12),
     "Adam's state kept": Choice(kept=True),

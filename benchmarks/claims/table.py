@@ -24,9 +24,9 @@ def by_run(found: dict[str, Any]) -> Runs:
 
 
 def at_lines(runs: Runs) -> list[str]:
-    """Return rho_adv x 100 and accuracy without and with AT, and what AT adds, seed by seed."""
+    """Return rho_adv x 100 and accuracy without and with AT, and what AT adds, by seed."""
     first = {at.alone(choice): name for name, choice in reversed(at.CHOICES.items())}
-    head = "| choice | rho_adv x 100 without AT | with AT | gain, by seed | accuracy, % |"
+    head = "| choice | rho_adv x 100 without AT | with AT | gain, by seed | accuracy of both, % |"
     lines = [head, "|---|---|---|---|---|"]
     for name, choice in at.CHOICES.items():
         pairs = _pairs(runs, (first[at.alone(choice)], "alone"), (name, "with AT"))
@@ -39,17 +39,19 @@ def at_lines(runs: Runs) -> list[str]:
 
 
 def l1_lines(runs: Runs) -> list[str]:
-    """Return the accuracy under FGSM at the smallest and the largest weight, and the gain."""
+    """Return the accuracies at the smallest and the largest weight, and what that one gains."""
     low, high = (f"{lam:g}" for lam in l1.WEIGHTS)
-    head = f"| choice | λ = {low}: FGSM, % | λ = {high} | gain, by seed | accuracy, % |"
-    lines = [head, "|---|---|---|---|---|"]
+    heads = {"attacked": f"FGSM {l1.EPS}", "small": f"BIM {l1.SMALL}", "clean": "no attack"}
+    columns = " | ".join(f"{head}: λ = {low} | λ = {high} | gain" for head in heads.values())
+    lines = [f"| choice | seeds | {columns} |", "|---" * (2 + 3 * len(heads)) + "|"]
     for name in l1.CHOICES:
         pairs = _pairs(runs, (name, low), (name, high))
         if pairs:
-            less, more = ([pair[i]["attacked"] for pair in pairs] for i in (0, 1))
-            clean = [statistics.mean(pair[i]["clean"] for pair in pairs) for i in (0, 1)]
-            cells = [_spread(less), _spread(more), _gain(less, more)]
-            lines.append(f"| {name} | {' | '.join(cells)} | {clean[0]:.1f}, {clean[1]:.1f} |")
+            cells = []
+            for key in heads:
+                less, more = ([pair[i][key] for pair in pairs] for i in (0, 1))
+                cells += [_spread(less), _spread(more), _gain(less, more)]
+            lines.append(f"| {name} | {len(pairs)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -70,7 +72,7 @@ def _gain(before: list[float], after: list[float]) -> str:
     """Return the mean of the gains, and each."""
     gains = [b - a for a, b in zip(before, after, strict=True)]
     each = ", ".join(f"{gain:+.2f}" for gain in gains)
-    return f"{statistics.mean(gains):+.2f} ({each})"
+    return each if len(gains) == 1 else f"{statistics.mean(gains):+.2f} ({each})"
 
 
 if __name__ == "__main__":

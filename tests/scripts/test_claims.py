@@ -39,12 +39,13 @@ def test_what_is_printed():
     assert row == said
     low, high = (f"{lam:g}" for lam in l1.WEIGHTS)
     runs = {
-        ("all ten rows", low, 0): {"attacked": 10.0, "clean": 98.0},
-        ("all ten rows", high, 0): {"attacked": 7.5, "clean": 97.0},
+        ("all ten rows", low, 0): {"attacked": 10.0, "small": 1.0, "clean": 98.0},
+        ("all ten rows", high, 0): {"attacked": 7.5, "small": 3.0, "clean": 97.0},
     }
-    assert table.l1_lines(runs)[2:] == [
-        "| all ten rows | 10.00 | 7.50 | -2.50 (-2.50) | 98.0, 97.0 |"
-    ]
+    cells = "10.00 | 7.50 | -2.50 | 1.00 | 3.00 | +2.00 | 98.00 | 97.00 | -1.00"
+    head, _, row = table.l1_lines(runs)
+    assert row == f"| all ten rows | 1 | {cells} |"
+    assert head.count("|") == row.count("|")
 
 
 @pytest.fixture
