@@ -41,7 +41,9 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
         norm = jacobian(model, x).flatten(1).norm(dim=1).mean()
         assert figures[key]["norm_clean"] == pytest.approx(float(norm), rel=1e-5)
         worst = figures[key]["worst"]
-        sizes = {f"{share * float(x.flatten(1).norm(dim=1).median()):.2g}" for share in (0.03, 0.1)}
+        sizes = {
+            f"{share * float(x.flatten(1).norm(dim=1).median()):.2g}" for share in (0.03, 0.1, 0.2)
+        }
         assert {f"{float(eps):.2g}" for eps in worst["accuracy"]} == sizes
         report = robustness_report(
             model, x, split.test_y, eps=sorted(map(float, sizes)), budget=30, steps=10, restarts=1
