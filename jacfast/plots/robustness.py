@@ -30,7 +30,7 @@ def robustness_figure(report: "RobustnessReport") -> Figure:
     Args:
         report: of `jacfast.robustness_report`.
 
-    Source: the curves: Carlini et al. 2019 (arXiv 1902.06705), section 5.1.
+    Source: the curves: Carlini et al. 2019 (arXiv 1902.06705).
     """
     choices, far = report.choices, report.distances
     end = 1.1 * max(choices.eps)

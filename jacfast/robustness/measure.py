@@ -88,8 +88,9 @@ def robustness_report(
     over attacks.
     """
     checks.one_of("p", p, (2, math.inf))
-    for name, least in (("budget", LEAST), ("steps", 1), ("restarts", 1)):
-        checks.count(name, locals()[name], least)
+    checks.count("budget", budget, LEAST)
+    checks.count("steps", steps)
+    checks.count("restarts", restarts)
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     box_of(clip, x).check(x)
@@ -107,7 +108,7 @@ def robustness_report(
     here = right.nonzero()[:, 0]
     if len(here) == 0:
         raise ValueError(f"model must classify one sample as its label at least; got 0 of {len(x)}")
-    # without a box, but not without a word on it: x is in the one that was given
+    # with no box at all it would warn of grey values, which the box that was given may allow
     paper = deepfool(model, x, p=p, clip=(-math.inf, math.inf), batch_size=batch_size)
     say_not_finite(model, x, paper.stalled)
     some, labels = batches(model.rows(here), x[here], batch_size), y[here].split(batch_size)

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,19 @@ def test_half_precision():
     )
     for eps in (0.02, 0.1):
         assert found.robust_accuracy(eps) == pytest.approx(whole.robust_accuracy(eps), abs=0.08)
+
+
+def test_grey_values_in_their_box_draw_no_warning():
+    """rho_adv is taken without a box, and a DeepFool without one warns of whole numbers."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
+    x = torch.randint(1, 256, (10, 3, 2, 2)).double()
+    y = model(x).argmax(dim=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = jacfast.robustness_report(model, x, y, clip=(0.0, 255.0), **BUDGETS)
+    assert found.rho_adv == pytest.approx(rho_adv(model, x, clip=(-math.inf, math.inf)))
+    small = jacfast.robustness_report(
+        lambda a: model(255 * a), x / 255, y, eps=[e / 255 for e in found.choices.eps], **BUDGETS
+    )
+    far = found.distances["worst case"] / 255
+    torch.testing.assert_close(small.distances["worst case"], far, rtol=0.02, atol=0)
