@@ -62,10 +62,11 @@ def cells(report: "RobustnessReport") -> list[tuple[str, ...]]:
 def about(report: "RobustnessReport") -> str:
     """Return what the table is of."""
     c = report.choices
+    starts = "one start" if c.restarts == 1 else f"{c.restarts} starts"
     box = "without a box" if c.clip is None else f"in the box {words(c.clip)}"
     return (
         f"{len(report.right)} samples, {at(report)}, rho_adv {report.rho_adv:.4f}; {c.p:g}-norm, "
-        f"{box}; minimal norm: {c.budget} passes, PGD: {c.restarts} starts of {c.steps} steps. "
+        f"{box}; minimal norm: {c.budget} passes, PGD: {starts} of {c.steps} steps. "
         "Distances are those of the samples that are classified correctly, the mean that of those "
         "found; robust at eps: the share of all that are classified correctly and farther than eps"
     )
