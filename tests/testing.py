@@ -83,11 +83,19 @@ def emulated(seed: int, max_threads: int) -> Iterator[None]:
         stand_in._destroy()  # the CPU kernels are back
 
 
-def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype) -> None:
-    """Compare with float64 truth, within the tolerance of the dtype that was computed in."""
+def largest(values: Tensor) -> float:
+    """Return the largest finite magnitude among the values; 1 if none is finite."""
+    return float(values[values.isfinite()].abs().max()) if values.isfinite().any() else 1.0
+
+
+def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype, scale: float = 0.0) -> None:
+    """Compare with float64 truth, within the tolerance of the dtype that was computed in.
+
+    It is relative to the largest value, or to `scale`, that of what was summed up, if that is more.
+    """
     got, want = got.detach().double().cpu(), want.double().cpu()
     assert got.shape == want.shape
-    scale = float(want[want.isfinite()].abs().max()) if want.isfinite().any() else 1.0
+    scale = max(scale, largest(want))
     torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE[dtype] * scale, equal_nan=True)
 
 
