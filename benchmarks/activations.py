@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import environment, write
-from benchmarks.ops import timed
+from benchmarks.ops import against_pytorch
 from jacfast.ops import activation_first, activation_second
 from jacfast.ops.activation import Parameters
 
@@ -64,15 +63,7 @@ def main() -> None:
     runs: Runs = {"copy of x": (lambda: other.copy_(x), 8 * x.numel())}
     for kind in KINDS:
         runs |= contenders(kind, x, g, u)
-    times = timed(runs, f"x {list(shape)} float32")
-    gains = {
-        name: times[f"{name}, PyTorch"]["median"] / times[name]["median"]
-        for name in times
-        if f"{name}, PyTorch" in times
-    }
-    print("PyTorch over jacfast:", {name: round(gain, 2) for name, gain in gains.items()})
-    results = {"environment": environment(), "times": times, "ratios": gains}
-    print("written:", write(f"activations-{device.type}", results))
+    against_pytorch(runs, f"x {list(shape)} float32", f"activations-{device.type}")
 
 
 if __name__ == "__main__":

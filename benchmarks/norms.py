@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import environment, write
-from benchmarks.ops import timed
+from benchmarks.ops import against_pytorch
 from jacfast.ops import norm_first, norm_second
 
 EPS = 1e-5
@@ -84,15 +83,7 @@ def main() -> None:
     runs: Runs = {}
     for name in CASES:
         runs |= contenders(name, device)
-    times = timed(runs, "float32, gradients of weight and bias included")
-    gains = {
-        name: times[f"{name}, PyTorch"]["median"] / times[name]["median"]
-        for name in times
-        if f"{name}, PyTorch" in times
-    }
-    print("PyTorch over jacfast:", {name: round(gain, 2) for name, gain in gains.items()})
-    results = {"environment": environment(), "times": times, "ratios": gains}
-    print("written:", write(f"norms-{device.type}", results))
+    against_pytorch(runs, "float32, gradients of weight and bias included", f"norms-{device.type}")
 
 
 if __name__ == "__main__":

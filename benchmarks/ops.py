@@ -138,6 +138,21 @@ def timed(runs: dict[str, tuple[Callable[[], object], int]], title: str) -> dict
     return times
 
 
+def against_pytorch(
+    runs: dict[str, tuple[Callable[[], object], int]], title: str, file: str
+) -> None:
+    """Time contenders, each of which may have one named "..., PyTorch"; write times and ratios."""
+    times = timed(runs, title)
+    gains = {
+        name: times[f"{name}, PyTorch"]["median"] / times[name]["median"]
+        for name in times
+        if f"{name}, PyTorch" in times
+    }
+    print("PyTorch over jacfast:", {name: round(gain, 2) for name, gain in gains.items()})
+    results = {"environment": environment(), "times": times, "ratios": gains}
+    print("written:", write(file, results))
+
+
 def main() -> None:
     """Verify, time, print and write results/ops-cpu.json (or ops-cuda.json)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

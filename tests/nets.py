@@ -109,6 +109,15 @@ def draw(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tens
     return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
 
 
+def predicted_and_distance(model: nn.Linear, x: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Return the classes of x [N, D] by a linear model, and how far others are, exactly."""
+    z, weight = model(x).detach(), model.weight.data
+    y = z.argmax(dim=1)
+    slopes = torch.linalg.vector_norm(weight[y][:, None] - weight, 2.0 if p == 2 else 1.0, dim=2)
+    far = ((z.gather(1, y[:, None]) - z) / slopes).scatter(1, y[:, None], torch.inf)
+    return y, far.amin(dim=1)
+
+
 def parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 

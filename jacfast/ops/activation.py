@@ -102,12 +102,7 @@ def _checked(
         raise ValueError(f"input_scale of elu must be positive; got {parameters[2]}")
     checks.floating("x", x)
     for name, other in others.items():
-        checks.floating(name, other)
-        checks.same(name, other, "x", x)
-        if other.shape != x.shape:
-            raise ValueError(
-                f"{name} must have the shape of x, {list(x.shape)}; got {list(other.shape)}"
-            )
+        checks.like_x(name, other, x)
     first, second, third = (*map(float, parameters), 0.0, 0.0, 0.0)[:3]
     return first, second, third
 

@@ -31,6 +31,16 @@ def same(name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) 
     same_device(name, tensor, other_name, other)
 
 
+def like_x(name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+    """Check that a tensor has the dtype, device and shape of x."""
+    floating(name, tensor)
+    same(name, tensor, "x", x)
+    if tensor.shape != x.shape:
+        raise ValueError(
+            f"{name} must have the shape of x, {list(x.shape)}; got {list(tensor.shape)}"
+        )
+
+
 def same_device(name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     if tensor.device != other.device:
         raise ValueError(

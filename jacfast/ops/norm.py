@@ -124,12 +124,7 @@ def _check(x: Tensor, weight: Tensor | None, groups: int, **others: Tensor) -> N
     if x.dim() < 2:
         raise ValueError(f"x must have shape [N, C, ...]; got {list(x.shape)}")
     for name, other in others.items():
-        checks.floating(name, other)
-        checks.same(name, other, "x", x)
-        if other.shape != x.shape:
-            raise ValueError(
-                f"{name} must have the shape of x, {list(x.shape)}; got {list(other.shape)}"
-            )
+        checks.like_x(name, other, x)
     if weight is not None:
         checks.floating("weight", weight)
         checks.shape("weight", weight, "[C]", (x.shape[1],))

@@ -9,7 +9,7 @@ from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy_curve, reference_epsilon
-from tests.nets import draw
+from tests.nets import draw, predicted_and_distance
 
 EPSILONS = torch.linspace(0, 0.5, 41, dtype=torch.float64).tolist()
 
@@ -19,11 +19,7 @@ def linear(p, samples=60):
     model = nn.Linear(6, 3).double()
     model.weight.data, model.bias.data = draw(3, 6), -model.weight.data.sum(dim=1) / 2
     x = 0.5 + draw(samples, 6) / 10
-    z = model(x).detach()
-    y = z.argmax(dim=1)
-    dual = 2.0 if p == 2 else 1.0
-    w = torch.linalg.vector_norm(model.weight.data[y][:, None] - model.weight.data, dual, dim=2)
-    far = ((z.gather(1, y[:, None]) - z) / w).scatter(1, y[:, None], math.inf).amin(dim=1)
+    y, far = predicted_and_distance(model, x, p)
     y[::5] = (y[::5] + 1) % 3
     return model, x, y, far.where(torch.arange(samples) % 5 > 0, torch.tensor(0.0))
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy, rho_adv
-from tests.nets import draw
+from tests.nets import draw, predicted_and_distance
 
 BUDGETS = {"budget": 40, "steps": 10, "restarts": 2}
 
@@ -26,11 +26,7 @@ def linear(p: float, samples: int = 40):
     model.weight.data = 50 * draw(3, 6)
     model.bias.data = -model.weight.data.sum(dim=1) / 2
     x = 0.5 + draw(samples, 6) / 30
-    z = model(x).detach()
-    y = z.argmax(dim=1)
-    dual = 2.0 if p == 2 else 1.0
-    w = torch.linalg.vector_norm(model.weight.data[y][:, None] - model.weight.data, dual, dim=2)
-    far = ((z.gather(1, y[:, None]) - z) / w).scatter(1, y[:, None], math.inf).amin(dim=1)
+    y, far = predicted_and_distance(model, x, p)
     y[::4] = (y[::4] + 1) % 3
     far[::4] = 0
     return model, x, y, far
