@@ -23,12 +23,13 @@ from pathlib import Path
 from tests.emulation import build
 from tests.emulation.faults import Fault
 from tests.emulation.faults.kernels import KERNELS
+from tests.emulation.faults.layers import LAYERS
 from tests.emulation.faults.races import RACES
 from tests.emulation.faults.references import REFERENCES
 from tests.emulation.faults.twins import TWINS
 from tests.emulation.process import environment
 
-FAULTS = [*KERNELS, *RACES, *TWINS, *REFERENCES]
+FAULTS = [*KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES]
 ENDS = "the process ends with"
 UNDER = {
     build.PLAIN: "",

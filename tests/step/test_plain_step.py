@@ -35,7 +35,6 @@ ARGUMENTS = {
     **dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d), (2, 3, 2)),
     **dict.fromkeys((nn.Conv3d, nn.ConvTranspose3d), (2, 3, 2)),
     **dict.fromkeys((nn.BatchNorm2d, nn.InstanceNorm2d, nn.BatchNorm3d, nn.InstanceNorm3d), (2,)),
-    **dict.fromkeys((nn.InstanceNorm3d,), (2,)),
     **dict.fromkeys((nn.BatchNorm1d, nn.InstanceNorm1d), (3,)),
 }
 KINDS = sorted({*ALONE, *ALONE_IN_EVAL, nn.LayerNorm}, key=lambda kind: kind.__name__)
