@@ -17,7 +17,7 @@ import jacfast
 from benchmarks.harness import environment, print_table, take_turns, write
 from benchmarks.step import LAM, gradient
 from jacfast import models
-from jacfast.calling import parts
+from jacfast.calling import parts, tree
 from jacfast.penalties import Penalty
 from jacfast.step import plain
 from jacfast.timing import rivals
@@ -92,7 +92,7 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, penalty: Penalty) -> dict:
     count = max(1, round(SECONDS / (time.perf_counter() - start)))
     spent = take_turns({n: lambda s=s: run(s, count) for n, s in steps.items()}, ROUNDS)
     base = spent["double backward"]["median"]
-    taken = "plain" if plain.is_cheaper(model, penalty, x) else "node"
+    taken = "plain" if plain.is_cheaper(model, tree(model), penalty, x) else "node"
     return {
         "ms": {name: 1e3 * row["median"] / count for name, row in spent.items()},
         "of_double_backward": {name: row["median"] / base for name, row in spent.items()},

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
@@ -57,7 +58,7 @@ def _pulled(
 ) -> Tensor:
     if batch:
         try:
-            g = _grad(outputs, x, cotangents, create_graph, batched=True)
+            g = grad(outputs, x, cotangents, create_graph, batched=True)
             return g.reshape(len(cotangents), len(x), -1)
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
@@ -66,14 +67,23 @@ def _pulled(
 
 def looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
     """Return what `pull_back` returns, one vector after the other, by what PyTorch has."""
-    rows = [_grad(outputs, x, v, create_graph, batched=False) for v in cotangents]
+    rows = [grad(outputs, x, v, create_graph) for v in cotangents]
     joined = torch.stack(rows) if len(rows) > 1 else rows[0]  # one row is not copied
     return joined.reshape(len(cotangents), len(x), -1)
 
 
-def _grad(
-    outputs: Tensor, x: Tensor, cotangent: Tensor, create_graph: bool, batched: bool
+def grad(
+    outputs: Tensor,
+    x: Tensor | GradientEdge,
+    cotangent: Tensor,
+    create_graph: bool,
+    batched: bool = False,
 ) -> Tensor:
+    """Return ``J^T v``, of the shape of x; the graph of `outputs` is kept.
+
+    Raises:
+        ValueError: the outputs do not depend on x.
+    """
     (g,) = torch.autograd.grad(
         outputs,
         x,

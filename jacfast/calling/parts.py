@@ -48,9 +48,9 @@ LEAST = 32  # samples: with fewer, the gradients of the weights are added up too
 _seen: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 
 
-def separable(model: nn.Module) -> bool:
-    """Say whether it is certain that a batch may pass through `model` in parts, in any order."""
-    return not _has_any_global_hook() and all(map(_alone, tree(model)))
+def separable(modules: list[nn.Module]) -> bool:
+    """Say whether it is certain that a batch may pass through these in parts, in any order."""
+    return not _has_any_global_hook() and all(map(_alone, modules))
 
 
 def may_be_cut(x: Tensor) -> bool:
@@ -73,24 +73,21 @@ def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
 
     By the largest tensor of the batch, or by the products with weights.
     """
-    return _entries(model, x) >= ENTRIES or _products(model, x) >= PRODUCTS
+    weights = sum(p.numel() for p in parameters(tree(model)))
+    return _entries(model, x) >= ENTRIES or weights * len(x) >= PRODUCTS
 
 
-def is_small(model: nn.Module, x: Tensor, rows: int | None) -> bool:
+def is_small(model: nn.Module, weights: int, x: Tensor, rows: int | None) -> bool:
     """Say whether a step with a `separable` model costs its calls, and little beside.
 
-    Of its Jacobian that many rows are pulled back, or all.
+    It has that many weights. Of its Jacobian that many rows are pulled back, or all.
     """
     rows = _look(model, x).outputs if rows is None else rows
-    return rows * _entries(model, x) <= SMALL and _products(model, x) < PRODUCTS
+    return rows * _entries(model, x) <= SMALL and weights * len(x) < PRODUCTS
 
 
 def _entries(model: nn.Module, x: Tensor) -> int:
     return _look(model, x).bytes // x.element_size() * x.shape[0]
-
-
-def _products(model: nn.Module, x: Tensor) -> int:
-    return sum(p.numel() for p in parameters(model)) * x.shape[0]
 
 
 def _look(model: nn.Module, x: Tensor) -> "_Sizes":

@@ -27,6 +27,7 @@ class EntrywiseL1(Penalty):
 
     n: Count = "exact"
     kind = "sumabs"
+    of_logits = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +60,7 @@ class ColumnSumL1(Penalty):
     """
 
     kind = "sumabs"
+    of_logits = True
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
@@ -81,6 +83,7 @@ class DecisionFunction(Penalty):
 
     norm: Norm = "l1"
     needs_labels = True
+    of_logits = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

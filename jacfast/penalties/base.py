@@ -31,6 +31,7 @@ class Penalty(abc.ABC):
     - ``kind``: rho of a row, ``"sumsq"``, ``"sumabs"`` or ``"maxabs"``; or `measure`, any rho.
     - ``squared = True`` where rho is the sum of squares as it is: a cheaper way then, if there is.
       A class with a ``kind``, `measure` or `collect` of its own must say so itself.
+    - ``of_logits = True`` where the cotangents do not depend on x, for the same reason.
     - ``needs_labels = True``: y must be given, and is checked.
     - `check`: what options must fulfil, given the logits; `draw`: what is random in the cotangents.
 
@@ -49,12 +50,15 @@ class Penalty(abc.ABC):
     needs_labels = False
     kind = "sumsq"
     squared = False  # rho is the sum of squares, as it is
+    of_logits = False  # the cotangents depend on logits, labels and draw, and not on x
 
     def __init_subclass__(cls) -> None:
-        """Take another rho for no sum of squares, whatever it is derived from."""
+        """Take another rho for no sum of squares, and other cotangents for some of x."""
         own = vars(cls)
         if "squared" not in own and own.keys() & {"kind", "measure", "collect"}:
             cls.squared = False
+        if "of_logits" not in own and "cotangents" in own:
+            cls.of_logits = False
 
     def __post_init__(self) -> None:
         if not 0 < self.subsample <= 1:

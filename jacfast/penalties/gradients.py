@@ -29,6 +29,7 @@ class InputGradient(Penalty):
 
     norm: GradientNorm = "squared"
     needs_labels = True
+    of_logits = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +59,8 @@ class InputGradient(Penalty):
 @dataclasses.dataclass(frozen=True)
 class _OfOutputs(Penalty):
     """Of the gradient of the sum of a sample's outputs: a critic's one, or a patch critic's."""
+
+    of_logits = True
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None

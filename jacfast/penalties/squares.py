@@ -18,6 +18,7 @@ class _Projected(Penalty):
 
     n: Count = 1
     squared = True
+    of_logits = True
     centred = False  # the space is that orthogonal to 1
 
     def __post_init__(self) -> None:
@@ -64,6 +65,7 @@ class Frobenius(_Projected):
 
     root: bool = dataclasses.field(default=False, kw_only=True)
     weights: Tensor | None = dataclasses.field(default=None, kw_only=True, compare=False)
+    of_logits = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,6 +121,7 @@ class CrossLipschitz(_Projected):
     """
 
     centred = True
+    of_logits = True
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None

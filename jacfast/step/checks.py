@@ -20,8 +20,8 @@ BATCH_NORMS: tuple[str, ...] = get_args(BatchNorm)
 WRAPPERS = {"DistributedDataParallel", "DataParallel"}
 
 
-def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> None:
-    """Raise a TypeError, ValueError or RuntimeError in words."""
+def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> list[nn.Module]:
+    """Raise a TypeError, ValueError or RuntimeError in words; return the model's modules."""
     penalty, at, batch_norm = options.penalty, options.at, options.batch_norm
     chunk = options.chunk_size
     if transformed() or torch.is_inference_mode_enabled():
@@ -61,6 +61,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> Non
         raise ValueError(
             f"chunk_size must be the whole batch with batch_norm='coupled'; got {chunk}"
         )
+    return modules
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:

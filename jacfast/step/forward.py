@@ -42,8 +42,9 @@ def forward_with_penalty(
     the double backward happens inside, by lean layers, so that outside there is one node of first
     order. It works where double backward does not: in DistributedDataParallel (around
     `WithPenalty`), for models given to torch.compile (see `compiled`), beside a
-    compiled loss. Very small steps on a CPU (65,536 entries in the largest tensor, times the
-    projections, and layers of torch.nn alone) cost their calls, and run by plain double backward.
+    compiled loss. On a CPU very small steps (65,536 entries in the largest tensor, times the
+    projections, and layers of torch.nn alone) cost their calls, and run by plain double backward;
+    so do MLPs with one projection, of any size, for a product less where they begin.
     The model is called as it stands, train or eval; each sample must be mapped by
     itself.
 

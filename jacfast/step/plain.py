@@ -1,35 +1,56 @@
-"""A step so small that its calls cost more than its operations: plain double backward."""
+"""Steps that are plain double backward: small ones, and those of linear layers alone."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from jacfast.calling import as_rows, is_small, parameters, pick, separable, tree
+from jacfast.calling import as_rows, is_small, parameters, part_of, pick, separable
 from jacfast.calling.outputs import Output
+from jacfast.lean.gram import Gram
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.step.draw import Noise, Order, penalised
-from jacfast.vjp import looped
+from jacfast.step.entry import Entry, first_linear
+from jacfast.vjp import grad
 
 # Of the known layers, those whose backward pass jacfast.second or jacfast.layouts puts right.
 HELPED = (nn.Hardsigmoid, _BatchNorm, _InstanceNorm)
+# Those whose second derivatives cost in PyTorch what they must.
+DENSE = {
+    *(nn.Sequential, nn.Flatten, nn.Identity, nn.Linear, nn.Dropout),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Threshold),
+}
 
 
-def is_cheaper(model: nn.Module, penalty: Penalty, x: Tensor) -> bool:
+def is_cheaper(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Tensor) -> bool:
     """Say whether plain double backward is cheaper than a node with lean layers, and certain.
 
     Certain is it for layers that `jacfast.calling.parts` knows, which have a second derivative and
-    couple no samples; cheaper while the largest tensor, times the projections, and the products
-    with weights are small, on a CPU. On a GPU nobody has looked.
+    couple no samples; cheaper on a CPU while the largest tensor, times the projections, and the
+    products with weights are small, and for one projection of a network of linear layers whatever
+    its size. On a GPU nobody has looked.
     """
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or not separable(model):
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or not separable(modules):
         return False
-    if any(isinstance(module, HELPED) for module in tree(model)):
+    if any(isinstance(module, HELPED) for module in modules):
         return False
-    n = getattr(penalty, "n", 1)
-    trained = any(p.requires_grad for p in parameters(model))
-    return trained and is_small(model, x, n if isinstance(n, int) else None)
+    weights = parameters(modules)
+    if not any(p.requires_grad for p in weights):
+        return False
+    n, count = getattr(penalty, "n", 1), sum(p.numel() for p in weights)
+    if is_small(model, count, x, n if isinstance(n, int) else None):
+        return True
+    return n == 1 and all(type(m) in DENSE for m in modules) and _once(model, penalty, x)
+
+
+def _once(model: nn.Module, penalty: Penalty, x: Tensor) -> bool:
+    """Say whether each product with a weight is computed once, in plain double backward, too."""
+    linear = first_linear(model, penalty)
+    if linear is None or penalty.subsample < 1 or part_of(model, x) < len(x):
+        return False
+    summed = penalty.squared and penalty.reduction == "mean"
+    return not (summed and Gram.pays(linear.weight, len(x)))
 
 
 def plain_step(
@@ -41,24 +62,26 @@ def plain_step(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """Return logits and penalty, with autograd's own graph behind them."""
-    leaf = x if x.requires_grad else x.detach().requires_grad_()
-    entry = leaf.clone()  # the model may begin in place, and x stays as it is
-    logits = pick(model(entry), output)
-    outputs, chosen = as_rows(logits, entry), None
+    entry = Entry(model, penalty, x)
+    logits = pick(entry.returned, output)
+    outputs, chosen = as_rows(logits, entry.x), None
     count = penalised(penalty, len(x))
     if count < len(x):
         chosen = Order(len(x), x.device)(penalty, generator)[:count]
         outputs, y = outputs[chosen], None if y is None else y[chosen]
     penalty.check(outputs, y)
     noise = Noise(count, outputs)(penalty, generator)
-    g = looped(outputs, entry, penalty.cotangents(outputs, entry, y, noise), create_graph=True)
-    g = g if chosen is None else g.index_select(1, chosen)
-    sizes = _squares(g) if penalty.squared else penalty.measure(g.flatten(0, 1))
-    total = penalty.collect(sizes.view(g.shape[:2]))
-    return logits.clone(), penalty.reduce(total, count)  # logits may be changed outside
+    rows = [
+        entry.row(grad(outputs, entry.edge, v, create_graph=True), chosen)
+        for v in penalty.cotangents(outputs, entry.x, y, noise)
+    ]
+    logits = logits.clone()  # which may be changed outside
+    return logits, penalty.reduce(_collected(penalty, rows), count)
 
 
-def _squares(g: Tensor) -> Tensor:
-    """Return what `row_norm` returns for "sumsq", for less calls in the derivative."""
-    g = g.to(accumulator(g.dtype))
-    return g.square().sum(dim=-1, dtype=torch.float64).to(g.dtype)
+def _collected(penalty: Penalty, rows: list[Tensor]) -> Tensor:
+    """Return the penalty of J^T v, n of [N, D]: the sum, or of each sample."""
+    if penalty.squared and penalty.reduction == "mean":  # as `row_norm` has it, in less calls
+        sums = [g.to(accumulator(g.dtype)).square().sum() for g in rows]
+        return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
+    return penalty.collect(torch.stack([penalty.measure(g) for g in rows]))

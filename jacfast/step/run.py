@@ -19,6 +19,7 @@ from jacfast.calling import (
     parameters,
     pick,
     rebuilt,
+    tree,
 )
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
@@ -75,7 +76,7 @@ class Run:
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
-        trained = [p for p in parameters(self.model) if p.requires_grad]
+        trained = [p for p in parameters(tree(self.model)) if p.requires_grad]
         pending = Pending(x, trained, self.frozen)
         with self.looking():
             self._before = State(self.model) if self.guards else None

@@ -80,8 +80,9 @@ class Step:
         traced = None
         if backend and not (pauses or twice):
             traced = Traced(self, backend, model, x, y, arguments)
+        modules = []
         if traced is None or traced.plan is None:  # else one like it has been checked
-            check(model, x, y, self)
+            modules = check(model, x, y, self)
         if penalty is None or pauses:
             returned = arguments.call(model, x)
             logits = pick(returned, self.output)
@@ -89,12 +90,15 @@ class Step:
         if traced is not None and traced.plan is not None:
             returned, value = traced.replay()
         else:
-            returned, value = self._passes(model, penalty, x, y, arguments, backend, traced)
+            returned, value = self._passes(
+                model, modules, penalty, x, y, arguments, backend, traced
+            )
         return returned, value if penalty.every == 1 else penalty.every * value
 
     def _passes(
         self,
         model: nn.Module,
+        modules: list[nn.Module],
         penalty: Penalty,
         x: Tensor,
         y: Tensor | None,
@@ -103,12 +107,12 @@ class Step:
         traced: "Traced | None",
     ) -> tuple[Any, Tensor]:
         """Return logits, or everything, and the penalty, by one pass or by two."""
-        frozen = with_batch_statistics(tree(model)) if self.batch_norm == "frozen" else []
+        frozen = with_batch_statistics(modules) if self.batch_norm == "frozen" else []
         once = self.at is None and self.precision is None and not frozen
         if once and backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)
         usual = once and traced is None and self._asks_for_nothing(arguments)
-        if usual and plain.is_cheaper(model, penalty, x):
+        if usual and plain.is_cheaper(model, modules, penalty, x):
             return plain.plain_step(model, penalty, x, y, self.output, self.generator)
         with eager():
             run = self._plan(model, penalty, x, arguments)
@@ -142,7 +146,7 @@ class Step:
         """Choose how often the model is called: once, unless the batch may be cut."""
         samples, some = x.shape[0], penalty.subsample < 1
         certain = self.batch_norm != "coupled" and not arguments.any
-        certain = certain and (some or may_be_cut(x)) and separable(model)
+        certain = certain and (some or may_be_cut(x)) and separable(tree(model))
         if some and certain and self.chunk_size is None:
             certain = worth_two_calls(model, x)
         if some and self.generator is None and not readable(x.device) and drops(model):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from jacfast import models
-from jacfast.calling import part_of, separable
+from jacfast.calling import part_of, separable, tree
 
 
 class Own(nn.Linear):
@@ -49,13 +49,13 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_not_certain_is_called_once(name):
-    assert not separable(nn.Sequential(nn.Flatten(), UNKNOWN[name](), nn.ReLU()))
+    assert not separable(tree(nn.Sequential(nn.Flatten(), UNKNOWN[name](), nn.ReLU())))
 
 
 def test_the_networks_of_the_papers_can_be_cut():
     for make in (models.tf_tutorial_cnn, models.cifar_cnn, models.seck_c, models.yu_cifar_cnn):
-        assert separable(make())
-        assert separable(copy.deepcopy(make().eval()))
+        assert separable(tree(make()))
+        assert separable(tree(copy.deepcopy(make().eval())))
 
 
 def test_every_layer_of_the_list_takes_samples_alone():
@@ -70,7 +70,7 @@ def test_every_layer_of_the_list_takes_samples_alone():
     ]
     order = torch.randperm(6)
     for layer in layers:
-        assert separable(nn.Sequential(layer))
+        assert separable(tree(nn.Sequential(layer)))
         whole = layer(x)
         parts = torch.cat([layer(part) for part in x[order].split(2)])
         torch.testing.assert_close(parts, whole[order])
@@ -79,9 +79,9 @@ def test_every_layer_of_the_list_takes_samples_alone():
 def test_a_global_hook():
     model = nn.Sequential(nn.Linear(6, 5))
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert not separable(model)
+    assert not separable(tree(model))
     handle.remove()
-    assert separable(model)
+    assert separable(tree(model))
 
 
 def test_parts_follow_from_the_size_of_the_activations():

@@ -6,6 +6,7 @@ import pytest
 
 from jacfast.calling import parts
 from jacfast.lean import mode
+from jacfast.step import plain
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,7 @@ def _every_layer_lean(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr(mode, "LEAST", 0)
         monkeypatch.setattr(parts, "ENTRIES", 0)
         monkeypatch.setattr(parts, "SMALL", 0)
+        monkeypatch.setattr(plain, "DENSE", set())
 
 
 @pytest.fixture(params=["large", "small"])
