@@ -72,7 +72,8 @@ check-distributed: $(VENV)/built
 mutants: $(VENV)/built
 	$(BIN)/python -m tests.emulation.mutate
 
-# Registers, shared memory and spills of every CUDA kernel: write docs/kernels.md, or compare.
+# Registers, shared memory, spills and instructions of every CUDA kernel, and what these bound it by:
+# write docs/kernels.md, or compare.
 kernels:
 	$(PYTHON) scripts/kernel_resources.py --write
 check-kernels:

@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 
-from kernel_resources import TABLE, readable
+from kernel_nvcc import readable
+from kernel_resources import TABLE
 
 ARCHITECTURES = ("sm_80", "sm_90")
 PTX = "90"

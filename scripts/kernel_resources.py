@@ -1,31 +1,23 @@
-"""What ptxas says of every CUDA kernel, as the table docs/kernels.md.
+"""What ptxas and the machine code say of every CUDA kernel, as the tables in docs/kernels.md.
 
-python scripts/kernel_resources.py            compile, compare with the table both ways
-python scripts/kernel_resources.py --write    compile and write the table
+python scripts/kernel_resources.py            compile, compare with the tables both ways
+python scripts/kernel_resources.py --write    compile and write the tables
 
-Needs nvcc, no GPU. Warnings are errors, a spill is an error, and so is a kernel that the table
-lacks, has too many, or that needs other resources than it says (if this nvcc is the table's).
+Needs nvcc and nvdisasm, no GPU. Warnings are errors, a spill is an error, and so is a kernel that
+the tables lack, have too many, that needs other resources than they say (if this nvcc is theirs),
+or that something else than memory bounds without a sentence that says why (kernel_bounds.py).
 """
 
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+import kernel_bounds
+from kernel_nvcc import ROOT, Resources, compile_all, run
+
 TABLE = ROOT / "docs" / "kernels.md"
-FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
-PTXAS = ["-Xptxas", "-v,--warn-on-spills,--warn-on-local-memory-usage,-Werror"]
 OCCUPANCY_ARCH = "sm_90"
 WARPS, BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 233472  # of a multiprocessor of sm_90
-HALVES = {"__half": "half", "__nv_bfloat16": "bfloat16"}
-KINDS = {"(jacfast::RowNormKind)0": "sumsq", "(jacfast::RowNormKind)1": "sumabs"}
-KINDS["(jacfast::RowNormKind)2"] = "maxabs"
-KINDS |= {"<false, ": "<first, ", "<true, ": "<second, "}  # of norm_first and norm_second
 
 # Why a kernel below half of the warps that fit is fast enough all the same.
 LOW = {
@@ -55,48 +47,10 @@ that block size by registers, static shared memory and blocks.
 """
 
 
-class Resources(NamedTuple):
-    registers: int
-    shared: int
-    stack: int
-    spills: int
-
-
 def architectures() -> list[str]:
     """Return sm_80, sm_90 and the newest that nvcc knows."""
-    known = re.findall(r"compute_(\d+)", _run("nvcc", "--list-gpu-arch"))
+    known = re.findall(r"compute_(\d+)", run("nvcc", "--list-gpu-arch"))
     return ["sm_80", "sm_90", f"sm_{max(map(int, known))}"]
-
-
-def compiled(source: Path, arch: str) -> dict[str, Resources]:
-    """Compile one file for one architecture and return the resources of its kernels."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = ["-cubin", f"-arch={arch}", str(source), "-o", f"{folder}/kernel.cubin"]
-        log = _run("nvcc", *FLAGS, *PTXAS, *target)
-    found = {}
-    for entry in log.split("Compiling entry function ")[1:]:
-        mangled = entry.split("'")[1]
-        sizes = [int(n) for n in re.search(_STACK, entry).groups()]
-        shared = re.search(r"(\d+) bytes smem", entry)
-        found[readable(mangled)] = Resources(
-            registers=int(re.search(r"Used (\d+) registers", entry).group(1)),
-            shared=int(shared.group(1)) if shared else 0,
-            stack=sizes[0],
-            spills=sizes[1] + sizes[2],
-        )
-    return found
-
-
-_STACK = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
-
-
-def readable(mangled: str) -> str:
-    """Return 'row_norm_whole<sumsq, float>' for a mangled name."""
-    name = _run("c++filt", mangled).strip().removeprefix("void ").split("(jacfast::RowNorm)")[0]
-    name = re.sub(r"\(jacfast::[\w:<>]+\)$", "", name).removeprefix("jacfast::cuda::")
-    for old, new in {**HALVES, **KINDS}.items():
-        name = name.replace(old, new)
-    return name
 
 
 def threads(kernel: str) -> int:
@@ -147,16 +101,13 @@ def main() -> None:
     """Compile, then write the table or compare with it."""
     if not shutil.which("nvcc"):
         sys.exit("kernel_resources: nvcc is not on the PATH")
-    nvcc = re.search(r"V(\d\S+)", _run("nvcc", "--version")).group(1)
+    nvcc = re.search(r"V(\d\S+)", run("nvcc", "--version")).group(1)
     archs = architectures()
-    sources = sorted(ROOT.glob("csrc/kernels/*.cu"))
-    found: dict[str, dict[str, Resources]] = {arch: {} for arch in archs}
-    jobs = [(source, arch) for source in sources for arch in archs]
-    with ThreadPoolExecutor() as pool:
-        for (_, arch), result in zip(jobs, pool.map(lambda job: compiled(*job), jobs), strict=True):
-            found[arch].update(result)
+    found = compile_all(sorted({*archs, *kernel_bounds.CARDS}))
     names = {"archs": ", ".join(archs), "occupancy_arch": OCCUPANCY_ARCH, "warps": WARPS}
-    text = HEAD.format(nvcc=nvcc, **names) + "\n".join(rows(found)) + "\n"
+    table = rows({arch: found[arch].resources for arch in archs})
+    bounds = kernel_bounds.page({arch: found[arch].code for arch in kernel_bounds.CARDS})
+    text = HEAD.format(nvcc=nvcc, **names) + "\n".join([*table, "", *bounds]) + "\n"
     if "--write" in sys.argv:
         TABLE.write_text(text)
         print(f"written: {TABLE.relative_to(ROOT)}")
@@ -174,14 +125,8 @@ def compare(old: str, new: str, nvcc: str) -> None:
     come = [f"+ {line}" for line in new.splitlines() if line not in old.splitlines()]
     if gone or come:
         sys.exit("\n".join(["docs/kernels.md differs; `make kernels` writes it", *gone, *come]))
-    print(f"docs/kernels.md holds: {new.count('| `')} kernels, no spill (nvcc {nvcc})")
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
+    count = len(set(re.findall(r"^\| (`.+?`)", new, re.MULTILINE)))
+    print(f"docs/kernels.md holds: {count} kernels, no spill (nvcc {nvcc})")
 
 
 if __name__ == "__main__":

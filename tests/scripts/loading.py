@@ -1,10 +1,12 @@
 """A module of scripts/, which is no package."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "scripts"))  # modules there import each other
 
 
 def script(name: str) -> ModuleType:

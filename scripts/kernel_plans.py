@@ -1,0 +1,51 @@
+"""What an entry of each kernel is, whose instructions kernel_counts.py counts."""
+
+from typing import NamedTuple
+
+
+class Plan(NamedTuple):
+    """Of an entry: loads as wide as a pack in each sweep, and what memory has to move."""
+
+    reads: tuple[int, ...]
+    values: int = 0  # of the kernel's type
+    bytes: int = 0  # besides
+    pack: int = 0  # entries of a load, where it is neither 16 bytes nor in the kernel's name
+
+
+WHOLE = (-1,)  # a thread has one pack, or one entry: the kernel as a whole is the loop
+NONE = ()  # it works in shared memory
+PARTS = 0  # a loop over partial sums, not over entries, with loads of the same width
+
+# The first that matches counts. An entry of deepfool_step is one of the D columns, with its ten
+# rows (the eleventh load is from the cache); of a join, a part; of max-pooling, a window and the
+# four entries that it has at least, of max_pool_scatter_entries an entry.
+PLANS = {
+    "activation_first": Plan(WHOLE, values=3),
+    "activation_second": Plan(WHOLE, values=5),
+    "attention_second": Plan((1, 4, 4), values=8),
+    "deepfool_candidate_copy": Plan((1,), values=2),
+    "deepfool_candidate_decide": Plan((1,), bytes=8),
+    "deepfool_candidate_measure": Plan((1,), values=1),
+    "deepfool_candidate_whole": Plan((1, 1), values=2),
+    "deepfool_step_finish<double, 1": Plan((PARTS, 2), values=3),
+    "deepfool_step_whole<double, 1": Plan((11, PARTS, 2), values=11),
+    "deepfool_step_finish": Plan((2,), values=3),
+    "deepfool_step_measure": Plan((11,), values=10),
+    "deepfool_step_whole": Plan((11, 2), values=11),
+    "max_pool_gather": Plan(WHOLE, values=2, bytes=1),
+    "max_pool_scatter_entries": Plan(WHOLE, values=2),
+    "max_pool": Plan(WHOLE, values=5, bytes=1),
+    "norm_columns<first, double": Plan((4,), values=2, pack=1),
+    "norm_columns<second, double": Plan((7,), values=3, pack=1),
+    "norm_(columns|channels)<first": Plan((2,), values=2, pack=1),
+    "norm_(columns|channels)<second": Plan((3,), values=3, pack=1),
+    "norm_join": Plan((1,), bytes=8),
+    "norm_rows<first, (float|double), 1>": Plan((3, 3, 3), values=3),
+    "norm_rows<second, (float|double), 1>": Plan((4, 4, 5), values=5),
+    "norm_rows<first": Plan((2, 2, 2), values=3),
+    "norm_rows<second": Plan((3, 3, 3), values=5),
+    "orthonormal_cotangents": Plan(NONE, values=2),
+    "row_norm_join<maxabs": Plan((2,), bytes=16),
+    "row_norm_join": Plan((1,), bytes=8),
+    "row_norm": Plan((1,), values=1),
+}
