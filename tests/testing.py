@@ -5,6 +5,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +22,9 @@ EMULATED = {
 # The same, each as pytest's -k says it.
 EACH_EMULATED = ("emula and not shuffled", *(name for name in EMULATED if "shuffled" in name))
 LIVES = ("reference", "cpu", *EMULATED, "cuda")
+# What no emulated kernel can fail alone: threads and the order of sums, of which the emulator has
+# one each, and what surrounds kernels (derivatives, compilation): their values are held elsewhere.
+not_emulated = pytest.mark.parametrize("life", ["reference", "cpu", "cuda"], indirect=True)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Relative to the largest entry of the expected result: a few units in the last place.
 TOLERANCE = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jacfast.ops import activation_first, activation_second, lives
 from tests.ops.activations import CASES, oracle, read_at
-from tests.testing import DTYPES, LONG, SIZES, TOLERANCE, starting_at
+from tests.testing import DTYPES, LONG, SIZES, TOLERANCE, not_emulated, starting_at
 
 NAN, INF = float("nan"), float("inf")
 
@@ -157,6 +157,7 @@ def test_kinks_are_pytorchs(life, name):
             assert_close(got, want, torch.float64)
 
 
+@not_emulated
 @pytest.mark.parametrize("name", CASES)
 def test_derivatives(life, name):
     """Of the first up to the third: f''' comes from the reference."""
@@ -193,6 +194,7 @@ def test_one_of_the_gradients_alone(life, missing):
     assert_close(got, of_g if missing == "x" else of_x, torch.float32)
 
 
+@not_emulated
 def test_same_bits_each_time_and_for_any_threads(life, threads):
     x, g, u = drawn(life, 100_001, name="gelu")
     found = []
@@ -261,6 +263,7 @@ def test_registration(name):
         ops.activation_first(ONE, ONE, "relu", 0.0, 0.0, 0.0)
 
 
+@not_emulated
 def test_compiled(life):
     def pulled(x, g):
         return activation_first(2 * x, g, "gelu").square().sum()

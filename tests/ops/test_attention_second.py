@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from jacfast.ops import attention_second, lives
-from tests.testing import SIZES, TOLERANCE, assert_close
+from tests.testing import SIZES, TOLERANCE, assert_close, not_emulated
 
 NAN, INF = float("nan"), float("inf")
 DTYPES = (torch.float32, torch.float64)
@@ -139,6 +139,7 @@ def test_rows_may_start_between_boundaries(life, dtype):
             assert torch.equal(wide[:offset], before)
 
 
+@not_emulated
 def test_same_bits_each_time_and_for_any_threads(life, threads):
     tile = life.randn(4, 40, 5000)
     found = []
@@ -180,6 +181,7 @@ def test_registration():
             op(tile)
 
 
+@not_emulated
 def test_compiled(life):
     def second(tile):
         given = tile * 2

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jacfast.ops import deepfool_distance, deepfool_step
-from tests.testing import DTYPES, Life, assert_close, layouts
+from tests.testing import DTYPES, Life, assert_close, layouts, not_emulated
 
 NAN, INF = float("nan"), float("inf")
 
@@ -61,6 +61,7 @@ def test_closed_form_derivative(life):
     assert_close(dw, -(g * f.abs() / norm**3)[:, None] * w, torch.float64)
 
 
+@not_emulated
 def test_differentiated_numerically(life):
     f, w = (t.requires_grad_() for t in problem(life, 3, 4))
     assert torch.autograd.gradcheck(deepfool_distance, (f, w))

@@ -16,6 +16,7 @@ from tests.testing import (
     Life,
     assert_close,
     layouts,
+    not_emulated,
     starting_at,
 )
 
@@ -189,6 +190,7 @@ def test_rows_may_start_between_boundaries(life, dtype):
                 assert_close(a, b, dtype)
 
 
+@not_emulated
 def test_derivatives(life):
     logits, rows, origin = problem(life, 3, 4, 5, torch.float64)
     logits.requires_grad_()
@@ -213,6 +215,7 @@ def test_derivatives_of_a_stalled_sample_are_zero(life):
     assert grad[1].abs().max() > 0
 
 
+@not_emulated
 def test_same_bits_each_time_and_for_any_threads(life, threads):
     logits, rows, origin = problem(life, 3, 4, 9000)
     results = []

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from jacfast.ops import max_pool, max_pool_gather, max_pool_scatter
 from jacfast.ops.max_pool import DEAD, reference
 from tests.ops.pooling import SIZES, WINDOWS, drawn_choice, pooled, scattered
-from tests.testing import DTYPES, assert_close
+from tests.testing import DTYPES, assert_close, not_emulated
 
 NAN, INF = float("nan"), float("inf")
 
@@ -59,6 +59,7 @@ def test_sums_of_half_types_are_rounded_once(life, dtype):
     assert torch.equal(out[0, 0].cpu(), want)
 
 
+@not_emulated
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(("kernel", "stride"), WINDOWS[:4])
 def test_derivatives(life, kernel, stride, relu):
@@ -120,6 +121,7 @@ def test_transforms_and_forward_mode(life, relu):
     assert torch.equal(y[1], reference(t, kernel, stride, relu)[0])
 
 
+@not_emulated
 def test_compiled(life):
     def total(x):
         y, choice = max_pool(x * 2, (2, 2), (2, 2), True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jacfast.ops import norm_first, norm_second
 from tests.ops.norms import CASES, oracle
-from tests.testing import DTYPES, SIZES, assert_close, largest, layouts, starting_at
+from tests.testing import DTYPES, SIZES, assert_close, largest, layouts, not_emulated, starting_at
 
 NAN, EPS = float("nan"), 1e-5
 
@@ -183,6 +183,7 @@ def test_by_finite_differences(life, name):
         assert float((derivative * towards).sum()) == pytest.approx(slope, rel=1e-7)
 
 
+@not_emulated
 @pytest.mark.parametrize("name", CASES)
 def test_third_derivatives(life, name):
     x, g, u, weight = (t.requires_grad_() for t in drawn(life, 2, 6, 2, dtype=torch.float64))
@@ -215,6 +216,7 @@ def test_empty(life, shape):
         assert not got.any()
 
 
+@not_emulated
 def test_same_bits_each_time_and_for_any_threads(life, threads):
     for shape in ((800, 200), (40, 6, 500)):
         found = []

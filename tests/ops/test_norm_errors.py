@@ -7,7 +7,7 @@ import torch
 
 from jacfast.ops import lives, norm_first, norm_second
 from tests.ops.norms import CASES
-from tests.testing import assert_close
+from tests.testing import assert_close, not_emulated
 
 X = torch.ones(3, 6)
 WRONG = [
@@ -65,6 +65,7 @@ def test_registration(name):
         ops.norm_second(x, x, x.double(), *rest)
 
 
+@not_emulated
 def test_compiled(life):
     def second(x, g, u, weight):
         of_x, of_g, of_weight = norm_second(x, g, u, weight, 1e-5, parameters=True)

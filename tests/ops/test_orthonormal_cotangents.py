@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jacfast.ops import lives, orthonormal_cotangents
-from tests.testing import DTYPES, EMULATED, TOLERANCE, layouts
+from tests.testing import DTYPES, TOLERANCE, layouts, not_emulated
 
 NAN, INF = float("nan"), float("inf")
 
@@ -122,8 +122,9 @@ def test_layouts(life):
         assert torch.equal(orthonormal_cotangents(view), want), name
 
 
+@not_emulated
 def test_same_bits_for_any_threads(life, threads):
-    draw = life.randn(9 if life.name in EMULATED else 500, 3, 50)  # the emulator has one thread
+    draw = life.randn(500, 3, 50)
     results = []
     for count in (1, 2, 2):
         threads(count)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jacfast.ops import lives, row_norm
 from jacfast.ops.row_norm import KINDS
-from tests.testing import DTYPES, LONG, SIZES, assert_close, layouts, starting_at
+from tests.testing import DTYPES, LONG, SIZES, assert_close, layouts, not_emulated, starting_at
 
 NAN, INF = float("nan"), float("inf")
 
@@ -123,6 +123,7 @@ def test_squares_do_not_underflow(life):
         assert row_norm(g, "sumsq").item() == pytest.approx(want, rel=3e-7, abs=0)
 
 
+@not_emulated
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 7, 33])
 def test_derivatives(life, kind, size):
@@ -151,6 +152,7 @@ def test_gradients_of_half_types_have_their_dtype(life, dtype):
     assert torch.equal(grad, 2 * g)
 
 
+@not_emulated
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits_each_time_and_for_any_threads(life, kind, threads):
     g = life.randn(2, 100_000)
@@ -201,6 +203,7 @@ def test_registration(kind):
         torch.ops.jacfast.row_norm(torch.ones(3), kind)
 
 
+@not_emulated
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled(life, kind):
     def measured(g):
