@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from jacfast import cotangents, frobenius_penalty
+from tests.forked import side_by_side
 from tests.functions import Cube, CubeNested, CubeOnce
 from tests.nets import RTOL, build, draw, relative_error
 
@@ -223,7 +224,7 @@ def _ddp_worker(rank: int, folder: str, n: int) -> None:
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo")
 def test_two_processes_average_to_the_whole_batch(tmp_path):
     n = 2
-    torch.multiprocessing.spawn(_ddp_worker, args=(str(tmp_path), n), nprocs=2)
+    side_by_side(_ddp_worker, str(tmp_path), n, processes=2)
     model, x = build("cnn", samples=8)
     leaf, v = x.clone().requires_grad_(), draw(2, n, 8, 5)[1]
     logits = model(leaf)

@@ -1,20 +1,34 @@
 """Start processes of torchrun."""
 
 import os
+import runpy
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from torch.distributed import run
+
+from tests.forked import ROOT, completed
 
 
 def torchrun(
-    module: str, processes: int, *arguments: object, restarts: int = 0, **environment: str
+    module: str,
+    processes: int,
+    *arguments: object,
+    restarts: int = 0,
+    command: bool = False,
+    **environment: str,
 ) -> subprocess.CompletedProcess:
-    """Run a module by so many processes, of one thread each; return what came of it."""
+    """Run a module by so many processes, of one thread each; return what came of it.
+
+    torchrun and its processes are forked, or they are commands, as a user has them.
+    """
     how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    words = [module, *map(str, arguments)]
+    if not command:
+        how += ["--run-path", "--start-method=fork", __file__]
+        return completed(run.main, [*how, *words], OMP_NUM_THREADS="1", **environment)
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *how, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", "torch.distributed.run", *how, "-m", *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -22,3 +36,12 @@ def torchrun(
         check=False,
         timeout=300,
     )
+
+
+if __name__ == "__main__":  # one of the forked processes
+    del sys.argv[0]
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code:  # else torchrun waits for what this returns
+            raise

@@ -52,17 +52,17 @@ def given(tmp_path_factory) -> Path:
     return folder
 
 
-def attack(given, out, processes=0, attack="deepfool", restarts=0, **environment):
+def attack(given, out, processes=0, attack="deepfool", restarts=0, **options):
     what = ["--samples", "26", "--batch-size", "3", *(["--eps", "0.1"] if attack == "pgd" else [])]
-    return run(given, out, ["attack", attack, *what], processes, restarts, **environment)
+    return run(given, out, ["attack", attack, *what], processes, restarts, **options)
 
 
-def run(given, out, what, processes, restarts=0, **environment):
+def run(given, out, what, processes, restarts=0, **options):
     """Run a command, under torchrun with so many processes, or (0) in this one."""
     model = ["--model", f"{given / 'watched.py'}:make", "--weights", str(given / "weights.pt")]
     command = [*what, *model, "--out", str(out), "--quiet"]
     if processes:
-        return torchrun("jacfast", processes, *command, restarts=restarts, **environment)
+        return torchrun("jacfast", processes, *command, restarts=restarts, **options)
     words, threads = io.StringIO(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,10 +107,12 @@ def test_files_and_figures_do_not_depend_on_the_number_of_processes(
         assert len(DeepFoolResult.cat(results).norm) == 26
 
 
-@pytest.mark.parametrize(("name", "ends"), [("deepfool", 1), ("pgd", 0)])
-def test_a_worker_is_killed_and_torchrun_starts_anew(given, tmp_path, alone, name, ends):
+@pytest.mark.parametrize(
+    ("name", "ends", "command"), [("deepfool", 1, True), ("pgd", 0, False)], ids=["command", "fork"]
+)
+def test_a_worker_is_killed_and_torchrun_starts_anew(given, tmp_path, alone, name, ends, command):
     out = tmp_path / "out"
-    done = attack(given, out, 2, name, restarts=1, ENDS=str(ends), HOW="kill")
+    done = attack(given, out, 2, name, restarts=1, command=command, ENDS=str(ends), HOW="kill")
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr or "Signal 9" in done.stderr
     assert content(out) == alone[name][0]
@@ -130,7 +132,7 @@ def test_killed_without_a_restart_it_goes_on_with_another_number_of_processes(
 
 
 def test_a_worker_that_raises_stops_the_others_with_its_words(given, tmp_path):
-    done = attack(given, tmp_path / "out", 2, ENDS="1", HOW="raise")
+    done = attack(given, tmp_path / "out", 2, command=True, ENDS="1", HOW="raise")
     assert done.returncode != 0
     assert "jacfast: this model is broken" in done.stderr
 

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jacfast import Frobenius, WithPenalty, forward_with_penalty, penalised
 from jacfast.portion import Share, within
+from tests.forked import side_by_side
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import ROUNDING, gradient, loss_of, plain
@@ -71,7 +72,7 @@ def worker(rank: int, folder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch was built without gloo")
 def test_two_processes_average_to_the_whole_batch(tmp_path):
-    torch.multiprocessing.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    side_by_side(worker, str(tmp_path), processes=2)
     got = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert got[0].keys() == got[1].keys()
     for (network, name), one in got[0].items():
