@@ -22,7 +22,7 @@ from tests.data.files import write_mnist
 from tests.training.runs import called, harden_arguments
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "drawn")
 def test_figures_are_those_of_the_written_weights(tmp_path):
     write_mnist(tmp_path / "data", train=200, test=40)
     run = Harden(tmp_path / "out", data=tmp_path / "data", train_epochs=8, epochs=8, batch_size=20)
@@ -206,6 +206,7 @@ def test_a_chunk_bounds_the_timed_step_and_the_weights_come_first(tmp_path, monk
     assert all(torch.equal(got[key], then["model"][key]) for key in got)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_table_of_the_command(job):
     done = called(job, *harden_arguments("out"))
     assert done.returncode == 0, done.stderr
