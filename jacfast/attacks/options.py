@@ -73,10 +73,11 @@ class Options:
 
     def point(self, x: Tensor, r: Tensor, kind: str) -> Tensor:
         """Return x + r, or x + (1 + overshoot) r, inside the box."""
-        return self.box.clamp(x + (1 + self.overshoot if kind == "overshot" else 1.0) * r)
+        scale = 1 + self.overshoot if kind == "overshot" else 1.0
+        return self.box.clamp(torch.add(x, r, alpha=scale))
 
     def restrict(self, w: Tensor) -> Tensor:
-        """Return the gradient [N, D] as far as the mask or the subspace lets r follow it."""
+        """Return the gradient [..., D] as far as the mask or the subspace lets r follow it."""
         if self.mask is not None:
             return w * self.mask.to(w).flatten()
         if self.subspace is not None:

@@ -8,7 +8,7 @@ from jacfast.calling import Call, logits_of, unwrapped
 from jacfast.lipschitz import chain, gradient_bound
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
-from jacfast.vjp import pull_back
+from jacfast.vjp import GPU_ENTRIES, pull_back_blocks
 
 # Gradient rows per backward pass: batching saves calls until the caches are full, and nothing where
 # a row is long (benchmarks/README.md, 'Rows at once').
@@ -32,6 +32,10 @@ class Search:
         # in the 2-norm, and where a count of what is left costs no wait for a device
         self.layers = chain(unwrapped(model.plain)) if options.p == 2 else None
         self.bound: Tensor | None = None  # [K, K], of the gradient of z_j - z_k
+
+    def rows(self) -> "Search":
+        """Return the search of some of the samples: the same, as bounds are of the network."""
+        return self
 
     def learn(self, x: Tensor, rows: int) -> None:
         """Bound the gradients, once, if so many rows at most are worth it."""
@@ -119,28 +123,35 @@ class Search:
         nearest: Nearest,
     ) -> None:
         """Compute the rows of the candidates `labels` [n, c] and offer them, one by one."""
-        vectors = torch.zeros(labels.shape[1], *logits.shape, dtype=f.dtype, device=f.device)
-        vectors.scatter_(2, labels.T[..., None], 1.0)
-        vectors.scatter_(2, origin.expand_as(labels.T)[..., None], -1.0)
-        rows = pull_back(logits, leaf, vectors, create_graph=False)
+        blocks = pull_back_blocks(logits, leaf, boundaries(logits, origin, labels))
+        rows = (self.options.restrict(w) for block in blocks for w in block)
         for w, value, label in zip(rows, f.T, labels.T, strict=True):
-            self._keep(self.options.restrict(w), value.to(w.dtype), label, nearest)
+            if self.options.q == 2:
+                deepfool_candidate(w, value.to(w.dtype), label, nearest)
+            else:
+                norm = dual_norm(w, self.options.q)
+                keep_nearer(w, value.to(w.dtype), label, norm, nearest)
 
-    def _keep(self, w: Tensor, f: Tensor, label: Tensor, nearest: Nearest) -> None:
-        """Offer a candidate to the running nearest boundary, w measured in the dual norm."""
-        q = self.options.q
-        if q == 2:
-            deepfool_candidate(w, f, label, nearest)
-        elif q == 1:
-            keep_nearer(w, f, label, row_norm(w, "sumabs").double(), nearest)
-        else:
-            norm = torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
-            keep_nearer(w, f, label, norm, nearest)
+
+def boundaries(logits: Tensor, origin: Tensor, labels: Tensor) -> Tensor:
+    """Return the cotangents ``e_label - e_origin`` [c, n, K] of the candidates `labels` [n, c]."""
+    vectors = torch.zeros(labels.shape[1], *logits.shape, dtype=logits.dtype, device=logits.device)
+    vectors.scatter_(2, labels.T[..., None], 1.0)
+    return vectors.scatter_(2, origin.expand_as(labels.T)[..., None], -1.0)
+
+
+def dual_norm(w: Tensor, q: float) -> Tensor:
+    """Return ``||w||_q`` of the rows of w [R, D], [R] in float64."""
+    if q == 1:
+        return row_norm(w, "sumabs").double()
+    return torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
 
 
 def rows_at_once(x: Tensor) -> int:
     """Return how many rows a backward pass of the samples x [n, ...] should compute."""
-    return max(1, min(ROWS // len(x), ENTRIES // x.numel()))
+    if x.device.type == "cpu":
+        return max(1, min(ROWS // len(x), ENTRIES // x.numel()))
+    return max(1, GPU_ENTRIES // x.numel())
 
 
 def _put_back(part: Nearest, nearest: Nearest, here: Tensor) -> None:

@@ -38,7 +38,8 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
         active, moved, origin = active[~fooled], moved[~fooled], origin[~fooled]
         if len(active) == 0:
             break
-        again = Loop(first.search, first.model.rows(active), moved, origin, None)
+        model = first.model.rows(active)
+        again = Loop(first.search, model, moved, origin, None, masked=first.masked)
         step = again.attack()
         vjps[active] += step.vjps
         iterations[active] += step.iterations

@@ -35,7 +35,10 @@ class Nearest(NamedTuple):
         ``(distance + floor) sign(w) (|w| / ||w||_q)^(q - 1)`` with q = p/(p - 1): w / ||w|| for
         q = 2, sign(w) for q = 1. `norm` must hold ||w||_q.
         """
-        length = torch.where(self.winner < 0, 0, self.distance + floor)
+        return self.along(torch.where(self.winner < 0, 0, self.distance + floor), q)
+
+    def along(self, length: Tensor, q: float = 2.0) -> Tensor:
+        """Return the step of these lengths [N] in the direction of `step`."""
         w = self.w.to(self.norm.dtype)
         if q == 1:
             unit = w.sign()

@@ -16,7 +16,7 @@ from jacfast.lean import Gram
 from jacfast.penalties.base import Penalty
 from jacfast.second import watched
 from jacfast.step.pending import Part, Pending
-from jacfast.vjp import BATCH_UP_TO, batches
+from jacfast.vjp import batches, few
 
 
 def penalise(
@@ -64,8 +64,8 @@ def _pulled(
     grad: Callable[..., Any] = grad_twice if part.lean.attends else torch.autograd.grad
     options = {"create_graph": pending.keeps, "retain_graph": True, "allow_unused": True}
     watch = functools.partial(watched, part.graph, part.leaf)
-    few = len(vectors) > 1 and part.leaf.shape[0] <= BATCH_UP_TO and not part.lean.attends
-    if batched and few and batches(part.graph, create_graph=True):
+    worth = len(vectors) > 1 and few(len(vectors), part.leaf) and not part.lean.attends
+    if batched and worth and batches(part.graph, create_graph=True):
         g = None
         with watch(), contextlib.suppress(RuntimeError):  # what has no batching rule is looped
             (g,) = grad([outputs], [target], [vectors], is_grads_batched=True, **options)

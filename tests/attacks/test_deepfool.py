@@ -13,6 +13,7 @@ from jacfast.attacks import loop
 from tests.nets import RTOL, build, draw, parameters, relative_error, rows_of
 
 FIELDS = ("adversarial", "r", "norm", "iterations", "success", "before", "label", "stalled")
+BOTH = pytest.mark.usefixtures("either_loop")
 POINTS = list(itertools.product(("plain", "overshot"), repeat=2))
 
 
@@ -31,6 +32,7 @@ def closed_form(model: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
     return distance.scatter(1, k0, math.inf).min(dim=1)
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("classes", range(2, 11))
 def test_linear_classifier_in_closed_form(classes, dtype):
@@ -48,6 +50,7 @@ def test_linear_classifier_in_closed_form(classes, dtype):
     assert not bool(result.stalled.any())
 
 
+@BOTH
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6])
 def test_linear_classifier_at_every_scale(scale):
     """The units of x are the user's: r scales with x."""
@@ -59,6 +62,7 @@ def test_linear_classifier_at_every_scale(scale):
     torch.testing.assert_close(ratio, torch.full_like(ratio, 1.02), rtol=1e-4, atol=0)
 
 
+@BOTH
 @pytest.mark.parametrize("overshoot", [0.0, 0.02, 0.5])
 @pytest.mark.parametrize("floor", [0.0, 1e-2])
 def test_overshoot_and_floor(overshoot, floor):
@@ -108,6 +112,7 @@ def paper(model: nn.Module, x: Tensor, linearize: str, test: str) -> tuple[Tenso
     return 1.02 * r, iterations, max(range(5), key=final.__getitem__), rounding
 
 
+@BOTH
 @pytest.mark.parametrize(("linearize", "test"), POINTS)
 @pytest.mark.parametrize("name", ["mlp", "smooth_mlp", "cnn"])
 def test_equals_the_paper_sample_by_sample(name, linearize, test):
@@ -130,6 +135,7 @@ def test_equals_the_paper_sample_by_sample(name, linearize, test):
     assert clear >= 4  # enough samples are compared to the last step
 
 
+@BOTH
 @pytest.mark.parametrize(("linearize", "test"), POINTS)
 def test_batching_order_and_layout_do_not_matter(linearize, test):
     model, x = build("smooth_mlp", samples=20)
@@ -196,6 +202,7 @@ def test_one_look_at_the_device_an_iteration():
     assert counts[1] - counts[0] == 5
 
 
+@BOTH
 def test_images_in_channels_last():
     model, x = build("cnn", samples=6)
     got = deepfool(model, x.contiguous(memory_format=torch.channels_last))
@@ -212,7 +219,7 @@ def test_progress_bar_changes_nothing(capsys, monkeypatch):
 
 @pytest.mark.parametrize("samples", [1, 2, 60, 80])
 @pytest.mark.parametrize("clip", [None, (-1.0, 1.0)])
-def test_result_is_consistent(samples, clip):
+def test_result_is_consistent(samples, clip, either_loop):
     model, x = build("smooth_mlp", samples=samples)
     x = x if clip is None else x.clamp(*clip)
     result = deepfool(model, x, clip=clip, steps=4)
@@ -224,10 +231,11 @@ def test_result_is_consistent(samples, clip):
     assert torch.equal(result.label, label)
     assert torch.equal(result.success, label != result.before)
     assert not any(getattr(result, f).requires_grad for f in (*FIELDS, "vjps"))
-    # 4 candidates per step; at most one sweep more for a sample that the batch carried along
+    # 4 candidates per step; more for a sample that the batch carried along
     assert bool((result.vjps >= 4 * result.iterations).all())
-    assert bool((result.vjps <= 4 * (result.iterations + 1)).all())
-    if samples == 1:
+    if either_loop == "cpu":
+        assert bool((result.vjps <= 4 * (result.iterations + 1)).all())
+    if either_loop == "cpu" and samples == 1:
         assert torch.equal(result.vjps, 4 * result.iterations)
     if clip is not None:
         assert float(result.adversarial.min()) >= clip[0]
@@ -235,6 +243,7 @@ def test_result_is_consistent(samples, clip):
         assert bool((result.adversarial.abs() == 1).any())
 
 
+@BOTH
 @pytest.mark.parametrize("candidates", [2, 3, 4, None, 99])
 def test_candidates_are_the_largest_clean_logits(candidates):
     model, x = linear(6, torch.float64), draw(30, 7)
@@ -255,6 +264,7 @@ def test_candidates_are_the_largest_clean_logits(candidates):
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
+@BOTH
 def test_parity_with_foolbox():
     reason = "foolbox is an optional rival (pip install jacfast[rivals]); parity needs it"
     foolbox = pytest.importorskip("foolbox", reason=reason)

@@ -8,6 +8,7 @@ from jacfast import deepfool
 from jacfast.attacks.walk import FAR
 from tests.nets import draw
 
+pytestmark = pytest.mark.usefixtures("either_loop")
 CASES = pytest.mark.parametrize("case", ["untargeted", "targeted", "plain", "super"])
 
 
@@ -40,8 +41,11 @@ def attack(model: nn.Module, case: str, **options):
 
 
 @CASES
-def test_roundings_of_the_last_batch_do_not_cost_the_success(case):
-    """8 units in the last place, as roundings go: without an overshoot, the boundary is there."""
+def test_roundings_of_the_last_batch_do_not_cost_the_success(case, either_loop):
+    """8 units in the last place, as roundings go: without an overshoot, the boundary is there.
+
+    A GPU's loop runs in the batch that is returned, while that has its full size.
+    """
     eps = torch.finfo(torch.float64).eps
     overshoot = 0.02 if case == "super" else 0.0
     more = 5e-3 if case == "super" else 8 * eps  # super: what bisection leaves, not the overshoot
@@ -53,8 +57,9 @@ def test_roundings_of_the_last_batch_do_not_cost_the_success(case):
     got = attack(model, case, overshoot=overshoot)
     assert bool(got.success.all())
     assert bool((model(got.adversarial).argmax(dim=1)[:6] != 0).all())
-    if case != "super":
+    if case != "super" and either_loop == "cpu":
         assert int((got.iterations > free.iterations).sum()) >= 1
+    if case != "super":
         torch.testing.assert_close(got.norm, free.norm, rtol=1e-9, atol=0)
 
 

@@ -11,6 +11,7 @@ from jacfast import deepfool, rho_adv
 from jacfast.attacks import PRESETS
 from tests.nets import build, draw
 
+pytestmark = pytest.mark.usefixtures("either_loop")
 DOUBLE = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
 
 
@@ -65,7 +66,7 @@ def test_targets_of_a_linear_classifier_are_reached(away, p):
 
 
 @pytest.mark.parametrize("network", ["mlp", "smooth_mlp", "cnn"])
-def test_targets_are_reported_as_they_are(network):
+def test_targets_are_reported_as_they_are(network, either_loop):
     """Of an untrained network not every class can be reached from everywhere."""
     model, x = build(network, 20)
     before = model(x).argmax(dim=1)
@@ -77,7 +78,7 @@ def test_targets_are_reported_as_they_are(network):
     there = deepfool(model, x, target=before)
     assert bool(there.success.all())
     assert not there.r.any()
-    assert int(there.vjps.sum()) == 0
+    assert either_loop == "gpu" or int(there.vjps.sum()) == 0
 
 
 def test_target_of_a_binary_linear_classifier_is_the_untargeted_step():

@@ -1,4 +1,4 @@
-"""Plant faults in every life of the ops, one at a time, and see whether an op test turns red.
+"""Plant faults in every life of the ops, and in what calls them; see whether a test turns red.
 
 python -m tests.emulation.mutate [WORD]     only the faults whose file or description contains WORD
 python -m tests.emulation.mutate K/N        every N-th fault, another part for each K modulo N
@@ -24,12 +24,13 @@ from tests.emulation import build
 from tests.emulation.faults import Fault
 from tests.emulation.faults.kernels import KERNELS
 from tests.emulation.faults.layers import LAYERS
+from tests.emulation.faults.loops import LOOPS
 from tests.emulation.faults.races import RACES
 from tests.emulation.faults.references import REFERENCES
 from tests.emulation.faults.twins import TWINS
 from tests.emulation.process import environment
 
-FAULTS = [*KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES]
+FAULTS = [*KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES, *LOOPS]
 ENDS = "the process ends with"
 UNDER = {
     build.PLAIN: "",
@@ -37,8 +38,9 @@ UNDER = {
     build.RACES: ", under the race detector",
 }
 # The life that a file's faults show in, as pytest's -k says it.
-LIVES = {"kernels": "emulated", "cpu": "cpu or registration", "ops": "reference"}
+LIVES = {"kernels": "emulated", "cpu": "cpu or registration", "ops": "reference", "attacks": ""}
 LIVES["csrc"] = LIVES["cpu"]  # what the twins share
+PYTHON = (LIVES["ops"], LIVES["attacks"])
 
 
 def life_of(file: str) -> str:
@@ -50,7 +52,7 @@ def kinds_of(fault: Fault) -> list[str]:
     """Return the builds in which a fault may show, in turn."""
     if fault in RACES:
         return [build.RACES]
-    return [build.PLAIN] if life_of(fault.file) == LIVES["ops"] else [build.PLAIN, build.SANITIZED]
+    return [build.PLAIN] if life_of(fault.file) in PYTHON else [build.PLAIN, build.SANITIZED]
 
 
 def killed_by(root: Path, fault: Fault, kind: str, only: Iterable[str] = ()) -> str:
@@ -58,11 +60,12 @@ def killed_by(root: Path, fault: Fault, kind: str, only: Iterable[str] = ()) -> 
 
     It is one of the tests of the fault's file and life, or of `only` these.
     """
-    life, file = life_of(fault.file), f"tests/ops/test_{fault.tests}.py"
+    life, folder = life_of(fault.file), "ops" if fault not in LOOPS else "attacks"
+    file = f"tests/{folder}/test_{fault.tests}.py"
     which = [f"{file}::{test}" for test in only] or ["-k", life, file]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "--disable-plugin-autoload", "-q", "-x", "-rfE", *which],
-        cwd=root if life == LIVES["ops"] else build.ROOT,  # where the ops are built already
+        cwd=root if life in PYTHON else build.ROOT,  # where the ops are built already
         env={**os.environ, "OMP_NUM_THREADS": "1", **_variables(root, fault, kind)},
         capture_output=True,
         text=True,

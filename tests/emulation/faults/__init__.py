@@ -1,4 +1,4 @@
-"""Faults to plant, one at a time, each of which an op test must turn red for."""
+"""Faults to plant, one at a time, each of which a test must turn red for."""
 
 from typing import NamedTuple
 
@@ -10,4 +10,4 @@ class Fault(NamedTuple):
     file: str
     old: str
     new: str
-    tests: str  # in tests/ops
+    tests: str  # in tests/ops; of loops, in tests/attacks

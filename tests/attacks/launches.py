@@ -1,0 +1,77 @@
+"""What an iteration would launch on a GPU, and where it would wait for one, counted on the CPU."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from jacfast import vjp
+from jacfast.calling import Call
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "item")
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations outside the model's own forward and backward passes.
+
+    An operation launches one kernel, unless all that it returns is memory of its arguments which it
+    does not write (a view), or new memory that nobody has written (``empty``). It waits if the
+    host reads a number, or the shape of what it returns depends on values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched: Counter[str] = Counter()
+        self.waited: Counter[str] = Counter()
+        self.inside = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if not self.inside:
+            if name in WAITS or _shape_depends_on_values(func, args):
+                self.waited[name] += 1
+            elif not _is_free(func, args, kwargs, result):
+                self.launched[name] += 1
+        return result
+
+    @contextlib.contextmanager
+    def counting(self, monkeypatch) -> Iterator["Launches"]:
+        """Count, but not what calls of the model and `torch.autograd.grad` launch."""
+        monkeypatch.setattr(Call, "__call__", self._apart(Call.__call__))
+        monkeypatch.setattr(vjp, "grad", self._apart(vjp.grad))
+        with self:
+            yield self
+
+    def _apart(self, function):
+        def called(*args, **kwargs):
+            self.inside += 1
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.inside -= 1
+
+        return called
+
+
+def _shape_depends_on_values(func, args) -> bool:
+    if func.overloadpacket.__name__.startswith("index"):  # tagged for masks alone
+        return any(_is(i) and i.dtype == torch.bool for i in tree_leaves(args[1:]))
+    tags = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+    return any(tag in func.tags for tag in tags)
+
+
+def _is_free(func, args, kwargs, result) -> bool:
+    if func.overloadpacket.__name__.startswith("empty"):
+        return True
+    given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if _is(t)}
+    made = [t.untyped_storage().data_ptr() for t in tree_leaves(result) if _is(t)]
+    return not func._schema.is_mutable and all(storage in given for storage in made)
+
+
+def _is(value) -> bool:
+    return isinstance(value, Tensor)
