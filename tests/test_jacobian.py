@@ -67,13 +67,13 @@ class NoBatchingRule(torch.autograd.Function):
 @pytest.mark.parametrize("samples", [3, 4])
 def test_one_batched_backward_or_a_loop(samples, rule, monkeypatch):
     """Up to BATCH_UP_TO samples one batched call; beyond it, or with a Function, one per row."""
-    calls, plain = [], jacfast.vjp._grad
+    calls, plain = [], jacfast.vjp.grad
 
-    def spy(*args, batched: bool, **rest):
+    def spy(*args, batched: bool = False, **rest):
         calls.append(batched)
         return plain(*args, batched=batched, **rest)
 
-    monkeypatch.setattr(jacfast.vjp, "_grad", spy)
+    monkeypatch.setattr(jacfast.vjp, "grad", spy)
     monkeypatch.setattr(jacfast.vjp, "BATCH_UP_TO", 3)
     w, x = draw(5, 6), draw(samples, 6, seed=2)
     square = torch.square if rule else NoBatchingRule.apply

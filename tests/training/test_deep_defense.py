@@ -170,13 +170,13 @@ class Walled(nn.Module):
 @pytest.fixture
 def products(monkeypatch) -> list[tuple[bool, int]]:
     """Note of every vector-Jacobian product whether it has a graph, and of how many samples."""
-    calls, grad = [], jacfast.vjp._grad
+    calls, grad = [], jacfast.vjp.grad
 
-    def counting(outputs, x, cotangent, create_graph, batched) -> Tensor:
+    def counting(outputs, x, cotangent, create_graph, batched=False) -> Tensor:
         calls.extend([(create_graph, len(x))] * (len(cotangent) if batched else 1))
         return grad(outputs, x, cotangent, create_graph, batched)
 
-    monkeypatch.setattr(jacfast.vjp, "_grad", counting)
+    monkeypatch.setattr(jacfast.vjp, "grad", counting)
     return calls
 
 
