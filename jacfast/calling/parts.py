@@ -95,7 +95,7 @@ def _look(model: nn.Module, x: Tensor) -> "_Sizes":
     known, key = _seen.setdefault(model, {}), (x.shape[1:], x.dtype)
     if key not in known:
         with torch.no_grad(), _Sizes(x[:1]) as sizes:
-            sizes.outputs = model(x[:1]).numel()
+            sizes.outputs = model(x[:1].clone()).numel()  # it may begin in place
         known[key] = sizes
     return known[key]
 

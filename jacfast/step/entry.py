@@ -32,9 +32,8 @@ class Entry:
             self.x, self._weight = x, linear.weight
             self.returned: Any = self._behind(linear, in_order(model))
             return
-        leaf = x if x.requires_grad else x.detach().requires_grad_()
-        self.x = self.edge = leaf.clone()  # the model may begin in place, and x stays as it is
-        self.returned = model(self.x)
+        self.x = self.edge = x if x.requires_grad else x.detach().requires_grad_()
+        self.returned = model(self.x.clone())  # it may begin in place
 
     def _behind(self, linear: nn.Linear, layers: list[nn.Module]) -> Tensor:
         """Call the layers, and keep where the first linear one ends: the next may be in place."""

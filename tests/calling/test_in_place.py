@@ -29,6 +29,11 @@ class Rectified(nn.Module):
         return self.model(x)
 
 
+def known(model: nn.Module, in_place: bool) -> nn.Module:
+    """Return layers of torch.nn alone, whose batch may be cut, and whose sizes are looked at."""
+    return nn.Sequential(nn.LeakyReLU(0.5, inplace=in_place), *model)
+
+
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
@@ -64,7 +69,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-@pytest.mark.parametrize("first", [Scaled, Rectified])
+@pytest.mark.parametrize("first", [Scaled, Rectified, known])
 @pytest.mark.parametrize("wrapped", [False, True], ids=["module", "function"])
 def test_in_place_as_on_a_copy(use, first, wrapped):
     model, x = build("cnn", samples=6)
@@ -91,9 +96,10 @@ def test_x_is_left_as_it_was(use):
 
 @pytest.mark.parametrize("options", [{}, {"subsample": 0.5}], ids=str)
 @pytest.mark.parametrize("wants", [False, True])
-@pytest.mark.parametrize("layer", [Scaled, Rectified])
-def test_a_penalised_step(layer, wants, options):
-    (model, x), y = build("cnn"), torch.arange(4)
+@pytest.mark.parametrize("layer", [Scaled, Rectified, known])
+@pytest.mark.parametrize("samples", [4, 40])
+def test_a_penalised_step(samples, layer, wants, options):
+    (model, x), y = build("cnn", samples=samples), torch.arange(samples) % 4
     penalty, found = jacfast.Frobenius("exact", **options), []
     for in_place in (True, False):
         own = x.clone().requires_grad_(wants)

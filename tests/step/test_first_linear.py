@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral
 from jacfast.graph import leaf_of, nodes
@@ -141,7 +143,12 @@ LARGE = {  # what of a step of 400 samples makes it one for the node, or not
     "smooth": (lambda: layers(nn.GELU()), Frobenius(), True),
     "two projections": (lambda: layers(nn.ReLU()), Frobenius(2), True),
     "all rows": (lambda: layers(nn.ReLU()), Frobenius("exact"), True),
-    "a part of the batch": (lambda: layers(nn.ReLU()), Frobenius(subsample=0.5), True),
+    "a part of the batch": (lambda: layers(nn.ReLU()), Frobenius(subsample=0.5), False),
+    "a part, dropout": (
+        lambda: layers(nn.ReLU(), nn.Dropout()).train(),
+        Frobenius(subsample=0.5),
+        True,
+    ),
     "looks at x": (lambda: layers(nn.ReLU()), Spectral(), True),
     "Gram matrix": (
         lambda: nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 5)),
@@ -168,3 +175,35 @@ def test_a_step_that_is_better_cut_takes_the_node(size):
     model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 5))
     assert not has_node(fast(model, x[:400], y[:400], InputGradient())[1])
     assert has_node(fast(model, x, y, InputGradient())[1])
+
+
+class Products(TorchDispatchMode):
+    """How many multiplications the matrix products inside take."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        at = {"aten::mm": 0, "aten::addmm": 1}.get(func.name().split(".")[0])
+        if at is not None:
+            self.count += args[at].numel() * args[at + 1].shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+def products(loss) -> int:
+    with Products() as counted:
+        loss().backward()
+    return counted.count
+
+
+def test_no_product_is_computed_for_nothing(size):
+    """One layer's: two in a plain step, as x needs none; of what is penalised three more."""
+    torch.manual_seed(0)
+    wide = 512  # beside which the last layer does not count
+    model, x = layers(nn.ReLU()), torch.randn(128, wide)
+    y = torch.arange(128) % 5
+    plain_step = products(lambda: F.cross_entropy(model(x), y))
+    for share in (1, 0.25):
+        ours = products(lambda s=share: loss_of(*fast(model, x, y, Frobenius(subsample=s)), y))
+        # forward and the weight's gradient; J^T v, its cotangent's gradient and its weight's
+        want = (2 + 3 * share) / 2
+        assert ours / plain_step == pytest.approx(want, rel=0.02)

@@ -8,6 +8,7 @@ from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral
 from jacfast.calling import parts
 from jacfast.calling.parts import ALONE, ALONE_IN_EVAL
 from jacfast.graph import nodes
+from jacfast.step import plain as plain_way
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import ROUNDING, assert_same, fast, gradient, loss_of, plain, step
@@ -86,10 +87,15 @@ class NotZeroAtZero(InputGradient):
         return (1 + super().measure(g)).sqrt()
 
 
-@pytest.mark.parametrize("network", ["mlp", "tutorial"])
+@pytest.mark.parametrize("network", ["mlp", "tutorial", "cifar"])
 @pytest.mark.parametrize("generator", [True, False])
-def test_a_part_of_the_batch_is_the_one_that_the_node_takes(network, generator, size, monkeypatch):
+@pytest.mark.parametrize("call", [0, plain_way.CALL])
+def test_a_part_of_the_batch_is_the_one_that_the_node_takes(
+    network, generator, call, size, monkeypatch
+):
+    """Whether the penalised samples pass alone (no dropout, and worth a call) or not."""
     model, x, y = build(network, 6)
+    monkeypatch.setattr(plain_way, "CALL", call)
     found = []
     for entries in (parts.SMALL, 0):
         monkeypatch.setattr(parts, "SMALL", entries)
@@ -113,6 +119,42 @@ def test_what_is_done_to_logits_and_x_outside_changes_nothing(size):
     assert relative_error(gradient(loss, model), want) < ROUNDING
     assert torch.equal(x, before)
     assert not x.requires_grad
+
+
+FIRST = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "bounded": lambda: nn.Hardtanh(-0.1, 0.1, inplace=True),
+    "smooth": lambda: nn.SiLU(inplace=True),
+}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("penalty", ["one projection", "input gradient", "spectral"])
+@pytest.mark.parametrize("first", FIRST)
+def test_a_model_that_begins_in_place(first, penalty, wanted, size):
+    """J is with respect to x as it was, and x is left so."""
+    model, x, y = build("mlp", 5)
+    x, before = x.requires_grad_(wanted), x.detach().clone()
+    found = []
+    in_place = nn.Sequential(FIRST[first](), *model)
+    beside = nn.Sequential(FIRST[first](), *model)
+    beside[0].inplace = False
+    for way, one in ((fast, in_place), (plain, beside)):
+        found.append(step(way, one, x, y, PENALTIES[penalty]))
+    assert_same(*found)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_penalised_samples_that_pass_first_leave_x_as_it_is(first, size, monkeypatch):
+    model, x, y = build("mlp")
+    model.insert(0, FIRST[first]())
+    before, penalty = x.clone(), Frobenius(subsample=0.5)
+    by_node = step(fast, model, x, y, penalty, chunk_size=len(x))
+    monkeypatch.setattr(plain_way, "CALL", 0)
+    assert_same(step(fast, model, x, y, penalty), by_node)
+    assert torch.equal(x, before)
 
 
 def step_of(model, x, y):
