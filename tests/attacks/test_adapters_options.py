@@ -153,11 +153,11 @@ def test_attackbench_is_called_as_adv_lib_calls_an_attack():
 
 def test_minimal_norm_in_attackbench():
     model, x, y = images()
-    options = {"attack": "minimal_norm", "budget": 30}
+    options = {"attack": "minimal_norm", "budget": 12}
     got = for_attackbench(model, x, y, norm=float("inf"), **options)
-    assert torch.equal(got, minimal_norm(model, x, y, p=float("inf"), budget=30))
+    assert torch.equal(got, minimal_norm(model, x, y, p=float("inf"), budget=12))
     target = model(x).topk(2).indices[:, 1]
-    want = minimal_norm.result(model, x, target=target, budget=30)
+    want = minimal_norm.result(model, x, target=target, budget=12)
     assert bool(want.success.any())
     fooled = want.success.view(-1, 1, 1, 1)
     for call in ({"labels": target}, {"labels": y, "targets": target}):
