@@ -3,6 +3,7 @@
 python -m benchmarks.ops
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -10,11 +11,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import environment, print_table, take_turns, write
-from jacfast.ops import Nearest, deepfool_candidate, deepfool_step, orthonormal_cotangents, row_norm
+from jacfast.ops import (
+    Nearest,
+    deepfool_candidate,
+    deepfool_step,
+    halfspace_projection,
+    halfspaces,
+    orthonormal_cotangents,
+    row_norm,
+)
 from jacfast.ops.row_norm import KINDS
 
 SAMPLES = {"cpu": 500, "cuda": 4096}
-CLASSES, SIZE = 10, 3072
+CLASSES, SIZE, CUTS = 10, 3072, 3
 REPEATS = 30
 EAGER_NORM = {
     "sumsq": lambda g: g.square().sum(dim=1),
@@ -66,6 +75,10 @@ class Problem:
         self.flat = self.rows.view(samples * CLASSES, SIZE)
         self.labels = [torch.full_like(self.origin, k) for k in range(CLASSES)]
         self.nearest = Nearest.empty(samples, SIZE, self.rows)
+        x = torch.rand(samples, SIZE, device=device, generator=generator)
+        w = draw(samples, 1, SIZE) + 0.3 * draw(samples, CUTS, SIZE)  # boundaries of one class
+        c = 0.02 * torch.linalg.vector_norm(w, dim=2) + 0.1 * draw(samples, CUTS)
+        self.box, self.cuts = (-x, 1 - x), (w, SIZE**0.5 * c.double())
 
     def step(self):
         return deepfool_step(self.logits, self.rows, self.origin)
@@ -75,6 +88,9 @@ class Problem:
 
     def candidates(self) -> Nearest:
         return candidates(self.logits, self.rows, self.labels, self.nearest)
+
+    def project(self, p: float) -> tuple[Tensor, Tensor]:
+        return halfspace_projection(*self.box, *self.cuts, p)
 
     def cotangents(self) -> Tensor:
         return orthonormal_cotangents(self.draws)
@@ -93,6 +109,10 @@ def verify(p: Problem) -> None:
     assert torch.equal(kept.winner, winner)
     unit = p.draws / p.draws.norm(dim=2, keepdim=True)
     torch.testing.assert_close(p.cotangents(), unit * 1000**0.5)
+    few = [t[:50] for t in (*p.box, *p.cuts)]
+    for norm in (2, math.inf):
+        for got, want in zip(p.project(norm), halfspaces.reference(*few, norm), strict=True):
+            torch.testing.assert_close(got[:50], want, rtol=0, atol=1e-5)
 
 
 def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
@@ -100,6 +120,7 @@ def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
     read, row = p.rows.numel() * 4, SIZE * 4
     step = read + len(p.rows) * row
     streamed = read + replacements(p.logits, p.rows) * row
+    projected = (CUTS + 3) * len(p.rows) * row
     other, half = torch.empty_like(p.rows), p.flat.half()
     found: dict[str, tuple[Callable[[], object], int]] = {
         "copy of rows": (lambda: other.copy_(p.rows), 2 * read),
@@ -108,6 +129,12 @@ def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
         "deepfool_step, eager": (p.eager_step, step),
         "deepfool_candidate, all classes": (p.candidates, streamed),
         "orthonormal_cotangents": (p.cotangents, 2 * p.draws.numel() * 4),
+        "halfspace_projection, p = 2": (partial(p.project, 2), projected),
+        "halfspace_projection, p = 2, eager": (
+            lambda: halfspaces.reference(*p.box, *p.cuts, 2),
+            projected,
+        ),
+        "halfspace_projection, p = inf": (partial(p.project, math.inf), projected),
         "row_norm sumsq, eager": (partial(EAGER_NORM["sumsq"], p.flat), read),
         "row_norm sumsq, float16": (partial(row_norm, half, "sumsq"), read // 2),
     }

@@ -30,6 +30,9 @@ LOW = {
     "warps with 16-byte loads; 13 to 27 KB in the forms `<..., 1>`, for rows whose distance 16 "
     "bytes do not divide, which are slower for it.",
     "deepfool_step_measure": "the same eleven loads in flight, in at least 16 warps.",
+    "halfspace_projection_whole": "the sums of a sweep, one for each pair of half-spaces, take the "
+    "registers, 45 of them in the form for more than three. The rows of a sample of images come "
+    "from the first-level cache after the first sweep, so few warps are enough to wait for them.",
     "norm_rows": "in float64, in which networks are checked and not trained, and entry by entry "
     "(`<..., 1>`), where tensors begin at different distances from a boundary: their sums take the "
     "registers.",
@@ -64,7 +67,8 @@ def threads(kernel: str) -> int:
         return 128
     entries = 3072 if "whole" in kernel else 2048
     size = 8 if "double" in kernel else 4 if "float" in kernel and "bfloat" not in kernel else 2
-    team = min(512, -(-entries * size // 64 // 32) * 32)
+    most = 256 if "halfspace" in kernel else 512
+    team = min(most, -(-entries * size // 64 // 32) * 32)
     return 128 if team == 32 else team
 
 

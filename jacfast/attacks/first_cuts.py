@@ -72,9 +72,9 @@ def _towards(
     g = finite_rows(logits, leaf, v).to(frame.flat).transpose(0, 1).flatten(0, 1)
     z = logits.detach().double()
     lanes.cut(lanes.best, (z.gather(1, labels) - z.gather(1, origin[:, None])).flatten(), g)
-    r, c = frame.shortest(lanes), lanes.c[:, -1]
-    met = (lanes.w[:, -1] * r).sum(dim=1).double() >= (1 - 1e-3) * c
-    far = torch.where(met & c.isfinite(), frame.length(r), math.inf)
+    r, missed = frame.shortest(lanes)
+    c = lanes.c[:, -1]
+    far = torch.where((missed <= 1e-3 * c.abs()) & c.isfinite(), frame.length(r), math.inf)
     return lanes, far.view(samples, rows)
 
 

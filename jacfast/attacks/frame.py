@@ -5,8 +5,7 @@ from torch import Tensor
 from jacfast.attacks.box import Box
 from jacfast.attacks.lanes import Lanes
 from jacfast.attacks.norms import lengths
-from jacfast.attacks.projection import shortest
-from jacfast.attacks.projection_max import shortest_max
+from jacfast.ops import halfspace_projection
 from jacfast.ops.checks import accumulator
 
 
@@ -17,8 +16,7 @@ class Frame:
         self.x, self.box, self.p = x, box, p
         wide = x.to(accumulator(x.dtype))
         self.flat = wide.flatten(1)
-        self.low = (box.low - wide).flatten(1).clamp(max=0)
-        self.high = (box.high - wide).flatten(1).clamp(min=0)
+        self.low, self.high = (box.low - wide).flatten(1), (box.high - wide).flatten(1)
 
     def point(self, sample: Tensor, r: Tensor) -> Tensor:
         """Return x + r [n, ...] in the box, in the dtype of x; `sample` [n] says of whom."""
@@ -33,7 +31,10 @@ class Frame:
         """Return ``||r||_p`` [n], float64."""
         return lengths(r, self.p).double()
 
-    def shortest(self, lanes: Lanes) -> Tensor:
-        """Return the shortest r [n, D] inside the box and the cuts."""
-        find = shortest if self.p == 2 else shortest_max
-        return find(self.low[lanes.sample], self.high[lanes.sample], lanes.w, lanes.c)
+    def shortest(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
+        """Return the shortest r [n, D] inside the box and the cuts, and by how much it misses them.
+
+        That is [n] float64, by the cut that is missed most.
+        """
+        box = self.low[lanes.sample], self.high[lanes.sample]
+        return halfspace_projection(*box, lanes.w, lanes.c, self.p)

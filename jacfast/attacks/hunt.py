@@ -77,12 +77,12 @@ class Hunt:
             at_once = AT_ONCE if active.device.type == "cpu" else len(self.done)
             for part in active.split(at_once):
                 some = lanes[part]
-                self._look(some, some.aim(self.frame.shortest(some)), race)
+                self._look(some, some.aim(self.frame.shortest(some)[0]), race)
                 lanes[part] = some
 
     def _winners(self, lanes: Lanes, each: int) -> Lanes:
         """Return the lane of each sample that has found the shortest r, or has the least to go."""
-        ahead = self.frame.length(self.frame.shortest(lanes)).view(-1, each)
+        ahead = self.frame.length(self.frame.shortest(lanes)[0]).view(-1, each)
         size = lanes.size.view(-1, each)
         best = torch.where(size.isfinite().any(dim=1), size.argmin(dim=1), ahead.argmin(dim=1))
         return lanes[best + each * torch.arange(len(best), device=best.device)]

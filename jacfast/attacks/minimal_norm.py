@@ -74,8 +74,8 @@ def minimal_norm(
         y: [N] int64, the class to leave; default: the predicted one.
         target: [N] int64, the classes to reach. Excludes `y`.
         p: the norm to keep small: 2 or ``inf``. For inf the point inside box and cuts is a linear
-            program, which takes longer than the passes of a small network. Not 1: there the point
-            changes few entries by all that they may, far from where the network was linearised.
+            program, which takes some four times as long. Not 1: there the point changes few
+            entries by all that they may, far from where the network was linearised.
         budget: passes of a sample through the model at most, >= 5. A forward pass counts one, a
             vector-Jacobian product one, everything included: the pass at x, the rows there, and the
             look at the images that are returned. The more, the shorter; beyond some hundreds

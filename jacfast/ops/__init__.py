@@ -8,6 +8,7 @@ from jacfast.ops.attention_second import attention_second
 from jacfast.ops.deepfool_candidate import Nearest, deepfool_candidate
 from jacfast.ops.deepfool_distance import deepfool_distance
 from jacfast.ops.deepfool_step import deepfool_step
+from jacfast.ops.halfspace_projection import halfspace_projection
 from jacfast.ops.max_pool import max_pool, max_pool_gather, max_pool_scatter
 from jacfast.ops.norm import norm_first, norm_second
 from jacfast.ops.orthonormal_cotangents import orthonormal_cotangents
@@ -21,6 +22,7 @@ __all__ = [
     "deepfool_candidate",
     "deepfool_distance",
     "deepfool_step",
+    "halfspace_projection",
     "max_pool",
     "max_pool_gather",
     "max_pool_scatter",

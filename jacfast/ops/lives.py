@@ -26,6 +26,7 @@ NAMES = (
     "activation_second",
     "norm_first",
     "norm_second",
+    "halfspace_projection",
 )
 CHOICES = ("auto", "reference")
 

@@ -25,12 +25,13 @@ from tests.emulation.faults import Fault
 from tests.emulation.faults.kernels import KERNELS
 from tests.emulation.faults.layers import LAYERS
 from tests.emulation.faults.loops import LOOPS
+from tests.emulation.faults.projections import PROJECTIONS
 from tests.emulation.faults.races import RACES
 from tests.emulation.faults.references import REFERENCES
 from tests.emulation.faults.twins import TWINS
 from tests.emulation.process import environment
 
-FAULTS = [*KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES, *LOOPS]
+FAULTS = [*KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES, *LOOPS, *PROJECTIONS]
 ENDS = "the process ends with"
 UNDER = {
     build.PLAIN: "",

@@ -89,4 +89,18 @@ RACES = [
         "keep<SECOND>(op, part, c, sums);",
         "norm",
     ),
+    Fault(
+        "race: all threads decide",
+        "csrc/kernels/halfspace_projection.cuh",
+        "if (threadIdx.x == 0) f();",
+        "f();",
+        "halfspace_projection",
+    ),
+    Fault(
+        "race: the first thread decides while others read",
+        "csrc/kernels/halfspace_projection.cuh",
+        "team_sync();  // the others",
+        "// the others",
+        "halfspace_projection",
+    ),
 ]

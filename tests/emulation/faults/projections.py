@@ -1,0 +1,156 @@
+"""Faults of halfspace_projection, in each of its lives."""
+
+from tests.emulation.faults import Fault
+
+KERNEL, TWIN = "csrc/kernels/halfspace_projection.cuh", "csrc/cpu/halfspace_projection.cpp"
+REFERENCE, TESTS = "jacfast/ops/halfspaces.py", "halfspace_projection"
+
+PROJECTIONS = [
+    Fault(
+        "halfspace_projection: an entry outside of the box must move",
+        KERNEL,
+        "fmin(at.high > 0 ? at.high : 0, limit)",
+        "fmin(at.high, limit)",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: all products with r are the first half-space's",
+        KERNEL,
+        "sums.at[i] += wi * at.r",
+        "sums.at[0] += wi * at.r",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the room is that of the other side",
+        KERNEL,
+        "at.joined < 0 ? -at.low : at.high",
+        "at.joined > 0 ? -at.low : at.high",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: what is written keeps no limit",
+        KERNEL,
+        "team.write(limit,",
+        "team.write(INFINITY,",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: float32 has double's smallest number",
+        KERNEL,
+        "double{FLT_MIN}",
+        "DBL_MIN",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: packs where rows start between boundaries",
+        KERNEL.replace("cuh", "cu"),
+        "packs && reinterpret_cast",
+        "true || reinterpret_cast",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: four half-spaces in the form for three",
+        KERNEL.replace("cuh", "cu"),
+        "op.cuts > 3",
+        "op.cuts > 4",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: beyond the last entry there is another",
+        TWIN,
+        "> 0; ++d) to[d] = 0;",
+        "> 0; ++d) to[d] = 1;",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: rows that say nothing are read",
+        TWIN,
+        "w + h.row[i] * size",
+        "w + i * size",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the limit holds downwards alone",
+        TWIN,
+        "most < limit ? most : limit",
+        "most",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: a norm that is no normal number is one",
+        TWIN,
+        "std::numeric_limits<T>::min()",
+        "0",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: half-spaces are missed",
+        "csrc/halfspaces.h",
+        "RIDGE = 1e-9",
+        "RIDGE = 1e-4",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: multipliers only grow",
+        "csrc/halfspaces.h",
+        "a[i] > 0 ? fabs(slope[i]) : slope[i]",
+        "slope[i]",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: a bound that is no number counts",
+        "csrc/halfspaces.h",
+        " && fabs(c[i]) <= DBL_MAX",
+        "",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: multipliers may be negative",
+        "csrc/nonnegative.h",
+        "found[i] > 0) continue",
+        "found[i] == found[i]) continue",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the largest entry is too large",
+        "csrc/ascent.h",
+        "SLACK = 5e-4",
+        "SLACK = 5e-3",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: half-spaces are missed",
+        REFERENCE,
+        "RIDGE = 1e-9",
+        "RIDGE = 1e-4",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the largest entry is too large",
+        REFERENCE,
+        "SLACK, MET = 5e-4",
+        "SLACK, MET = 5e-3",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: multipliers may be negative",
+        REFERENCE,
+        "(b >= 0).all",
+        "(b >= -9).all",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: a norm that is no normal number is one",
+        REFERENCE,
+        "torch.finfo(w.dtype).tiny",
+        "0",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: an entry outside of the box must move",
+        REFERENCE,
+        "torch.where(high > 0, high, 0)",
+        "high.nan_to_num(0)",
+        TESTS,
+    ),
+]
