@@ -12,8 +12,9 @@ COUNTED = "sm_86"  # whose code the counts of the table are of
 REASONS = {
     r".*\bdouble": "Kernels in float64: networks are checked in it and not trained, and two of the "
     "cards have next to none of it.",
-    r"(attention|deepfool|norm|row_norm)_(?!.*double)": "Sums over rows are in float64: an entry "
-    "is converted and added, which these two cards do at two a clock.",
+    r"(attention_second|deepfool_step|norm)_(?!.*double)": "`norm`, `attention_second` and "
+    "`deepfool_step`: sums are in float64, for which an entry is converted and added, at two a "
+    "clock on these two cards.",
     r"max_pool_(choose|gather|scatter_cells)(?!.*double)": "`max_pool`: a thread has one window, "
     "and finds out where it lies, whatever the type; in half types that takes longer than memory, "
     "in float32 about as long.",

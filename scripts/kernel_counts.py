@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kernel_plans import NONE, PARTS, PLANS, WHOLE, Plan
+from kernel_plans import APART, NONE, PLANS, WHOLE, Plan
 from kernel_sass import Block, Instruction, blocks, loops, path
 
 SIZES = {"double": 8, "float": 4, "half": 2, "bfloat16": 2}
@@ -94,8 +94,13 @@ def _main_loops(
     if len(found) != len(plan.reads):
         sys.exit(f"{kernel}: {len(found)} kinds of loops; PLANS says {len(plan.reads)} sweeps")
     for each, (reads, loop) in zip(plan.reads, found.values(), strict=True):
-        if each != PARTS:
-            yield loop, reads / each * (width // size)
+        if each == APART:
+            continue
+        if reads % each:
+            sys.exit(
+                f"{kernel}: {reads} loads in a loop whose entries have {each} each, as PLANS says"
+            )
+        yield loop, reads // each * (width // size)
 
 
 def _add(

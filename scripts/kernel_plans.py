@@ -14,7 +14,8 @@ class Plan(NamedTuple):
 
 WHOLE = (-1,)  # a thread has one pack, or one entry: the kernel as a whole is the loop
 NONE = ()  # it works in shared memory
-PARTS = 0  # a loop over partial sums, not over entries, with loads of the same width
+# No sweep: a loop over partial sums, or in float64 over a row that float32 does not hold.
+APART = 0
 
 # The first that matches counts. An entry of deepfool_step is one of the D columns, with its ten
 # rows (the eleventh load is from the cache); of a join, a part; of max-pooling, a window and the
@@ -25,12 +26,14 @@ PLANS = {
     "attention_second": Plan((1, 4, 4), values=8),
     "deepfool_candidate_copy": Plan((1,), values=2),
     "deepfool_candidate_decide": Plan((1,), bytes=8),
-    "deepfool_candidate_measure": Plan((1,), values=1),
-    "deepfool_candidate_whole": Plan((1, 1), values=2),
-    "deepfool_step_finish<double, 1": Plan((PARTS, 2), values=3),
-    "deepfool_step_whole<double, 1": Plan((11, PARTS, 2), values=11),
+    "deepfool_candidate_measure<double": Plan((1,), values=1),
+    "deepfool_candidate_measure": Plan((1, APART), values=1),
+    "deepfool_candidate_whole<double": Plan((1, 1), values=2),
+    "deepfool_candidate_whole": Plan((1, APART, 1), values=2),
+    "deepfool_step_finish<double, 1": Plan((APART, 2), values=3),
     "deepfool_step_finish": Plan((2,), values=3),
     "deepfool_step_measure": Plan((11,), values=10),
+    "deepfool_step_whole<double, 1": Plan((11, APART, 2), values=11),
     "deepfool_step_whole": Plan((11, 2), values=11),
     "max_pool_gather": Plan(WHOLE, values=2, bytes=1),
     "max_pool_scatter_entries": Plan(WHOLE, values=2),
@@ -47,5 +50,6 @@ PLANS = {
     "orthonormal_cotangents": Plan(NONE, values=2),
     "row_norm_join<maxabs": Plan((2,), bytes=16),
     "row_norm_join": Plan((1,), bytes=8),
-    "row_norm": Plan((1,), values=1),
+    "row_norm_.*<(maxabs|.*, double)": Plan((1,), values=1),
+    "row_norm": Plan((1, APART), values=1),
 }

@@ -23,8 +23,8 @@ WARPS, BLOCKS, REGISTERS, SHARED = 64, 32, 65536, 233472  # of a multiprocessor 
 LOW = {
     "attention_second_rows": "in float64 alone, in which networks are checked and not trained: its "
     "exponential takes the registers.",
-    "deepfool_candidate_whole": "a thread has four loads of 16 bytes in flight, so 30 warps have "
-    "61 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 "
+    "deepfool_candidate_whole": "a thread has two loads of 16 bytes in flight, so 30 warps have "
+    "31 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 "
     "multiprocessors.",
     "deepfool_step_whole": "a thread has a load of each of eleven rows in flight: 67 KB in 12 "
     "warps with 16-byte loads; 13 to 27 KB in the forms `<..., 1>`, for rows whose distance 16 "

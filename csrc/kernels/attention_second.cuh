@@ -6,7 +6,7 @@
 #pragma once
 
 #include "../ops/attention_second.h"
-#include "device.cuh"
+#include "sums.cuh"
 
 namespace jacfast::cuda {
 

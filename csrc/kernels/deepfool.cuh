@@ -3,7 +3,7 @@
 
 #include <cfloat>
 
-#include "device.cuh"
+#include "sums.cuh"
 
 namespace jacfast::cuda {
 

@@ -15,7 +15,7 @@ __device__ inline const T* row_of(const DeepFoolCandidate& op, const int64_t i) 
 // The sum of squares of w over part p of sample i, for every thread of the team.
 template <typename T>
 __device__ inline double measure(const DeepFoolCandidate& op, const int64_t i, const int64_t p) {
-  return sum_part(row_of<T>(op, i), part_of(op.size, op.parts, p), squared);
+  return sum_part<Squared>(row_of<T>(op, i), part_of(op.size, op.parts, p));
 }
 
 // Whether the candidate of sample i is nearer than what is kept.

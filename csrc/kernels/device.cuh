@@ -1,4 +1,4 @@
-// Device code that every kernel shares: element types, 16-byte packs, reductions.
+// Device code that every kernel shares: element types, 16-byte packs, reductions; sums: sums.cuh.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -18,8 +18,7 @@
 
 namespace jacfast::cuda {
 
-// The type of differences and results: float for half types, else T. Sums are always double: a
-// memory-bound kernel has the time, and squares of small float32 gradients would underflow.
+// The type of differences and results: float for half types, else T.
 template <typename T>
 struct AccOf {
   using type = float;
@@ -121,48 +120,6 @@ __device__ inline T lane_xor(const T value, const int lanes) {
   return __shfl_xor_sync(0xffffffffu, value, lanes);
 }
 
-// Sums that are reduced together.
-template <int COUNT>
-struct Sums {
-  double at[COUNT] = {};
-  __device__ Sums from_lane(const int lanes) const {
-    Sums other;
-#pragma unroll
-    for (int s = 0; s < COUNT; ++s) other.at[s] = lane_xor(at[s], lanes);
-    return other;
-  }
-};
-template <int COUNT>
-__device__ inline Sums<COUNT> team_sum(const Sums<COUNT>& sums) {
-  return team_reduce(sums, [](Sums<COUNT> a, const Sums<COUNT>& b) {
-#pragma unroll
-    for (int s = 0; s < COUNT; ++s) a.at[s] += b.at[s];
-    return a;
-  });
-}
-__device__ inline double team_sum(const double value) { return team_sum(Sums<1>{{value}}).at[0]; }
-
-// The sum of term(entry) over part of a row, for every thread of the team.
-template <typename T, typename F>
-__device__ inline double sum_part(const T* row, const Span part, const F term) {
-  double sum = 0;
-  for_packs<16 / sizeof(T), 4>(
-      row, part.begin, part.end,
-      [&](const int64_t d, auto size) { return load<size.value>(row + d); },
-      [&](int64_t, const auto& entries, auto size) {
-#pragma unroll
-        for (int e = 0; e < size.value; ++e) sum += term(static_cast<double>(wide(entries.at[e])));
-      });
-  return team_sum(sum);
-}
-
-// The sum of what the parts of one item came to, for every thread of the team.
-__device__ inline double sum_of_parts(const double* partial, const int64_t parts) {
-  double sum = 0;
-  for (int64_t p = threadIdx.x; p < parts; p += blockDim.x) sum += partial[p];
-  return team_sum(sum);
-}
-
 // The block's dynamic shared memory.
 __device__ inline void* dynamic_shared() {
 #ifdef JACFAST_DYNAMIC_SHARED  // the emulator's
@@ -172,7 +129,5 @@ __device__ inline void* dynamic_shared() {
   return words;
 #endif
 }
-
-__device__ inline double squared(const double v) { return v * v; }
 
 }  // namespace jacfast::cuda

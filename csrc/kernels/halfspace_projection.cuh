@@ -6,7 +6,7 @@
 
 #include "../ascent.h"
 #include "../ops/halfspace_projection.h"
-#include "device.cuh"
+#include "sums.cuh"
 
 namespace jacfast::cuda {
 

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "../ops/norm.h"
-#include "device.cuh"
+#include "sums.cuh"
 
 namespace jacfast::cuda {
 

@@ -4,7 +4,7 @@
 #include <cfloat>
 
 #include "../ops/orthonormal_cotangents.h"
-#include "device.cuh"
+#include "sums.cuh"
 
 namespace jacfast::cuda {
 

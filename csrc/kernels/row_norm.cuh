@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../ops/row_norm.h"
-#include "device.cuh"
+#include "sums.cuh"
 
 namespace jacfast::cuda {
 
@@ -25,9 +25,8 @@ __device__ inline Peak higher(const Peak a, const Peak b) {
 // The measure of part of a row, for every thread of the team.
 template <RowNormKind KIND, typename T>
 __device__ inline Peak measure(const T* g, const Span part) {
-  if constexpr (KIND == RowNormKind::sumsq) return {sum_part(g, part, squared), 0};
-  if constexpr (KIND == RowNormKind::sumabs)
-    return {sum_part(g, part, [](const double v) { return fabs(v); }), 0};
+  if constexpr (KIND == RowNormKind::sumsq) return {sum_part<Squared>(g, part), 0};
+  if constexpr (KIND == RowNormKind::sumabs) return {sum_part<Magnitude>(g, part), 0};
   // Within a thread places only rise, so the first of equal maxima is the one that stays.
   Acc<T> highest = -1;
   int64_t where = part.end;

@@ -99,7 +99,7 @@ def _variables(root: Path, fault: Fault, kind: str) -> dict[str, str]:
 def _kernel(root: Path, fault: Fault) -> Path:
     """Return the kernel that a fault is in; of a shared header, the one that the tests are of."""
     own = (root / fault.file).with_suffix(".cu")
-    return own if own.exists() else own.with_stem(fault.tests)
+    return own if own.exists() else own.with_stem(fault.tests.removesuffix("_rounding"))
 
 
 def copy(folder: Path) -> Path:

@@ -1,10 +1,12 @@
 """The DeepFool ops in every life, where a rounding too many or too early shows."""
 
+import math
+
 import pytest
 import torch
 
 from jacfast.ops import Nearest, deepfool_candidate, deepfool_step
-from tests.ops.test_deepfool_step import INF, oracle, problem
+from tests.ops.test_deepfool_step import INF, check, oracle, problem
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -85,3 +87,33 @@ def test_the_shortest_usable_norm(life, norm, winner):
     assert found.tolist() == nearest.winner.tolist() == [winner]
     want = INF if winner < 0 else TINY / norm
     assert distance.item() == nearest.distance.item() == pytest.approx(want, rel=1e-7, abs=0)
+
+
+# Rows whose squares float32 loses, at sizes of one pack to a thread and of parts.
+@pytest.mark.parametrize("scale", [1e-35, 1e-30, 1e-18, 1e-12, 1e-10, 1.0, 1e15, 1e18, 1e19, 1e36])
+@pytest.mark.parametrize("size", [7, 64, 5000])
+def test_distances_of_rows_of_any_size(life, scale, size):
+    rows = life.randn(3, 4, size, seed=size) * scale
+    rows[1, 1:3] *= 1e-2  # beside others, and not beside the origin
+    rows[:, 0] = 0
+    logits = life.randn(3, 4, seed=1)
+    _, winner, distance = deepfool_step(logits, rows, life.tensor([0] * 3, dtype=torch.int64))
+    nearest = offer(life, logits, rows, [1, 2, 3])
+    norms = [[math.sqrt(math.fsum(v * v for v in row)) for row in of] for of in rows.tolist()]
+    f = (logits - logits[:, :1]).double().abs().cpu()
+    want = (f / torch.tensor(norms, dtype=torch.float64))[:, 1:].float().min(dim=1)
+    assert distance.tolist() == nearest.distance.tolist() == want.values.tolist()
+    assert winner.tolist() == nearest.winner.tolist() == (want.indices + 1).tolist()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10, 11, 14, 15])
+def test_each_class_of_a_sweep_counts(life, classes):
+    """Whatever the number of classes, each can be the nearest, and the one beyond float32."""
+    rows, logits = life.randn(classes, classes, 40, seed=classes), life.tensor([[0.0] * classes])
+    logits = logits.repeat(classes, 1) + 1
+    origin = torch.arange(classes, device=life.device)
+    logits -= torch.eye(classes, device=life.device)  # of the origin
+    for scale in (1e3, 1e-20, 1e20):
+        made = rows.clone()
+        made[origin, (origin + 1) % classes] *= scale
+        check(deepfool_step(logits, made, origin), oracle(logits, made, origin), torch.float32)

@@ -38,7 +38,7 @@ def kernel(*body: str, helper: int = 0) -> str:
 
 SQUARES = ["LDG.E.128 R4, [R2.64]"]
 SQUARES += ["F2F.F64.F32 R8, R4", "DFMA R10, R8, R8, R10"] * 4
-ROW = "row_norm_whole<sumsq, float>"
+ROW, SUMS = "row_norm_whole<maxabs, float>", "row_norm_whole<sumsq, float>"
 
 
 def test_an_entry_of_a_pack():
@@ -93,6 +93,15 @@ def test_a_kernel_without_a_loop_is_counted_whole():
     assert found.units["fp32"] == 1
     assert found.all == (2 + 7 + 1) / 4
     assert found.bytes == 12
+
+
+def test_what_a_row_takes_once_more_is_apart():
+    """Sums in packs, then the same in float64, where the row has what float32 does not hold."""
+    packs = loop("LDG.E.128 R4, [R2.64]", *["FFMA R8, R4, R4, R8"] * 4, "DADD R10, R10, R8")
+    found = counts.counted(SUMS, kernel(*packs, *loop(*SQUARES, name=".L_x_7")))
+    assert +found.units == {"memory": 0.25, "fp32": 1, "fp64": 0.25, "control": 0.25}
+    with pytest.raises(SystemExit, match="1 loads in a loop whose entries have 11 each"):
+        counts.counted("deepfool_step_measure<float, 4>", kernel(*packs))
 
 
 def test_a_kernel_without_a_plan_is_an_error():

@@ -184,6 +184,21 @@ EMULATION_ATOMIC T atomicCAS(T* address, std::type_identity_t<T> expected,
   return emulated_atomic(address, [&](T old) { return old == expected ? value : old; });
 }
 
+// Arithmetic that no compiler joins or rearranges.
+inline float __fadd_rn(const float a, const float b) {
+  const volatile float sum = a + b;
+  return sum;
+}
+inline float __fsub_rn(const float a, const float b) {
+  const volatile float difference = a - b;
+  return difference;
+}
+inline float __fmul_rn(const float a, const float b) {
+  const volatile float product = a * b;
+  return product;
+}
+inline float __fmaf_rn(const float a, const float b, const float c) { return fmaf(a, b, c); }
+
 // Bits.
 inline double __longlong_as_double(const long long bits) { return std::bit_cast<double>(bits); }
 inline long long __double_as_longlong(const double value) {
