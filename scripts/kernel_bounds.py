@@ -21,6 +21,9 @@ REASONS = {
     r"max_pool_scatter_entries(?!.*double)": "`max_pool_scatter_entries`, for windows that "
     "overlap: counted is an entry that seven of them cover, where those of 3 x 3 in steps of two "
     "cover two on average.",
+    r"halfspace_projection(?!.*double)": "`halfspace_projection`: it sweeps over its rows, in the "
+    "caches, as often as the numbers ask for, with sums of products in float64; how often, no "
+    "count of instructions tells.",
     r"orthonormal_cotangents(?!.*double)": "`orthonormal_cotangents`: its rows lie in shared "
     "memory, and it waits at the barriers of its sums; ten numbers for each sample and cotangent "
     "are no work.",

@@ -13,7 +13,7 @@ class Plan(NamedTuple):
 
 
 WHOLE = (-1,)  # a thread has one pack, or one entry: the kernel as a whole is the loop
-NONE = ()  # it works in shared memory
+NONE = ()  # it works in shared memory or in the caches
 # No sweep: a loop over partial sums, or in float64 over a row that float32 does not hold.
 APART = 0
 
@@ -35,6 +35,7 @@ PLANS = {
     "deepfool_step_measure": Plan((11,), values=10),
     "deepfool_step_whole<double, 1": Plan((11, APART, 2), values=11),
     "deepfool_step_whole": Plan((11, 2), values=11),
+    "halfspace_projection": Plan(NONE, values=1),
     "max_pool_gather": Plan(WHOLE, values=2, bytes=1),
     "max_pool_scatter_entries": Plan(WHOLE, values=2),
     "max_pool": Plan(WHOLE, values=5, bytes=1),
