@@ -53,7 +53,7 @@ NETS = {
 @pytest.mark.parametrize("name", NETS)
 def test_batched_rows_are_the_looped_ones(name, monkeypatch):
     model, x = NETS[name](), leaf(3)
-    vectors, batched, routine = draw(4, 3, 3), [], vjp._grad
+    vectors, batched, routine = draw(4, 3, 3), [], vjp.grad
     with lean(model):
         y = model(x)
     assert torch.equal(y, model(x))
@@ -64,7 +64,7 @@ def test_batched_rows_are_the_looped_ones(name, monkeypatch):
         batched.append(options["batched"])
         return routine(*arguments, **options)
 
-    monkeypatch.setattr(vjp, "_grad", spy)
+    monkeypatch.setattr(vjp, "grad", spy)
     got = pull_back(y, x, vectors, create_graph=False)
     assert batched == [True]
     looped = [torch.autograd.grad(model(x), x, v)[0].flatten(1) for v in vectors]
