@@ -21,9 +21,9 @@ DENSE = {
     *(nn.Sequential, nn.Flatten, nn.Identity, nn.Linear, nn.Dropout),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Threshold),
 }
-# Products with weights that cost more than one more call of a model, which with its graph takes
-# 0.15 ms: 2^20 take 0.07 ms at 30 GFLOP/s, and three quarters of a batch save three times that.
-CALL = 1 << 20
+# Products with weights from which on a pass of a part of the batch is worth its calls, and reading
+# the weights once more: measured, benchmarks/README.md, 'Small networks'.
+CALL = 1 << 24
 
 
 def is_cheaper(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Tensor) -> bool:
