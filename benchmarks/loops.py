@@ -18,6 +18,7 @@ from jacfast.attacks.options import Options
 from jacfast.attacks.part import Part
 from jacfast.attacks.search import Search
 from jacfast.calling import Call, quiet
+from jacfast.timing.rivals import recorded
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Samples of random pixels: an iteration costs the same, whatever the network has learnt.
@@ -51,20 +52,6 @@ def part_of(model: nn.Module, x: Tensor) -> Part:
     return part
 
 
-def captured(run: Callable[[], None]) -> Callable[[], None]:
-    """Return `run` as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
-
-
 def measured(make: Callable[[], nn.Module], samples: int) -> dict:
     """Count, predict and time an iteration of the network's samples, and whole attacks."""
     torch.manual_seed(0)
@@ -76,7 +63,7 @@ def measured(make: Callable[[], nn.Module], samples: int) -> dict:
             part.iterate()
         runs = {"eager": part.iterate}
         if DEVICE.type == "cuda":
-            runs["captured"] = captured(part.iterate)
+            runs["captured"] = recorded(part.iterate)[0].replay
         predicted = {"eager": EAGER * operations.count, "captured": CAPTURED * operations.count}
         times = take_turns(runs, repeats=30)
     times |= take_turns({"deepfool": lambda: deepfool(model, x)}, repeats=5)

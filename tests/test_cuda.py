@@ -16,24 +16,11 @@ from jacfast.ops import (
     row_norm,
 )
 from jacfast.ops.row_norm import KINDS
+from jacfast.timing.rivals import recorded
 from tests import nets
 from tests.testing import missing
 
 pytestmark = pytest.mark.skipif(bool(missing("cuda")), reason=missing("cuda") or "on a GPU")
-
-
-def captured(run):
-    """Capture run() as a CUDA graph, after warming up on a side stream; return graph and result."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
-    return graph, result
 
 
 @pytest.fixture
@@ -71,7 +58,7 @@ OPS = {
 @pytest.mark.parametrize("size", [65, 9000])
 def test_a_captured_op_follows_its_inputs(name, size):
     inputs, others = problem(3, 4, size), problem(3, 4, size)
-    graph, results = captured(lambda: OPS[name](*inputs))
+    graph, results = recorded(lambda: OPS[name](*inputs))
     for static, other in zip(inputs, others, strict=True):
         static.copy_(other)
     graph.replay()
@@ -112,7 +99,7 @@ def test_a_captured_training_step_draws_anew_at_each_replay(n):
         penalty = jacfast.frobenius_penalty(model(x), x, n)
         return penalty.detach(), torch.autograd.grad(penalty, list(model.parameters())[:-1])
 
-    graph, (penalty, grads) = captured(step)
+    graph, (penalty, grads) = recorded(step)
     draws = []
     mean = [torch.zeros_like(g) for g in grads]
     for _ in range(2000 if n != "exact" else 2):
@@ -239,7 +226,7 @@ def test_a_captured_forward_with_penalty_draws_anew(options):
         logits, value = jacfast.forward_with_penalty(model, x, penalty=jacfast.Frobenius(**options))
         return value.detach(), torch.autograd.grad(logits.sum() + value, list(model.parameters()))
 
-    graph, (value, _) = captured(step)
+    graph, (value, _) = recorded(step)
     draws = []
     for _ in range(2000):
         graph.replay()

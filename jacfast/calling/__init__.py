@@ -32,7 +32,7 @@ from jacfast.calling.parts import is_small, may_be_cut, part_of, separable, wort
 from jacfast.calling.pieces import explain_freed, in_pieces
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
-from jacfast.calling.tree import in_order, parameters, tree
+from jacfast.calling.tree import in_order, parameters, tree, weights
 from jacfast.calling.warning import warn
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "tree",
     "unwrapped",
     "warn",
+    "weights",
     "without_autocast",
     "worth_two_calls",
 ]

@@ -16,7 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.masks import FUNCTIONS, LAYERS
-from jacfast.calling.tree import parameters, tree
+from jacfast.calling.tree import tree, weights
 
 # Each sample by itself, without randomness and without memory, whatever their arguments.
 ALONE = {
@@ -73,17 +73,16 @@ def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
 
     By the largest tensor of the batch, or by the products with weights.
     """
-    weights = sum(p.numel() for p in parameters(tree(model)))
-    return _entries(model, x) >= ENTRIES or weights * len(x) >= PRODUCTS
+    return _entries(model, x) >= ENTRIES or weights(tree(model)) * len(x) >= PRODUCTS
 
 
-def is_small(model: nn.Module, weights: int, x: Tensor, rows: int | None) -> bool:
+def is_small(model: nn.Module, modules: list[nn.Module], x: Tensor, rows: int | None) -> bool:
     """Say whether a step with a `separable` model costs its calls, and little beside.
 
-    It has that many weights. Of its Jacobian that many rows are pulled back, or all.
+    Of its Jacobian that many rows are pulled back, or all.
     """
     rows = _look(model, x).outputs if rows is None else rows
-    return rows * _entries(model, x) <= SMALL and weights * len(x) < PRODUCTS
+    return rows * _entries(model, x) <= SMALL and weights(modules) * len(x) < PRODUCTS
 
 
 def _entries(model: nn.Module, x: Tensor) -> int:

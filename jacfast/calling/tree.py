@@ -22,6 +22,11 @@ def in_order(model: nn.Module) -> list[nn.Module]:
     return [layer for inner in model for layer in in_order(inner)]
 
 
+def weights(modules: list[nn.Module]) -> int:
+    """Return how many entries the parameters of the `tree` of a model have."""
+    return sum(p.numel() for p in parameters(modules))
+
+
 def parameters(modules: list[nn.Module]) -> list[Tensor]:
     """Return what ``model.parameters()`` yields, in its order, of the `tree` of a model."""
     found: dict[int, Tensor] = {}

@@ -44,7 +44,8 @@ def forward_with_penalty(
     `WithPenalty`), for models given to torch.compile (see `compiled`), beside a
     compiled loss. On a CPU very small steps (65,536 entries in the largest tensor, times the
     projections, and layers of torch.nn alone) cost their calls, and run by plain double backward;
-    so do MLPs with one projection, of any size, for a product less where they begin.
+    so do MLPs of piecewise linear activations with one projection, for a product less where they
+    begin, unless the Gram matrix of the first weight (many samples, few outputs) is cheaper yet.
     The model is called as it stands, train or eval; each sample must be mapped by
     itself.
 

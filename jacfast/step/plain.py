@@ -5,7 +5,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from jacfast.calling import as_rows, drops, is_small, parameters, part_of, pick, separable, tree
+from jacfast.calling import (
+    as_rows,
+    drops,
+    is_small,
+    parameters,
+    part_of,
+    pick,
+    separable,
+    tree,
+    weights,
+)
 from jacfast.calling.outputs import Output
 from jacfast.lean.gram import Gram
 from jacfast.ops.checks import accumulator
@@ -38,11 +48,10 @@ def is_cheaper(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: 
         return False
     if any(isinstance(module, HELPED) for module in modules):
         return False
-    weights = parameters(modules)
-    if not any(p.requires_grad for p in weights):
+    if not any(p.requires_grad for p in parameters(modules)):
         return False
-    n, count = getattr(penalty, "n", 1), sum(p.numel() for p in weights)
-    if is_small(model, count, x, n if isinstance(n, int) else None):
+    n = getattr(penalty, "n", 1)
+    if is_small(model, modules, x, n if isinstance(n, int) else None):
         return True
     return n == 1 and all(type(m) in DENSE for m in modules) and _once(model, penalty, x)
 
@@ -63,8 +72,7 @@ def _pass_ahead(model: nn.Module, x: Tensor) -> bool:
 
     Not if there are dropout masks to share, or if one more call costs more than it saves.
     """
-    weights = sum(p.numel() for p in parameters(tree(model)))
-    return weights * len(x) >= CALL and not drops(model)
+    return weights(tree(model)) * len(x) >= CALL and not drops(model)
 
 
 def plain_step(

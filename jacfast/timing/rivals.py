@@ -5,6 +5,7 @@ scaled by sqrt(K), which every contender draws by the same call of torch.randn, 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -143,25 +144,33 @@ def by_math(step: Step) -> Step:
     return run
 
 
+def recorded(run: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Record `run` as a CUDA graph, after warming up on another stream; return graph and result."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        result = run()
+    return graph, result
+
+
 def captured(step: Step) -> Step:
     """`step`, recorded once as a CUDA graph, for the inputs that it is first called with."""
-    graph = torch.cuda.CUDAGraph()
+    graphs: list[torch.cuda.CUDAGraph] = []
     gradients: dict[Tensor, Tensor | None] = {}
 
     def run(model: nn.Module, x: Tensor, y: Tensor, lam: float) -> None:
-        if not gradients:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    model.zero_grad()
-                    step(model, x, y, lam)
-            torch.cuda.current_stream().wait_stream(stream)
+        def once() -> None:
             model.zero_grad()
-            with torch.cuda.graph(graph):
-                step(model, x, y, lam)
+            step(model, x, y, lam)
+
+        if not graphs:
+            graphs.append(recorded(once)[0])
             gradients.update({p: p.grad for p in model.parameters()})
-        graph.replay()
+        graphs[0].replay()
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
 

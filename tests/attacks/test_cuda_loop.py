@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from jacfast.timing.rivals import recorded
 from tests import nets
 from tests.attacks.loops import part_of
-from tests.test_cuda import captured, missing, no_waiting  # noqa: F401  # a fixture
+from tests.test_cuda import missing, no_waiting  # noqa: F401  # a fixture
 
 pytestmark = [
     pytest.mark.skipif(bool(missing("cuda")), reason=missing("cuda") or "on a GPU"),
@@ -16,7 +17,7 @@ pytestmark = [
         ids=str,
     ),
 ]
-WARM = 3  # runs of `captured` before the capture
+WARM = 3  # runs of `recorded` before the capture
 
 
 def part(network, options):
@@ -27,7 +28,7 @@ def part(network, options):
 
 def test_a_captured_iteration_is_the_eager_one(network, options):
     eager, static = part(network, options), part(network, options)
-    graph, _ = captured(static.iterate)
+    graph, _ = recorded(static.iterate)
     for _ in range(3):
         graph.replay()
     for _ in range(WARM + 3):
