@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.emulation import build
 from tests.emulation.faults import Fault
 from tests.emulation.faults.kernels import KERNELS
+from tests.emulation.faults.kernels_of_layers import LAYER_KERNELS
 from tests.emulation.faults.layers import LAYERS
 from tests.emulation.faults.loops import LOOPS
 from tests.emulation.faults.projections import PROJECTIONS
@@ -31,7 +32,7 @@ from tests.emulation.faults.references import REFERENCES
 from tests.emulation.faults.twins import TWINS
 from tests.emulation.process import environment
 
-FAULTS = [*KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES, *LOOPS, *PROJECTIONS]
+FAULTS = [*KERNELS, *LAYER_KERNELS, *RACES, *TWINS, *LAYERS, *REFERENCES, *LOOPS, *PROJECTIONS]
 ENDS = "the process ends with"
 UNDER = {
     build.PLAIN: "",
