@@ -12,54 +12,10 @@ import torch
 from jacfast import cli, models
 from jacfast.attacks import deepfool, fgsm
 from jacfast.data import load_digits
-from jacfast.evaluation import accuracy, rho_adv, roc_curves
+from jacfast.evaluation import accuracy, roc_curves
 from jacfast.reproduce import config, networks, parts, reproduce, run, show
 from jacfast.training import fit
-
-TABLE = """
-title = "a table"
-source = "nobody"
-data = "MNIST"
-model = "jacfast.models:fc500"
-columns = ["accuracy", "rho_adv", "fgsm 0.05", "fgsm 1.0 ref"]
-reference = "penalty"
-rank = "rho_adv"
-samples = 20
-train_samples = 400
-seeds = [0, 1]
-[base]
-epochs = 2
-batch_size = 50
-[every_row]
-batch_size = 50
-[[rows]]
-name = "no defence"
-paper = [90.0, 5.0, 50.0, ""]
-[[rows]]
-name = "penalty"
-paper = [80.0, 10.0, 60.0, ""]
-penalty = { name = "Frobenius" }
-lam = 0.1
-[[rows]]
-name = "from the start"
-paper = ["", 7.0, 60.0, ""]
-fresh = true
-attack = { name = "fgsm", eps = 0.1 }
-[[curves]]
-attack = "fgsm"
-epsilons = [0.0, 0.05]
-samples = 20
-[quick]
-"""
-
-
-@pytest.fixture
-def tables(tmp_path, monkeypatch):
-    folder = tmp_path / "tables"
-    folder.mkdir()
-    (folder / "mine.toml").write_text(TABLE)
-    monkeypatch.setattr(config, "FOLDER", folder)
-    return folder
+from tests.reproduce.table import TABLE, one_more_row, trained
 
 
 @pytest.mark.usefixtures("tables")
@@ -183,23 +139,6 @@ def test_another_number_of_threads_is_refused(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == before
 
 
-def one_more_row(*lines, columns='"accuracy"', paper="1.0"):
-    """Return TABLE with one seed, other columns, and a last row of these lines."""
-    text = TABLE.replace("seeds = [0, 1]", 'pictures = ["perturbations"]\npictured = ["last"]')
-    text = re.sub(r"columns = .*", f"columns = [{columns}]", text)
-    text = re.sub(r"rank = .*", f"rank = {columns.split(',')[0]}", text)
-    text = re.sub(r"paper = .*", f"paper = [{paper}]", text)
-    head, tail = text.split("[[curves]]")
-    last = "\n".join(["[[rows]]", 'name = "last"', f"paper = [{paper}]", *lines])
-    return f"{head}{last}\n[[curves]]{tail}"
-
-
-def trained(out, file):
-    model = models.fc500()
-    model.load_state_dict(torch.load(out / "seed0" / file)["model"])
-    return model.eval()
-
-
 def test_images_that_are_attacked_once(tables, tmp_path, monkeypatch):
     lines = ['attack = { name = "fgsm", eps = 0.1 }', "once = true", "share = 0.5"]
     (tables / "mine.toml").write_text(one_more_row(*lines))
@@ -297,69 +236,6 @@ def test_pictures_of_the_networks_in_the_report(tables, tmp_path):
     assert torch.equal(
         network(torch.ones(1, 1, 28, 28)), trained(out, "row3.pt")(torch.ones(1, 1, 28, 28))
     )
-
-
-def several(*weights, tolerance):
-    """Return TABLE with one seed and several weights of the penalty to choose from."""
-    text = TABLE.replace("seeds = [0, 1]", f"validation = 100\ntolerance = {tolerance}")
-    text = text.replace("[base]", 'pictured = ["penalty"]\n[base]')
-    return text.replace("lam = 0.1", f"lam = {list(weights)}")
-
-
-def test_a_weight_is_chosen_on_images_held_out(tables, tmp_path, monkeypatch):
-    """Of 1 and 10 the one of larger rho_adv, or that of higher accuracy if the other costs more."""
-    lengths = []
-
-    def watched(model, x, y, **options):
-        lengths.append(len(x))
-        return fit(model, x, y, **options)
-
-    monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
-    (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=100.0))
-    out, other = tmp_path / "run", tmp_path / "other"
-    result = reproduce("mine", out, quick=True)
-    assert lengths == [300] * 4  # of 400, the last 100 are for the choice; each network once
-    row = result["rows"][1]
-    digits = load_digits()
-    x, y = digits.train_x[300:400], digits.train_y[300:400]
-    (tried,) = row["tried"]
-    for j, each in enumerate(tried):
-        model = trained(out, f"row1-{j}.pt")
-        assert each["accuracy"] == pytest.approx(100 * accuracy(model, x, y))
-        assert each["rank"] == pytest.approx(100 * rho_adv(model, x[:20]))
-    far, near = sorted(tried, key=lambda each: -each["rank"])
-    assert row["lam"] == [far["lam"]]
-    name = f"row1-{tried.index(far)}.pt"
-    test = 100 * accuracy(trained(out, name), digits.test_x, digits.test_y)
-    assert row["ours"][0] == pytest.approx(test)
-    said = f"Weights chosen on 100 training images held out: penalty {far['lam']:g}"
-    assert said in show.text(result)
-    ones = torch.ones(1, 1, 28, 28)
-    assert torch.equal(networks(result, out)["penalty"](ones), trained(out, name)(ones))
-    for file in ("row1.json", "row1-chosen.json"):
-        (out / "seed0" / file).unlink()  # trained, and not yet chosen
-    assert reproduce("mine", out, quick=True) == result
-    assert len(lengths) == 4
-    assert near["accuracy"] > far["accuracy"] + 1
-    base = 100 * accuracy(trained(out, "base.pt"), x, y)
-    between = base - (near["accuracy"] + far["accuracy"]) / 2
-    (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=between))
-    assert reproduce("mine", other, quick=True)["rows"][1]["lam"] == [near["lam"]]
-
-
-def test_of_weights_that_all_cost_too_much_the_cheapest_is_chosen(tables, tmp_path):
-    (tables / "mine.toml").write_text(several(1e3, 100.0, tolerance=0.0))
-    row = reproduce("mine", tmp_path / "run", quick=True)["rows"][1]
-    (tried,) = row["tried"]
-    assert row["lam"] == [max(tried, key=lambda each: each["accuracy"])["lam"]]
-
-
-def test_all_images_held_out(tables, tmp_path):
-    (tables / "mine.toml").write_text(TABLE.replace("seeds = [0, 1]", "validation = 400"))
-    with pytest.raises(
-        ValueError, match=r"validation must leave .*, of which there are 400; got 4"
-    ):
-        reproduce("mine", tmp_path / "run", quick=True)
 
 
 @pytest.mark.usefixtures("tables")

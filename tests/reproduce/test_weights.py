@@ -1,0 +1,73 @@
+"""Weights of a penalty that are chosen on images held out."""
+
+import pytest
+import torch
+
+from jacfast.data import load_digits
+from jacfast.evaluation import accuracy, rho_adv
+from jacfast.reproduce import networks, reproduce, show
+from jacfast.training import fit
+from tests.reproduce.table import TABLE, trained
+
+
+def several(*weights, tolerance):
+    """Return TABLE with one seed and several weights of the penalty to choose from."""
+    text = TABLE.replace("seeds = [0, 1]", f"validation = 100\ntolerance = {tolerance}")
+    text = text.replace("[base]", 'pictured = ["penalty"]\n[base]')
+    return text.replace("lam = 0.1", f"lam = {list(weights)}")
+
+
+def test_a_weight_is_chosen_on_images_held_out(tables, tmp_path, monkeypatch):
+    """Of 1 and 10 the one of larger rho_adv, or that of higher accuracy if the other costs more."""
+    lengths = []
+
+    def watched(model, x, y, **options):
+        lengths.append(len(x))
+        return fit(model, x, y, **options)
+
+    monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
+    (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=100.0))
+    out, other = tmp_path / "run", tmp_path / "other"
+    result = reproduce("mine", out, quick=True)
+    assert lengths == [300] * 4  # of 400, the last 100 are for the choice; each network once
+    row = result["rows"][1]
+    digits = load_digits()
+    x, y = digits.train_x[300:400], digits.train_y[300:400]
+    (tried,) = row["tried"]
+    for j, each in enumerate(tried):
+        model = trained(out, f"row1-{j}.pt")
+        assert each["accuracy"] == pytest.approx(100 * accuracy(model, x, y))
+        assert each["rank"] == pytest.approx(100 * rho_adv(model, x[:20]))
+    far, near = sorted(tried, key=lambda each: -each["rank"])
+    assert row["lam"] == [far["lam"]]
+    name = f"row1-{tried.index(far)}.pt"
+    test = 100 * accuracy(trained(out, name), digits.test_x, digits.test_y)
+    assert row["ours"][0] == pytest.approx(test)
+    said = f"Weights chosen on 100 training images held out: penalty {far['lam']:g}"
+    assert said in show.text(result)
+    ones = torch.ones(1, 1, 28, 28)
+    assert torch.equal(networks(result, out)["penalty"](ones), trained(out, name)(ones))
+    for file in ("row1.json", "row1-chosen.json"):
+        (out / "seed0" / file).unlink()  # trained, and not yet chosen
+    assert reproduce("mine", out, quick=True) == result
+    assert len(lengths) == 4
+    assert near["accuracy"] > far["accuracy"] + 1
+    base = 100 * accuracy(trained(out, "base.pt"), x, y)
+    between = base - (near["accuracy"] + far["accuracy"]) / 2
+    (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=between))
+    assert reproduce("mine", other, quick=True)["rows"][1]["lam"] == [near["lam"]]
+
+
+def test_of_weights_that_all_cost_too_much_the_cheapest_is_chosen(tables, tmp_path):
+    (tables / "mine.toml").write_text(several(1e3, 100.0, tolerance=0.0))
+    row = reproduce("mine", tmp_path / "run", quick=True)["rows"][1]
+    (tried,) = row["tried"]
+    assert row["lam"] == [max(tried, key=lambda each: each["accuracy"])["lam"]]
+
+
+def test_all_images_held_out(tables, tmp_path):
+    (tables / "mine.toml").write_text(TABLE.replace("seeds = [0, 1]", "validation = 400"))
+    with pytest.raises(
+        ValueError, match=r"validation must leave .*, of which there are 400; got 4"
+    ):
+        reproduce("mine", tmp_path / "run", quick=True)
