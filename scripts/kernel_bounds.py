@@ -41,8 +41,9 @@ On each architecture: the time of the busiest unit of a multiprocessor, as a sha
 memory takes at its full bandwidth. Above 1 it is the unit that bounds. What a thread does once is
 not counted: of short rows, sums over the team weigh as much as the loop.
 
-Rates, for each clock and multiprocessor: 'Throughput of Native Arithmetic Instructions', CUDA C++
-Programming Guide. An RTX 4090 (sm_89) has the rates of sm_86, and half its bandwidth for each clock
+Rates, for each clock and multiprocessor: what 'Throughput of Native Arithmetic Instructions', CUDA
+C++ Programming Guide, is for, but not yet compared with that table entry by entry; nor are the
+cards' clocks and bandwidths with their data sheets. An RTX 4090 (sm_89) has the rates of sm_86, and half its bandwidth for each clock
 and multiprocessor: its shares are about half of those.
 
 """

@@ -1,9 +1,10 @@
 """What four cards do in a clock, and what bounds a kernel on them by its instructions.
 
-Rates: results for each clock and multiprocessor, 'Throughput of Native Arithmetic Instructions'
-in NVIDIA's CUDA C++ Programming Guide (from 13.1 on in the Best Practices Guide). Of half types an
+Rates: results for each clock and multiprocessor, for which 'Throughput of Native Arithmetic
+Instructions' in NVIDIA's CUDA C++ Programming Guide (from 13.1 on in the Best Practices Guide) is
+the source; they are not yet compared with that table, nor cards with data sheets. Of half types an
 instruction has two results. A conversion to or from float64 and float64 arithmetic are taken to
-wait for each other. Cards: multiprocessors, boost clock and memory bandwidth of the data sheets.
+wait for each other. Cards: multiprocessors, boost clock and memory bandwidth.
 """
 
 from typing import NamedTuple
