@@ -43,8 +43,8 @@ not counted: of short rows, sums over the team weigh as much as the loop.
 
 Rates, for each clock and multiprocessor: what 'Throughput of Native Arithmetic Instructions', CUDA
 C++ Programming Guide, is for, but not yet compared with that table entry by entry; nor are the
-cards' clocks and bandwidths with their data sheets. An RTX 4090 (sm_89) has the rates of sm_86, and half its bandwidth for each clock
-and multiprocessor: its shares are about half of those.
+cards' clocks and bandwidths with their data sheets. An RTX 4090 (sm_89) has the rates of sm_86,
+and half its bandwidth for each clock and multiprocessor: its shares are about half of those.
 
 """
 
