@@ -8,6 +8,7 @@ from jacfast.training.defence import Place
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "one-cycle")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Training:
         crop_padding: each image of a batch is cropped at random from itself with so many zeros
             around; 0: not.
         horizontal_flip: each image of a batch is mirrored with probability 1/2.
+        precision: of the products of a step, weights, sums and the loss being float32:
+            ``"bfloat16"`` is `torch.autocast`, with the channels of images last.
         lam: the weight of the penalty, >= 0.
         smoothing: of the labels, in [0, 1).
         mode: of dropout, while training: ``"train"`` or ``"eval"``.
@@ -43,6 +46,7 @@ class Training:
     schedule: str = "constant"
     crop_padding: int = 0
     horizontal_flip: bool = False
+    precision: str = "float32"
     lam: float = 0.0
     penalty: dict[str, Any] = dataclasses.field(default_factory=dict)
     attack: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -61,6 +65,7 @@ class Training:
         at_least("lam", self.lam, 0)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
+        one_of("precision", self.precision, PRECISIONS)
         above_zero("lr", self.lr)
         at_least("momentum", self.momentum, 0)
         if self.momentum >= 1:

@@ -1,4 +1,4 @@
-"""How the loss of a phase is gone down: augmentation, optimizer, schedule."""
+"""How the loss of a phase is gone down: augmentation, precision, optimizer, schedule."""
 
 from collections.abc import Iterable
 
@@ -31,23 +31,25 @@ def scheduler(training: Training, moved: torch.optim.Optimizer, steps: int) -> L
     return None
 
 
-def augmented(training: Training, loss: Loss) -> Loss:
-    """Return a loss of batches that are cropped and mirrored first, as the phase asks.
+def stepped(training: Training, loss: Loss) -> Loss:
+    """Return a loss of batches that are cropped and mirrored first, in the precision of the phase.
 
     It draws from PyTorch's global generator of the CPU, which `fit` seeds and keeps in its
     checkpoints: a run that was interrupted goes on with the same images.
     """
-    if not training.crop_padding and not training.horizontal_flip:
-        return loss
+    half = training.precision == "bfloat16"
 
-    def moved(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         if training.crop_padding:
             x = random_crop(x, training.crop_padding)
         if training.horizontal_flip:
             x = random_flip(x)
-        return loss(model, x, y)
+        if half and x.ndim == 4:  # half a step of a CNN with the channels first is the copies
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+            return loss(model, x, y)
 
-    return moved
+    return step
 
 
 def random_crop(x: Tensor, padding: int) -> Tensor:

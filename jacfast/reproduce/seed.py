@@ -142,7 +142,7 @@ class Run:
             optimizer=optimizer,
             scheduler=recipe.scheduler(training, optimizer, steps),
             scheduler_interval="step",
-            loss=recipe.augmented(training, parts.loss(training)),
+            loss=recipe.stepped(training, parts.loss(training)),
             seed=self.seed,
             save=save,
             config=config,

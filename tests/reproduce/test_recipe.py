@@ -59,7 +59,7 @@ def test_the_loss_is_of_the_moved_images_which_follow_the_global_seed():
     x, y = torch.rand(8, 1, 6, 6), torch.arange(8)
     seen = []
     training = Training(crop_padding=2, horizontal_flip=True)
-    loss = recipe.augmented(training, lambda _model, x, _y: seen.append(x))
+    loss = recipe.stepped(training, lambda _model, x, _y: seen.append(x))
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
         loss(None, x, y)
@@ -69,11 +69,29 @@ def test_the_loss_is_of_the_moved_images_which_follow_the_global_seed():
         assert places(image, out, 2) or places(image, out[:, :, ::-1], 2)
 
 
-def test_without_augmentation_the_loss_is_as_it_is():
-    def loss(model, x, y):
-        raise AssertionError
+def test_without_augmentation_and_in_float32_the_loss_is_as_it_is():
+    x, seen = torch.rand(2, 3, 4, 4), []
+    recipe.stepped(Training(), lambda _model, x, _y: seen.append(x))(None, x, None)
+    assert seen[0] is x
 
-    assert recipe.augmented(Training(), loss) is loss
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 8)])
+def test_in_bfloat16_products_are_and_the_gradients_are_not(shape):
+    x, y = torch.rand(*shape), torch.arange(4)
+    model = torch.nn.Linear(8, 8) if len(shape) == 2 else torch.nn.Conv2d(3, 8, 3, padding=1)
+    seen = []
+
+    def loss(model, x, _y):
+        seen.append((x, model(x)))
+        return torch.nn.functional.mse_loss(seen[0][1], torch.ones_like(seen[0][1]))
+
+    recipe.stepped(Training(precision="bfloat16"), loss)(model, x, y).backward()
+    images, out = seen[0]
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(images, x)
+    assert x.ndim == 2 or images.is_contiguous(memory_format=torch.channels_last)
+    assert model.weight.grad.dtype == model.weight.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize(

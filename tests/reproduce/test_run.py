@@ -56,6 +56,7 @@ def test_figures_are_those_of_the_weights(tmp_path):
 RECIPE = [
     *('optimizer = "sgd"', "momentum = 0.9", 'schedule = "one-cycle"', "lr = 0.01"),
     *("weight_decay = 1e-4", "crop_padding = 2", "horizontal_flip = true", "smoothing = 0.1"),
+    'precision = "bfloat16"',
 ]
 
 
