@@ -10,6 +10,10 @@ from jacfast.attacks.deepfool import deepfool
 from jacfast.evaluation.predict import predict
 
 
+class NothingKnown(ValueError):
+    """There is no image that all models classify correctly, as a picture needs one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """What a picture is of."""
@@ -27,7 +31,7 @@ class Subject:
         labels = [predict(model, self.x).argmax(dim=1) for model in self.models.values()]
         right = torch.stack([label == self.y for label in labels]).all(dim=0)
         if not bool(right.any()):
-            raise ValueError("no test image is classified correctly by every model")
+            raise NothingKnown("no test image is classified correctly by every model")
         return right.nonzero().flatten()
 
     def one(self) -> tuple[Tensor, Tensor]:

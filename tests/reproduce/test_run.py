@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from jacfast import cli, models
+from jacfast import reproduce as reproduce_package
 from jacfast.attacks import deepfool, fgsm
 from jacfast.data import load_digits
 from jacfast.evaluation import accuracy, roc_curves
@@ -38,6 +39,22 @@ def test_a_run_and_what_it_leaves(tmp_path, capsys):
     assert "rho_adv x 100" in page
     assert not re.search(r"(src|href)=.http", page)
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_networks_that_know_no_image_have_figures_and_no_pictures(
+    tables, tmp_path, monkeypatch, capsys
+):
+    text = one_more_row('attack = { name = "fgsm", eps = 0.1 }')
+    (tables / "mine.toml").write_text(text.replace('["perturbations"]', '["decision"]'))
+    wrong = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 11))
+    torch.nn.init.zeros_(wrong[1].weight)
+    wrong[1].bias.data = torch.arange(11.0)  # an eleventh digit, always
+    monkeypatch.setattr(reproduce_package, "networks", lambda *_: {"last": wrong})
+    out = tmp_path / "run"
+    assert cli.main(["reproduce", "mine", "--quick", "--out", str(out)]) == 0
+    assert "mine: without pictures, as no test image is classified" in capsys.readouterr().err
+    assert {file.name for file in out.glob("*.png")} == {"table.png", "fgsm.png"}
+    assert "Accuracy under FGSM" in (out / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("tables")
