@@ -7,6 +7,7 @@ import tomllib
 from importlib import resources
 from typing import Any
 
+from jacfast.attacks.checks import count
 from jacfast.reproduce.phase import Training
 
 FOLDER = resources.files("jacfast.reproduce") / "tables"
@@ -25,12 +26,15 @@ class Row:
     def __post_init__(self) -> None:
         self.candidates()  # each weight is checked
 
-    def candidates(self) -> list[Training]:
-        """Return the trainings of which one is chosen: that of the file, or one for each weight."""
+    def candidates(self, epochs: int = 0) -> list[Training]:
+        """Return the trainings of which one is chosen: that of the file, or one for each weight.
+
+        Each has so many epochs; 0: those of the file.
+        """
         if self.training is None:
             return []
-        weights = self.lams or [self.training.lam]
-        return [dataclasses.replace(self.training, lam=lam) for lam in weights]
+        weights, epochs = self.lams or [self.training.lam], epochs or self.training.epochs
+        return [dataclasses.replace(self.training, lam=lam, epochs=epochs) for lam in weights]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,9 @@ class Table:
     A row whose file gives several weights, ``lam = [0.01, 0.02]``, is trained with each, and one is
     chosen on the `validation` images, the last of the training set, on which nothing is trained: of
     the weights that keep the accuracy there within `tolerance` points of the base's, the one with
-    the largest figure in the column `rank`; if none does, that of the highest accuracy.
+    the largest figure in the column `rank`; if none does, that of the highest accuracy. With
+    `trial_epochs` the choice is among networks that were trained for so many, and the row's own
+    network is trained with that weight alone.
     """
 
     key: str
@@ -66,6 +72,7 @@ class Table:
     train_samples: int | None = None
     validation: int = 0
     tolerance: float = 3.0
+    trial_epochs: int = 0  # of each weight; 0: those of the row
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0])
     reference: str = ""  # the row that columns such as "fgsm 0.5 ref" and "auc" measure by
     step_size: float = 0.1  # of the iterated attacks that are measured
@@ -75,6 +82,9 @@ class Table:
     )  # of `jacfast plot`, in the report
     pictured: list[str] = dataclasses.field(default_factory=list)  # rows that they show
     remark: str = ""
+
+    def __post_init__(self) -> None:
+        count("trial_epochs", self.trial_epochs, 0)
 
 
 def names() -> list[str]:

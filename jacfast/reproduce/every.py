@@ -97,7 +97,10 @@ def operations(table: Table, samples: int) -> float:
     if table.base is not None and any(not row.fresh for row in table.rows):
         passes += _training(table.base, samples)
     for row in table.rows:
-        passes += sum(_training(training, samples) for training in row.candidates())
+        trained = row.candidates(table.trial_epochs if row.lams else 0)
+        if row.lams and table.trial_epochs:
+            trained += row.candidates()[:1]  # the chosen one, in full
+        passes += sum(_training(training, samples) for training in trained)
         passes += table.samples * STEPS * 2 * (len(table.columns) + len(row.lams))
         for curve in table.curves:
             steps = curve.options.get("steps", 1)

@@ -105,6 +105,10 @@ def test_quick_comes_last_and_only_if_asked_for():
         (lambda: phase(optimizer="lion"), "mine: optimizer must be one of adam, .*; got 'lion'"),
         (lambda: phase(schedule="step"), "mine: schedule must be one of constant, .*; got 'step'"),
         (lambda: phase(precision="int8"), "mine: precision must be one of float32, .*; got 'int8'"),
+        (
+            lambda: table({"name": "a", "paper": [1.0]}, trial_epochs=-1),
+            "mine: trial_epochs must be >= 0; got -1",
+        ),
         (lambda: phase(mode="test"), "mine: mode must be one of train, eval; got 'test'"),
         (lambda: phase(epochs=0), "mine: epochs must be >= 1; got 0"),
         (lambda: phase(batch_size=1.5), "mine: batch_size must be an integer; got 1.5"),

@@ -1,5 +1,6 @@
 """All tables by one command: in which order, how long the rest takes, and going on."""
 
+import dataclasses
 import json
 
 import pytest
@@ -62,6 +63,8 @@ def test_operations_are_counted():
     assert every.operations(a_table(row(once)), 100) == 100 * (2 * 3 + 20 * 0.5) * FC500
     several = a_table(Row("", [], penalty, False, [0.1, 0.2]), base=plain, validation=20)
     assert every.operations(several, 100) == 80 * (2 * 3 + 2 * 6) * FC500
+    tried = dataclasses.replace(several, trial_epochs=2)  # each weight for 2, the chosen one for 1
+    assert every.operations(tried, 100) == 80 * (2 * 3 + 2 * 2 * 6 + 6) * FC500
     both = a_table(row(None, fresh=False), row(plain, fresh=False), base=plain)
     assert every.operations(both, 100) == 2 * 100 * 6 * FC500
 

@@ -1,11 +1,13 @@
 """Weights of a penalty that are chosen on images held out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from jacfast.data import load_digits
 from jacfast.evaluation import accuracy, rho_adv
-from jacfast.reproduce import networks, reproduce, show
+from jacfast.reproduce import networks, parts, reproduce, show
 from jacfast.training import fit
 from tests.reproduce.table import TABLE, trained
 
@@ -56,6 +58,63 @@ def test_a_weight_is_chosen_on_images_held_out(tables, tmp_path, monkeypatch):
     between = base - (near["accuracy"] + far["accuracy"]) / 2
     (tables / "mine.toml").write_text(several(1.0, 10.0, tolerance=between))
     assert reproduce("mine", other, quick=True)["rows"][1]["lam"] == [near["lam"]]
+
+
+def test_weights_are_tried_in_shorter_phases(tables, tmp_path, monkeypatch):
+    """Each for an epoch, and the chosen one for the row's two: its figures are of those two."""
+    phases = []
+
+    def watched(model, x, y, *, epochs, save, **options):
+        phases.append((save.name, epochs))
+        return fit(model, x, y, epochs=epochs, save=save, **options)
+
+    monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
+    text = several(1.0, 10.0, tolerance=100.0).replace("tolerance", "trial_epochs = 1\ntolerance")
+    (tables / "mine.toml").write_text(text.replace("lam = [", "epochs = 2\nlam = ["))
+    out = tmp_path / "run"
+    row = reproduce("mine", out, quick=True)["rows"][1]
+    chosen = [1.0, 10.0].index(row["lam"][0])
+    assert phases[:4] == [
+        ("base.pt", 2), ("row1-0-trial.pt", 1), ("row1-1-trial.pt", 1), (f"row1-{chosen}.pt", 2)
+    ]  # fmt: skip
+    digits = load_digits()
+    x, y = digits.train_x[300:400], digits.train_y[300:400]
+    for j, each in enumerate(row["tried"][0]):
+        model = trained(out, f"row1-{j}-trial.pt")
+        assert each["accuracy"] == pytest.approx(100 * accuracy(model, x, y))
+    model = trained(out, f"row1-{chosen}.pt")
+    test = 100 * accuracy(model, digits.test_x, digits.test_y)
+    assert row["ours"][0] == pytest.approx(test)
+
+
+def test_rows_with_one_attack_on_one_network_share_its_images(tables, tmp_path, monkeypatch):
+    """Of four phases the first two; the third has another attack, the fourth another network."""
+    made, images = [], []
+
+    def attacked(training, model, x, y):
+        made.append(training.attack["eps"])
+        return parts.attacked(training, model, x, y)
+
+    def watched(model, x, y, **options):
+        images.append(x)
+        return fit(model, x, y, **options)
+
+    row = '[[rows]]\nname = "{}"\npaper = ["", "", "", ""]\nonce = true\n'
+    row += 'attack = {{ name = "fgsm", eps = {} }}\n{}\n'
+    more = [("a", 0.1, ""), ("b", 0.1, "lr = 1e-4"), ("c", 0.2, ""), ("d", 0.2, "fresh = true")]
+    text = TABLE.replace("seeds = [0, 1]", "")
+    head, tail = text.split("[[curves]]")
+    rows = "".join(row.format(*each) for each in more)
+    (tables / "mine.toml").write_text(f"{head}{rows}[[curves]]{tail}")
+    monkeypatch.setattr("jacfast.reproduce.seed.parts", SimpleNamespace(**vars(parts)))
+    monkeypatch.setattr("jacfast.reproduce.seed.parts.attacked", attacked)
+    monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
+    reproduce("mine", tmp_path / "run", quick=True)
+    assert made == [0.1, 0.2, 0.2]
+    a, b, c, d = images[-4:]
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert not torch.equal(c, d)
 
 
 def test_of_weights_that_all_cost_too_much_the_cheapest_is_chosen(tables, tmp_path):
