@@ -72,8 +72,9 @@ __device__ inline PackSum pack_sum(Value&& value) {
 }
 
 // Whether float32 could hold the terms of such a sum: what the smallest lost, up to 2^-149 each, is
-// beyond its precision, and none was infinite, which leaves a NaN.
-__device__ inline bool held(const double sum) { return sum >= 0x1p-70; }
+// beyond its precision, and none was infinite, which leaves a NaN, or infinity where it is alone in
+// its pack (the square of a large bfloat16).
+__device__ inline bool held(const double sum) { return sum >= 0x1p-70 && sum < INFINITY; }
 
 // The sum of the terms over part of a row, for every thread of the team: in packs of float32, two
 // in flight as registers allow, and in float64 where T is double or float32 does not hold it.

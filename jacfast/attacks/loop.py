@@ -78,6 +78,7 @@ class Loop:
 
     def _run(self, active: Tensor, fooled: bool | None = None) -> None:
         """Step with these samples until none of them is left; first with all, if fooled=False."""
+        self.all.running.zero_()  # of a run before, those that are out of steps
         self.all.running[active] = True
         if self.masked:
             run_masked(self.all, active, fooled)

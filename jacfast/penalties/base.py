@@ -17,6 +17,7 @@ Reduction = Literal["mean", "none"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 Coupled = Literal["refuse", "coupled"]  # what to do about batch statistics, once logits are there
 Count = int | Literal["exact"]
+WORDS = {"squared": ("kind", "measure", "collect"), "of_logits": ("cotangents",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +54,15 @@ class Penalty(abc.ABC):
     of_logits = False  # the cotangents depend on logits, labels and draw, and not on x
 
     def __init_subclass__(cls) -> None:
-        """Take another rho for no sum of squares, and other cotangents for some of x."""
-        own = vars(cls)
-        if "squared" not in own and own.keys() & {"kind", "measure", "collect"}:
-            cls.squared = False
-        if "of_logits" not in own and "cotangents" in own:
-            cls.of_logits = False
+        """Let a word about rho or the cotangents hold for those that it was said of, no others.
+
+        These may come from a class beside the one that says so, in a class of several bases.
+        """
+        super().__init_subclass__()
+        for word, said_of in WORDS.items():
+            speaker = _home(cls, word)
+            if any(_home(cls, name) is not _home(speaker, name) for name in said_of):
+                setattr(cls, word, False)
 
     def __post_init__(self) -> None:
         if not 0 < self.subsample <= 1:
@@ -162,6 +166,11 @@ class Penalty(abc.ABC):
     def reduce(self, total: Tensor, samples: int) -> Tensor:
         """Turn what `collect` has made of the batch into the penalty."""
         return total if self.reduction == "none" else total / samples
+
+
+def _home(cls: type, name: str) -> type:
+    """Return the class from which `cls` has an attribute."""
+    return next(base for base in cls.__mro__ if name in vars(base))
 
 
 def safe_sqrt(square: Tensor) -> Tensor:

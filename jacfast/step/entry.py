@@ -32,7 +32,8 @@ class Entry:
             self.x, self._weight = x, linear.weight
             self.returned: Any = self._behind(linear, in_order(model))
             return
-        self.x = self.edge = x if x.requires_grad else x.detach().requires_grad_()
+        # not the caller's tensor itself: its hooks and its grad are for the caller's backward pass
+        self.x = self.edge = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
         self.returned = model(self.x.clone())  # it may begin in place
 
     def _behind(self, linear: nn.Linear, layers: list[nn.Module]) -> Tensor:

@@ -84,7 +84,7 @@ class Step:
         if traced is None or traced.plan is None:  # else one like it has been checked
             modules = check(model, x, y, self)
         if penalty is None or pauses:
-            returned = arguments.call(model, x)
+            returned = arguments.call(model, x.clone())  # it may begin in place
             logits = pick(returned, self.output)
             return returned if self.everything else logits, _zero(penalty, logits)
         if traced is not None and traced.plan is not None:
@@ -122,8 +122,8 @@ class Step:
                 with advise(less):
                     return traced(run) if traced else run(x, y, whole=True)
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
-        with self.around():
-            returned = arguments.call(model, x)
+        with self.around():  # it may begin in place
+            returned = arguments.call(model, x.clone())
         if not self.everything:
             returned = pick(returned, self.output)
         run.around = draws.again

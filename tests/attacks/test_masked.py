@@ -254,3 +254,24 @@ def test_on_a_cpu_samples_leave(monkeypatch):
     monkeypatch.setattr(loop, "run_masked", None)  # a call would raise
     model, x = build("mlp", 20)
     assert bool(deepfool(model, x).success.any())
+
+
+class Curved(nn.Module):
+    """Boundaries at x = 1 (kind 0), nowhere (1) or at 2 (2), there farther for a batch of 40."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        t, kind = x.unbind(dim=1)
+        curved = 1 - torch.exp(2 - t) - 1.5e-3 * (len(x) == 40)
+        f = torch.where(kind == 0, t - 1, torch.where(kind == 1, -torch.exp(-t), curved))
+        return torch.stack([-f, f], dim=1)
+
+
+def test_who_is_out_of_steps_takes_nobodys_place(monkeypatch):
+    """One that only the whole batch sees not fooled goes on, beside many that may not."""
+    x = torch.zeros(40, 2).double()
+    x[20:, 1], x[-1, 1] = 1, 2
+    mask = torch.tensor([1, 0])
+    want, got = both(Curved(), x, monkeypatch, steps=9, overshoot=0.0, floor=1e-3, mask=mask)
+    assert_same(got, want)
+    assert got.success.tolist() == [True] * 20 + [False] * 19 + [True]
+    assert got.iterations.tolist()[18:22] == [1, 1, 9, 9]

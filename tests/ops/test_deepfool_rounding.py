@@ -49,6 +49,18 @@ def test_the_step_fits_where_its_length_over_the_norm_does_not(
         assert bool(((r.double().cpu() - want).abs() <= bound).all())
 
 
+@pytest.mark.parametrize("size", [1, 9, 16])
+def test_the_square_of_a_large_bfloat16_fits(life, size):
+    """It is beyond float32, alone in what a GPU adds up at once, or beside others."""
+    rows = torch.zeros(1, 2, size, dtype=torch.bfloat16, device=life.device)
+    rows[0, 1, -1], logits = 2.0**100, torch.tensor([[0.0, 2.0**99]]).to(rows)
+    origin = torch.zeros(1, dtype=torch.int64, device=life.device)
+    r, winner, distance = deepfool_step(logits, rows, origin)
+    nearest = offer(life, logits, rows, [1])
+    for got in ((r, winner, distance), (nearest.step(), nearest.winner, nearest.distance)):
+        assert [float(t.flatten()[-1]) for t in got] == [0.5, 1, 0.5]
+
+
 def test_distances_that_round_to_the_same_number_are_ties(life):
     """1 and 1 / sqrt(1 + 1e-8): in float32 the same, so the lower class wins in any order."""
     rows = life.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1e-4]]])

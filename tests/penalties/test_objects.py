@@ -131,7 +131,32 @@ class Absolute(Frobenius):
     kind = "sumabs"
 
 
-@pytest.mark.parametrize("penalty", [Rooted(), Rooted("exact"), Absolute("exact"), Absolute()])
+class _Root:
+    def measure(self, g: Tensor) -> Tensor:
+        return (1 + g.square().sum(1)).sqrt()
+
+
+class BesideFirst(_Root, Frobenius):
+    """Its rho is that of a class which is no penalty."""
+
+
+class _Sum(Penalty):
+    kind = "sumabs"
+
+
+class BesideLast(Frobenius, _Sum):
+    """Its rho is that of a class behind the one that speaks of squares."""
+
+
+class Again(Rooted, Frobenius):
+    pass
+
+
+OTHERS = [Rooted(), Rooted("exact"), Absolute("exact"), Absolute()]
+OTHERS += [BesideFirst(), BesideLast(), BesideLast("exact"), Again("exact")]
+
+
+@pytest.mark.parametrize("penalty", OTHERS, ids=lambda p: f"{type(p).__name__} {p.n}")
 @pytest.mark.parametrize("inputs", [6, 600])
 def test_another_rho_than_the_class_it_is_derived_from(penalty, inputs):
     """Small steps, and those whose first layer has a Gram matrix, have a cheaper sum of squares."""

@@ -98,7 +98,18 @@ class AlongX(Frobenius):
         return (g * x).sum(1)[None, :, None].expand(1, *logits.shape)
 
 
-@pytest.mark.parametrize("penalty", [AlongX(), Spectral()], ids=lambda p: type(p).__name__)
+class _Along:
+    cotangents = AlongX.cotangents
+
+
+class Beside(_Along, Frobenius):
+    """Its cotangents are those of a class which is no penalty."""
+
+
+LOOKING = [AlongX(), Beside(), Spectral()]
+
+
+@pytest.mark.parametrize("penalty", LOOKING, ids=lambda p: type(p).__name__)
 def test_penalties_that_look_at_x_have_it(penalty, size):
     model, x, y = build("nested")
     assert first_linear(model, penalty) is None

@@ -210,3 +210,28 @@ def test_the_gradient_has_a_derivative(size):
         again = torch.autograd.grad(sum(g.square().sum() for g in grads), weights)
         found.append(torch.cat([g.flatten() for g in again]))
     assert relative_error(*found) < ROUNDING
+
+
+@pytest.mark.parametrize("kind", ["hook", "retained"])
+@pytest.mark.parametrize("penalty", ["one projection", "input gradient", "spectral"])
+@pytest.mark.parametrize("network", ["mlp", "tutorial"])
+def test_what_hangs_from_x_waits_for_the_backward_pass(network, penalty, kind, size):
+    """Neither the hooks of x nor its retained gradient meet the rows of the penalty."""
+    model, x, y = build(network)
+    root = x.clone().requires_grad_()
+    torch.manual_seed(0)
+    want = gradient(loss_of(*plain(model, root.clone(), y, PENALTIES[penalty]), y), model, root)
+    given, seen = root.clone(), []
+    if kind == "hook":
+        given.register_hook(lambda g: seen.append(g) or 2 * g)
+    else:
+        given.retain_grad()
+    torch.manual_seed(0)
+    loss = loss_of(*fast(model, given, y, PENALTIES[penalty]), y)
+    assert not seen
+    assert kind == "hook" or given.grad is None
+    weights = [p for p in model.parameters() if p.requires_grad]
+    loss.backward(inputs=[*weights, root])
+    got = [*(p.grad for p in weights), root.grad / 2 if kind == "hook" else given.grad]
+    assert relative_error(torch.cat([g.flatten() for g in got]), want) < ROUNDING
+    assert len(seen) == (kind == "hook")
