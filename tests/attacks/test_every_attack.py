@@ -27,6 +27,9 @@ ATTACKS = {
     "fmn": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20),
     "fmn-inf": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20, p=float("inf")),
     "minimal_norm": lambda m, x, y=None: jacfast.minimal_norm(m, x, y, budget=40),
+    "minimal_norm-inf": lambda m, x, y=None: jacfast.minimal_norm(
+        m, x, y, budget=40, p=float("inf")
+    ),
     "jsma": lambda m, x, y=None: jacfast.jsma(m, x, y, steps=9, eps=0.3, outputs="probabilities"),
     "jsma-pairs": lambda m, x, y=None: jacfast.jsma(
         m, x, target=torch.ones(len(x), dtype=torch.int64), steps=4, pixels=2
