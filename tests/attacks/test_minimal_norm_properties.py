@@ -93,3 +93,22 @@ def test_pixels_a_rounding_outside_of_the_box(p):
     moved = got.adversarial[got.success]
     assert bool(((moved >= inside.min()) & (moved <= inside.max())).all())
     torch.testing.assert_close(got.norm, want.norm, rtol=1e-3, atol=0)
+
+
+@NORMS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nothing_longer_than_the_start(p, dtype):
+    """From images well beyond the boundary, whatever the budget; targeted, too."""
+    model, x = build("cnn", 16, dtype)
+    x = x.sigmoid()
+    for wanted in wishes(model, x).values():
+        start = jacfast.deepfool(model, x, p=p, clip=(0.0, 1.0), overshoot=0.2, **wanted)
+        largest, next_one = model(start.adversarial).topk(2).values.T
+        sure = start.success & (largest - next_one > 1e-4)  # a box may stop it on the boundary
+        assert int(sure.sum()) >= 8
+        for budget in (5, 17, 100):
+            found = jacfast.minimal_norm.result(
+                model, x, p=p, start=start.adversarial, budget=budget, **wanted
+            )
+            assert bool(found.success[sure].all())
+            assert bool((found.norm <= start.norm * (1 + 1e-5))[sure].all())
