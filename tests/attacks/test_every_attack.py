@@ -157,5 +157,6 @@ def test_two_classes_one_sample_predicted_labels(attack):
     got = attack(model, x)
     torch.testing.assert_close(got, attack(model, x, y))
     assert got.shape == x.shape
-    if attack is not ATTACKS["jsma-pairs"]:  # that one leads to class 1
+    # jsma-pairs leads to class 1; fmn's steps end on a linear boundary, on which side says rounding
+    if attack not in (ATTACKS["jsma-pairs"], ATTACKS["fmn"], ATTACKS["fmn-inf"]):
         assert int(model(got).argmax()) != int(y)
