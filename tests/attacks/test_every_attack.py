@@ -27,6 +27,9 @@ ATTACKS = {
     "fmn": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20),
     "fmn-inf": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20, p=float("inf")),
     "minimal_norm": lambda m, x, y=None: jacfast.minimal_norm(m, x, y, budget=40),
+    "minimal_norm-inf": lambda m, x, y=None: jacfast.minimal_norm(
+        m, x, y, budget=40, p=float("inf")
+    ),
     "jsma": lambda m, x, y=None: jacfast.jsma(m, x, y, steps=9, eps=0.3, outputs="probabilities"),
     "jsma-pairs": lambda m, x, y=None: jacfast.jsma(
         m, x, target=torch.ones(len(x), dtype=torch.int64), steps=4, pixels=2
@@ -154,5 +157,6 @@ def test_two_classes_one_sample_predicted_labels(attack):
     got = attack(model, x)
     torch.testing.assert_close(got, attack(model, x, y))
     assert got.shape == x.shape
-    if attack is not ATTACKS["jsma-pairs"]:  # that one leads to class 1
+    # jsma-pairs leads to class 1; fmn's steps end on a linear boundary, on which side says rounding
+    if attack not in (ATTACKS["jsma-pairs"], ATTACKS["fmn"], ATTACKS["fmn-inf"]):
         assert int(model(got).argmax()) != int(y)

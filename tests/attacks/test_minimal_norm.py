@@ -177,10 +177,16 @@ def test_misclassified_samples_do_not_move():
     assert int(found.forwards[0]) == 2
 
 
-def test_no_gradient_no_change():
+@pytest.mark.parametrize("p", [2.0, math.inf])
+@pytest.mark.parametrize(
+    "options", [{}, {"target": torch.tensor([1, 2, 3])}], ids=["leave", "reach"]
+)
+@pytest.mark.parametrize("tie", [False, True])
+def test_no_gradient_no_change(p, options, tie):
     model = nn.Sequential(nn.Linear(6, 3), nn.Threshold(1e9, 0.0), nn.Linear(3, 4)).double()
+    model[-1].bias.data = 0 * draw(4) if tie else torch.tensor([1.0, 0.5, 0, -1]).double()
     x = torch.rand(3, 6, dtype=torch.float64)
-    found = jacfast.minimal_norm.result(model, x)
+    found = jacfast.minimal_norm.result(model, x, p=p, **options)
     assert torch.equal(found.adversarial, x)
     assert not bool(found.success.any())
 

@@ -31,6 +31,9 @@ ATTACKS = {
     "ddn": lambda m, x, box, s: jacfast.ddn(m, x, steps=20, clip=box),
     "fmn": lambda m, x, box, s: jacfast.fmn(m, x, steps=20, clip=box),
     "minimal_norm": lambda m, x, box, s: jacfast.minimal_norm(m, x, budget=40, clip=box),
+    "minimal_norm-inf": lambda m, x, box, s: jacfast.minimal_norm(
+        m, x, budget=40, p=math.inf, clip=box
+    ),
     "jsma": lambda m, x, box, s: jacfast.jsma(m, x, steps=9, eps=0.6 * s, clip=box),
     "deepfool": lambda m, x, box, s: jacfast.deepfool(m, x, clip=box, clip_steps=True).adversarial,
     "superdeepfool": lambda m, x, box, s: (

@@ -3,9 +3,7 @@
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <limits>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -18,16 +16,11 @@
 #include "ops/orthonormal_cotangents.h"
 #include "ops/row_norm.h"
 #include "split.h"
+#include "twins.h"
 
 namespace {
 
 using namespace jacfast;
-
-void expect_near(const double got, const double want, const double tolerance, const char* what) {
-  if (std::abs(got - want) <= tolerance * (1 + std::abs(want))) return;
-  std::printf("FAILED %s: got %.9g, want %.9g\n", what, got, want);
-  std::exit(1);
-}
 
 uint64_t digest = 0xcbf29ce484222325u;  // FNV-1a
 
@@ -36,18 +29,6 @@ void digest_bytes(const std::vector<T>& values) {
   const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
   for (size_t i = 0; i < values.size() * sizeof(T); ++i)
     digest = (digest ^ bytes[i]) * 0x100000001b3u;
-}
-
-// Near to normal, of integers: std::normal_distribution is another one in each library.
-std::vector<float> normal(const int64_t count, const unsigned seed) {
-  std::mt19937 engine(seed);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    int64_t sum = 0;
-    for (int i = 0; i < 3; ++i) sum += static_cast<int32_t>(engine());
-    value = static_cast<float>(sum) * 0x1p-31f;  // of variance 1
-  }
-  return values;
 }
 
 void test_row_norm(const int64_t rows, const int64_t size, const int threads) {
