@@ -50,12 +50,6 @@ that block size by registers, static shared memory and blocks.
 """
 
 
-def architectures() -> list[str]:
-    """Return sm_80, sm_90 and the newest that nvcc knows."""
-    known = re.findall(r"compute_(\d+)", run("nvcc", "--list-gpu-arch"))
-    return ["sm_80", "sm_90", f"sm_{max(map(int, known))}"]
-
-
 def threads(kernel: str) -> int:
     """Return the threads of a block: four packs of 16 bytes each, whole warps, at least 128.
 
@@ -106,11 +100,11 @@ def main() -> None:
     if not shutil.which("nvcc"):
         sys.exit("kernel_resources: nvcc is not on the PATH")
     nvcc = re.search(r"V(\d\S+)", run("nvcc", "--version")).group(1)
-    archs = architectures()
-    found = compile_all(sorted({*archs, *kernel_bounds.CARDS}))
+    archs = list(kernel_bounds.CARDS)
+    found = compile_all(archs)
     names = {"archs": ", ".join(archs), "occupancy_arch": OCCUPANCY_ARCH, "warps": WARPS}
     table = rows({arch: found[arch].resources for arch in archs})
-    bounds = kernel_bounds.page({arch: found[arch].code for arch in kernel_bounds.CARDS})
+    bounds = kernel_bounds.page({arch: found[arch].code for arch in archs})
     text = HEAD.format(nvcc=nvcc, **names) + "\n".join([*table, "", *bounds]) + "\n"
     if "--write" in sys.argv:
         TABLE.write_text(text)

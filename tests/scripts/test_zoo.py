@@ -127,7 +127,7 @@ def test_a_loss_that_is_saturated_gets_other_classes():
     y = oracle.unsaturated(model, x, sure)
     (truth,) = oracle.differentiated(model, x, y, (2,))
     assert truth.weight() > 1e-9
-    assert max(against_differences(model, x, y, truth, truth.weight())) < 1e-6
+    assert max(against_differences(model, x, y, truth, truth.weight())) < checks.DIFFERENCES
 
 
 def test_in_training_mode_loss_and_penalty_weigh_the_same(monkeypatch):
