@@ -2,7 +2,7 @@
 # The CUDA build as far as it goes without a GPU: in an environment of its own with a CUDA build of
 # torch, build the wheel, import it, run every CPU test of what touches torch against it, with a part
 # of its parameters, and show that every kernel is inside for every architecture; then run its op
-# tests beside another torch, and try twenty networks of the model zoos. Needs nvcc, pip and .venv.
+# tests beside another torch, and try twenty networks of the model zoos at the same time. Needs nvcc, pip and .venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -26,6 +26,11 @@ OMP_NUM_THREADS=1 "$python" -m pytest -q -n auto --dist worksteal -p no:cachepro
   tests/test_{cuda,frobenius,frobenius_errors,frobenius_modes,fused_attention,graph}.py \
   tests/test_{jacobian,jacobian_reg,layouts,memory,private,private_torch,second,vjp}.py
 
+# Twenty architectures of other people, against float64 autograd, on a core of their own.
+OMP_NUM_THREADS=1 "$python" -m benchmarks.zoo --few >"$work/zoo.log" 2>&1 &
+zoo=$!
+trap 'kill "$zoo" 2>/dev/null || true' EXIT  # where the tests fail
+
 # The same wheel beside the torch of requirements.txt, which has no CUDA library: the op tests.
 "$root/.venv/bin/python" -m pip install --quiet --no-deps --upgrade --target "$work/site" "$work"/wheel/*.whl
 PYTHONPATH=$work/site "$root/.venv/bin/python" -c '
@@ -36,5 +41,5 @@ assert lives.BUILD["torch"] != torch.__version__ and "cuda" in lives.BUILT, (liv
 PYTHONPATH=$work/site OMP_NUM_THREADS=1 "$root/.venv/bin/python" -m pytest -q -n auto \
   -p no:cacheprovider -p no:benchmark -k "not emulated" --one-in 5 tests/ops
 
-# Twenty architectures of other people, against float64 autograd.
-OMP_NUM_THREADS=1 "$python" -m benchmarks.zoo --few
+wait "$zoo" || { cat "$work/zoo.log"; exit 1; }
+cat "$work/zoo.log"
