@@ -12,9 +12,11 @@ COUNTED = "sm_86"  # whose code the counts of the table are of
 REASONS = {
     r".*\bdouble": "Kernels in float64: networks are checked in it and not trained, and two of the "
     "cards have next to none of it.",
-    r"(attention_second|deepfool_step|norm)_(?!.*double)": "`norm`, `attention_second` and "
-    "`deepfool_step`: sums are in float64, for which an entry is converted and added, at two a "
-    "clock on these two cards.",
+    r"(attention_second|norm)_(?!.*double)": "`norm` and `attention_second`: sums are in float64, "
+    "for which an entry is converted and added, at two a clock on these two cards.",
+    r"deepfool_step_.*<(half|bfloat16), 1>": "`deepfool_step` in half types, for rows whose "
+    "distance 16 bytes do not divide: entry by entry, sums in float32 with what is rounded off "
+    "take longer than memory on the other two cards.",
     r"max_pool_(choose|gather|scatter_cells)(?!.*double)": "`max_pool`: a thread has one window, "
     "and finds out where it lies, whatever the type; in half types that takes longer than memory, "
     "in float32 about as long.",

@@ -14,7 +14,8 @@ class Plan(NamedTuple):
 
 WHOLE = (-1,)  # a thread has one pack, or one entry: the kernel as a whole is the loop
 NONE = ()  # it works in shared memory or in the caches
-# No sweep: a loop over partial sums, or in float64 over a row that float32 does not hold.
+# No sweep that counts: a loop over partial sums, in float64 over a row that float32 does not hold,
+# or over the last three classes of deepfool_step.
 APART = 0
 
 # The first that matches counts. An entry of deepfool_step is one of the D columns, with its ten
@@ -32,9 +33,11 @@ PLANS = {
     "deepfool_candidate_whole": Plan((1, APART, 1), values=2),
     "deepfool_step_finish<double, 1": Plan((APART, 2), values=3),
     "deepfool_step_finish": Plan((2,), values=3),
-    "deepfool_step_measure": Plan((11,), values=10),
-    "deepfool_step_whole<double, 1": Plan((11, APART, 2), values=11),
-    "deepfool_step_whole": Plan((11, 2), values=11),
+    "deepfool_step_measure<(double|(half|bfloat16), 1)": Plan((11, APART), values=10),
+    "deepfool_step_measure": Plan((11, APART, APART), values=10),
+    "deepfool_step_whole<double, 1": Plan((11, APART, APART, 2), values=11),
+    "deepfool_step_whole<(double|(half|bfloat16), 1)": Plan((11, APART, 2), values=11),
+    "deepfool_step_whole": Plan((11, APART, APART, 2), values=11),
     "halfspace_projection": Plan(NONE, values=1),
     "max_pool_gather": Plan(WHOLE, values=2, bytes=1),
     "max_pool_scatter_entries": Plan(WHOLE, values=2),

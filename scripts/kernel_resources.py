@@ -27,7 +27,7 @@ LOW = {
     "31 KB, where 4.8 TB/s times a latency of 0.8 us would ask 29 KB of each of 132 "
     "multiprocessors.",
     "deepfool_step_whole": "a thread has a load of each of eleven rows in flight: 67 KB in 12 "
-    "warps with 16-byte loads; 13 to 27 KB in the forms `<..., 1>`, for rows whose distance 16 "
+    "warps with 16-byte loads; 13 to 34 KB in the forms `<..., 1>`, for rows whose distance 16 "
     "bytes do not divide, which are slower for it.",
     "deepfool_step_measure": "the same eleven loads in flight, in at least 16 warps.",
     "halfspace_projection_whole": "the sums of a sweep, one for each pair of half-spaces, take the "

@@ -1,57 +1,10 @@
 // deepfool_step on the GPU. Floor of the op: N C D entries read once, N D written.
 #pragma once
 
-#include "../ops/deepfool_step.h"
 #include "deepfool.cuh"
+#include "deepfool_measure.cuh"
 
 namespace jacfast::cuda {
-
-// Classes measured in one sweep over a part: their loads are in flight together.
-constexpr int SWEEP = 10;
-
-template <typename T>
-__device__ inline const T* row_of(const DeepFoolStep& op, const int64_t i, const int64_t k) {
-  return static_cast<const T*>(op.rows) + i * op.sample_stride + k * op.class_stride;
-}
-
-// Sum the squares of w_k over one part of sample i, for classes first .. first + SWEEP - 1.
-template <typename T, int VEC>
-__device__ inline void measure_sweep(const DeepFoolStep& op, const int64_t i, const int64_t p,
-                                     const int64_t first) {
-  const Span part = part_of(op.size, op.parts, p);
-  const int64_t last = op.classes - 1;
-  const T* origin = row_of<T>(op, i, op.origin[i]);
-  Sums<SWEEP> sums;
-  for_packs<VEC, 1>(
-      origin, part.begin, part.end,
-      [&](const int64_t d, auto size) { return load<size.value>(origin + d); },
-      [&](const int64_t d, const auto& from, auto size) {
-#pragma unroll
-        for (int s = 0; s < SWEEP; ++s) {  // past the last class: that class again, to be ignored
-          const int64_t k = first + s < last ? first + s : last;
-          const auto to = load<size.value>(row_of<T>(op, i, k) + d);
-#pragma unroll
-          for (int e = 0; e < size.value; ++e) {
-            const double w = wide(to.at[e]) - wide(from.at[e]);
-            sums.at[s] += w * w;
-          }
-        }
-      });
-  sums = team_sum(sums);
-  if (threadIdx.x > 0) return;
-  double* sumsq = op.sumsq + (i * op.parts + p) * op.classes + first;
-#pragma unroll
-  for (int s = 0; s < SWEEP; ++s)
-    if (first + s <= last) sumsq[s] = sums.at[s];
-}
-
-template <typename T, int VEC>
-__device__ inline void measure(const DeepFoolStep& op, const int64_t i, const int64_t p) {
-  const bool inside = op.origin[i] >= 0 && op.origin[i] < op.classes;
-  if (!inside) return;  // choose() skips every class of such a sample
-  for (int64_t first = 0; first < op.classes; first += SWEEP)
-    measure_sweep<T, VEC>(op, i, p, first);
-}
 
 struct Choice {
   double distance;

@@ -26,48 +26,55 @@ __device__ inline Sums<COUNT> team_sum(const Sums<COUNT>& sums) {
 }
 __device__ inline double team_sum(const double value) { return team_sum(Sums<1>{{value}}).at[0]; }
 
-// The sum of a pack in float32, as high + low: float64 is slow on most cards (two additions or
-// conversions for each clock and multiprocessor). `low` has the rounding errors of the additions,
-// each of which is itself a float (Knuth's two-sum), and those of products, by a fused
-// multiply-add: Dot2 of Ogita, Rump & Oishi (2005). By name, so that no compiler rearranges or
-// joins them.
-struct PackSum {
-  float high, low;
-  __device__ void add(const float value) {
-    const float sum = __fadd_rn(high, value), added = __fsub_rn(sum, high);
+// A sum in float32, as high + low: float64 is slow on most cards (two additions or conversions for
+// each clock and multiprocessor). `low` has what additions round off, each time a float itself
+// (Knuth's two-sum). Its operations are by name, so that no compiler rearranges or joins them.
+struct FloatSum {
+  float high = 0, low = 0;
+  __device__ void add(const FloatSum& other) {
+    const float sum = __fadd_rn(high, other.high), added = __fsub_rn(sum, high);
     const float lost = __fsub_rn(high, __fsub_rn(sum, added));
-    low = __fadd_rn(low, __fadd_rn(lost, __fsub_rn(value, added)));
+    low = __fadd_rn(low, __fadd_rn(lost, __fsub_rn(other.high, added)));
+    low = __fadd_rn(low, other.low);
     high = sum;
   }
+  __device__ double total() const { return double{high} + low; }
 };
 
-// Terms of sums, of an entry in float64 and of one in float32.
+// Terms of sums: of an entry, and in float32 added to `to` and rounded once.
 struct Squared {
-  static __device__ double of(const double v) { return v * v; }
-  template <bool SHORT>  // v is a number of a half type, and its square one of float32
-  static __device__ PackSum of(const float v) {
-    const float square = __fmul_rn(v, v);
-    return {square, SHORT ? 0 : __fmaf_rn(v, v, -square)};
+  template <typename A>
+  static __device__ A of(const A v) {
+    return v * v;
   }
+  static __device__ float plus(const float v, const float to) { return __fmaf_rn(v, v, to); }
 };
 struct Magnitude {
-  static __device__ double of(const double v) { return fabs(v); }
-  template <bool SHORT>
-  static __device__ PackSum of(const float v) {
-    return {fabsf(v), 0};
+  template <typename A>
+  static __device__ A of(const A v) {
+    return fabs(v);
   }
+  static __device__ float plus(const float v, const float to) { return __fadd_rn(fabsf(v), to); }
 };
 
-// The sum of the terms of value(0) .. value(COUNT - 1).
-template <typename Term, bool SHORT, int COUNT, typename Value>
-__device__ inline PackSum pack_sum(Value&& value) {
-  PackSum sum = Term::template of<SHORT>(value(0));
+// The sum of the terms of value(0) .. value(COUNT - 1). It begins at twice what they can come to
+// and stays below twice that, so that differences are exact (Sterbenz), and what an addition rounds
+// off is half as much work as in a two-sum; of products too, as in Dot2 of Ogita, Rump & Oishi
+// (2005).
+template <typename Term, int COUNT, typename Value>
+__device__ inline FloatSum pack_sum(Value&& value) {
+  float most = 0;
 #pragma unroll
-  for (int e = 1; e < COUNT; ++e) {
-    const PackSum next = Term::template of<SHORT>(value(e));
-    sum.add(next.high);
-    if (std::is_same_v<Term, Squared> && !SHORT) sum.low = __fadd_rn(sum.low, next.low);
+  for (int e = 0; e < COUNT; ++e) most = fmaxf(most, fabsf(value(e)));
+  const float begin = 2 * COUNT * Term::of(most);
+  FloatSum sum{begin, 0};
+#pragma unroll
+  for (int e = 0; e < COUNT; ++e) {
+    const float next = Term::plus(value(e), sum.high);
+    sum.low = __fadd_rn(sum.low, Term::plus(value(e), __fsub_rn(sum.high, next)));
+    sum.high = next;
   }
+  sum.high = __fsub_rn(sum.high, begin);
   return sum;
 }
 
@@ -86,19 +93,16 @@ __device__ inline double sum_part(const T* row, const Span part) {
         row, part.begin, part.end,
         [&](const int64_t d, auto size) { return load<size.value>(row + d); }, use);
   };
-  double sum = 0;
   if constexpr (in_packs) {
-    float low = 0;
+    FloatSum short_sum;
     in_row(std::integral_constant<int, 2>{}, [&](int64_t, const auto& entries, auto size) {
       const auto value = [&](const int e) { return wide(entries.at[e]); };
-      const PackSum pack = pack_sum<Term, sizeof(T) == 2, size.value>(value);
-      sum += pack.high;
-      low = __fadd_rn(low, pack.low);
+      short_sum.add(pack_sum<Term, size.value>(value));
     });
-    sum = team_sum(sum + low);
+    const double sum = team_sum(short_sum.total());
     if (held(sum)) return sum;
-    sum = 0;
   }
+  double sum = 0;
   in_row(std::integral_constant<int, in_packs ? 1 : 4>{},
          [&](int64_t, const auto& entries, auto size) {
 #pragma unroll

@@ -100,8 +100,8 @@ def test_what_a_row_takes_once_more_is_apart():
     packs = loop("LDG.E.128 R4, [R2.64]", *["FFMA R8, R4, R4, R8"] * 4, "DADD R10, R10, R8")
     found = counts.counted(SUMS, kernel(*packs, *loop(*SQUARES, name=".L_x_7")))
     assert +found.units == {"memory": 0.25, "fp32": 1, "fp64": 0.25, "control": 0.25}
-    with pytest.raises(SystemExit, match="1 loads in a loop whose entries have 11 each"):
-        counts.counted("deepfool_step_measure<float, 4>", kernel(*packs))
+    with pytest.raises(SystemExit, match="1 loads in a loop whose entries have 2 each"):
+        counts.counted("deepfool_step_finish<float, 4>", kernel(*packs))
 
 
 def test_a_kernel_without_a_plan_is_an_error():
