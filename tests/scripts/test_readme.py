@@ -48,7 +48,6 @@ def test_the_networks_of_the_zoos(figures):
     ("case", "words"),
     [
         ("mnist-foolbox", "is {:.1f} times as fast as foolbox on 1,000 digits"),
-        ("cifar-foolbox", "{:.1f} times on CIFAR-10"),
         ("classes-foolbox", "{:.1f} times with 100 classes"),
         ("mnist-art", "against ART it is {:.0f} times"),
         ("mnist-torchattacks", "against torchattacks {:.0f} times"),
