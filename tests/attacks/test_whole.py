@@ -32,8 +32,10 @@ def problem() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 
 def bent() -> nn.Module:
-    """Return a network whose boundary fmn has not reached in 5 steps: on a linear one it ends within
-    a rounding, which decides the class."""
+    """Return a network whose boundary fmn has not reached in 5 steps.
+
+    On a linear one it ends within a rounding of it, which decides the class.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 4))
     model[1].weight.data *= 8
