@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jacfast.data import cifar, idx, images
 from jacfast.data.digits import load_digits
-from jacfast.data.split import Split
+from jacfast.data.split import Split, by_turns
 
 # name: (which standard files are missing from a folder, the reader)
 FORMATS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Split]]] = {
@@ -19,6 +19,10 @@ FORMATS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path], Split]]] 
 
 def load(folder: Path | str | None) -> Split:
     """Read whichever data set `folder` holds, known by its file names; None: `load_digits`.
+
+    In a part whose files are sorted by class the images come by turns, the first of each class, the
+    second of each and so on, as from a folder of images: whoever takes the first thousand has all
+    classes. Any other order is that of the files.
 
     Raises:
         FileNotFoundError: it holds none of MNIST, CIFAR-10, CIFAR-100 and images whole; the message
@@ -36,4 +40,4 @@ def load(folder: Path | str | None) -> Split:
         raise FileNotFoundError(f"{folder} must hold a whole data set; looked for {lists}")
     if len(whole) > 1:
         raise ValueError(f"{folder} must hold one data set; got {' and '.join(whole)}")
-    return FORMATS[whole[0]][1](folder)
+    return by_turns(FORMATS[whole[0]][1](folder))

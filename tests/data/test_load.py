@@ -1,6 +1,9 @@
 """Which data set a folder holds."""
 
+import pickle
+
 import pytest
+import torch
 
 from jacfast import data
 from jacfast.data.cifar import CIFAR10, CIFAR100
@@ -63,3 +66,17 @@ def test_damage_in_a_folder_is_that_files_error(tmp_path):
     (write_mnist(tmp_path) / "t10k-labels-idx1-ubyte").write_bytes(b"no")
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte must start with the IDX magic"):
         data.load(tmp_path)
+
+
+def test_what_is_sorted_by_class_comes_by_turns(tmp_path):
+    """The test batch alone is sorted: two of class 2, three of 5 and one of 9."""
+    folder = write_cifar(tmp_path, CIFAR10, count=6)
+    batch = pickle.loads((folder / "test_batch").read_bytes())
+    batch[b"labels"] = [2, 2, 5, 5, 5, 9]
+    (folder / "test_batch").write_bytes(pickle.dumps(batch, protocol=2))
+    found, as_filed = data.load(folder), data.load_cifar10(folder)
+    assert found.test_y.tolist() == [2, 5, 9, 2, 5, 5]
+    assert torch.equal(found.test_x, as_filed.test_x[[0, 2, 5, 1, 3, 4]])
+    assert torch.equal(found.train_x, as_filed.train_x)
+    assert torch.equal(found.train_y, as_filed.train_y)
+    assert found.checksum != as_filed.checksum
