@@ -39,13 +39,12 @@ def by_turns(split: Split) -> Split:
     part would be of one class.
     """
     changed = {}
-    for part in ("train", "test"):
-        y = getattr(split, f"{part}_y")
+    for images, labels in (("train_x", "train_y"), ("test_x", "test_y")):
+        y = getattr(split, labels)
         if bool((y[1:] >= y[:-1]).all()):
             place = torch.arange(len(y)) - torch.searchsorted(y, y)  # of an image within its class
             order = (place * split.classes + y).argsort()
-            images = getattr(split, f"{part}_x")[order]
-            changed |= {f"{part}_x": images, f"{part}_y": y[order]}
+            changed |= {images: getattr(split, images)[order], labels: y[order]}
     return dataclasses.replace(split, **changed)
 
 
