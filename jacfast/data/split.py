@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def by_turns(split: Split) -> Split:
     The first image of each class, the second of each, and so on: the first thousand of a sorted
     part would be of one class.
     """
-    changed = {}
+    changed: dict[str, Any] = {}
     for images, labels in (("train_x", "train_y"), ("test_x", "test_y")):
         y = getattr(split, labels)
         if bool((y[1:] >= y[:-1]).all()):

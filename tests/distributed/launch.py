@@ -20,12 +20,13 @@ def torchrun(
 ) -> subprocess.CompletedProcess:
     """Run a module by so many processes, of one thread each; return what came of it.
 
-    torchrun and its processes are forked, or they are commands, as a user has them.
+    torchrun is forked, and its processes start anew: it has threads by then, and what is forked from
+    it has hung. Or they are commands, as a user has them.
     """
     how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
     words = [module, *map(str, arguments)]
     if not command:
-        how += ["--run-path", "--start-method=fork", __file__]
+        how += ["--run-path", "--start-method=spawn", __file__]
         return completed(run.main, [*how, *words], OMP_NUM_THREADS="1", **environment)
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *how, "-m", *words],
@@ -38,7 +39,7 @@ def torchrun(
     )
 
 
-if __name__ == "__main__":  # one of the forked processes
+if __name__ == "__main__":  # one of torchrun's processes
     del sys.argv[0]
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
