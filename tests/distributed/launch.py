@@ -20,7 +20,7 @@ def torchrun(
 ) -> subprocess.CompletedProcess:
     """Run a module by so many processes, of one thread each; return what came of it.
 
-    torchrun is forked, and its processes start anew: it has threads by then, and what is forked from
+    torchrun is forked, and its processes start anew, as it has threads by then: what is forked from
     it has hung. Or they are commands, as a user has them.
     """
     how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
