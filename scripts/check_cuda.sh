@@ -2,7 +2,8 @@
 # The CUDA build as far as it goes without a GPU: in an environment of its own with a CUDA build of
 # torch, build the wheel, import it, run every CPU test of what touches torch against it, with a part
 # of its parameters, and show that every kernel is inside for every architecture; then run its op
-# tests beside another torch, and try twenty networks of the model zoos at the same time. Needs nvcc, pip and .venv.
+# tests beside another torch, and try twenty networks of the model zoos at the same time. Needs nvcc,
+# pip and .venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD

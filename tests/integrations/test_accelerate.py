@@ -63,7 +63,7 @@ def test_bf16(name):
     hand.train(twin, hand.groups(data, 2), schedule, bf16=True)
     hand.train(exact, hand.groups(data, 2), schedule)
     want = nn.utils.parameters_to_vector(exact.parameters()).detach()
-    assert hand.moved(twin, want) < 0.06 * hand.moved(exact, start)  # 0.02, or 0.034 elsewhere
+    assert hand.moved(twin, want) < 0.06 * hand.moved(exact, start)  # 0.034 was seen
     assert 0 < hand.moved(model, want) < 2 * hand.moved(twin, want)
 
 
