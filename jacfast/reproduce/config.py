@@ -22,6 +22,7 @@ class Row:
     training: Training | None  # None: the base is measured as it is
     fresh: bool  # from the initial weights, not from the base
     lams: list[float] = dataclasses.field(default_factory=list)  # to choose from: see `Table`
+    lam_of: str = ""  # the row before this one whose chosen weight this one has
 
     def __post_init__(self) -> None:
         self.candidates()  # each weight is checked
@@ -56,7 +57,8 @@ class Table:
     the weights that keep the accuracy there within `tolerance` points of the base's, the one with
     the largest figure in the column `rank`; if none does, that of the highest accuracy. With
     `trial_epochs` the choice is among networks that were trained for so many, and the row's own
-    network is trained with that weight alone.
+    network is trained with that weight alone. A row with the name of one before it for its weight,
+    ``lam = "Jacobian"``, has the weight that was chosen for that one.
     """
 
     key: str
@@ -119,11 +121,14 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
     every = read.pop("every_row", {})  # what the rows have in common
     less = {name: smaller.pop(name, {}) for name in ("base", "every_row")}
     curves = smaller.pop("curves", read.pop("curves", []))
+    rows: list[Row] = []
     try:
+        for row in read.pop("rows"):
+            rows.append(_row(dict(row), every, less["every_row"], rows))
         table = Table(
             key=key,
             base=None if base is None else Training(**base | less["base"]),
-            rows=[_row(dict(row), every, less["every_row"]) for row in read.pop("rows")],
+            rows=rows,
             curves=[Curve(**curve) for curve in curves],
             **read | smaller,
         )
@@ -147,13 +152,27 @@ def parse(key: str, read: dict[str, Any], quick: bool = False) -> Table:
     return table
 
 
-def _row(row: dict[str, Any], every: dict[str, Any], less: dict[str, Any]) -> Row:
+def _row(
+    row: dict[str, Any], every: dict[str, Any], less: dict[str, Any], before: list[Row]
+) -> Row:
     name, paper = row.pop("name"), row.pop("paper")
     options = every | row | less
     fresh = options.pop("fresh", False)
     lam = options.get("lam", 0.0)
     lams = lam if isinstance(lam, list) else []
-    if lams:
-        options["lam"] = lams[0]
+    lam_of = lam if isinstance(lam, str) else ""
+    if lams or lam_of:
+        options["lam"] = (lams or _weights_of(lam_of, name, before))[0]  # until one is chosen
     training = Training(**options) if row or fresh else None
-    return Row(name, [None if x == "" else x for x in paper], training, fresh, lams)
+    return Row(name, [None if x == "" else x for x in paper], training, fresh, lams, lam_of)
+
+
+def _weights_of(lam_of: str, name: str, before: list[Row]) -> list[float]:
+    """Return the weights that the row `lam_of` has to choose from, for the row `name`."""
+    several = {row.name: row.lams for row in before if row.lams}
+    if lam_of not in several:
+        raise ValueError(
+            f"lam of row {name} must be numbers, or name a row before it that has several "
+            f"({', '.join(several) or 'there is none'}); got {lam_of!r}"
+        )
+    return several[lam_of]

@@ -68,15 +68,18 @@ class Run:
 
     def trained(self, i: int) -> nn.Module:
         """Return the network of row i, in eval mode; what was trained before is taken over."""
-        row = self.table.rows[i]
-        name = file_of(i, row.lams, self.chosen(i))
-        candidates = {each.lam: each for each in row.candidates()}
-        training = candidates[self.chosen(i)["lam"]] if row.lams else row.training
-        return self._network(i, training, name)
+        row, chosen = self.table.rows[i], self.chosen(i)
+        training = row.training
+        if training is not None and chosen:
+            training = dataclasses.replace(training, lam=chosen["lam"])
+        return self._network(i, training, file_of(i, row.lams, chosen))
 
     def chosen(self, i: int) -> dict[str, Any]:
         """Return which of several weights row i has, and what was seen of each; else nothing."""
         row, done = self.table.rows[i], self.folder / f"row{i}-chosen.json"
+        if row.lam_of:
+            like = [each.name for each in self.table.rows].index(row.lam_of)
+            return {"lam": self.chosen(like)["lam"]}
         if not row.lams:
             return {}
         if done.exists():

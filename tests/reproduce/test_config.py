@@ -131,6 +131,8 @@ def test_quick_comes_last_and_only_if_asked_for():
         (lambda: phase(smoothing=1.0), r"mine: smoothing must be in \[0, 1\); got 1.0"),
         (lambda: phase(lam=[1.0, 2.0]), r"lam of row a may be several .*; got \[1.0, 2.0\], vali"),
         (lambda: phase(lam=[1.0, 2.0], fresh=True), "lam of row a may be several where"),
+        (lambda: phase(lam="b"), r"lam of row a must be .* several \(there is none\); got 'b'"),
+        (lambda: phase(lam="a"), r"lam of row a must be .* several \(there is none\); got 'a'"),
         (
             lambda: table({"name": "a", "paper": [1.0]}, reference="b"),
             "must be of the rows a; got 'b'",

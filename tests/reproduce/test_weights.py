@@ -87,6 +87,21 @@ def test_weights_are_tried_in_shorter_phases(tables, tmp_path, monkeypatch):
     assert row["ours"][0] == pytest.approx(test)
 
 
+def test_a_row_has_the_weight_that_was_chosen_for_another(tables, tmp_path):
+    """The same weight and the same phase give the same network; it is not tried again."""
+    head, tail = several(1.0, 10.0, tolerance=100.0).split('[[rows]]\nname = "from')
+    like = '[[rows]]\nname = "like"\npaper = ["", "", "", ""]\n'
+    like += 'penalty = { name = "Frobenius" }\nlam = "penalty"\n'
+    (tables / "mine.toml").write_text(f'{head}{like}[[rows]]\nname = "from{tail}')
+    out = tmp_path / "run"
+    result = reproduce("mine", out, quick=True)
+    _, chosen, same, _ = result["rows"]
+    assert same["lam"] == chosen["lam"] != [0.0]
+    assert "tried" not in same
+    assert same["ours"] == chosen["ours"]
+    assert f"penalty {chosen['lam'][0]:g}; like {chosen['lam'][0]:g}" in show.text(result)
+
+
 def test_rows_with_one_attack_on_one_network_share_its_images(tables, tmp_path, monkeypatch):
     """Of four phases the first two; the third has another attack, the fourth another network."""
     made, images = [], []
