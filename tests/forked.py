@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from subprocess import CompletedProcess
+from unittest import mock
 
 import torch
 
@@ -45,3 +47,25 @@ def _call(out: Path, errors: Path, environment: dict, work: Callable, arguments:
     os.environ.clear()
     os.environ.update(environment)
     work(*arguments)
+
+
+def serve() -> None:
+    """Let all that this process will start be forked from it as it is now, without a thread."""
+    with mock.patch("multiprocessing.util.spawnv_passfds", _forked):
+        forkserver.ensure_running()
+
+
+def _forked(_path: str, arguments: list[str], kept: list[int]) -> int:
+    """Do what a new Python with these arguments does, with these files alone; return its number."""
+    process = os.fork()
+    if not process:
+        try:
+            low = 3
+            for file in sorted(kept):
+                os.closerange(low, file)
+                low = file + 1
+            os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+            exec(arguments[-1], {})
+        finally:
+            os._exit(0)
+    return process

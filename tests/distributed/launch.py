@@ -7,7 +7,7 @@ import sys
 
 from torch.distributed import run
 
-from tests.forked import ROOT, completed
+from tests.forked import ROOT, completed, serve
 
 
 def torchrun(
@@ -20,14 +20,14 @@ def torchrun(
 ) -> subprocess.CompletedProcess:
     """Run a module by so many processes, of one thread each; return what came of it.
 
-    torchrun is forked, and its processes start anew, as it has threads by then: what is forked from
-    it has hung. Or they are commands, as a user has them.
+    torchrun and its processes are forked, these from torchrun as it was before it had threads: what
+    is forked from it later has hung. Or they are commands, as a user has them.
     """
     how = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
     words = [module, *map(str, arguments)]
     if not command:
-        how += ["--run-path", "--start-method=spawn", __file__]
-        return completed(run.main, [*how, *words], OMP_NUM_THREADS="1", **environment)
+        how += ["--run-path", "--start-method=forkserver", __file__]
+        return completed(_torchrun, [*how, *words], OMP_NUM_THREADS="1", **environment)
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *how, "-m", *words],
         cwd=ROOT,
@@ -37,6 +37,11 @@ def torchrun(
         check=False,
         timeout=300,
     )
+
+
+def _torchrun(words: list[str]) -> None:
+    serve()
+    run.main(words)
 
 
 if __name__ == "__main__":  # one of torchrun's processes

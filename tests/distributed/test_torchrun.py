@@ -132,7 +132,7 @@ def test_killed_without_a_restart_it_goes_on_with_another_number_of_processes(
 
 
 def test_a_worker_that_raises_stops_the_others_with_its_words(given, tmp_path):
-    done = attack(given, tmp_path / "out", 2, command=True, ENDS="1", HOW="raise")
+    done = attack(given, tmp_path / "out", 2, ENDS="1", HOW="raise")
     assert done.returncode != 0
     assert "jacfast: this model is broken" in done.stderr
 
