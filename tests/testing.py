@@ -19,8 +19,6 @@ EMULATED = {
     "emulated-96-shuffled": (1, 96),
     "emulated-32-shuffled": (2, 32),
 }
-# The same, each as pytest's -k says it.
-EACH_EMULATED = ("emula and not shuffled", *(name for name in EMULATED if "shuffled" in name))
 LIVES = ("reference", "cpu", *EMULATED, "cuda")
 # What no emulated kernel can fail alone: threads and the order of sums, of which the emulator has
 # one each, and what surrounds kernels (derivatives, compilation): their values are held elsewhere.

@@ -8,7 +8,6 @@ import pytest
 from tests.emulation import build
 from tests.emulation.build import RACES
 from tests.emulation.process import op_tests, python, why_not
-from tests.testing import EACH_EMULATED
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -93,9 +92,7 @@ def test_every_kernel_of_the_file_is_judged():
     assert names == {*RACING, "last block"}
 
 
-# A process for each life, side by side. Teams of one warp, all that the blocks of 32 have, are in
-# the others as well.
+# Teams of one warp, all that the blocks of 32 have, are in the others as well.
 @pytest.mark.slow
-@pytest.mark.parametrize("life", [life for life in EACH_EMULATED if "-32-" not in life])
-def test_every_emulated_test_is_without_a_race(life):
-    op_tests(RACES, life, "tests/ops")
+def test_every_emulated_test_is_without_a_race():
+    op_tests(RACES, "emula and not emulated-32-shuffled", "tests/ops")

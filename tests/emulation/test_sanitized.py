@@ -4,16 +4,14 @@ import pytest
 
 from tests.emulation.build import SANITIZED
 from tests.emulation.process import op_tests, python, why_not
-from tests.testing import EACH_EMULATED
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
-# A process for each life, side by side; the emulator's own tests go with the life that is in order.
+# Every life in one process: what a process has to import and collect is an eighth of a life's time.
 @pytest.mark.slow
-@pytest.mark.parametrize("life", EACH_EMULATED)
-def test_every_emulated_test(life):
-    op_tests(SANITIZED, life, "tests/ops", "tests/emulation")
+def test_every_emulated_test():
+    op_tests(SANITIZED, "emula", "tests/ops", "tests/emulation")
 
 
 @pytest.mark.parametrize(
