@@ -1,5 +1,6 @@
 """Which life of an op runs, and that it steps aside where the compiled one would be wrong."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,23 +13,17 @@ from jacfast.memory import ran_out
 from jacfast.ops import attention_second, lives, row_norm
 from jacfast.ops.attention_second import reference as attention_second_reference
 from jacfast.ops.row_norm import KINDS, reference
+from tests.forked import completed
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _chosen() -> None:
+    print(importlib.reload(lives).life(torch.device("cpu")))
 
 
 def test_the_environment_forces_the_references():
-    code = "import torch; from jacfast.ops import lives; print(lives.life(torch.device('cpu')))"
-    assert python(code, JACFAST_IMPL="reference").stdout.strip() == "reference"
+    assert completed(_chosen, JACFAST_IMPL="reference").stdout.strip() == "reference"
     want = "cpu" if "cpu" in lives.BUILT else "reference"
-    assert python(code, JACFAST_IMPL="auto").stdout.strip() == want
+    assert completed(_chosen, JACFAST_IMPL="auto").stdout.strip() == want
 
 
 def test_nobody_loads_the_compiler():
@@ -40,11 +35,12 @@ jacfast.forward_with_penalty(torch.nn.Linear(3, 3), torch.ones(2, 3))[1].backwar
 jacfast.deepfool(torch.nn.Linear(3, 3), torch.ones(2, 3), clip=None)
 print("torch._dynamo" in sys.modules)
 """
-    assert python(code).stdout.strip() == "False"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_an_unknown_choice_is_refused():
-    failed = python("import jacfast.ops", JACFAST_IMPL="fast")
+    failed = completed(_chosen, JACFAST_IMPL="fast")
     assert "JACFAST_IMPL must be one of auto, reference; got 'fast'" in failed.stderr
 
 
