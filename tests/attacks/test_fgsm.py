@@ -157,7 +157,9 @@ def test_a_nan_hides_nothing_outside_the_box():
 @pytest.mark.parametrize("attack", [
     lambda m, x, box: fgsm(m, x, eps=0.1, clip=box),
     lambda m, x, box: pgd(m, x, eps=0.1, clip=box),
-    lambda m, x, box: carlini_wagner(m, x, steps=30, lr=0.1, clip=box, abort_early=False),
+    lambda m, x, box: carlini_wagner(
+        m, x, steps=30, lr=0.1, binary_steps=3, initial_const=10.0, clip=box, abort_early=False
+    ),
     lambda m, x, box: jsma(m, x, steps=2, clip=box),
     lambda m, x, box: deepfool(m, x, clip=box).adversarial,
 ])  # fmt: skip
