@@ -1,25 +1,27 @@
 """The examples, as they stand, in a process of their own."""
 
+import os
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.forked import ROOT, completed
+
 NEEDS = {"plain_loop": [], "lightning_loop": ["lightning"], "accelerate_loop": ["accelerate"]}
+
+
+def _example(name: str, folder: Path) -> None:
+    os.chdir(folder)
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
 
 
 def run(name: str, packages: tuple[str, ...], folder: Path) -> str:
     """Run an example; return what it printed."""
     for package in packages:
         pytest.importorskip(package, reason=f"the example needs {package}")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
-        capture_output=True, text=True, timeout=300, cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = completed(_example, name, folder, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
