@@ -21,7 +21,7 @@ ATTACKS = {
     "pgd": lambda m, x, y=None: jacfast.pgd(m, x, y, eps=0.3, restarts=2, generator=seeded()),
     "pgd-2": lambda m, x, y=None: jacfast.pgd(m, x, y, eps=0.9, p=2, generator=seeded()),
     "carlini_wagner": lambda m, x, y=None: jacfast.carlini_wagner(
-        m, x, y, steps=40, lr=0.05, binary_steps=5
+        m, x, y, steps=25, lr=0.1, binary_steps=3, initial_const=10.0
     ),
     "ddn": lambda m, x, y=None: jacfast.ddn(m, x, y, steps=20),
     "fmn": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20),

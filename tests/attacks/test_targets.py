@@ -20,7 +20,9 @@ ATTACKS = {
     "ddn": jacfast.ddn,
     "fmn": jacfast.fmn,
     "minimal_norm": jacfast.minimal_norm,
-    "carlini_wagner": functools.partial(jacfast.carlini_wagner, steps=60, lr=0.05),
+    "carlini_wagner": functools.partial(
+        jacfast.carlini_wagner, steps=40, lr=0.1, binary_steps=4, initial_const=1.0
+    ),
 }
 
 
@@ -64,9 +66,13 @@ def test_two_classes_reach_the_other_as_they_leave_the_one():
 def test_samples_of_the_target_class_are_left_alone_by_carlini_wagner():
     model, x, target = images()
     target[::2] = model(x).argmax(dim=1)[::2]
-    got = jacfast.carlini_wagner(model, x, target=target, steps=60, lr=0.05)
+    got = jacfast.carlini_wagner(model, x, target=target, steps=40, lr=0.1, binary_steps=4)
     assert torch.equal(got[::2], x[::2])
-    z = model(jacfast.carlini_wagner(model, x, target=target, confidence=0.05, steps=80, lr=0.05))
+    z = model(
+        jacfast.carlini_wagner(
+            model, x, target=target, confidence=0.05, steps=50, lr=0.1, initial_const=1.0
+        )
+    )
     best = z.topk(2).values
     reached = z.argmax(dim=1) == target
     assert int(reached.sum()) >= 8

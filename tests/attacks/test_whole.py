@@ -144,7 +144,7 @@ def test_carlini_wagner_says_how_many_it_fooled_and_how_far_away_these_are(tmp_p
 
     x = torch.tensor([[[[0.99, 0.25]]], [[[0.0, 0.25]]]])
     figures = attack_to_file(
-        tmp_path / "o" / "a", "carlini_wagner", Half(), x, torch.zeros(2).long(), 2
+        tmp_path / "o" / "a", "carlini_wagner", Half(), x, torch.zeros(2).long(), 2, steps=200
     )
     assert figures["fooled, %"] == 50
     assert figures["||r||_2, mean of fooled"] == pytest.approx(0.25, rel=0.05)
