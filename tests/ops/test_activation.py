@@ -39,13 +39,16 @@ def drawn(life, *shape, name, seed=0, dtype=torch.float32):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sizes_and_dtypes(life, name, dtype):
-    for size in (*SIZES, *LONG[::3]):
-        x, g, u = drawn(life, size, name=name, seed=size, dtype=dtype)
+    sizes = (*SIZES, *LONG[::3])
+    longest = drawn(life, sizes[-1], name=name, dtype=dtype)
+    true = oracle(name, *longest)
+    for size in sizes:
+        x, g, u = (t[-size:].clone() for t in longest)  # nothing may be read beyond
         before = x.clone(), g.clone(), u.clone()
-        for got, want in zip(both(name, x, g, u), oracle(name, x, g, u), strict=True):
+        for got, want in zip(both(name, x, g, u), true, strict=True):
             assert got.dtype == dtype
             assert got.device == x.device
-            assert_close(got, want, dtype)
+            assert_close(got, want[-size:], dtype)
         assert all(torch.equal(*pair) for pair in zip(before, (x, g, u), strict=True))
 
 
@@ -250,7 +253,8 @@ def test_registration(name):
     kind, parameters, _ = CASES[name]
     numbers = (*parameters, 0.0, 0.0, 0.0)[:3]
     ops = torch.ops.jacfast
-    for x in (torch.randn(3, 5), torch.randn(3, 5, dtype=torch.float64).t()):
+    given = torch.randn(3, 5), torch.randn(3, 5, dtype=torch.float64).t()
+    for x in given if name == "gelu" else given[:1]:  # whose layout is nothing to the kind
         g, u = torch.randn(x.shape, dtype=x.dtype), torch.randn_like(x)
         torch.library.opcheck(ops.activation_second.default, (x, g, u, kind, *numbers))
         x, g = x.requires_grad_(), g.requires_grad_()

@@ -48,7 +48,8 @@ def test_rows_of_entries(life, name, dtype):
         x, g, u, weight = drawn(life, 3, size, seed=size, dtype=dtype)
         before = x.clone(), g.clone(), u.clone(), weight.clone()
         check(name, x, g, u, weight)
-        check(name, x, g, u, None)
+        if size in (7, 33, 129, 1025):  # ends of a pack, of a warp, of a block, and turns of one
+            check(name, x, g, u, None)
         assert all(torch.equal(*p) for p in zip(before, (x, g, u, weight), strict=True))
 
 
@@ -57,9 +58,8 @@ def test_rows_of_entries(life, name, dtype):
 def test_channels(life, name, dtype):
     shapes = (4, 6, 5), (3, 3, 4, 4), (2, 9, 7, 1), (2, 1, 3, 1, 2), (1, 6, 33), (1, 3, 1025)
     for shape in shapes:
-        x, g, u, weight = drawn(life, *shape, dtype=dtype)
-        check(name, x, g, u, weight)
-        check(name, x, g, u, None)
+        check(name, *drawn(life, *shape, dtype=dtype))
+    check(name, *drawn(life, *shapes[0], dtype=dtype)[:3], None)
 
 
 def test_groups_of_entries(life):
@@ -70,8 +70,8 @@ def test_groups_of_entries(life):
 
 @pytest.mark.parametrize("name", ["layer", "group"])
 def test_many_samples(life, name):
-    """More than one part of them, and parts of different sizes."""
-    for shape in ((150, 300), (1001, 129), (90, 6, 70)):
+    """More than one part of them, and parts of different sizes: 55 and 56, 127 and 128, 39 and 40."""
+    for shape in ((111, 300), (383, 129), (79, 6, 70)):
         check(name, *drawn(life, *shape))
 
 
