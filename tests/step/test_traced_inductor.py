@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch._dynamo
+import torch._inductor.config
 from torch import nn
 
 import jacfast.step.traced.backends as backends
@@ -12,6 +13,9 @@ from tests.step.steps import assert_same, fast, step
 from tests.step.tracing import assert_as_plain, assert_traced, plans, update
 
 
+# A compiler alone takes half as long as one with processes beside it, for an instruction set that
+# it has to try.
+@torch._inductor.config.patch({"compile_threads": 1, "cpp.simdlen": 1, "cpp.vec_isa_ok": True})
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_inductor():
     """Dropout, a buffer that changes and draws; other parameters and another x after the first."""
