@@ -1,5 +1,7 @@
 """How near the activations' derivatives are to the exact ones, in units in the last place."""
 
+import functools
+
 import mpmath
 import pytest
 import torch
@@ -38,16 +40,22 @@ def ulps(got, want, dtype):
     return float(((got.double().cpu() - want).abs() / size).max()) / torch.finfo(dtype).eps
 
 
+FAR, NEAR = torch.linspace(-41, 41, 83).double(), torch.linspace(-3, 3, 101).double()
+POINTS = torch.cat([FAR + 0.37, NEAR + 1e-3])
+
+
+@functools.cache  # for all lives
+def exact(name):
+    """Return f' and f'' at POINTS."""
+    points = [mpmath.mpf(x) for x in POINTS.tolist()]
+    found = [[float(mpmath.diff(EXACT[name], x, order)) for x in points] for order in (1, 2)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_float64(life, name):
-    points = torch.linspace(-41, 41, 83).double() + 0.37
-    points = torch.cat([points, torch.linspace(-3, 3, 101).double() + 1e-3])
-    exact = [
-        [float(mpmath.diff(EXACT[name], mpmath.mpf(float(x)), order)) for x in points]
-        for order in (1, 2)
-    ]
-    for got, want in zip(derivatives(name, points.to(life.device)), exact, strict=True):
-        assert ulps(got, torch.tensor(want, dtype=torch.float64), torch.float64) <= 8
+    for got, want in zip(derivatives(name, POINTS.to(life.device)), exact(name), strict=True):
+        assert ulps(got, want, torch.float64) <= 8
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"sigmoid", "tanh"}))
