@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection() -> Iterator[object]:
     """Let garbage collections pass by all that is there by then, a fifth of the tests' time.
 
-    None while it comes: a third of what it takes to collect the tests.
+    None while it comes: they find little, and take the longer the more there is.
     """
     gc.disable()
     try:

@@ -8,7 +8,7 @@ from tests.emulation.process import op_tests, python, why_not
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
-# Every life in one process: what a process has to import and collect is an eighth of a life's time.
+# Every life in one process: each process takes seconds to import and to collect.
 @pytest.mark.slow
 def test_every_emulated_test():
     op_tests(SANITIZED, "emula", "tests/ops", "tests/emulation")

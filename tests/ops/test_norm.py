@@ -70,7 +70,7 @@ def test_groups_of_entries(life):
 
 @pytest.mark.parametrize("name", ["layer", "group"])
 def test_many_samples(life, name):
-    """More than one part of them, and parts of different sizes: 55 and 56, 127 and 128, 39 and 40."""
+    """More than one part of them, and parts of different sizes: 55 and 56, 127 and 128."""
     for shape in ((111, 300), (383, 129), (79, 6, 70)):
         check(name, *drawn(life, *shape))
 

@@ -13,8 +13,7 @@ from tests.step.steps import assert_same, fast, step
 from tests.step.tracing import assert_as_plain, assert_traced, plans, update
 
 
-# A compiler without processes beside it, and without an instruction set that it has to try, takes a
-# fifth less.
+# Processes beside it, and instruction sets to try, would only take time.
 @pytest.mark.slow
 @torch._inductor.config.patch({"compile_threads": 1, "cpp.simdlen": 1, "cpp.vec_isa_ok": True})
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
