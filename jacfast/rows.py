@@ -1,6 +1,7 @@
 """Exact rows of the input Jacobian."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Unpack
 
 import torch
@@ -18,7 +19,7 @@ from jacfast.vjp import pull_back
 def jacobian(
     model: AnyModel,
     x: Tensor,
-    classes: Sequence[int] | None = None,
+    classes: Sequence[int] | Tensor | None = None,
     chunk_size: int | None = None,
     **further: Unpack[Further],
 ) -> Tensor:
@@ -30,7 +31,8 @@ def jacobian(
         model: maps [N, ...] to logits [N, K], each sample by itself. Entries of a dense output
             [N, ...] are rows as well, in the order of ``flatten(1)``; [N] is one row.
         x: [N, ...], floating point.
-        classes: the rows wanted, in this order; default all K.
+        classes: the rows wanted, in this order: a sequence of integers, a tensor [C] of them, too;
+            default all K.
         chunk_size: rows computed at a time; smaller needs less memory beside the result.
             Default all.
 
@@ -38,8 +40,8 @@ def jacobian(
         [N, C, ...]: C = len(classes) rows of the shape of one sample, without a graph.
 
     Raises:
-        TypeError: x is not floating point. ValueError: a class is out of range, chunk_size < 1, the
-            batch is empty, or the logits do not depend on x.
+        TypeError: x is not floating point, or a class no integer. ValueError: a class is out of
+            range, chunk_size < 1, the batch is empty, or the logits do not depend on x.
     """
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be >= 1; got {chunk_size}")
@@ -47,11 +49,7 @@ def jacobian(
     with less, quiet(model), lean(model), torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = outputs_of(model, x)
-        wanted = list(range(logits.shape[1]) if classes is None else classes)
-        if not wanted or min(wanted) < 0 or max(wanted) >= logits.shape[1]:
-            raise ValueError(
-                f"classes must be indices in 0 .. K - 1 = {logits.shape[1] - 1}; got {wanted}"
-            )
+        wanted = _wanted(classes, logits.shape[1])
         eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[wanted]
         rows = x.new_empty(len(x), len(wanted), x[0].numel())
         size = chunk_size or len(wanted)
@@ -61,3 +59,21 @@ def jacobian(
             g = pull_back(logits, x, vectors, create_graph=False)
             rows[:, start : start + len(part)] = g.movedim(1, 0)
     return rows.reshape(len(x), len(wanted), *x.shape[1:])
+
+
+def _wanted(classes: Sequence[int] | Tensor | None, count: int) -> list[int]:
+    """Return the rows wanted, of `count`, as a list of Python's own integers."""
+    if classes is None:
+        return list(range(count))
+    given: object = getattr(classes, "tolist", lambda: classes)()  # of a tensor, of NumPy
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"classes must be a sequence of integers; got {given!r}")
+    wanted: list[int] = []
+    for k in given:
+        # a mask among indices would choose other rows than it names
+        if isinstance(k, bool) or not hasattr(k, "__index__"):
+            raise TypeError(f"classes must be integers, and no mask; got {k!r}")
+        wanted.append(operator.index(k))
+    if not wanted or min(wanted) < 0 or max(wanted) >= count:
+        raise ValueError(f"classes must be indices in 0 .. K - 1 = {count - 1}; got {wanted}")
+    return wanted

@@ -39,7 +39,7 @@ def test_every_net(name):
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 2, 3, 4, 5, 99])
-@pytest.mark.parametrize("classes", [None, [3], [4, 0, 2], (1, 1), range(5)])
+@pytest.mark.parametrize("classes", [None, [3], [4, 0, 2], (1, 1), range(5), torch.tensor([2, 0])])
 def test_classes_in_their_order_by_chunks(classes, chunk):
     model, x = build("cnn")
     want = by_jacrev(model, x)
@@ -150,6 +150,11 @@ def test_model_is_left_as_it_was():
             {"classes": [0, -1]},
         ),
         (ValueError, "classes must be indices in 0 .. K - 1 = 4; got []", {"classes": []}),
+        (TypeError, "integers, and no mask; got False", {"classes": [False, True, True, False]}),
+        (TypeError, "integers, and no mask; got True", {"classes": torch.tensor([True, False])}),
+        (TypeError, "integers, and no mask; got 0.5", {"classes": [0.5]}),
+        (TypeError, "classes must be a sequence of integers; got 2", {"classes": 2}),
+        (TypeError, "classes must be a sequence of integers; got '2'", {"classes": "2"}),
         (ValueError, "chunk_size must be >= 1; got 0", {"chunk_size": 0}),
         (TypeError, "x must be floating point", {"x": torch.ones(2, 6, dtype=torch.uint8)}),
         (TypeError, "x must be a torch.Tensor; got list", {"x": [1.0]}),
