@@ -12,6 +12,7 @@ from jacfast.calling import (
     check_classes,
     logits_of,
     quiet,
+    say_not_finite,
     takes_model,
 )
 from jacfast.evaluation.predict import batches
@@ -21,7 +22,10 @@ from jacfast.vjp import pull_back
 
 
 class Bounds(NamedTuple):
-    """First-order distances of N samples to the boundaries of their predicted class."""
+    """First-order distances of N samples to the boundaries of their predicted class.
+
+    NaN where they are unknown: a logit is NaN or +inf, or a gradient NaN.
+    """
 
     boundary: Tensor  # [N, K], Lemma 1: to the boundary with class k; infinite for the class itself
     nearest: Tensor  # [N], Corollary 2: the smallest of them
@@ -58,14 +62,17 @@ def distance_bounds(
         vector-Jacobian products.
 
     Raises:
-        TypeError: x is not floating point. ValueError: a shape or batch_size is wrong.
+        TypeError: x is not floating point. ValueError: a shape or batch_size is wrong, or a
+            parameter is not finite.
 
     Source: Jakubovitz & Giryes 2018, eq. 10 to 12.
     """
     size = len(x) if batch_size is None else batch_size
     with quiet(model), lean(model):
         parts = [_bounds(call, part.detach()) for call, part in batches(model, x, size)]
-    return Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    found = Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    say_not_finite(model, x, found.nearest.isnan())
+    return found
 
 
 def _bounds(model: Call, x: Tensor) -> Bounds:
@@ -92,8 +99,13 @@ def _bounds(model: Call, x: Tensor) -> Bounds:
     square = torch.stack(squares, dim=1)
     whole = square.sum(dim=1) + 2 * (g * total).sum(dim=1) + z.shape[1] * g.square().sum(dim=1)
     norm = torch.sqrt(whole.clamp(min=0))
-    f = f.scatter(1, own, float("inf"))
-    boundary = torch.where(square > 0, f / square.sqrt(), float("inf"))
-    frobenius = torch.where(norm > 0, f.amin(dim=1) / (2**0.5 * norm), float("inf"))
+    f = torch.where(z.gather(1, own) < float("inf"), f, float("nan"))
+    boundary = far(f, square.sqrt()).scatter(1, own, float("inf"))
+    frobenius = far(f.scatter(1, own, float("inf")).amin(dim=1), 2**0.5 * norm)
     dtype = x.dtype if x.dtype == torch.float64 else torch.float32
     return Bounds(*(b.to(dtype) for b in (boundary, boundary.amin(dim=1), frobenius)))
+
+
+def far(f: Tensor, slope: Tensor) -> Tensor:
+    """Return ``f / slope``, how far a zero of f is; inf where slope is 0, NaN where one is NaN."""
+    return torch.where((slope == 0) & ~f.isnan(), float("inf"), f / slope)

@@ -14,6 +14,7 @@ from jacfast.calling import (
     check_input,
     takes_model,
 )
+from jacfast.evaluation.bounds import far
 from jacfast.evaluation.predict import batches, predict
 from jacfast.one_line import one_line
 from jacfast.ops.checks import same
@@ -61,7 +62,7 @@ def mean_value_bound(
         )
     change = (predict(model, moved) - predict(model, x)).double().square().sum(dim=1)
     way = (moved - x).flatten(1).double().square().sum(dim=1)
-    left = torch.where(way > 0, change / way, torch.zeros_like(way))
+    left = torch.where(way == 0, torch.zeros_like(way), change / way)
     steps = torch.linspace(0, 1, POINTS, dtype=x.dtype, device=x.device)
     squares = [_square(model, torch.lerp(x, moved, step)) for step in steps]
     return Inequality(left, torch.stack(squares).amax(dim=0))
@@ -111,7 +112,7 @@ def inner_distance_bound(model: Model, inner: Model, x: Tensor) -> Tensor:
     check_classes(logits)
     norm = (2 * _square(Call(inner, len(x)), x)).sqrt()
     first, second = logits.double().topk(2, dim=1).values.unbind(1)
-    return torch.where(norm > 0, (first - second) / norm, float("inf"))
+    return far(first - second, norm)
 
 
 def _square(model: Call, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from jacfast import deepfool, jacobian
-from jacfast.evaluation import distance_bounds
+from jacfast.evaluation import distance_bounds, inner_distance_bound, mean_value_bound
 from tests.nets import CLASSIFIERS, build, draw
 
 
@@ -85,3 +85,61 @@ def test_a_class_of_equal_gradient_is_never_reached():
 def test_errors(x, options, error, message):
     with pytest.raises(error, match=message):
         distance_bounds(nn.Linear(6, 3), x, **options)
+
+
+class NaNSlope(nn.Module):
+    """Finite logits whose gradient is NaN where the first entry of x is 0.25."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 4).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + 0 * (x[:, :1] - 0.25).abs().sqrt()
+
+
+def _bounds_of(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    bounds = distance_bounds(model, x)
+    return [bounds.nearest, bounds.frobenius, inner_distance_bound(model, model, x)]
+
+
+def test_a_distance_that_nobody_knows_is_not_infinite():
+    """A NaN gradient, or logits that are NaN: infinitely far would be infinitely robust."""
+    model, x = NaNSlope(), draw(3, 6)
+    alone = _bounds_of(model, x[:1])
+    x[1, 0] = 0.25
+    for found, own in zip(_bounds_of(model, x), alone, strict=True):
+        assert found.isnan().tolist() == [False, True, False]
+        torch.testing.assert_close(found[:1], own)
+    for bad in (math.nan, math.inf):
+
+        def spoilt(x: torch.Tensor, bad: float = bad) -> torch.Tensor:
+            z = model.layer(x)
+            return torch.where(x[:, :1] == 0.25, torch.full_like(z, bad), z)
+
+        bounds = distance_bounds(spoilt, x)
+        assert bounds.nearest.isnan().tolist() == bounds.frobenius.isnan().tolist()
+        assert bounds.nearest.isnan().tolist() == [False, True, False]
+
+
+def test_classes_that_are_masked_are_infinitely_far():
+    layer, x = nn.Linear(6, 4).double(), draw(3, 6)
+    mask = torch.tensor([False, True, False, False])
+    bounds = distance_bounds(lambda x: layer(x).masked_fill(mask, -math.inf), x)
+    assert bool((bounds.boundary[:, 1] == math.inf).all())
+    assert bool(bounds.nearest.isfinite().all())
+
+
+def test_a_parameter_that_is_nan_is_named():
+    model = nn.Linear(6, 4)
+    model.weight.data[0, 0] = math.nan
+    with pytest.raises(ValueError, match="parameter weight must be finite"):
+        distance_bounds(model, torch.rand(3, 6))
+
+
+def test_the_way_from_an_image_that_is_nan_is_unknown():
+    layer, x = nn.Linear(6, 4).double(), draw(2, 6)
+    x[0, 0] = math.nan
+    with pytest.warns(UserWarning, match="NaN or infinity in 1 of 2"):
+        left = mean_value_bound(layer, x, x + 0.1).left
+    assert left.isnan().tolist() == [True, False]
