@@ -88,7 +88,7 @@ def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
     if not isinstance(call, Call):
         call = Call(call, len(x), **further)
     with quiet(call, gradients=False), torch.no_grad():
-        before = look(call, x).argmax(dim=1) if y is None else y
+        before = look(call, x).argmax(dim=1) if y is None else y.clone()  # y is the caller's
         logits = look(call, adversarial)
     wanted = Criterion(before) if target is None else Criterion(target, targeted=True)
     r = adversarial - x.detach()

@@ -125,7 +125,7 @@ def minimal_norm(
         r=found - x,
         norm=lengths(found - x, p),
         success=wanted.met(after),
-        before=clean.argmax(dim=1) if y is None else y,
+        before=clean.argmax(dim=1) if y is None else y.clone(),
         label=after.argmax(dim=1),
         forwards=hunt.forwards + 2,
         backwards=hunt.backwards,

@@ -159,3 +159,15 @@ def test_repr_says_how_many_were_fooled_and_how_far():
     fooled = 100 * float(found.success.double().mean())
     words = f"AttackResult(float32[7, 3, 2, 2], {fooled:.4g}% fooled, mean ||r||_inf 0.25)"
     assert repr(found) == words
+
+
+@pytest.mark.parametrize(("attack", "options", "_p"), ATTACKS.values(), ids=ATTACKS)
+def test_a_result_shares_no_memory_with_what_was_given(attack, options, _p):
+    """Loops fill one buffer of images and one of labels with the next batch."""
+    x, y = X.clone(), Y.clone()
+    found = attack.result(MODEL, x, y, **options)
+    kept = {name: tensor.clone() for name, tensor in found.tensors().items()}
+    x.zero_()
+    y.fill_(3)
+    for name, tensor in found.tensors().items():
+        assert torch.equal(tensor, kept[name]), name
