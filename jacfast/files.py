@@ -5,32 +5,49 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 from torch import Tensor
 
 
-def write_atomically(content: bytes, path: Path) -> None:
-    """Write `content` so that at any moment `path` is whole, the old one or the new.
+@contextlib.contextmanager
+def in_one_move(path: Path) -> Iterator[Path]:
+    """Yield a file to write to, which takes the place of `path` in the end; after an error it goes.
+
+    Of a link what it points to is replaced, and the link stays.
 
     Raises:
         OSError: it cannot be written (a full disk, say); the error names `path`.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    real = Path(os.path.realpath(path))
+    part = real.with_name(f".{real.name}.{secrets.token_hex(8)}")
     try:
-        with part.open("xb") as file:  # not tempfile: its files can be read by their owner alone
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        yield part
+        os.replace(part, real)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
         if isinstance(error, OSError):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def write_atomically(content: bytes, path: Path) -> None:
+    """Write `content` so that at any moment `path` is whole, the old one or the new.
+
+    Raises:
+        OSError: as `in_one_move`.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        path.write_bytes(content)  # /dev/null or a pipe: no file may take its place
+        return
+    with in_one_move(path) as part, part.open("xb") as file:
+        # not tempfile: its files can be read by their owner alone
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def tensor_file(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:

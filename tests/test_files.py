@@ -1,6 +1,7 @@
 """Writing files, and naming what is wrong with one."""
 
 import errno
+import os
 
 import pytest
 import torch
@@ -22,6 +23,30 @@ def test_a_full_disk_is_named_with_the_path_and_leaves_nothing(tmp_path, monkeyp
         write_atomically(b"new", path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_link_stays_one_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link, real = tmp_path / "result", tmp_path / "disk" / "elsewhere"
+    link.symlink_to(real)  # to a file that is not there yet
+    for content in (b"first", b"second"):
+        write_atomically(content, link)
+        assert link.is_symlink()
+        assert real.read_bytes() == content
+    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["elsewhere"]
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+    """Else --json /dev/null, run as root, would make a file of /dev/null."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(b"figures", pipe)
+        assert os.read(end, 100) == b"figures"
+    finally:
+        os.close(end)
+    assert pipe.is_fifo()
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):

@@ -10,7 +10,7 @@ from torch import Tensor
 from jacfast.attacks.box import Clip, box_of
 from jacfast.attacks.checks import count
 from jacfast.calling import Call, Model, logits_of, quiet
-from jacfast.files import damage
+from jacfast.files import damage, in_one_move
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -30,7 +30,9 @@ class AttackResult:
 
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
-        """Join the results of consecutive batches."""
+        """Join the results of consecutive batches; raises ValueError for none, or two norms."""
+        if len(norms := {part.p for part in parts}) != 1:
+            raise ValueError(f"parts must be results in one norm; got p = {sorted(norms)}")
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls.names()}
         return cls(**joined, p=parts[0].p)
 
@@ -74,11 +76,12 @@ class AttackResult:
         return {"jacfast": type(self).__name__, "p": repr(self.p)}
 
     def save(self, path: str | Path) -> None:
-        """Write every tensor to a safetensors file; the folder must exist."""
+        """Write every tensor to a safetensors file, in one move; the folder must exist."""
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
-        save_file(tensors, path, metadata=self.about())
+        with in_one_move(Path(path)) as part:
+            save_file(tensors, part, metadata=self.about())
 
     @classmethod
     def load(

@@ -3,6 +3,7 @@
 import inspect
 import math
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,3 +172,30 @@ def test_a_result_shares_no_memory_with_what_was_given(attack, options, _p):
     y.fill_(3)
     for name, tensor in found.tensors().items():
         assert torch.equal(tensor, kept[name]), name
+
+
+def test_results_in_two_norms_are_not_joined():
+    found = fgsm.result(MODEL, X, eps=0.1)
+    other = pgd.result(MODEL, X, eps=0.1, p=2)
+    with pytest.raises(ValueError, match=r"parts must be .* one norm; got p = \[2.0, inf\]"):
+        AttackResult.cat([found, other])
+    with pytest.raises(ValueError, match=r"parts must be .* one norm; got p = \[\]"):
+        AttackResult.cat([])
+
+
+def test_a_save_that_is_interrupted_leaves_the_file_of_before(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    path = tmp_path / "found.safetensors"
+    before, after = (fgsm.result(MODEL, X, eps=eps) for eps in (0.1, 0.2))
+    before.save(path)
+
+    def killed(_tensors, file, metadata):
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.torch, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        after.save(path)
+    assert torch.equal(AttackResult.load(path).adversarial, before.adversarial)
+    assert list(tmp_path.iterdir()) == [path]
