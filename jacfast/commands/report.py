@@ -59,8 +59,10 @@ def report(
 
     from jacfast import data as datasets
     from jacfast.robustness import robustness_report
+    from jacfast.robustness.result import check_folder
 
     signature.check_options(robustness_report, True, options)
+    check_folder(out)
     split = datasets.load(data)
     network = classifier(model, weights, split, mean, std).to(device)
     x, y = split.test_x[:samples].to(device), split.test_y[:samples].to(device)

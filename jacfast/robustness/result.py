@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORST = "worst case"
+MARK = "robustness.png"  # of a folder with a report
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -114,14 +115,35 @@ class RobustnessReport:
         return page(self)
 
     def save(self, folder: Path | str) -> list[str]:
-        """Write ``report.html``, ``robustness.png`` and ``figures.json``; return these names."""
+        """Write ``report.html``, ``robustness.png`` and ``figures.json``; return these names.
+
+        Raises:
+            ValueError: the folder holds a file of such a name from elsewhere; nothing is changed.
+        """
         from jacfast.plots import png
 
+        check_folder(Path(folder))
         files = {
+            MARK: png(self.figure()),
             "report.html": self.page(),
-            "robustness.png": png(self.figure()),
             "figures.json": as_json(self.to_dict(), indent=2).encode(),
         }
         for name, content in files.items():
             write_atomically(content, Path(folder) / name)
-        return list(files)
+        return ["report.html", MARK, "figures.json"]
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with files that no report has written: those of ``jacfast harden``, say.
+
+    A report writes its picture first; so a folder without it has the other files from elsewhere.
+
+    Raises:
+        ValueError: see above.
+    """
+    there = [name for name in ("report.html", "figures.json") if (folder / name).exists()]
+    if there and not (folder / MARK).exists():
+        raise ValueError(
+            f"{' and '.join(there)} in {folder} would be overwritten, and no report is there that "
+            "wrote them: use another folder"
+        )

@@ -85,3 +85,30 @@ def test_help_names_every_argument(capsys):
     said = capsys.readouterr().out
     for option in ("eps", "p", "budget", "steps", "restarts", "clip", "seed", "samples", "mean"):
         assert f"--{option}" in said
+
+
+FEW = ("--budget", "10", "--steps", "2", "--restarts", "1", "--samples", "10", "--quiet")
+
+
+def test_the_files_of_another_run_are_not_overwritten(given, capsys):
+    """`jacfast harden` writes a report.html and a figures.json, too."""
+    folder = given[1]
+    out = folder / "new" / "out"
+    out.mkdir(parents=True)
+    for name in ("figures.json", "report.html", "hardened.pt"):
+        (out / name).write_text("of harden")
+    assert command(folder, *FEW) == 2
+    assert "report.html and figures.json in" in capsys.readouterr().err
+    assert {path.read_text() for path in out.iterdir()} == {"of harden"}
+
+
+def test_a_report_takes_the_place_of_an_earlier_one_and_leaves_the_rest(given):
+    folder = given[1]
+    out = folder / "new" / "out"
+    out.mkdir(parents=True)
+    (out / "w.pt").write_text("mine")
+    for _again in range(2):
+        assert command(folder, *FEW) == 0
+    (out / "report.html").unlink()  # killed after the picture
+    assert command(folder, *FEW) == 0
+    assert (out / "w.pt").read_text() == "mine"
