@@ -111,15 +111,16 @@ def read(path: Path, config: Config | None, run: Config | None = None) -> dict[s
         ) from error
     if not isinstance(state, dict) or not state.keys() >= PARTS:
         raise ValueError(f"{path} must be a checkpoint of jacfast; got another file of torch.save")
-    _compare(path, state["config"] or {}, config or {})
+    compare(path, state["config"] or {}, config or {})
     if run is not None:
         then = state.get("run") or {"name": state.get("phase")}  # before there was "run"
         both = then.keys() & run.keys()
-        _compare(path, {key: then[key] for key in both}, {key: run[key] for key in both})
+        compare(path, {key: then[key] for key in both}, {key: run[key] for key in both})
     return state
 
 
-def _compare(path: Path, then: Config, now: Config) -> None:
+def compare(path: Path, then: Config, now: Config) -> None:
+    """Refuse the checkpoint of another run."""
     for key in sorted({*then, *now}):
         if then.get(key) != now.get(key):
             raise ValueError(
@@ -144,15 +145,15 @@ def restore(
     """
     check_state(model, state["model"], f"checkpoint {path}")
     before = copy.deepcopy(model.state_dict())
-    optimizer.load_state_dict(state["optimizer"])  # first: it refuses, and then changes nothing
-    model.load_state_dict(state["model"])
-    then, now = state.get("outputs"), _outputs(model, probe)
-    if then is not None and now is not None:
-        try:
+    try:
+        model.load_state_dict(state["model"])
+        then, now = state.get("outputs"), _outputs(model, probe)
+        if then is not None and now is not None:
             check_behaviour(str(path), {"logits": then}, {"logits": now})
-        except ValueError:
-            model.load_state_dict(before)
-            raise
+        optimizer.load_state_dict(state["optimizer"])  # where it refuses, it changes nothing
+    except ValueError:
+        model.load_state_dict(before)
+        raise
     if scheduler is not None and state.get("scheduler") is not None:
         scheduler.load_state_dict(state["scheduler"])
     drawn = [state["order"], state["random"], *state.get("gpus", [])]

@@ -18,6 +18,7 @@ from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.given import Interval, batches_of, optimizer_of
 from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
+from jacfast.training.settings import begun_with, settings
 
 
 def fit(
@@ -63,8 +64,8 @@ def fit(
         x: [N, ...], inputs of that device and dtype, N >= 1; batches are ``x[i]``, [B, ...]. Or a
             DataLoader, or any iterable of batches that can be gone through again: (x, y), or
             mappings as for `jacfast.deepfool_to_disk`; they are moved to the device of the model.
-            Its order is its own: what it draws from the global generators or from its own
-            ``generator`` is resumed, too; which data it holds is not compared.
+            Its order is its own: what it draws from the global generators or from the ``generator``
+            of its own or of its samplers is resumed, too; which data it holds is not compared.
         y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
             for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
@@ -78,8 +79,9 @@ def fit(
             step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the epoch.
         seed: of the order and of all that is drawn; an integer that `torch.manual_seed` takes.
         save: the file of the checkpoint, in a folder that exists.
-        config: what the run depends on beside lr, batch_size, seed, name and the number of samples;
-            a checkpoint in which any of these differs is refused. Values: str, int, float, bool or
+        config: what the run depends on beside lr, batch_size, seed, name, the number of samples and
+            the options of `optimizer` and `scheduler` (which a checkpoint brings back, so that
+            others would be ignored); a checkpoint in which any of these differs is refused. Values: str, int, float, bool or
             None, and no type derived of these.
         resume: continue from `save`, or begin if there is no such file.
         name: the label of the progress bar.
@@ -98,6 +100,7 @@ def fit(
     count("epochs", epochs, 0)
     seed = check_seed(seed)
     batches = batches_of(model, x, y, batch_size, seed)
+    given = optimizer is not None
     optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)
     check_trainable(model)
     checkpoint.check_config(config)
@@ -106,8 +109,15 @@ def fit(
     run["lr"] = None if lr is None else float(lr)
     run["optimizer"] = type(optimizer).__name__
     run["scheduler"] = None if scheduler is None else type(scheduler).__name__
+    states = None if scheduler is None else scheduler.state_dict()
+    told = settings(optimizer.param_groups, states) if given else {}
     probe = batches.probe
-    run_here = {**run, **(config or {}), "a checkpoint is there": bool(path and path.exists())}
+    run_here = {
+        **run,
+        **told,
+        **(config or {}),
+        "a checkpoint is there": bool(path and path.exists()),
+    }
     with (
         processes(model, loss, run_here, batches.data) as process,
         _lock(path, process),
@@ -116,6 +126,7 @@ def fit(
         done, generators = 0, [batches.order, *drawn, *batches.generators]
         if path is not None and path.exists():
             state = checkpoint.read(path, config, run)
+            told = begun_with(path, told, state)
             done = state["epoch"]
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
@@ -140,7 +151,7 @@ def fit(
                         scheduler.step()
                 if path is not None and process.rank == 0:
                     state = checkpoint.state_of(model, optimizer, generators, probe, scheduler)
-                    checkpoint.write(path, config, run, epoch + 1, state)
+                    checkpoint.write(path, config, {**run, **told}, epoch + 1, state)
 
 
 def _lock(path: Path | None, process: Process) -> AbstractContextManager:

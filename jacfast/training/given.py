@@ -68,7 +68,15 @@ class Loader:
 
     @property
     def generators(self) -> tuple[torch.Generator, ...]:
-        owners = (self.batches, getattr(self.batches, "sampler", None))
+        """Those of the loader and of the samplers in it: one may hold another one."""
+        owners: list[Any] = [self.batches]
+        for owner in owners:
+            inner = (getattr(owner, name, None) for name in ("sampler", "batch_sampler"))
+            owners += [
+                one
+                for one in inner
+                if one is not None and all(one is not known for known in owners)
+            ]
         found = [getattr(owner, "generator", None) for owner in owners]
         own = {id(each): each for each in found if isinstance(each, torch.Generator)}
         return tuple(own.values())

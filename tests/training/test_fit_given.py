@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from jacfast.training import Defence, fit
 from tests.training.problem import cross_entropy, problem
@@ -72,11 +72,14 @@ def test_equals_the_loop_by_hand(optimizer, scheduler):
 def loader(kind, x, y):
     if kind == "list of mappings":
         return [{"image": x[i : i + 8], "label": y[i : i + 8]} for i in range(0, 30, 8)]
-    source = torch.Generator().manual_seed(3) if kind == "own generator" else None
+    source = torch.Generator().manual_seed(3) if kind.startswith("own") else None
+    if kind == "own batch sampler":
+        set_of, chosen = TensorDataset(x, y), RandomSampler(x, generator=source)
+        return DataLoader(set_of, batch_sampler=BatchSampler(chosen, 8, drop_last=False))
     return DataLoader(TensorDataset(x, y), 8, shuffle=kind != "in order", generator=source)
 
 
-KINDS = ["in order", "global generator", "own generator", "list of mappings"]
+KINDS = ["in order", "global generator", "own generator", "own batch sampler", "list of mappings"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,6 +131,64 @@ def test_another_optimizer_or_scheduler_is_another_run(tmp_path):
     run(torch.optim.SGD, False)
     with pytest.raises(ValueError, match="optimizer was 'SGD' and is now 'AdamW'"):
         run(torch.optim.AdamW, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "then", "now", "schedule"),
+    [
+        ("optimizer, group 0: lr was 0.1 and is now 0.2", {}, {"lr": 0.2}, None),
+        ("momentum was 0.9 and is now 0.5", {"momentum": 0.9}, {"momentum": 0.5}, None),
+        ("optimizer, group 0: weight_decay was 0 ", {}, {"weight_decay": 0.01}, None),
+        ("scheduler: gamma was 0.5 and is now 0.1", {}, {}, (0.5, 0.1)),
+    ],
+)
+def test_other_options_would_be_ignored_and_are_refused(text, then, now, schedule, tmp_path):
+    """PyTorch's load_state_dict brings those of the checkpoint back, without a word."""
+
+    def run(options, gamma, epochs, **where):
+        model, x, y = problem()
+        own = torch.optim.SGD(model.parameters(), **{"lr": 0.1, **options})
+        follows = None if gamma is None else lr_scheduler.StepLR(own, 1, gamma)
+        options = {"optimizer": own, "scheduler": follows, "batch_size": 8, **where}
+        fit(model, x, y, epochs=epochs, loss=cross_entropy, save=tmp_path / "c.pt", **options)
+
+    gammas = schedule or (None, None)
+    run(then, gammas[0], 1)
+    with pytest.raises(ValueError, match=text):
+        run({**then, **now}, gammas[1], 2, resume=True)
+    run({**then, "foreach": True}, gammas[0], 2, resume=True)
+    with pytest.raises(ValueError, match=text):  # as it began, not as it went on
+        run({**then, **now}, gammas[1], 3, resume=True)
+
+
+def test_the_same_optimizer_goes_on_and_its_scheduler_too(tmp_path):
+    model, x, y = problem()
+    own = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"optimizer": own, "scheduler": lr_scheduler.StepLR(own, 1, 0.5), "batch_size": 8}
+    options |= {"loss": cross_entropy, "save": tmp_path / "c.pt"}
+    fit(model, x, y, epochs=2, **options)
+    for epochs in (3, 4):
+        fit(model, x, y, epochs=epochs, resume=True, **options)
+    assert own.param_groups[0]["lr"] == 0.1 / 16
+    fresh, _, _ = problem()
+    own = torch.optim.SGD(fresh.parameters(), lr=0.1)
+    options |= {"optimizer": own, "scheduler": lr_scheduler.StepLR(own, 1, 0.5)}
+    fit(fresh, x, y, epochs=4, resume=True, **options)
+    assert torch.equal(weights(fresh), weights(model))
+
+
+def test_an_optimizer_is_as_it_was_where_the_model_is_refused(tmp_path):
+    model, x, y = problem()
+    own = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    options = {"batch_size": 8, "loss": cross_entropy, "save": tmp_path / "c.pt"}
+    fit(model, x, y, epochs=1, optimizer=own, **options)
+    other, _, _ = problem()
+    twice = torch.nn.Sequential(*other)  # the weights fit, and it does something else
+    twice.forward = lambda x: 2 * torch.nn.Sequential.forward(twice, x)
+    own = torch.optim.SGD(twice.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        fit(twice, x, y, epochs=2, optimizer=own, resume=True, **options)
+    assert not own.state
 
 
 def sgd(model):
