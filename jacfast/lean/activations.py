@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacfast.lean.elementwise import Piecewise, PiecewiseInPlace, Slope
+from jacfast.lean.elementwise import PiecewiseInPlace, PiecewiseOfInput, Slope
 from jacfast.lean.known import autocasts, changes, dtype_of, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.smooth import OF_OUTPUT, Smooth, SmoothInPlace
@@ -73,7 +73,7 @@ def _piecewise(
     if not (lean.pays(input.numel()) and needs_gradient(input)):
         return None
     if not inplace:
-        return Piecewise.apply(input, run, slope)
+        return PiecewiseOfInput.apply(input, run, slope)
     return PiecewiseInPlace.apply(input, changing, slope) if changes(input) else None
 
 

@@ -30,6 +30,16 @@ class Piecewise(torch.autograd.Function):
         return _Slope.apply(g, y.detach(), ctx.slope), None, None
 
 
+class PiecewiseOfInput(Piecewise):
+    """The same, where f'(x) is told by x as by f(x), and PyTorch keeps x: f(x) may be changed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, run: Run, slope: Slope) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return run(x)
+
+
 class PiecewiseInPlace(Piecewise):
     """The same, where `run` changes x itself."""
 

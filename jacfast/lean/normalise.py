@@ -77,7 +77,8 @@ class Normalised(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.norm = norm
-        return norm.run(x, weight=weight, bias=bias)
+        # instance-norm's is a view, which nothing after it could change in place
+        return norm.run(x, weight=weight, bias=bias).detach()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]

@@ -81,8 +81,8 @@ def fit(
         save: the file of the checkpoint, in a folder that exists.
         config: what the run depends on beside lr, batch_size, seed, name, the number of samples and
             the options of `optimizer` and `scheduler` (which a checkpoint brings back, so that
-            others would be ignored); a checkpoint in which any of these differs is refused. Values: str, int, float, bool or
-            None, and no type derived of these.
+            others would be ignored); a checkpoint in which any of these differs is refused. Values:
+            str, int, float, bool or None, and no type derived of these.
         resume: continue from `save`, or begin if there is no such file.
         name: the label of the progress bar.
 

@@ -111,7 +111,7 @@ def test_relu_in_place(name):
 @pytest.mark.parametrize("name", PIECES)
 def test_pieces(name):
     f = PIECES[name]
-    assert "PiecewiseBackward" in names(train(f, draw(5, 4).requires_grad_()))
+    assert "PiecewiseOfInputBackward" in names(train(f, draw(5, 4).requires_grad_()))
     assert_same(f, 2 * draw(2, 3, 7, 8), [])
     assert_same(lambda x: f(1 * x), values(), [])
     assert_apart(lambda x: f(2 * x), draw(5, 4))
