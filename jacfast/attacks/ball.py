@@ -46,6 +46,6 @@ class Ball:
             r = noise.uniform_(-1, 1, generator=generator)
         else:
             direction = unit(noise.normal_(generator=generator), noise)
-            radius = torch.rand(len(rows), 1, device=rows.device, generator=generator)
+            radius = torch.empty_like(noise[:, :1]).uniform_(generator=generator)
             r = direction * radius ** (1 / rows.shape[1])
         return self.project(self.x + (self.eps * r.view_as(self.x)).to(self.x.dtype))

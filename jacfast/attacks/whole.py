@@ -20,7 +20,7 @@ from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import NOTE, about, of_all
-from jacfast.calling import check_finite, check_weights, logits_of, quiet
+from jacfast.calling import check_finite, check_weights, logits_of, quiet, say_bad_logits
 from jacfast.files import tensor_file, write_atomically
 from jacfast.runs import behaviour, check_behaviour, checksum
 from jacfast.team import Team, shared
@@ -136,16 +136,24 @@ class _Job:
         device, y, after = device_of(self.model), self.y.cpu(), []
         with quiet(self.model, gradients=False), torch.no_grad():
             for moved in found["adversarial"].split(self.batch_size):
-                after.append(logits_of(self.model, moved.to(device)).argmax(dim=1).cpu())
-        then, now = found["logits"].argmax(dim=1), torch.cat(after)
+                after.append(logits_of(self.model, moved.to(device)).cpu())
+        say_bad_logits(self.model, self.x.cpu(), found["logits"])
+        logits = torch.cat(after)
+        then, now = _classes(found["logits"]), _classes(logits)
         target = self.options.get("target")
         if target is None:
             reached, left = now != then, then == y if self.labels else torch.ones_like(y).bool()
         else:
             reached, left = now == target, then != target
+        reached &= (logits < float("inf")).all(dim=1)  # as an AttackResult has it
         r = (found["adversarial"] - self.x.cpu()).flatten(1).double()[reached & left]
         shares = {"accuracy before, %": then == y, "accuracy after, %": now == y}
         shares["fooled, %"] = reached[left]
         figures = {name: 100 * float(share.double().mean()) for name, share in shares.items()}
         sizes = {f"||r||_{p:g}, mean of fooled": r.norm(p, dim=1).mean() for p in NORMS}
         return figures | {name: float(size) for name, size in sizes.items()}
+
+
+def _classes(logits: Tensor) -> Tensor:
+    """Return the classes [N] of logits [N, K]; -1 where one is NaN, which is no class."""
+    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))

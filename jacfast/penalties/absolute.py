@@ -41,7 +41,8 @@ class EntrywiseL1(Penalty):
     ) -> Tensor | None:
         if self.n == "exact":
             return None
-        return torch.rand(samples, logits.shape[1], device=logits.device, generator=generator)
+        shape, kind = (samples, logits.shape[1]), torch.float32  # whatever the default dtype is
+        return torch.rand(shape, dtype=kind, device=logits.device, generator=generator)
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None

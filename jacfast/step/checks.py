@@ -1,5 +1,6 @@
 """What can be checked before the model runs; see `jacfast.forward_with_penalty`."""
 
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -44,6 +45,8 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
         check_input(at, name="at")
         if len(at) != len(x):
             raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
+    if options.step is not None:
+        _check_step(options.step)
     if penalty is not None and options.step is None and penalty.every > 1:
         raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
     if options.precision not in (None, torch.bfloat16, torch.float16):
@@ -62,6 +65,18 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
             f"chunk_size must be the whole batch with batch_norm='coupled'; got {chunk}"
         )
     return modules
+
+
+def _check_step(step: object) -> None:
+    """A fraction of an epoch, say, would be a multiple of `every` hardly ever: no penalty at all."""
+    if isinstance(step, bool) or not hasattr(step, "__index__"):
+        raise TypeError(f"step must be an integer; got {step!r}")
+    try:
+        number = operator.index(step)
+    except TypeError:  # a tensor of floating point
+        raise TypeError(f"step must be an integer; got {step!r}") from None
+    if number < 0:
+        raise ValueError(f"step must be >= 0; got {number}")
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:

@@ -255,3 +255,17 @@ def test_restarts_keep_no_end_with_nan_logits():
     assert bool((once > 0.5).any())
     many = pgd(model, x, y, eps=0.5, restarts=40, generator=seeded())
     assert bool((many == 0).all())
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_start_is_that_of_the_generator_whatever_the_default_dtype(p, dtype):
+    model, x = build("mlp", 4, dtype)
+    found = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            found.append(pgd(model, x, eps=0.5, p=p, steps=1, clip=None, generator=seeded()))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found)

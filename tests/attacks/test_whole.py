@@ -213,3 +213,34 @@ def test_an_interrupted_command_says_that_it_starts_anew(capsys, monkeypatch):
     command += ["--eps", "0.1"]
     assert main(command) == 130
     assert "the same command starts anew" in capsys.readouterr().err
+
+
+class NaNOfDark(nn.Module):
+    """Standardises an image by itself, as some networks do: 0/0 for one of a single colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        x = x - x.mean(1, keepdim=True)
+        return self.layer(x / x.square().mean(1, keepdim=True).sqrt())
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_an_image_with_nan_logits_is_neither_right_nor_fooled(labels, tmp_path):
+    """The largest of NaN is the first: it would be of class 0."""
+    model, x, y = NaNOfDark(), problem()[1], torch.zeros(11, dtype=torch.int64)
+    x[2] = 0.25
+    want = jacfast.fgsm.result(model, x, y if labels else None, eps=0.1)
+    right = jacfast.evaluation.accuracy(model, x, y)
+    after = jacfast.evaluation.accuracy(model, want.adversarial, y)
+    with pytest.warns(UserWarning, match="logits are NaN or infinite in 1 of 11 samples"):
+        found = attack_to_file(tmp_path / "a" / "a.pt", "fgsm", model, x, y, 4, labels=labels, eps=0.1)
+    assert found["accuracy before, %"] == pytest.approx(100 * right)
+    assert found["accuracy after, %"] == pytest.approx(100 * after)
+    then = model(x).argmax(1)
+    kept = (then == y) & model(x).isfinite().all(1) if labels else torch.ones(11, dtype=torch.bool)
+    assert found["fooled, %"] == pytest.approx(100 * float(want.success[kept].double().mean()))

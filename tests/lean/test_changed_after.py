@@ -1,5 +1,6 @@
 """What a layer returns may be changed in place wherever PyTorch's own layer allows it."""
 
+import contextlib
 import copy
 
 import pytest
@@ -57,11 +58,11 @@ def test_a_change_in_place_behind_it(name, change):
         return CHANGES[change](layer(2 * x))
 
     x = draw(2, 4, 6, 6)
-    try:
+    want = None
+    with contextlib.suppress(RuntimeError):  # modified by an inplace operation
         want = stock(f, x, list(layer.parameters()))
-    except RuntimeError as error:
-        assert "modified by an inplace operation" in str(error)
-        assert name in SAVES_ITS_OUTPUT or name in {"ELU", "CELU"}
+    if want is None:
+        assert name in SAVES_ITS_OUTPUT
         return
     x = x.requires_grad_()
     lean, y = run(f, x)

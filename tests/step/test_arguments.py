@@ -42,6 +42,26 @@ ARGUMENTS = {
         {"penalty": Frobenius(every=3)},
         "step must be given for a penalty with every=3; got None",
     ),
+    "a fraction of an epoch": (
+        TypeError,
+        {"penalty": Frobenius(every=3), "step": 1.5},
+        "step must be an integer; got 1.5",
+    ),
+    "a step that is a tensor": (
+        TypeError,
+        {"penalty": Frobenius(every=3), "step": torch.tensor(3.0)},
+        "step must be an integer; got tensor(3.)",
+    ),
+    "a step that is a bool": (
+        TypeError,
+        {"penalty": Frobenius(every=3), "step": True},
+        "step must be an integer; got True",
+    ),
+    "a negative step": (
+        ValueError,
+        {"penalty": Frobenius(every=3), "step": -1},
+        "step must be >= 0; got -1",
+    ),
     "precision": (
         ValueError,
         {"precision": torch.float32},
