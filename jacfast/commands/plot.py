@@ -73,6 +73,8 @@ def plot(
 
     if image is not None and name.removesuffix("-relief") not in AROUND:
         raise ValueError(f"--image must be left out: {name} is not of one image; got {image}")
+    if out.suffix.lower() not in ("", ".png"):
+        raise ValueError(f"--out must be the name of a PNG; got {out}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out must be in a folder that exists; got {out}")
     if out.is_dir():

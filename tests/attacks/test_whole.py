@@ -238,7 +238,9 @@ def test_an_image_with_nan_logits_is_neither_right_nor_fooled(labels, tmp_path):
     right = jacfast.evaluation.accuracy(model, x, y)
     after = jacfast.evaluation.accuracy(model, want.adversarial, y)
     with pytest.warns(UserWarning, match="logits are NaN or infinite in 1 of 11 samples"):
-        found = attack_to_file(tmp_path / "a" / "a.pt", "fgsm", model, x, y, 4, labels=labels, eps=0.1)
+        found = attack_to_file(
+            tmp_path / "a" / "a.pt", "fgsm", model, x, y, 4, labels=labels, eps=0.1
+        )
     assert found["accuracy before, %"] == pytest.approx(100 * right)
     assert found["accuracy after, %"] == pytest.approx(100 * after)
     then = model(x).argmax(1)

@@ -297,6 +297,7 @@ def test_unknown_names_list_the_known_ones(capsys):
     ("options", "message"),
     [
         (["--samples", "0"], "--samples: must be >= 1; got 0"),
+        (["--out", "/nowhere/a.pdf"], "--out must be the name of a PNG; got /nowhere/a.pdf"),
         (["--out", "/nowhere/at/all.png"], "--out must be in a folder that exists"),
         (["--image", "50"], "--image must be below 50 and one that every model classifies"),
         (["--against", "no.pt"], "--against: must be a file that is there; got no.pt"),

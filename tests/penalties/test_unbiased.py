@@ -111,3 +111,17 @@ def test_a_generator_is_used_and_the_global_one_left_alone(name):
     assert drawn(seeded(7)) == first
     assert drawn(seeded(8)) != first
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_draws_are_those_of_the_generator_whatever_the_default_dtype(name):
+    model, x = build("mlp", 4, torch.float32)
+    x.requires_grad_()
+    found = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            found.append(RANDOM[name](model(x), x, generator=seeded(3)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found)
