@@ -68,7 +68,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
 
 
 def _check_step(step: object) -> None:
-    """A fraction of an epoch, say, would hardly ever be a multiple of `every`: no penalty at all."""
+    """A fraction of an epoch, say, is hardly ever a multiple of `every`: there is no penalty."""
     if isinstance(step, bool) or not hasattr(step, "__index__"):
         raise TypeError(f"step must be an integer; got {step!r}")
     try:
