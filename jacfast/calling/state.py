@@ -6,36 +6,41 @@ whether a call changed it, and to let a second pass begin and end where the firs
 """
 
 import contextlib
-import copy
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-CONTAINERS = (dict, list, set, deque)
+from jacfast.calling.places import CONTAINERS, again, content, entries, is_array, look, put
+
 NONE = object()
 
 
 class State:
     """What the modules of a model hold: attributes of any kind, and the values of tensors.
 
-    Tensors are buffers and plain attributes; the parameters are the optimiser's. Of containers, the
-    entries are remembered, as they are. The modules in `but` are left out. To be used once: for a
+    Tensors are buffers and plain attributes; the parameters are the optimiser's. What is held in
+    containers, and in objects of the user's own, is remembered with them, four deep (`places`), and
+    the numbers of small NumPy arrays. The modules in `but` are left out. To be used once: for a
     second pass, or to undo the first.
     """
 
     def __init__(self, model: nn.Module, but: Collection[nn.Module] = ()) -> None:
-        self._held = [(module, _look(module)) for module in model.modules() if module not in but]
+        self._modules = [module for module in model.modules() if module not in but]
+        self._places = look(self._modules)
         # tensor, copy and version by the tensor's id, which may have several owners
         self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
-        for module, _ in self._held:
-            for tensor in (*module._buffers.values(), *vars(module).values()):
-                plain = isinstance(tensor, Tensor) and not tensor.requires_grad
-                if plain and id(tensor) not in self._copies:
-                    self._copies[id(tensor)] = tensor, tensor.clone(), _version(tensor)
-        scripted = [m for m, _ in self._held if isinstance(m, torch.jit.ScriptModule)]
+        self._arrays: dict[int, tuple[Any, Any]] = {}
+        held = [value for place in self._places for value in entries(place)]
+        held += [buffer for module in self._modules for buffer in module._buffers.values()]
+        for value in held:  # the second are those of a ScriptModule, whose place has none
+            plain = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+            if plain and not value.requires_grad and id(value) not in self._copies:
+                self._copies[id(value)] = value, value.clone(), _version(value)
+            elif is_array(value):
+                self._arrays[id(value)] = value, value.copy()
+        scripted = [m for m in self._modules if isinstance(m, torch.jit.ScriptModule)]
         self._inside = [tensor for module in scripted for tensor in module.buffers()]
 
     def changed(self) -> str | None:
@@ -43,11 +48,17 @@ class State:
 
         Values are not looked at: a GPU need not be waited for, and its graphs can be captured.
         """
-        for module, held in self._held:
-            now, name = _look(module), type(module).__name__
+        for place in self._places:
+            now, held = content(place), place.content
+            if not isinstance(held, dict):
+                if not _pairwise(self._same, held, now):
+                    return f"{place.name} of a {place.owner}"
+                continue
             for key in now.keys() | held.keys():
                 if not self._same(held.get(key, NONE), now.get(key, NONE)):
-                    return f"{key} of a {name}"
+                    return f"{place.name or key} of a {place.owner}"
+        if any(map(_differs, self._arrays.values())):
+            return "a NumPy array"
         written = any(_version(one) != version for one, _, version in self._copies.values())
         return "a buffer" if written else None  # of a ScriptModule
 
@@ -56,34 +67,43 @@ class State:
 
         Writes to tensors are none, nor are weights that hooks of torch.nn.utils compute.
         """
-        for module, held in self._held:
-            now = _look(module)
-            for key in (now.keys() | held.keys()) - computed(module):
+        for place in self._places:
+            now, held = content(place), place.content
+            module = isinstance(place.holder, nn.Module)
+            if not isinstance(held, dict):
+                if not _pairwise(_identical, held, now):
+                    return f"{place.name} of a {place.owner}"
+                continue
+            for key in (now.keys() | held.keys()) - (computed(place.holder) if module else set()):
                 if not _identical(held.get(key, NONE), now.get(key, NONE)):
-                    return f"{key} of a {type(module).__name__}"
-        return None
+                    return f"{place.name or key} of a {place.owner}"
+        return "a NumPy array" if any(map(_differs, self._arrays.values())) else None
 
     def undo(self) -> None:
         """Put everything back, after an error."""
         _write(self._copies.values())
-        _put(self._held, {})
+        put(self._places, {})
+        _fill(self._arrays.values())
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
         """Begin here again inside the context, and end as it was before the context.
 
         Inside, tensors are copies, so that those which a graph has kept stay as they are; a
-        ScriptModule does not let them be exchanged, and is written to.
+        ScriptModule does not let them be exchanged, and is written to, as NumPy arrays are.
         """
-        now = [(module, _look(module)) for module, _ in self._held]
+        now = again(self._places, self._modules)
         inside = [(one, one.clone(), _version(one)) for one in self._inside]
+        arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
         _write(self._copies[id(one)] for one in self._inside)
-        _put(self._held, {key: value for key, (_, value, _) in self._copies.items()})
+        put(self._places, {key: value for key, (_, value, _) in self._copies.items()})
+        _fill(self._arrays.values())
         try:
             yield
         finally:
             _write(inside)
-            _put(now, {})
+            put(now, {})
+            _fill(arrays)
 
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, Tensor) and isinstance(now, Tensor):
@@ -92,14 +112,11 @@ class State:
                 return _version(now) == version
             # a weight that is computed from others in every call
             return now.grad_fn is not None and now.shape == before.shape
-        if isinstance(before, Container) and isinstance(now, Container):
-            return before.itself is now.itself and self._same(before.content, now.content)
+        if isinstance(before, CONTAINERS) or isinstance(now, CONTAINERS):
+            return before is now  # what is in it is a place of its own
         if type(before) is not type(now):
             return False
-        if isinstance(before, dict):
-            same = before.keys() == now.keys()
-            return same and all(self._same(before[key], now[key]) for key in before)
-        if isinstance(before, list | tuple | deque):
+        if isinstance(before, tuple):
             return len(before) == len(now) and all(map(self._same, before, now))
         try:
             return before is now or bool(before == now)
@@ -114,57 +131,29 @@ def computed(module: nn.Module) -> set[str]:
 
 
 def _identical(before: Any, now: Any) -> bool:
-    if isinstance(before, Container) and isinstance(now, Container):
-        return before.itself is now.itself and _alike(before.content, now.content)
     if before is now:
         return True
     plain = type(before) is type(now) and isinstance(before, bool | int | float | str)
     return plain and before == now
 
 
-class Container(NamedTuple):
-    """An attribute with entries: the object itself, and a copy of what was in it."""
-
-    itself: Any
-    content: Any
-
-
-def _look(module: nn.Module) -> dict[str, Any]:
-    """Return the attributes of a module, with copies of the containers among them."""
-    held = vars(module)
-    return {
-        k: Container(v, copy.copy(v)) if isinstance(v, CONTAINERS) else v for k, v in held.items()
-    }
+def _pairwise(same: Callable[[Any, Any], bool], before: Any, now: Any) -> bool:
+    """Compare two containers but dictionaries, entry by entry."""
+    if isinstance(before, set | bytearray):
+        return before == now
+    return len(before) == len(now) and all(map(same, before, now))
 
 
-def _put(seen: list[tuple[nn.Module, dict[str, Any]]], instead: dict[int, Tensor]) -> None:
-    """Make modules hold what was seen, with other tensors `instead` of those with these ids."""
-    for module, held in seen:
-        own = vars(module)
-        for name in own.keys() - held.keys():
-            del own[name]
-        for name, value in held.items():
-            if not isinstance(value, Container):
-                own[name] = instead.get(id(value), value)
-                continue
-            own[name], content = value
-            if name == "_buffers":
-                content = {k: instead.get(id(v), v) for k, v in content.items()}
-            if not _alike(own[name], content):
-                own[name].clear()
-                fill = own[name].update if isinstance(content, dict | set) else own[name].extend
-                fill(content)
+def _differs(array: tuple[Any, Any]) -> bool:
+    one, before = array
+    return one.tobytes() != before.tobytes()
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Say whether two containers hold the same objects."""
-    if len(one) != len(other):
-        return False
-    if isinstance(one, set):
-        return one == other
-    if isinstance(one, dict):
-        return all(k in one and one[k] is v for k, v in other.items())
-    return all(a is b for a, b in zip(one, other, strict=True))
+def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:
+    """Give NumPy arrays the numbers of these copies."""
+    for one, values in arrays:
+        if one.flags.writeable:
+            one[...] = values
 
 
 def _write(values: Iterable[tuple[Tensor, Tensor, int]]) -> None:

@@ -1,0 +1,129 @@
+"""What a model keeps deep inside changes as by one call, whatever the step takes of passes."""
+
+import copy
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from jacfast import forward_with_penalty
+from jacfast.calling import State
+from jacfast.calling.places import MANY
+
+
+class Meter:
+    """An average as trainings have it, in an object of its own."""
+
+    def __init__(self) -> None:
+        self.count, self.values, self.inner = 0, [], {"sum": torch.zeros(2)}
+
+
+class Keeping(nn.Module):
+    """Writes to one thing in every call."""
+
+    def __init__(self, write) -> None:
+        super().__init__()
+        self.layer, self.write = nn.Linear(3, 3), write
+        self.nested = {"a": [], "b": {"c": [0]}}
+        self.meter, self.space = Meter(), types.SimpleNamespace(number=0)
+        self.array, self.tensors = np.zeros(2), [torch.zeros(2)]
+        self.ordered, self.counter = OrderedDict(mean=torch.zeros(2)), Counter()
+        self.default, self.bytes, self.queue = defaultdict(list), bytearray(), deque([[1]])
+        self.pair, self.names = ([], {}), {"x"}
+
+    def forward(self, x):
+        self.write(self)
+        return self.layer(x)
+
+
+def replace(model: Keeping) -> None:
+    model.meter = copy.deepcopy(model.meter)
+    model.meter.count += 1
+
+
+WRITES = {
+    "a list in a dict": lambda m: m.nested["a"].append(1),
+    "a list in a dict in a dict": lambda m: m.nested["b"]["c"].append(1),
+    "a number of an object": lambda m: setattr(m.meter, "count", m.meter.count + 1),
+    "a list of an object": lambda m: m.meter.values.append(1.0),
+    "a tensor in an object": lambda m: m.meter.inner["sum"].add_(1),
+    "an object in place of another": replace,
+    "a namespace": lambda m: setattr(m.space, "number", m.space.number + 1),
+    "an array": lambda m: np.add(m.array, 1, out=m.array),
+    "a tensor in a list": lambda m: m.tensors[0].add_(1),
+    "a tensor in place of another in a list": lambda m: m.tensors.__setitem__(0, torch.ones(2)),
+    "a tensor in a dict": lambda m: m.ordered["mean"].add_(1),
+    "a counter": lambda m: m.counter.update("x"),
+    "a list that is made": lambda m: m.default["new"].append(1),
+    "bytes": lambda m: m.bytes.append(1),
+    "a list in a queue": lambda m: m.queue[0].append(1),
+    "a list in a tuple": lambda m: m.pair[0].append(1),
+    "a set": lambda m: m.names.add(str(len(m.names))),
+}
+
+
+def held(model: Keeping) -> str:
+    parts = [model.nested, vars(model.meter), model.space, model.array, model.tensors]
+    parts += [model.ordered, model.counter, model.default, model.bytes, model.queue, model.pair]
+    return repr([*parts, sorted(model.names)])
+
+
+EACH = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+OPTIONS = {
+    "at": {"at": torch.ones(4, 3)},
+    "precision": {"precision": torch.bfloat16},
+    "traced": {"compiled": "traced"},
+    "traced, at": {"compiled": "traced", "at": torch.ones(4, 3)},
+}
+
+
+@pytest.mark.filterwarnings("ignore:forward_with_penalty runs eager")
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@EACH
+def test_a_step_writes_as_one_call_does(write, options):
+    model, once = Keeping(write), Keeping(write)
+    x = torch.rand(4, 3)
+    for _ in range(2):
+        once(x)
+        forward_with_penalty(model, x, **options)
+        assert held(model) == held(once)
+
+
+@EACH
+def test_a_batch_is_not_cut_for_a_model_that_writes(write):
+    model, before = Keeping(write), held(Keeping(write))
+    with pytest.raises(ValueError, match="chunk_size must be the whole batch"):
+        forward_with_penalty(model, torch.rand(4, 3), chunk_size=2)
+    assert held(model) == before
+
+
+@EACH
+def test_what_was_there_is_there_again(write):
+    model, x = Keeping(write), torch.rand(4, 3)
+    objects = [id(value) for value in vars(model).values()]
+    state = State(model)
+    assert state.changed() is None
+    assert state.exchanged() is None
+    model(x)
+    after = held(model)
+    with state.again():
+        assert held(model) == held(Keeping(write))
+        model(x)
+        assert held(model) == after
+    assert held(model) == after
+    if write is not replace:
+        assert [id(value) for value in vars(model).values()] == objects
+
+
+def test_data_are_not_looked_into():
+    """A list of samples may be long: its entries stay as they are."""
+    model = Keeping(lambda m: None)
+    model.data = [[i] for i in range(MANY + 1)]
+    state = State(model)
+    model.data[0].append(1)
+    assert state.changed() is None
+    model.data.append([0])
+    assert state.changed() == "data of a Keeping"
