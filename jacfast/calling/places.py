@@ -23,7 +23,6 @@ FOREIGN = {"torch", "numpy", "transformers", "accelerate", *LIGHTNING}
 OPAQUE = (nn.Module, Tensor, type, types.FunctionType, types.ModuleType, functools.partial)
 SIMPLE = {type(None), bool, int, float, str, Tensor, nn.Parameter}
 PLAIN = {dict, OrderedDict, list, set, deque}
-OWN = {"_parameters", "_buffers", "_modules"}  # of a module, with nothing to look into
 MANY = 1 << 12  # entries, from which on a container is data, and not looked into
 BYTES = 1 << 20  # of a NumPy array, whose numbers are remembered up to this size
 
@@ -46,7 +45,7 @@ def look(modules: Iterable[nn.Module]) -> list[Place]:
         for name, value in vars(module).items():
             if type(value) in SIMPLE:  # most are: it costs a call less
                 continue
-            if type(value) in PLAIN and (not value or name in OWN):
+            if type(value) in PLAIN and not value:
                 found[id(value)] = Place(value, value.copy(), name, kind)
             else:
                 _inside(value, name, kind, found, DEPTH)
