@@ -96,7 +96,7 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, penalty: Penalty) -> dict:
     return {
         "ms": {name: 1e3 * row["median"] / count for name, row in spent.items()},
         "of_double_backward": {name: row["median"] / base for name, row in spent.items()},
-        "entries": parts._entries(model, x),
+        "entries": parts.entries_of(model, x),
         "takes": taken,
     }
 

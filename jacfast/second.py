@@ -65,14 +65,30 @@ def _given(node: Node) -> Any:
     return of_norm(node) if is_norm(node) else None
 
 
-def explain(g: Tensor) -> None:
-    """Let what has no second derivative say so in words, once that is asked for."""
+def explain_new(graph: Graph, g: Tensor) -> None:
+    """`explain` for a gradient through `graph`, where its operations are not all known to have one.
+
+    A walk through a graph of many small layers is a part of what a step costs.
+    """
+    kinds = frozenset(graph.named)
+    if kinds not in _differentiable and not explain(g):
+        _differentiable.add(kinds)
+
+
+_differentiable: set[frozenset[str]] = set()  # names of operations that are in one graph
+
+
+def explain(g: Tensor) -> bool:
+    """Let what has no second derivative say so in words, once asked for; say if there is any."""
+    found = False
     for node in nodes(g):
         if node.name() == MISSING:
+            found = True
             try:  # it does nothing else than to raise an error, which names the operation
                 node(*[torch.empty(0)] * len(node._input_metadata))  # type: ignore[operator, attr-defined]
             except RuntimeError as error:
                 node.register_prehook(_raising(in_words(error)))
+    return found
 
 
 def in_words(error: RuntimeError) -> RuntimeError:

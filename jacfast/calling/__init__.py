@@ -28,7 +28,15 @@ from jacfast.calling.outputs import (
     check_classes,
     pick,
 )
-from jacfast.calling.parts import is_small, may_be_cut, part_of, separable, worth_two_calls
+from jacfast.calling.parts import (
+    entries_of,
+    has_few_products,
+    may_be_cut,
+    part_of,
+    rows_of,
+    separable,
+    worth_two_calls,
+)
 from jacfast.calling.pieces import explain_freed, in_pieces
 from jacfast.calling.state import State
 from jacfast.calling.tensors import differentiable, rebuilt
@@ -58,12 +66,13 @@ __all__ = [
     "differentiable",
     "drops",
     "eager",
+    "entries_of",
     "explain_freed",
     "grad_twice",
+    "has_few_products",
     "in_eval_mode",
     "in_order",
     "in_pieces",
-    "is_small",
     "logits_of",
     "may_be_cut",
     "modules_of",
@@ -75,6 +84,7 @@ __all__ = [
     "quiet",
     "readable",
     "rebuilt",
+    "rows_of",
     "say_bad_logits",
     "say_grey_values",
     "say_not_finite",

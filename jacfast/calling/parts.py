@@ -9,6 +9,7 @@ mask over the batch, of which each part gets its own (`jacfast.calling.masks`).
 
 import operator
 import weakref
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ _hooks_of = operator.attrgetter(*HOOKS)
 # than half of that mostly stays in the caches until it is read again.
 BYTES = 1 << 24
 # measured: benchmarks/README.md, 'Small networks'
-ENTRIES, PRODUCTS, SMALL = 1 << 19, 1 << 26, 1 << 16
+ENTRIES, PRODUCTS = 1 << 19, 1 << 26
 LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
 
 _seen: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
@@ -73,20 +74,22 @@ def worth_two_calls(model: nn.Module, x: Tensor) -> bool:
 
     By the largest tensor of the batch, or by the products with weights.
     """
-    return _entries(model, x) >= ENTRIES or weights(tree(model)) * len(x) >= PRODUCTS
+    return entries_of(model, x) >= ENTRIES or not has_few_products(tree(model), x)
 
 
-def is_small(model: nn.Module, modules: list[nn.Module], x: Tensor, rows: int | None) -> bool:
-    """Say whether a step with a `separable` model costs its calls, and little beside.
-
-    Of its Jacobian that many rows are pulled back, or all.
-    """
-    rows = _look(model, x).outputs if rows is None else rows
-    return rows * _entries(model, x) <= SMALL and weights(modules) * len(x) < PRODUCTS
+def has_few_products(modules: Iterable[nn.Module], x: Tensor) -> bool:
+    """Say whether the products of each sample with all weights, each once, cost little."""
+    return weights(modules) * len(x) < PRODUCTS
 
 
-def _entries(model: nn.Module, x: Tensor) -> int:
+def entries_of(model: nn.Module, x: Tensor) -> int:
+    """Return how many entries the largest tensor of a batch x has in a `separable` model."""
     return _look(model, x).bytes // x.element_size() * x.shape[0]
+
+
+def rows_of(model: nn.Module, x: Tensor) -> int:
+    """Return how many outputs a `separable` model has for a sample of x: rows of its Jacobian."""
+    return _look(model, x).outputs
 
 
 def _look(model: nn.Module, x: Tensor) -> "_Sizes":

@@ -10,17 +10,17 @@ SHARDING = {"FullyShardedDataParallel", "FSDPModule"}
 
 def in_pieces(model: nn.Module, modules: Sequence[nn.Module]) -> str | None:
     """Return what of `model`, of these modules, is in pieces, in words; None: nothing."""
-    if any(map(_sharding, {type(module) for module in modules})):
+    if any(map(_sharding, set(map(type, modules)))):
         name, module = next((n, m) for n, m in model.named_modules() if _sharding(type(m)))
         return f"{name or 'it'} is a {_sharding(type(module))}"
-    if any(_distributed(p) for module in modules for p in module._parameters.values()):
-        name = next(name for name, p in model.named_parameters() if _distributed(p))
+    if any(map(_distributed, {type(p) for m in modules for p in m._parameters.values()})):
+        name = next(name for name, p in model.named_parameters() if _distributed(type(p)))
         return f"{name} is a DTensor"
     return None
 
 
-def _distributed(parameter: Tensor | None) -> bool:
-    return type(parameter).__name__ == "DTensor"
+def _distributed(kind: type) -> bool:
+    return kind.__name__ == "DTensor"
 
 
 def _sharding(kind: type) -> str | None:

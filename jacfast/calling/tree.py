@@ -1,5 +1,7 @@
 """The modules and parameters of a model, found quickly: a step asks several times."""
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 
@@ -22,12 +24,12 @@ def in_order(model: nn.Module) -> list[nn.Module]:
     return [layer for inner in model for layer in in_order(inner)]
 
 
-def weights(modules: list[nn.Module]) -> int:
+def weights(modules: Iterable[nn.Module]) -> int:
     """Return how many entries the parameters of the `tree` of a model have."""
     return sum(p.numel() for p in parameters(modules))
 
 
-def parameters(modules: list[nn.Module]) -> list[Tensor]:
+def parameters(modules: Iterable[nn.Module]) -> list[Tensor]:
     """Return what ``model.parameters()`` yields, in its order, of the `tree` of a model."""
     found: dict[int, Tensor] = {}
     for module in modules:

@@ -16,8 +16,13 @@ def usual() -> bool:
         torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not transformed()
-        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+        and not hooked()
     )
+
+
+def hooked() -> bool:
+    """Say whether hooks take what is saved for the backward pass, as in a checkpoint."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def needs_gradient(x: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from jacfast.calling.attention import BY_MATH
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.gram import Gram
+from jacfast.lean.known import hooked
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import Sweep
 
@@ -44,6 +45,7 @@ class Lean(TorchFunctionMode):
         gram: the `jacfast.lean.gram.Gram` of a linear layer on the root, if there is one.
         rectified: a ReLU's input and output, if it was the last call, for a pooling to come.
         attends: whether attention has been called.
+        hooked: whether hooks have saved tensors, as in a checkpoint.
     """
 
     def __init__(
@@ -59,13 +61,14 @@ class Lean(TorchFunctionMode):
         self.least = LEAST if least is None else least
         self.gram: Gram | None = None
         self.rectified: tuple[Tensor, Tensor] | None = None
-        self.attends = False
+        self.attends = self.hooked = False
         self.others = BY_MATH if table.trains else {}  # inside checkpoints as well
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self.hooked = self.hooked or hooked()
         if self.rectified is not None and func not in POOLS:
             self.rectified = None
         layer = self.table.layers.get(func)
@@ -90,6 +93,11 @@ class Lean(TorchFunctionMode):
     def active(self) -> bool:
         """Whether there are lean layers, or are to be from the first one on."""
         return self.least == 0
+
+    @property
+    def unused(self) -> bool:
+        """Whether all that has run is PyTorch's own, and needs nothing of this in a sweep."""
+        return not (self.active or self.attends or self.hooked)
 
     def pays(self, entries: int) -> bool:
         """Say whether a layer of that many entries is to be lean: all are, after the first one.

@@ -155,6 +155,11 @@ class Penalty(abc.ABC):
             draw: what `draw` has returned for these samples.
         """
 
+    @property
+    def summed(self) -> bool:
+        """Whether the sum of the squares of all entries is all that is wanted."""
+        return self.squared and self.reduction == "mean"
+
     def measure(self, g: Tensor) -> Tensor:
         """Return rho of each row of g [R, D], [R]."""
         return row_norm(g, self.kind)

@@ -42,12 +42,12 @@ def forward_with_penalty(
     the double backward happens inside, by lean layers, so that outside there is one node of first
     order. It works where double backward does not: in DistributedDataParallel (around
     `WithPenalty`), for models given to torch.compile (see `compiled`), beside a
-    compiled loss. On a CPU very small steps (65,536 entries in the largest tensor, times the
-    projections, and layers of torch.nn alone) cost their calls, and run by plain double backward;
-    so do MLPs of piecewise linear activations with one projection, for a product less where they
-    begin, unless the Gram matrix of the first weight (many samples, few outputs) is cheaper yet.
-    The model is called as it stands, train or eval; each sample must be mapped by
-    itself.
+    compiled loss. On a CPU small steps (2^26 products of weights and samples, and no layer of 2^18
+    entries, from which on lean layers pay) cost their calls, and are plain double backward, whose
+    graph stays outside; so are MLPs of piecewise linear activations with one projection, for a
+    product less where they begin, unless the Gram matrix of the first weight (many samples, few
+    outputs) is cheaper yet. The model is called as it stands, train or eval; each sample must be
+    mapped by itself.
 
     It is called once, on the whole batch, unless it is certain that nobody could tell the
     difference (see `jacfast.calling.parts`), so it changes as by one ``model(x)``, and gives the

@@ -49,6 +49,7 @@ class Pending:
         self.returned: Any  # by the model, for the last part
         self.values: list[Tensor]  # of the parts' tensors, joined, in the order of x
         self.total: Tensor  # of the penalty, over samples and cotangents, or of each sample
+        self.outside = False  # whether nothing is left to do: the graph is autograd's own
         self.done = False
         self.began: int | None = None  # the number of the first node
 
@@ -140,9 +141,9 @@ class Pending:
         return torch.zeros_like(self.x).index_copy(0, self.order, joined)
 
     def _check_leaves(self, part: Part) -> None:
-        known = {part.leaf, *self.parameters}
+        known = set(map(id, (part.leaf, *self.parameters)))
         for leaf in part.graph.leaves:
-            if leaf not in known:
+            if id(leaf) not in known:
                 raise RuntimeError(
                     f"the model's output depends on a tensor of shape {list(leaf.shape)} that is "
                     "not one of model.parameters(): its gradient would be lost. Make it a "

@@ -8,20 +8,23 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from jacfast.calling import (
     as_rows,
     drops,
-    is_small,
+    entries_of,
+    has_few_products,
     parameters,
     part_of,
     pick,
+    rows_of,
     separable,
     tree,
     weights,
 )
 from jacfast.calling.outputs import Output
+from jacfast.lean import mode
 from jacfast.lean.gram import Gram
-from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.step.draw import Noise, Order, penalised
 from jacfast.step.entry import Entry, first_linear
+from jacfast.step.penalise import squares
 from jacfast.vjp import grad
 
 # Of the known layers, those whose backward pass jacfast.second or jacfast.layouts puts right.
@@ -34,37 +37,48 @@ DENSE = {
 # Products with weights from which on a pass of a part of the batch is worth its calls, and reading
 # the weights once more: measured, benchmarks/README.md, 'Small networks'.
 CALL = 1 << 24
+# Entries of the largest tensor, times the rows that are pulled back, up to which the Gram matrix of
+# a first layer costs more calls than it saves products.
+SMALL = 1 << 16
 
 
 def is_cheaper(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Tensor) -> bool:
     """Say whether plain double backward is cheaper than a node with lean layers, and certain.
 
     Certain is it for layers that `jacfast.calling.parts` knows, which have a second derivative and
-    couple no samples; cheaper on a CPU while the largest tensor, times the projections, and the
-    products with weights are small, and for one projection of a network of linear layers whatever
-    its size. On a GPU nobody has looked.
+    couple no samples; cheaper on a CPU where no layer is so large that it would be a lean one, the
+    products with weights are few and the Gram matrix of the first one saves little; and for one
+    projection of a network of linear layers whatever its size. On a GPU nobody has looked.
     """
     if x.device.type != "cpu" or not torch.is_grad_enabled() or not separable(modules):
         return False
-    if any(isinstance(module, HELPED) for module in modules):
+    kinds = set(map(type, modules))
+    if any(issubclass(kind, HELPED) for kind in kinds):
         return False
     if not any(p.requires_grad for p in parameters(modules)):
         return False
     n = getattr(penalty, "n", 1)
-    if is_small(model, modules, x, n if isinstance(n, int) else None):
-        return True
-    return n == 1 and all(type(m) in DENSE for m in modules) and _once(model, penalty, x)
+    rows = n if isinstance(n, int) else rows_of(model, x)
+    most = entries_of(model, x)
+    if most < mode.LEAST and has_few_products(modules, x):
+        return rows * most <= SMALL or not _by_gram(model, penalty, rows * len(x))
+    return n == 1 and kinds <= DENSE and _once(model, penalty, x)
 
 
 def _once(model: nn.Module, penalty: Penalty, x: Tensor) -> bool:
     """Say whether each product with a weight is computed once, in plain double backward, too."""
-    linear, count = first_linear(model, penalty), penalised(penalty, len(x))
-    if linear is None or part_of(model, x) < len(x):
+    count = penalised(penalty, len(x))
+    if first_linear(model, penalty) is None or part_of(model, x) < len(x):
         return False
     if count < len(x) and not _pass_ahead(model, x):
         return False
-    summed = penalty.squared and penalty.reduction == "mean"
-    return not (summed and Gram.pays(linear.weight, count))
+    return not _by_gram(model, penalty, count)
+
+
+def _by_gram(model: nn.Module, penalty: Penalty, rows: int) -> bool:
+    """Say whether so many rows are cheaper by the Gram matrix of a first linear layer."""
+    linear = first_linear(model, penalty) if penalty.summed else None
+    return linear is not None and Gram.pays(linear.weight, rows)
 
 
 def _pass_ahead(model: nn.Module, x: Tensor) -> bool:
@@ -111,7 +125,7 @@ def plain_step(
 
 def _collected(penalty: Penalty, rows: list[Tensor]) -> Tensor:
     """Return the penalty of J^T v, n of [N, D]: the sum, or of each sample."""
-    if penalty.squared and penalty.reduction == "mean":  # as `row_norm` has it, in less calls
-        sums = [g.to(accumulator(g.dtype)).square().sum() for g in rows]
+    if penalty.summed:
+        sums = [squares(g) for g in rows]
         return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
     return penalty.collect(torch.stack([penalty.measure(g) for g in rows]))

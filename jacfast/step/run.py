@@ -16,10 +16,10 @@ from jacfast.calling import (
     as_rows,
     differentiable,
     drops,
+    has_few_products,
     parameters,
     pick,
     rebuilt,
-    tree,
 )
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
@@ -36,6 +36,7 @@ class Run:
     """The options of a pass; see `jacfast.forward_with_penalty`.
 
     Attributes:
+        modules: all of the model's.
         chunk: samples at a time.
         sorts: whether the penalised samples may pass first, without the others. Else a batch that
             is passed whole keeps its order, and the penalised are chosen among the outputs.
@@ -45,9 +46,12 @@ class Run:
         frozen: modules in eval mode for the pass, which they must be where it is differentiated.
         take: draws from elsewhere than `generator`.
         looking: a context for what looks at values on the host.
+        outside: whether the graph may be left outside as autograd has it, where nothing here makes
+            it cheaper.
     """
 
     model: nn.Module
+    modules: Sequence[nn.Module]
     penalty: Penalty
     arguments: Arguments
     chunk: int
@@ -62,6 +66,7 @@ class Run:
     frozen: Sequence[nn.Module] = ()
     take: Callable[[Draw], Any] | None = None
     looking: Any = contextlib.nullcontext
+    outside: bool = False
     _before: State | None = dataclasses.field(default=None, init=False)
     _masks: Masks = dataclasses.field(init=False)
 
@@ -69,14 +74,14 @@ class Run:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
         pending = self.forward(x, y, whole)
         values, total, returned = pending.values, pending.total, pending.returned
-        if pending.keeps:
+        if pending.keeps and not pending.outside:
             total, *values = Node.apply(pending, x, *pending.parameters)
         returned = rebuilt(returned, values) if self.everything else values[0]
         return returned, self.penalty.reduce(total, penalised(self.penalty, x.shape[0]))
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
-        trained = [p for p in parameters(tree(self.model)) if p.requires_grad]
+        trained = [p for p in parameters(self.modules) if p.requires_grad]
         pending = Pending(x, trained, self.frozen)
         with self.looking():
             self._before = State(self.model) if self.guards else None
@@ -106,6 +111,8 @@ class Run:
     def _values(self, pending: Pending) -> list[Tensor]:
         """Return what the model returned, for outside: copies, which may be changed there."""
         parts = zip(*(part.tensors for part in pending.parts), strict=True)
+        if pending.outside:
+            return [one[0].clone() for one in parts]
         values = [
             torch.cat([tensor.detach() for tensor in one])
             if len(one) > 1
@@ -125,6 +132,7 @@ class Run:
         for start in range(0, first, self.chunk):
             rows = slice(start, min(start + self.chunk, first))
             part, outputs = self._forward(pending, x, rows, needs_gradient=True)
+            pending.outside = self.outside and self._is_plain(pending, part)
             chosen, labels = None, None if y is None else y[pending.samples(rows)]
             if not start and not self.coupled:
                 alone = self.layer is None and len(part.tensors) == 1
@@ -178,9 +186,19 @@ class Run:
         pending.take(passed)
         return passed, penalised
 
+    def _is_plain(self, pending: Pending, part: Part) -> bool:
+        """Say whether the graph of the whole batch is autograd's own, and the node only costs.
+
+        Without lean layers the node saves the gradient of x, a product with the first weight: much
+        where there are few layers, which are large. On a GPU nobody has looked.
+        """
+        usual = pending.keeps and not pending.sweep.wants_root and len(part.leaf) == len(pending.x)
+        usual = usual and part.leaf.device.type == "cpu" and part.lean.unused
+        return usual and has_few_products(self.modules, part.leaf)
+
     def _rows(self, leaf: Tensor) -> int | None:
         """Return how many cotangents there are at most, if the sum of their squares is enough."""
-        if not self.penalty.squared or self.penalty.reduction == "none":
+        if not self.penalty.summed:
             return None
         n = getattr(self.penalty, "n", None)
         return leaf.shape[0] * n if isinstance(n, int) else sys.maxsize

@@ -22,7 +22,6 @@ from jacfast.calling import (
     pick,
     readable,
     separable,
-    tree,
     worth_two_calls,
 )
 from jacfast.calling.outputs import Output
@@ -115,12 +114,15 @@ class Step:
         if usual and plain.is_cheaper(model, modules, penalty, x):
             return plain.plain_step(model, penalty, x, y, self.output, self.generator)
         with eager():
-            run = self._plan(model, penalty, x, arguments)
+            run = self._plan(model, modules, penalty, x, arguments)
             used = f"{run.chunk} of {len(x)} samples"
             less = f"less memory is needed with a smaller chunk_size; it was {used}"
             if once:
                 with advise(less):
-                    return traced(run) if traced else run(x, y, whole=True)
+                    if traced:
+                        return traced(run)
+                    run.outside = True
+                    return run(x, y, whole=True)
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         with self.around():  # it may begin in place
             returned = arguments.call(model, x.clone())
@@ -142,11 +144,18 @@ class Step:
         special = self.layer is not None or self.chunk_size is not None or self.everything
         return not special and self.batch_norm == "refuse" and not arguments.any
 
-    def _plan(self, model: nn.Module, penalty: Penalty, x: Tensor, arguments: Arguments) -> Run:
+    def _plan(
+        self,
+        model: nn.Module,
+        modules: list[nn.Module],
+        penalty: Penalty,
+        x: Tensor,
+        arguments: Arguments,
+    ) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""
         samples, some = x.shape[0], penalty.subsample < 1
         certain = self.batch_norm != "coupled" and not arguments.any
-        certain = certain and (some or may_be_cut(x)) and separable(tree(model))
+        certain = certain and (some or may_be_cut(x)) and separable(modules)
         if some and certain and self.chunk_size is None:
             certain = worth_two_calls(model, x)
         if some and self.generator is None and not readable(x.device) and drops(model):
@@ -155,6 +164,7 @@ class Step:
         cuts = chunk < samples
         return Run(
             model,
+            modules,
             penalty,
             arguments,
             chunk,

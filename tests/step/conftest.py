@@ -24,7 +24,6 @@ def _every_layer_lean(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     if "size" not in request.fixturenames or request.getfixturevalue("size") == "large":
         monkeypatch.setattr(mode, "LEAST", 0)
         monkeypatch.setattr(parts, "ENTRIES", 0)
-        monkeypatch.setattr(parts, "SMALL", 0)
         monkeypatch.setattr(plain, "DENSE", set())
 
 

@@ -101,6 +101,9 @@ def test_outputs_can_be_changed_in_place():
         assert relative_error(*grads) < ROUNDING
 
 
+EXACT = Frobenius("exact")
+
+
 class Side(nn.Module):
     """A model that leaves more behind than its logits."""
 
@@ -115,11 +118,11 @@ class Side(nn.Module):
         return self.head(h)
 
 
-def with_side(way, side, when):
+def with_side(way, side, when, penalty=EXACT):
     """Return the gradients of a step that differentiates a side output, too."""
     torch.manual_seed(0)
     model, x, y = Side(), torch.randn(4, 12), torch.arange(4)
-    loss = loss_of(*way(model, x, y, Frobenius("exact")), y)
+    loss = loss_of(*way(model, x, y, penalty), y)
     aside = model.sides[side].square().mean()
     losses = {"before": [aside, loss], "together": [loss + aside], "after": [loss, aside]}[when]
     for one in losses:
@@ -129,9 +132,19 @@ def with_side(way, side, when):
 
 @pytest.mark.parametrize("when", ["together", "after"])
 @pytest.mark.parametrize("side", ["h", "hidden"])
-def test_a_side_output_whose_graph_is_freed_has_no_gradient(side, when, size):
+def test_a_side_output_whose_graph_is_freed_has_no_gradient(side, when):
     with pytest.raises(RuntimeError, match="that the model computed beside its logits"):
         with_side(fast, side, when)
+
+
+@pytest.mark.parametrize("when", ["together", "after"])
+@pytest.mark.parametrize("side", ["h", "hidden"])
+@pytest.mark.parametrize("size", ["small"])
+def test_a_side_output_of_a_small_network_has_its_gradient(side, when, size):
+    """Of which the graph is autograd's own, where the Gram matrix does not pay."""
+    found = (with_side(way, side, when, Frobenius()) for way in (fast, plain))
+    for ours, want in zip(*found, strict=True):
+        torch.testing.assert_close(ours, want)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral
-from jacfast.calling import parts
 from jacfast.calling.parts import ALONE, ALONE_IN_EVAL
 from jacfast.graph import nodes
 from jacfast.step import plain as plain_way
@@ -39,7 +38,7 @@ ARGUMENTS = {
     **dict.fromkeys((nn.BatchNorm1d, nn.InstanceNorm1d), (3,)),
 }
 KINDS = sorted({*ALONE, *ALONE_IN_EVAL, nn.LayerNorm}, key=lambda kind: kind.__name__)
-BY_NODE = {*ALONE_IN_EVAL, nn.Hardsigmoid}  # whose backward passes need help
+HELPED = {*ALONE_IN_EVAL, nn.Hardsigmoid}  # whose backward passes need help
 
 
 def around(kind: type) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -57,11 +56,22 @@ def has_node(value: torch.Tensor) -> bool:
     return any(node.name() == "NodeBackward" for node in nodes(value))
 
 
+@pytest.fixture
+def plain_steps(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The models of the steps that were made without a look at any graph."""
+    models, way = [], plain_way.plain_step
+    monkeypatch.setattr(
+        plain_way, "plain_step", lambda model, *rest: models.append(model) or way(model, *rest)
+    )
+    return models
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_known_layer(kind, size):
+def test_every_known_layer(kind, plain_steps, size):
     model, x, y = around(kind)
     assert_same(*(step(way, model, x, y, Frobenius()) for way in (fast, plain)))
-    assert has_node(fast(model, x, y, Frobenius())[1]) == (kind in BY_NODE)
+    assert len(plain_steps) == (kind not in HELPED)
+    assert not has_node(fast(model, x, y, Frobenius())[1])
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
@@ -97,14 +107,14 @@ def test_a_part_of_the_batch_is_the_one_that_the_node_takes(
     model, x, y = build(network, 6)
     monkeypatch.setattr(plain_way, "CALL", call)
     found = []
-    for entries in (parts.SMALL, 0):
-        monkeypatch.setattr(parts, "SMALL", entries)
+    for by_plain in (plain_way.is_cheaper, lambda *_: False):
+        monkeypatch.setattr(plain_way, "is_cheaper", by_plain)
         for kind in (Frobenius, InputGradient, NotZeroAtZero):
             penalty = kind(subsample=0.5)
             source = torch.Generator().manual_seed(3) if generator else None
             found.append(step(fast, model, x, y, penalty, generator=source))
-    for by_plain, by_node in zip(found[:3], found[3:], strict=True):
-        assert_same(by_plain, by_node)
+    for one, other in zip(found[:3], found[3:], strict=True):
+        assert_same(one, other)
 
 
 def test_what_is_done_to_logits_and_x_outside_changes_nothing(size):
@@ -172,11 +182,12 @@ def step_of(model, x, y):
         lambda model, options: model.append(type("Own", (nn.Linear,), {})(5, 5).double()),
     ],
 )
-def test_whatever_else_is_asked_for_takes_the_node(change, size):
+def test_whatever_else_is_asked_for_is_looked_at(change, plain_steps, size):
     model, x, y = build("mlp")
     options = {"penalty": Frobenius()}
     change(model, options)
-    assert has_node(fast(model, x, y, **options)[1])
+    fast(model, x, y, **options)
+    assert not plain_steps
 
 
 def test_without_gradients_it_is_a_number(size):
@@ -191,11 +202,14 @@ def test_without_gradients_it_is_a_number(size):
 
 
 def test_large_ones_take_the_node(size):
-    model = nn.Sequential(nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 5))
-    x = torch.rand(1024, 512)
-    cases = [(16, 1, False), (128, 1, False), (129, 1, True), (129, "exact", True)]
-    for count, n, node in [*cases, (25, "exact", False), (26, "exact", True), (26, 4, False)]:
-        assert has_node(fast(model, x[:count], None, Frobenius(n))[1]) == node, (count, n)
+    """By the entries of a layer, the products with weights, and where the Gram matrix pays."""
+    wide = nn.Sequential(nn.Linear(128, 512), nn.GELU(), nn.Linear(512, 5))
+    deep = nn.Sequential(nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 5))
+    cases = [(wide, 511, 1, False), (wide, 512, 1, True), (deep, 253, 1, False)]
+    cases += [(deep, 254, 1, True), (deep, 204, "exact", False), (deep, 205, "exact", True)]
+    for model, count, n, node in cases:
+        x = torch.rand(count, model[0].in_features)
+        assert has_node(fast(model, x, None, Frobenius(n))[1]) == node, (count, n)
 
 
 def test_the_gradient_has_a_derivative(size):

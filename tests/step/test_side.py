@@ -1,4 +1,7 @@
-"""A loss kept on the side is an error in the library's words, whatever layer it comes from."""
+"""A loss kept on the side is an error in the library's words, whatever layer it comes from.
+
+Where the graph is autograd's own, as that of a small network, it has its gradient.
+"""
 
 import pytest
 import torch
@@ -57,16 +60,17 @@ class Aside(nn.Module):
         return self.head(h.flatten(1))
 
 
-@pytest.mark.parametrize("way", ["node", "penalised"])
-@pytest.mark.parametrize("penalty", [Frobenius("exact"), InputGradient()])
-@pytest.mark.parametrize("when", ["together", "after"])
-@pytest.mark.parametrize("name", LAYERS)
-def test_it_is_refused_in_words(name, when, penalty, way, size):
+def gradients(name, when, penalty, way) -> list[torch.Tensor]:
+    """Return those of a step and of the loss on the side, one before the other or both at once."""
     torch.manual_seed(0)
     model = Aside(LAYERS[name]())
     x, y = torch.randn(4, 3, 6, 6), torch.arange(4)
     model(x)
-    if way == "node":
+    if way == "plain":
+        leaf = x.requires_grad_()
+        logits = model(leaf)
+        value = penalty(logits, leaf, y)
+    elif way == "node":
         logits, value = forward_with_penalty(model, x, y, penalty=penalty)
     else:
         with penalised(model, y, penalty=penalty) as held:
@@ -74,16 +78,39 @@ def test_it_is_refused_in_words(name, when, penalty, way, size):
         value = held.penalty
     loss = F.cross_entropy(logits, y) + LAM * value
     losses = {
+        "before": [model.loss, loss],
         "together": [loss + model.loss],
         "after": [loss, model.loss],
     }[when]
+    for one in losses:
+        one.backward(retain_graph=one is not losses[-1])
+    return [p.grad for p in model.parameters()]
 
-    def backward() -> None:
-        for one in losses:
-            one.backward(retain_graph=one is not losses[-1])
 
+WAYS = pytest.mark.parametrize("way", ["node", "penalised"])
+BOTH = pytest.mark.parametrize("penalty", [Frobenius("exact"), InputGradient()])
+
+
+@WAYS
+@BOTH
+@pytest.mark.parametrize("when", ["together", "after"])
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, "large") for name in LAYERS), ("checkpointed", "small")]
+)
+def test_it_is_refused_in_words(name, when, penalty, way, size):
     with pytest.raises(RuntimeError, match=r"beside its logits \(an auxiliary loss\?\)"):
-        backward()
+        gradients(name, when, penalty, way)
+
+
+@WAYS
+@BOTH
+@pytest.mark.parametrize("when", ["together", "after"])
+@pytest.mark.parametrize("size", ["small"])
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "checkpointed"])
+def test_of_a_small_network_it_has_its_gradient(name, when, penalty, way, size):
+    found = (gradients(name, when, penalty, each) for each in (way, "plain"))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_the_gradient_in_x_is_not_lost_either():
@@ -108,26 +135,10 @@ def test_the_gradient_in_x_is_not_lost_either():
         model.loss.backward()
 
 
-@pytest.mark.parametrize("penalty", [Frobenius("exact"), InputGradient()])
+@BOTH
 @pytest.mark.parametrize("name", LAYERS)
 def test_before_the_backward_pass_it_adds_its_gradient(name, penalty, size):
     """The graphs are there until then."""
-    torch.manual_seed(0)
-    model = Aside(LAYERS[name]())
-    x, y = torch.randn(4, 3, 6, 6), torch.arange(4)
-    model(x)
-
-    def gradients(way):
-        model.zero_grad()
-        leaf = x.clone().requires_grad_(way == "plain")
-        if way == "plain":
-            logits = model(leaf)
-            value = penalty(logits, leaf, y)
-        else:
-            logits, value = forward_with_penalty(model, leaf, y, penalty=penalty)
-        model.loss.backward(retain_graph=True)
-        (F.cross_entropy(logits, y) + LAM * value).backward()
-        return [p.grad.clone() for p in model.parameters()]
-
-    for ours, plain in zip(gradients("node"), gradients("plain"), strict=True):
+    found = (gradients(name, "before", penalty, way) for way in ("node", "plain"))
+    for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain)
