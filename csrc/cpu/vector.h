@@ -42,30 +42,40 @@ void with_type(const Dtype dtype, F&& body) {
 // Independent partial sums: enough for four 512-bit registers of doubles in flight.
 constexpr int64_t LANES = 32;
 
-// By halves, so always in the same order.
-[[gnu::always_inline]] inline double fold(double* lanes) {
-  for (int64_t half = LANES / 2; half > 0; half /= 2)
-    for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  return lanes[0];
+// By halves, so always in the same order. The last eight are a vector by type: of loops as short as
+// theirs compilers make single additions, by way of memory.
+template <int64_t COUNT = LANES>
+[[gnu::always_inline]] inline double fold(const double* lanes) {
+  if constexpr (COUNT > 8) {
+    double half[COUNT / 2];
+    for (int64_t l = 0; l < COUNT / 2; ++l) half[l] = lanes[l] + lanes[l + COUNT / 2];
+    return fold<COUNT / 2>(half);
+  }
+  using Four [[gnu::vector_size(32)]] = double;
+  using Two [[gnu::vector_size(16)]] = double;
+  const Four four =
+      Four{lanes[0], lanes[1], lanes[2], lanes[3]} + Four{lanes[4], lanes[5], lanes[6], lanes[7]};
+  const Two two = Two{four[0], four[1]} + Two{four[2], four[3]};
+  return two[0] + two[1];
 }
 
-// Sum the K values of term(d) over d = 0 .. size-1 in LANES interleaved sums each; to be inlined
+// Sum the K values of term(d) over d = 0 .. size-1 in COUNT interleaved sums each; to be inlined
 // into a cloned function.
-template <size_t K, typename F>
+template <size_t K, int64_t COUNT = LANES, typename F>
 [[gnu::always_inline]] inline std::array<double, K> lane_sums(const int64_t size, F&& term) {
-  double lanes[K][LANES] = {};
-  const int64_t whole = size - size % LANES;
-  for (int64_t d = 0; d < whole; d += LANES)
-    for (int64_t l = 0; l < LANES; ++l) {
+  double lanes[K][COUNT] = {};
+  const int64_t whole = size - size % COUNT;
+  for (int64_t d = 0; d < whole; d += COUNT)
+    for (int64_t l = 0; l < COUNT; ++l) {
       const std::array<double, K> terms = term(d + l);
       for (size_t k = 0; k < K; ++k) lanes[k][l] += terms[k];
     }
-  for (int64_t d = whole; d < size; ++d) {
-    const std::array<double, K> terms = term(d);
-    for (size_t k = 0; k < K; ++k) lanes[k][d - whole] += terms[k];
-  }
   std::array<double, K> sums;
-  for (size_t k = 0; k < K; ++k) sums[k] = fold(lanes[k]);
+  for (size_t k = 0; k < K; ++k) sums[k] = fold<COUNT>(lanes[k]);
+  for (int64_t d = whole; d < size; ++d) {  // not into lanes, which then stay in registers
+    const std::array<double, K> terms = term(d);
+    for (size_t k = 0; k < K; ++k) sums[k] += terms[k];
+  }
   return sums;
 }
 

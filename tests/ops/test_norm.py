@@ -120,6 +120,16 @@ def test_a_mean_beside_which_the_rest_is_small(life, name, shift):
         assert float(error) < (3e-6 if shift[0] else 3e-5)
 
 
+@pytest.mark.parametrize("name", ["layer", "group", "instance"])
+def test_a_mean_whose_square_has_no_digits_for_the_rest(life, name):
+    """Statistics are sums of differences, of double precision as well."""
+    x, g, u, weight = drawn(life, 4, 6, 50, dtype=torch.float64)
+    x, g = x + 1e6, g + 1e3
+    pairs = zip(both(name, x, g, u, weight), oracle(name, x, g, u, weight, EPS), strict=True)
+    for got, want in pairs:
+        assert float((got.cpu() - want).abs().max() / want.abs().max()) < 1e-6
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_errors_are_no_larger_than_pytorchs(life, name):
     """Of float32 autograd, whose statistics are in float32."""

@@ -258,8 +258,8 @@ LAYERS = [
     Fault(
         "norm: eps is beside the deviation, not the variance",
         "csrc/cpu/norm.cpp",
-        "1 / std::sqrt(means.products[0] + eps)",
-        "1 / (std::sqrt(means.products[0]) + eps)",
+        "1 / std::sqrt(x_x + eps)",
+        "1 / (std::sqrt(x_x) + eps)",
         "norm",
     ),
     Fault(
@@ -279,8 +279,8 @@ LAYERS = [
     Fault(
         "norm: the mean of the cotangent stays in the weight's derivative",
         "csrc/cpu/norm.cpp",
-        "f.rstd * (row.u[d] - f.mean_u) + f.along_x * of_mean : f.rstd",
-        "f.rstd * row.u[d] + f.along_x * of_mean : f.rstd",
+        "f.rstd * (row.u[d] - f.mean_u) + f.along_x * of_mean",
+        "f.rstd * row.u[d] + f.along_x * of_mean",
         "norm",
     ),
     Fault(
@@ -302,6 +302,48 @@ LAYERS = [
         "csrc/cpu/norm.cpp",
         "part < op.parts; ++part)\n    for",
         "part + 1 < op.parts; ++part)\n    for",
+        "norm",
+    ),
+    Fault(
+        "norm: the groups have the first one's weights in the first derivative",
+        "csrc/cpu/norm_first.cpp",
+        "static_cast<const A*>(op.weight) + group * op.row_channels()",
+        "static_cast<const A*>(op.weight)",
+        "norm",
+    ),
+    Fault(
+        "norm: the mean of the cotangent is taken off of RMSNorm as well",
+        "csrc/cpu/norm_first.cpp",
+        "op.centred ? sums[2] * each : 0",
+        "sums[2] * each",
+        "norm",
+    ),
+    Fault(
+        "norm: products are of differences to zero",
+        "csrc/cpu/norm_first.cpp",
+        "op.centred ? row.x[0] : A(0)",
+        "A(0)",
+        "norm",
+    ),
+    Fault(
+        "norm: the mean of x is a number of its dtype in the first derivative",
+        "csrc/cpu/norm_first.cpp",
+        "mean_rest = A(of_x - mean)",
+        "mean_rest = A(0)",
+        "norm",
+    ),
+    Fault(
+        "norm: rows that are left over add nothing to sums over samples",
+        "csrc/cpu/norm_first.cpp",
+        "rows_of_entries<1>(op, i, group, xs, gs, of_xs, weight, partial)",
+        "rows_of_entries<1>(op, i, group, xs, gs, of_xs, weight, nullptr)",
+        "norm",
+    ),
+    Fault(
+        "norm: a channel's bias has what its weight has",
+        "csrc/cpu/norm_first.cpp",
+        "partial[op.channels + c] += sum_g;",
+        "partial[op.channels + c] += sum_g_x;",
         "norm",
     ),
 ]
