@@ -70,12 +70,17 @@ template <size_t K, int64_t COUNT = LANES, typename F>
       const std::array<double, K> terms = term(d + l);
       for (size_t k = 0; k < K; ++k) lanes[k][l] += terms[k];
     }
+  if (whole < size) {
+    double tail[K][COUNT] = {};  // apart, so that the lanes, of fixed places, stay in registers
+    for (int64_t d = whole; d < size; ++d) {
+      const std::array<double, K> terms = term(d);
+      for (size_t k = 0; k < K; ++k) tail[k][d - whole] = terms[k];
+    }
+    for (size_t k = 0; k < K; ++k)
+      for (int64_t l = 0; l < COUNT; ++l) lanes[k][l] += tail[k][l];
+  }
   std::array<double, K> sums;
   for (size_t k = 0; k < K; ++k) sums[k] = fold<COUNT>(lanes[k]);
-  for (int64_t d = whole; d < size; ++d) {  // not into lanes, which then stay in registers
-    const std::array<double, K> terms = term(d);
-    for (size_t k = 0; k < K; ++k) sums[k] += terms[k];
-  }
   return sums;
 }
 

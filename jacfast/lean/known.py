@@ -12,16 +12,14 @@ from jacfast.ops.lives import transformed
 
 def usual() -> bool:
     """Say whether a Function can run: autograd is on, and nothing else looks at its tensors."""
-    return (
-        torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not transformed()
-        and not hooked()
-    )
+    compiles = torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and not compiles and not transformed() and not hooked()
 
 
 def hooked() -> bool:
     """Say whether hooks take what is saved for the backward pass, as in a checkpoint."""
+    if torch.compiler.is_compiling():  # which cannot ask, and says so to the user
+        return False
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
