@@ -90,11 +90,20 @@ def _variables(root: Path, fault: Fault, kind: str) -> dict[str, str]:
         library = build.other_kernel(_kernel(root, fault), kind, root / "build")
         return {**extra, "JACFAST_EMULATED": str(library)}
     if life == LIVES["cpu"]:
-        file = root / fault.file
-        sources = [file] if file.suffix == ".cpp" else sorted(root.glob("csrc/cpu/*.cpp"))
-        twins = build.twins(sources, kind == build.SANITIZED, root / "build")
+        twins = build.twins(
+            _twins(root / fault.file, root), kind == build.SANITIZED, root / "build"
+        )
         return {**extra, "LD_PRELOAD": f"{extra.get('LD_PRELOAD', '')} {twins}".strip()}
     return {}
+
+
+def _twins(file: Path, root: Path) -> list[Path]:
+    """Return the sources of the twin that a fault is in, which begin with its name; or all."""
+    known = sorted(root.glob("csrc/cpu/*.cpp"))
+    if file.suffix != ".cpp":
+        return known
+    name = min((one.stem for one in known if file.stem.startswith(one.stem)), key=len)
+    return [one for one in known if one.stem.startswith(name)]
 
 
 def _kernel(root: Path, fault: Fault) -> Path:

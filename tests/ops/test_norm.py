@@ -109,7 +109,7 @@ def test_tensors_may_start_between_boundaries(life, name, dtype):
 
 
 @pytest.mark.parametrize("name", ["layer", "group", "instance"])
-@pytest.mark.parametrize("shift", [(1000, 0, 0), (0, 100, 0), (0, 0, 100)])
+@pytest.mark.parametrize("shift", [(1000, 0, 0), (1e5, 0, 0), (0, 100, 0), (0, 0, 100)])
 def test_a_mean_beside_which_the_rest_is_small(life, name, shift):
     """That of x is taken off in more digits than its own dtype has; cotangents lose these two."""
     x, g, u, weight = drawn(life, 4, 6, 50)
