@@ -1,13 +1,13 @@
 """What can be checked before the model runs; see `jacfast.forward_with_penalty`."""
 
-import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from jacfast.attacks.checks import count
 from jacfast.calling import check_input, check_made, in_pieces, tree
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
@@ -67,16 +67,10 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
     return modules
 
 
-def _check_step(step: object) -> None:
+def _check_step(step: Any) -> None:
     """A fraction of an epoch, say, is hardly ever a multiple of `every`: there is no penalty."""
-    if isinstance(step, bool) or not hasattr(step, "__index__"):
-        raise TypeError(f"step must be an integer; got {step!r}")
-    try:
-        number = operator.index(step)
-    except TypeError:  # a tensor of floating point
-        raise TypeError(f"step must be an integer; got {step!r}") from None
-    if number < 0:
-        raise ValueError(f"step must be >= 0; got {number}")
+    one = isinstance(step, Tensor) and step.numel() == 1
+    count("step", step.item() if one else step, 0)
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:

@@ -50,7 +50,7 @@ ARGUMENTS = {
     "a step that is a tensor": (
         TypeError,
         {"penalty": Frobenius(every=3), "step": torch.tensor(3.0)},
-        "step must be an integer; got tensor(3.)",
+        "step must be an integer; got 3.0",
     ),
     "a step that is a bool": (
         TypeError,
