@@ -1,6 +1,8 @@
 """Train what a claim needs, seed by seed; go on where an earlier call stopped.
 
-python -m benchmarks.claims at | l1 --data FOLDER_OF_MNIST [--seeds 3] [--choices NAME ...]
+python -m benchmarks.claims at | l1 | smooth --data FOLDER [--seeds 3] [--choices NAME ...]
+
+The folder holds MNIST; for `smooth` it may hold CIFAR-10.
 """
 
 import argparse
@@ -8,22 +10,22 @@ import json
 import time
 from pathlib import Path
 
-from benchmarks.claims import at, l1
+from benchmarks.claims import at, l1, smooth
 from benchmarks.harness import RESULTS, environment, write
 from jacfast import data
 
-CLAIMS = {"at": at, "l1": l1}
+CLAIMS = {"at": at, "l1": l1, "smooth": smooth}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("claim", choices=CLAIMS)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the MNIST files")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data set")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--choices", nargs="+", help="of the claim; default: all")
     options = parser.parse_args()
-    claim, name = CLAIMS[options.claim], f"claims-{options.claim}"
-    split = data.load(options.data)
+    claim, split = CLAIMS[options.claim], data.load(options.data)
+    name = f"claims-{options.claim}" + ("" if split.train_x.shape[1] == 1 else "-cifar")
     file = RESULTS / f"{name}.json"
     found = json.loads(file.read_text()) if file.exists() else {"runs": []}
     found |= {"environment": environment(), "data": split.name, "checksum": split.checksum}

@@ -4,15 +4,16 @@ import json
 import statistics
 from typing import Any
 
-from benchmarks.claims import at, l1
+from benchmarks.claims import at, l1, smooth
 from benchmarks.harness import RESULTS
 
 Runs = dict[tuple[str, str, int], dict[str, float]]
 
 
 def main() -> None:
-    """Print both tables, as far as there are results."""
-    for name, lines in (("at", at_lines), ("l1", l1_lines)):
+    """Print the tables, as far as there are results."""
+    tables = {"at": at_lines, "l1": l1_lines, "smooth": smooth_lines, "smooth-cifar": smooth_lines}
+    for name, lines in tables.items():
         file = RESULTS / f"claims-{name}.json"
         if file.exists():
             print("\n".join(lines(by_run(json.loads(file.read_text())))), end="\n\n")
@@ -55,6 +56,24 @@ def l1_lines(runs: Runs) -> list[str]:
     return lines
 
 
+def smooth_lines(runs: Runs) -> list[str]:
+    """Return the figures of each choice, activation by activation: means over the seeds."""
+    heads = {"clean": "clean, %", "pgd": "PGD, %", "robust": "robust, %", "training": "seconds"}
+    columns = [
+        f"{activation}: {head}" for activation in smooth.ACTIVATIONS for head in heads.values()
+    ]
+    lines = [f"| choice | seeds | {' | '.join(columns)} |", "|---" * (2 + len(columns)) + "|"]
+    for name in smooth.CHOICES:
+        cells, seeds = [], 0
+        for activation in smooth.ACTIVATIONS:
+            found = [run for (*which, _), run in runs.items() if which == [name, activation]]
+            seeds = max(seeds, len(found))
+            cells += [_spread([run[key] for run in found], 1) if found else "" for key in heads]
+        if seeds:
+            lines.append(f"| {name} | {seeds} | {' | '.join(cells)} |")
+    return lines
+
+
 def _pairs(
     runs: Runs, before: tuple[str, str], after: tuple[str, str]
 ) -> list[tuple[dict[str, float], dict[str, float]]]:
@@ -63,9 +82,9 @@ def _pairs(
     return [(runs[*before, seed], runs[*after, seed]) for seed in seeds if (*after, seed) in runs]
 
 
-def _spread(values: list[float]) -> str:
-    sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{sd}"
+def _spread(values: list[float], digits: int = 2) -> str:
+    sd = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{sd}"
 
 
 def _gain(before: list[float], after: list[float]) -> str:

@@ -6,12 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.claims import at, l1, table
-from jacfast.attacks import deepfool
-from jacfast.evaluation import rho_adv
+from benchmarks.claims import at, l1, smooth, table
+from benchmarks.claims.smooth import small_cnn as cnn
+from jacfast.attacks import deepfool, pgd
+from jacfast.data import load_digits
+from jacfast.evaluation import accuracy, rho_adv
+from jacfast.penalties import InputGradient
 
 
-@pytest.mark.parametrize("claim", [at, l1])
+@pytest.mark.parametrize("claim", [at, l1, smooth])
 def test_every_choice_but_the_first_is_another(claim):
     assert len({*claim.CHOICES.values()}) == len(claim.CHOICES)
     assert len({*claim.runs()}) == len(claim.runs())
@@ -79,3 +82,37 @@ def test_a_share_of_the_images_is_moved_across_the_boundary(networks):
     found = networks.measured("the table's", "alone")
     model = networks.trained(at.alone(at.CHOICES["the table's"]), False)
     assert found["rho"] == pytest.approx(100 * rho_adv(model, x))
+
+
+def test_smooth_networks_are_measured_within_eps_of_the_maximum_norm(monkeypatch):
+    monkeypatch.setattr(smooth, "IMAGES", 200)
+    monkeypatch.setattr(smooth, "MEASURED", 20)
+    split = load_digits()
+    networks = smooth.Networks(split, seed=0)
+    networks.epochs, kept = 1, []
+    monkeypatch.setattr(smooth, "small_cnn", lambda kind: kept.append(cnn(kind)) or kept[-1])
+    found = networks.measured("input gradient, 1 eps", "GELU")
+    assert sum(isinstance(layer, torch.nn.GELU) for layer in kept[0]) == 3
+    x, y = split.test_x[:20], split.test_y[:20]
+    assert found["clean"] == 100 * accuracy(kept[0], split.test_x[:5000], split.test_y[:5000])
+    moved = pgd(kept[0], x, y, eps=0.1, steps=20)
+    assert found["robust"] <= min(found["pgd"], 100 * accuracy(kept[0], moved, y) + 5)
+    assert found["pgd"] <= 100 * accuracy(kept[0], x, y)
+
+
+def test_defences_of_smooth_networks():
+    alone = smooth.defence(smooth.CHOICES["input gradient, 2 eps"], 0.1)
+    assert (alone.penalty, alone.lam, alone.attack) == (InputGradient(norm=1), 0.2, None)
+    attacked = smooth.defence(smooth.CHOICES["PGD training"], 0.1)
+    x = torch.rand(4, 1, 28, 28)
+    moved = attacked.attack(smooth.small_cnn(torch.nn.ReLU), x, torch.arange(4))
+    assert 0.0999 < float((moved - x).abs().max()) < 0.1001
+    assert smooth.defence(smooth.CHOICES["plain"], 0.1).penalty is None
+
+
+def test_the_table_of_smooth_networks():
+    run = {"clean": 98.0, "pgd": 80.0, "robust": 79.0, "training": 10.0}
+    runs = {("plain", "GELU", seed): run | {"robust": 79.0 + seed} for seed in (0, 1)}
+    head, _, row = table.smooth_lines(runs)
+    assert row.count("|") == head.count("|")
+    assert "| 98.0 ± 0.0 | 80.0 ± 0.0 | 79.5 ± 0.7 | 10.0 ± 0.0 |" in row
