@@ -17,13 +17,16 @@ def nodes(*outputs: Tensor, past: Node | None = None) -> Iterator[Node]:
     Not `past`, nor what is reached through that node alone.
     """
     todo: list[Node | None] = [output.grad_fn for output in outputs]
-    seen = {past}
+    seen = {past, None}
     while todo:
         node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            todo += [following for following, _ in node.next_functions]
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        for following, _ in node.next_functions:
+            if following not in seen:
+                todo.append(following)
 
 
 def leaf_of(node: Node) -> Tensor | None:
@@ -56,8 +59,15 @@ class Graph:
 
     def __init__(self, *outputs: Tensor, past: Node | None = None) -> None:
         self.named: dict[str, list[Node]] = {}
+        kinds: dict[type, list[Node]] = {}
         for node in nodes(*outputs, past=past):
-            self.named.setdefault(node.name(), []).append(node)
+            kinds.setdefault(type(node), []).append(node)
+        for kind, some in kinds.items():  # to ask each for its name takes as long as the walk
+            if some[0].name() == kind.__name__:
+                self.named.setdefault(kind.__name__, []).extend(some)
+            else:  # one type for many: operations of extensions
+                for node in some:
+                    self.named.setdefault(node.name(), []).append(node)
 
     def __iter__(self) -> Iterator[Node]:
         return itertools.chain.from_iterable(self.named.values())

@@ -1,8 +1,9 @@
 """Lean layers: the same layers, with cheaper backward passes."""
 
 from jacfast.lean.gram import Gram
+from jacfast.lean.known import hooked
 from jacfast.lean.mode import Lean
 from jacfast.lean.sweep import COLLECT, PULL, Sweep
 from jacfast.lean.tables import TRAINING, lean, training
 
-__all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "lean", "training"]
+__all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "hooked", "lean", "training"]

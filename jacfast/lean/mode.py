@@ -96,8 +96,11 @@ class Lean(TorchFunctionMode):
 
     @property
     def unused(self) -> bool:
-        """Whether all that has run is PyTorch's own, and needs nothing of this in a sweep."""
-        return not (self.active or self.attends or self.hooked)
+        """Whether all that has run is PyTorch's own, and needs none of this in its backward pass.
+
+        Attention does not: the hook of a fused kernel is there while the penalty is computed.
+        """
+        return not (self.active or self.hooked)
 
     def pays(self, entries: int) -> bool:
         """Say whether a layer of that many entries is to be lean: all are, after the first one.

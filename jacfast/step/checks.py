@@ -124,6 +124,12 @@ def _check_batch_statistics(modules: Iterable[nn.Module], batch_norm: str, sampl
         )
 
 
+def check_way(outputs: Tensor) -> None:
+    """Refuse outputs without a graph: no way leads to x."""
+    if not outputs.requires_grad:
+        raise ValueError("the model's output must depend on x; it has no graph (detached?)")
+
+
 def with_batch_statistics(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
     """Return the batch-norm layers that use statistics of the batch."""
     layers = [m for m in modules if isinstance(m, _BatchNorm)]

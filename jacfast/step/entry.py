@@ -25,9 +25,9 @@ class Entry:
 
     edge: Tensor | GradientEdge
 
-    def __init__(self, model: nn.Module, penalty: Penalty, x: Tensor) -> None:
+    def __init__(self, model: nn.Module, linear: nn.Linear | None, x: Tensor) -> None:
+        """Call the model, which begins with the layer `linear`, if that is given."""
         self._weight: Tensor | None = None
-        linear = first_linear(model, penalty)
         if linear is not None:
             self.x, self._weight = x, linear.weight
             self.returned: Any = self._behind(linear, in_order(model))
@@ -47,9 +47,8 @@ class Entry:
         return z
 
     def row(self, d: Tensor, samples: Tensor | None) -> Tensor:
-        """Return J^T v [N, D] of the gradient [N, ...] at the edge, or that of some samples."""
+        """Return J^T v [N, ...] of the gradient [N, ...] at the edge, or that of some samples."""
         g = d if self._weight is None else d @ self._weight
-        g = g if g.dim() == 2 else g.reshape(len(g), -1)
         return g if samples is None else g.index_select(0, samples)
 
 

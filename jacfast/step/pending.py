@@ -1,7 +1,7 @@
 """What a forward pass leaves to its backward pass: the sweeps through its graphs."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -65,7 +65,7 @@ class Pending:
     def take(self, part: Part) -> None:
         """Take over the graph of a part."""
         if self.keeps and not self.parts:
-            self._check_leaves(part)
+            check_leaves(part.graph, [part.leaf, *self.parameters])
         if self.sweep.wants_root:
             part.leaf.register_hook(refusing(self.sweep))  # x would not get it
         self.parts.append(part)
@@ -140,16 +140,6 @@ class Pending:
             return joined
         return torch.zeros_like(self.x).index_copy(0, self.order, joined)
 
-    def _check_leaves(self, part: Part) -> None:
-        known = set(map(id, (part.leaf, *self.parameters)))
-        for leaf in part.graph.leaves:
-            if id(leaf) not in known:
-                raise RuntimeError(
-                    f"the model's output depends on a tensor of shape {list(leaf.shape)} that is "
-                    "not one of model.parameters(): its gradient would be lost. Make it a "
-                    "parameter of the model, or add penalty(logits, x) to the loss"
-                )
-
     def _close(self, part: Part) -> None:
         """Let whoever comes into a graph from elsewhere, later, hear why he must not.
 
@@ -161,6 +151,18 @@ class Pending:
                 for node in some:
                     if self.began is None or node._sequence_nr() >= self.began:  # type: ignore[attr-defined]
                         node.register_prehook(refuse)
+
+
+def check_leaves(graph: Graph, known: Iterable[Tensor]) -> None:
+    """Refuse a graph with leaves of which nobody knows: their gradients would be lost."""
+    numbers = set(map(id, known))
+    for leaf in graph.leaves:
+        if id(leaf) not in numbers:
+            raise RuntimeError(
+                f"the model's output depends on a tensor of shape {list(leaf.shape)} that is "
+                "not one of model.parameters(): its gradient would be lost. Make it a "
+                "parameter of the model, or add penalty(logits, x) to the loss"
+            )
 
 
 def refusing(sweep: Sweep) -> Callable[[Any], None]:

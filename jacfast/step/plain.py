@@ -1,4 +1,7 @@
-"""Steps that are plain double backward: small ones, and those of linear layers alone."""
+"""Steps that are plain double backward: small ones, and those of linear layers alone.
+
+Of known layers, whose graph needs no look, and of models that `jacfast.step.seen` remembers.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +22,15 @@ from jacfast.calling import (
     weights,
 )
 from jacfast.calling.outputs import Output
+from jacfast.graph import Graph
 from jacfast.lean import mode
 from jacfast.lean.gram import Gram
 from jacfast.penalties.base import Penalty
+from jacfast.second import explain_new, watched
 from jacfast.step.draw import Noise, Order, penalised
 from jacfast.step.entry import Entry, first_linear
 from jacfast.step.penalise import squares
+from jacfast.step.seen import looked_at
 from jacfast.vjp import grad
 
 # Of the known layers, those whose backward pass jacfast.second or jacfast.layouts puts right.
@@ -96,14 +102,20 @@ def plain_step(
     y: Tensor | None,
     output: Output,
     generator: torch.Generator | None,
+    unknown: list[nn.Module] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return logits and penalty, with autograd's own graph behind them."""
+    """Return logits and penalty, with autograd's own graph behind them.
+
+    Of an `unknown` model, of these modules, the graph is looked at.
+    """
     count = penalised(penalty, len(x))
     ahead = count < len(x) and _pass_ahead(model, x)
     order = Order(len(x), x.device)(penalty, generator) if ahead else None
-    entry = Entry(model, penalty, x if order is None else x[order[:count]])
+    linear = None if unknown else first_linear(model, penalty)
+    entry = Entry(model, linear, x if order is None else x[order[:count]])
     passed = pick(entry.returned, output)
     outputs, rows = as_rows(passed, entry.x), None
+    graph = looked_at(passed, outputs, entry.x, unknown) if unknown else None
     if order is None:
         logits = passed.clone()  # which may be changed outside
         if count < len(x):  # drawn after the model has drawn what it draws in any call
@@ -117,15 +129,25 @@ def plain_step(
     penalty.check(outputs, y)
     noise = Noise(count, outputs)(penalty, generator)
     pulled = [
-        entry.row(grad(outputs, entry.edge, v, create_graph=True), rows)
+        entry.row(_pulled(outputs, entry, v, graph), rows)
         for v in penalty.cotangents(outputs, entry.x, y, noise)
     ]
     return logits, penalty.reduce(_collected(penalty, pulled), count)
 
 
+def _pulled(outputs: Tensor, entry: Entry, v: Tensor, graph: Graph | None) -> Tensor:
+    """Return what arrives at the entry, with its graph; see that it has one if that is unknown."""
+    if graph is None:
+        return grad(outputs, entry.edge, v, create_graph=True)
+    with watched(graph, entry.x):
+        g = grad(outputs, entry.edge, v, create_graph=True)
+    explain_new(graph, g)
+    return g
+
+
 def _collected(penalty: Penalty, rows: list[Tensor]) -> Tensor:
-    """Return the penalty of J^T v, n of [N, D]: the sum, or of each sample."""
+    """Return the penalty of J^T v, n of [N, ...]: the sum, or of each sample."""
     if penalty.summed:
         sums = [squares(g) for g in rows]
         return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
-    return penalty.collect(torch.stack([penalty.measure(g) for g in rows]))
+    return penalty.collect(torch.stack([penalty.measure(g.flatten(1)) for g in rows]))

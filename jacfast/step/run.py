@@ -25,6 +25,7 @@ from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
 from jacfast.lean import PULL, Lean, training
 from jacfast.penalties.base import Penalty, check_apart
+from jacfast.step.checks import check_way
 from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
 from jacfast.step.penalise import penalise
@@ -48,6 +49,7 @@ class Run:
         looking: a context for what looks at values on the host.
         outside: whether the graph may be left outside as autograd has it, where nothing here makes
             it cheaper.
+        plain: whether it was left so, and nothing need be watched for in a call like this one.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Run:
     take: Callable[[Draw], Any] | None = None
     looking: Any = contextlib.nullcontext
     outside: bool = False
+    plain: bool = dataclasses.field(default=False, init=False)
     _before: State | None = dataclasses.field(default=None, init=False)
     _masks: Masks = dataclasses.field(init=False)
 
@@ -74,6 +77,7 @@ class Run:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
         pending = self.forward(x, y, whole)
         values, total, returned = pending.values, pending.total, pending.returned
+        self.plain = pending.outside and not pending.parts[0].lean.attends
         if pending.keeps and not pending.outside:
             total, *values = Node.apply(pending, x, *pending.parameters)
         returned = rebuilt(returned, values) if self.everything else values[0]
@@ -178,8 +182,8 @@ class Run:
         as_rows(logits, leaf)
         outputs = logits if self.layer is None else self._inner(seen)
         penalised = as_rows(outputs, leaf)
-        if needs_gradient and not outputs.requires_grad:
-            raise ValueError("the model's output must depend on x; it has no graph (detached?)")
+        if needs_gradient:
+            check_way(penalised)
         tensors = differentiable(returned) if self.everything else [logits]
         pending.returned = returned
         passed = Part(leaf, tensors, Graph(*tensors, penalised), lean, [])

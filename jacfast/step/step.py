@@ -29,7 +29,7 @@ from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
-from jacfast.step import plain
+from jacfast.step import plain, seen
 from jacfast.step.checks import BatchNorm, check, with_batch_statistics
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
@@ -113,6 +113,11 @@ class Step:
         usual = once and traced is None and self._asks_for_nothing(arguments)
         if usual and plain.is_cheaper(model, modules, penalty, x):
             return plain.plain_step(model, penalty, x, y, self.output, self.generator)
+        if usual and seen.is_known(model, modules, penalty, x):
+            with eager():
+                return plain.plain_step(
+                    model, penalty, x, y, self.output, self.generator, unknown=modules
+                )
         with eager():
             run = self._plan(model, modules, penalty, x, arguments)
             used = f"{run.chunk} of {len(x)} samples"
@@ -122,7 +127,10 @@ class Step:
                     if traced:
                         return traced(run)
                     run.outside = True
-                    return run(x, y, whole=True)
+                    found = run(x, y, whole=True)
+                if usual and run.plain:
+                    seen.remember(model, penalty, x)
+                return found
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         with self.around():  # it may begin in place
             returned = arguments.call(model, x.clone())

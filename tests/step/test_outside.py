@@ -4,15 +4,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from jacfast import Frobenius, InputGradient, penalised
 from jacfast.graph import nodes
+from jacfast.lean import attention
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import LAM, ROUNDING, assert_same, fast, gradient, plain, step
 
 pytestmark = pytest.mark.parametrize("size", ["small"])
+
+
+def attend(x):
+    """Attention of the entries of a sample, each a token of one number."""
+    return F.scaled_dot_product_attention(x[:, :, None], x[:, :, None], x[:, :, None])[..., 0]
 
 
 class Residual(nn.Module):
@@ -27,7 +34,9 @@ class Residual(nn.Module):
 
     def forward(self, x):
         if self.kind == "attention":
-            x = F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None])[:, 0]
+            x = attend(x)
+        if self.kind == "attention in a checkpoint":
+            x = checkpoint(attend, x, use_reentrant=False)
         if self.kind == "checkpoint":
             return x + checkpoint(self.inner, x, use_reentrant=False)
         return x + self.inner(x)
@@ -48,7 +57,8 @@ def has_node(value) -> bool:
     ("options", "node"),
     [
         ({}, False),
-        ({"kind": "attention"}, True),
+        ({"kind": "attention"}, False),
+        ({"kind": "attention in a checkpoint"}, True),
         ({"kind": "checkpoint"}, True),
         ({"width": 64, "samples": (1 << 12) - 1}, False),
         ({"width": 64, "samples": 1 << 12}, True),  # a layer that is lean
@@ -60,6 +70,19 @@ def test_of_what_it_is(options, node, penalty, size):
     model, x, y = network(**options)
     assert has_node(fast(model, x, y, penalty)[1]) == node
     assert_same(*(step(way, model, x, y, penalty) for way in (fast, plain)))
+
+
+@pytest.mark.parametrize("penalty", [Frobenius(), Frobenius("exact"), InputGradient()])
+def test_attention_by_a_fused_kernel(penalty, size, monkeypatch):
+    """Whose second derivative is a hook's while the penalty is computed, and its own afterwards."""
+    monkeypatch.setattr(attention, "LEAST", 0)
+    model, x, y = network("attention")
+    value = fast(model, x, y, penalty)[1]
+    assert not has_node(value)
+    assert any("FlashAttention" in node.name() for node in nodes(fast(model, x, y, penalty)[0]))
+    with sdpa_kernel(SDPBackend.MATH):
+        want = step(plain, model, x, y, penalty)
+    assert_same(step(fast, model, x, y, penalty), want)
 
 
 def test_an_x_that_wants_its_gradient(size):
