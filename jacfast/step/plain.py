@@ -109,7 +109,7 @@ def plain_step(
     Of an `unknown` model, of these modules, the graph is looked at.
     """
     count = penalised(penalty, len(x))
-    ahead = count < len(x) and _pass_ahead(model, x)
+    ahead = count < len(x) and not unknown and _pass_ahead(model, x)
     order = Order(len(x), x.device)(penalty, generator) if ahead else None
     linear = None if unknown else first_linear(model, penalty)
     entry = Entry(model, linear, x if order is None else x[order[:count]])

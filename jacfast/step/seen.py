@@ -27,6 +27,7 @@ class Kind(NamedTuple):
     shape: torch.Size
     dtype: torch.dtype
     summed: bool  # such a penalty may be had by a Gram matrix
+    subsample: float
 
 
 # By number, as a module of a user's own may have no hash; an entry goes with its module.
@@ -56,12 +57,12 @@ def is_known(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Te
 
 
 def _simple(penalty: Penalty) -> bool:
-    """Say whether one vector is pulled back, of the whole batch: else the ways differ in bits."""
-    return getattr(penalty, "n", 1) == 1 and penalty.subsample == 1
+    """Say whether one vector is pulled back: else it may be by vmap, which has other bits."""
+    return bool(getattr(penalty, "n", 1) == 1)
 
 
 def _kind(penalty: Penalty, x: Tensor) -> Kind:
-    return Kind(x.shape, x.dtype, penalty.summed)
+    return Kind(x.shape, x.dtype, penalty.summed, penalty.subsample)
 
 
 def looked_at(logits: Tensor, outputs: Tensor, x: Tensor, modules: list[nn.Module]) -> Graph:

@@ -111,13 +111,13 @@ class Step:
         if once and backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)
         usual = once and traced is None and self._asks_for_nothing(arguments)
-        if usual and plain.is_cheaper(model, modules, penalty, x):
-            return plain.plain_step(model, penalty, x, y, self.output, self.generator)
         if usual and seen.is_known(model, modules, penalty, x):
             with eager():
                 return plain.plain_step(
                     model, penalty, x, y, self.output, self.generator, unknown=modules
                 )
+        if usual and plain.is_cheaper(model, modules, penalty, x):
+            return plain.plain_step(model, penalty, x, y, self.output, self.generator)
         with eager():
             run = self._plan(model, modules, penalty, x, arguments)
             used = f"{run.chunk} of {len(x)} samples"

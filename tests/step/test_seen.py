@@ -103,6 +103,8 @@ def watched(monkeypatch):
         DecisionFunction(),
         EntrywiseL1(),
         Spectral(),
+        Frobenius(subsample=0.4),
+        InputGradient(norm=1, subsample=0.4),
     ],
     ids=repr,
 )
@@ -115,6 +117,8 @@ def test_later_calls_have_the_bits_of_the_first(penalty, dtype, size, batch, wat
     assert len(watched) == 1 or not seen._simple(penalty)
     for later in calls[1:]:
         assert all(map(torch.equal, later, calls[0]))
+    if penalty.subsample < 1:  # the plain way draws in another order
+        return
     want = step(plain if mean is fast else _plain_mean, model.double(), x.double(), y, penalty)
     assert_same([t.double() for t in calls[1]], want, 1e-9 if dtype == torch.float64 else 1e-4)
 
@@ -243,7 +247,9 @@ def test_other_weights_are_seen(size, batch):
     assert_same(*(step(way, model, x, y, Frobenius()) for way in (fast, plain)))
 
 
-def test_dropout_draws_what_it_draws_in_a_first_call(size):
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("generator", [False, True])
+def test_dropout_draws_what_it_draws_in_a_first_call(share, generator, size, watched):
     class Drops(nn.Module):
         def __init__(self):
             super().__init__()
@@ -254,9 +260,14 @@ def test_dropout_draws_what_it_draws_in_a_first_call(size):
 
     torch.manual_seed(0)
     model, x, y = Drops(), torch.rand(4, 6), torch.arange(4) % 3
-    first, later = (step(fast, model, x, y, Frobenius()) for _ in range(2))
-    assert all(map(torch.equal, first, later))
-    assert not torch.equal(later[0], step(fast, model, x, y, Frobenius(), seed=1)[0])
+    calls = []
+    for _ in range(2):
+        source = torch.Generator().manual_seed(3) if generator else None
+        penalty = Frobenius(subsample=share)
+        calls.append([*step(fast, model, x, y, penalty, generator=source), torch.rand(2)])
+    assert len(watched) == 1
+    assert all(map(torch.equal, *calls))
+    assert not torch.equal(calls[1][0], step(fast, model, x, y, penalty, seed=1)[0])
 
 
 def test_what_is_known_goes_with_the_model_which_needs_no_hash(size):
