@@ -68,10 +68,13 @@ def _given(node: Node) -> Any:
 def explain_new(graph: Graph, g: Tensor) -> None:
     """`explain` for a gradient through `graph`, where its operations are not all known to have one.
 
-    A walk through a graph of many small layers is a part of what a step costs.
+    A walk through a graph of many small layers is a part of what a step costs. Whether fused
+    attention has one depends on its arguments.
     """
     kinds = frozenset(graph.named)
-    if kinds not in _differentiable and not explain(g):
+    if kinds in _differentiable or explain(g):
+        return
+    if not any(is_fused(some[0]) for some in graph.named.values()):
         _differentiable.add(kinds)
 
 

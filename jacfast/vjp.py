@@ -8,7 +8,7 @@ from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
 from jacfast.graph import Graph
 from jacfast.layouts import align
-from jacfast.second import explain, watched
+from jacfast.second import explain_new, watched
 
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
@@ -26,7 +26,13 @@ NO_PATH = (
 )
 
 
-def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
+def pull_back(
+    outputs: Tensor,
+    x: Tensor,
+    cotangents: Tensor,
+    create_graph: bool,
+    graph: Graph | None = None,
+) -> Tensor:
     """Return ``J^T v`` for each of n cotangents per sample.
 
     Args:
@@ -34,6 +40,7 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
         x: [N, ...], with requires_grad, part of the graph of `outputs`.
         cotangents: [n, N, K].
         create_graph: keep the result differentiable (for training); else it is a plain tensor.
+        graph: of `outputs`, up to `x`, if it is known.
 
     Returns:
         [n, N, D], D the number of entries of one sample of `x`. The graph of `outputs` is kept.
@@ -48,11 +55,11 @@ def pull_back(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
         return looped(outputs, x, cotangents, create_graph)
     if not create_graph:
         return _joined(pull_back_blocks(outputs, x, cotangents))
-    graph = Graph(outputs, past=x.grad_fn)
+    graph = graph or Graph(outputs, past=x.grad_fn)
     align(graph)
     with watched(graph, x):
         g = _joined(_pulled(graph, outputs, x, cotangents, True))
-    explain(g)
+    explain_new(graph, g)
     explain_freed(g, graph.leaves)
     return g
 

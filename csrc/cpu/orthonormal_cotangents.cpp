@@ -36,11 +36,12 @@ class Sample {
   // Make `row` orthogonal to the j rows before it and of unit length; say whether that went.
   bool orthogonalise(T* row, const int64_t j) const {
     const double before = norm(row);
-    for (int pass = 0; pass < 2; ++pass) {  // twice: once leaves the errors of cancellation
+    const int passes = j > 0 || op_.centred ? 2 : 0;  // twice: once leaves errors of cancellation
+    for (int pass = 0; pass < passes; ++pass) {
       if (op_.centred) subtract_mean(row);
       for (int64_t i = 0; i < j; ++i) subtract_projection(row, out_ + i * op_.classes);
     }
-    const double after = norm(row);
+    const double after = passes ? norm(row) : before;
     const double floor = 16.0 * op_.classes * std::numeric_limits<T>::epsilon() * before;
     if (!(after > floor) || !std::isfinite(after)) return false;
     for (int64_t k = 0; k < op_.classes; ++k) row[k] = static_cast<T>(row[k] / after);

@@ -17,6 +17,8 @@ Reduction = Literal["mean", "none"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 Coupled = Literal["refuse", "coupled"]  # what to do about batch statistics, once logits are there
 Count = int | Literal["exact"]
+# Entries up to which PyTorch's sum of squares, in float32, costs less than `row_norm`: measured.
+FEW = 1 << 17
 WORDS = {"squared": ("kind", "measure", "collect"), "of_logits": ("cotangents",)}
 
 
@@ -108,13 +110,17 @@ class Penalty(abc.ABC):
                 "subsample and every save nothing once the logits of the whole batch are there: "
                 f"use forward_with_penalty; got subsample={self.subsample}, every={self.every}"
             )
-        logits = check_graph(logits, x, batch_norm)
+        check_batch_norm(batch_norm)
+        logits, graph = check_graph(logits, x), None
+        if not torch.compiler.is_compiling():
+            graph = Graph(logits, past=x.grad_fn)
+            if batch_norm == "refuse":
+                check_apart(graph, x)
         self.check(logits, y)
         draw = self.drawn(len(x), logits, generator)
         vectors = self.cotangents(logits, x, y, draw)
-        g = pull_back(logits, x, vectors, create_graph=True)
-        sizes = self.measure(g.flatten(0, 1)).unflatten(0, g.shape[:2])
-        return self.reduce(self.collect(sizes), len(x))
+        g = pull_back(logits, x, vectors, create_graph=True, graph=graph)
+        return self.reduce(self.total(g), len(x))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         """Check what depends on the logits [N, K]: labels, and options against K."""
@@ -168,8 +174,15 @@ class Penalty(abc.ABC):
         """Return the sum of sizes [n, N], or that of each sample [N] with reduction="none"."""
         return sizes.sum(0) if self.reduction == "none" else sizes.sum()
 
+    def total(self, g: Tensor) -> Tensor:
+        """Return the sum of rho over J^T v, g [n, N, ...], or that of each sample [N]."""
+        if self.summed and g.numel() <= FEW:  # less calls than for rows
+            return g.to(checks.accumulator(g.dtype)).square().sum()
+        sizes = self.measure(g.flatten(2).flatten(0, 1))
+        return self.collect(sizes.unflatten(0, g.shape[:2]))
+
     def reduce(self, total: Tensor, samples: int) -> Tensor:
-        """Turn what `collect` has made of the batch into the penalty."""
+        """Turn the `total` of the batch into the penalty."""
         return total if self.reduction == "none" else total / samples
 
 
@@ -210,9 +223,8 @@ def check_batch_norm(batch_norm: str) -> None:
         )
 
 
-def check_graph(logits: Tensor, x: Tensor, batch_norm: Coupled = "refuse") -> Tensor:
-    """Check that `logits` were computed from `x`, sample by sample; return them as [N, K]."""
-    check_batch_norm(batch_norm)
+def check_graph(logits: Tensor, x: Tensor) -> Tensor:
+    """Check that `logits` can have been computed from `x`; return them as [N, K]."""
     checks.floating("logits", logits)
     checks.floating("x", x)
     if torch._C._are_functorch_transforms_active():
@@ -241,8 +253,6 @@ def check_graph(logits: Tensor, x: Tensor, batch_norm: Coupled = "refuse") -> Te
             "logits must be part of a graph (computed from x with gradients enabled); "
             "got requires_grad=False"
         )
-    if batch_norm == "refuse" and not torch.compiler.is_compiling():
-        check_apart(Graph(logits, past=x.grad_fn), x)
     return logits
 
 

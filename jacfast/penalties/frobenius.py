@@ -65,7 +65,8 @@ def frobenius_penalty(
     if vectors is None:
         penalty = Frobenius(n, reduction=reduction)
         return penalty(logits, x, generator=generator, batch_norm=batch_norm)
-    logits = check_graph(logits, x, batch_norm)
+    check_batch_norm(batch_norm)
+    logits = check_graph(logits, x)
     checks.floating("vectors", vectors)
     checks.shape("vectors", vectors, "[n, N, K]", (None, *logits.shape))
     if len(vectors) < 1:
@@ -116,7 +117,7 @@ class JacobianReg(nn.Module):
 
         A scalar, or the samples' values [N] with ``reduction="none"``.
         """
-        y = check_graph(y, x, self.batch_norm)
+        y = check_graph(y, x)
         if self.n == -1:
             vectors = cotangents.basis(y)
         else:

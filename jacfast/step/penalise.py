@@ -13,7 +13,6 @@ from jacfast.calling import grad_twice
 from jacfast.graph import nodes, saves
 from jacfast.layouts import align
 from jacfast.lean import Gram
-from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.second import explain_new, watched
 from jacfast.step.pending import Part, Pending
@@ -45,10 +44,7 @@ def penalise(
         if pending.outside:
             explain_new(part.graph, g)
         g = g if rows is None else g.index_select(1, rows)
-        if gram is not None:
-            total = gram.square(g.flatten(0, 1))
-        else:
-            total = _measured(penalty, g, pending.outside)
+        total = penalty.total(g) if gram is None else gram.square(g.flatten(0, 1))
         sums.append(total if pending.outside else total.detach())
         if pending.outside or not (pending.keeps and total.requires_grad):
             continue
@@ -58,19 +54,6 @@ def penalise(
         else:
             part.totals.append(total)
     return torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
-
-
-def squares(g: Tensor) -> Tensor:
-    """Return the sum of the squares, as `row_norm` has it, in less calls."""
-    return g.to(accumulator(g.dtype)).square().sum()
-
-
-def _measured(penalty: Penalty, g: Tensor, outside: bool) -> Tensor:
-    """Return the penalty of J^T v, g [n, N, ...]: the sum, or of each sample."""
-    if outside and penalty.summed:
-        return squares(g)
-    sizes = penalty.measure(g.flatten(2).flatten(0, 1))
-    return penalty.collect(sizes.unflatten(0, g.shape[:2]))
 
 
 def _pulled(

@@ -29,7 +29,6 @@ from jacfast.penalties.base import Penalty
 from jacfast.second import explain_new, watched
 from jacfast.step.draw import Noise, Order, penalised
 from jacfast.step.entry import Entry, first_linear
-from jacfast.step.penalise import squares
 from jacfast.step.seen import looked_at
 from jacfast.vjp import grad
 
@@ -132,7 +131,9 @@ def plain_step(
         entry.row(_pulled(outputs, entry, v, graph), rows)
         for v in penalty.cotangents(outputs, entry.x, y, noise)
     ]
-    return logits, penalty.reduce(_collected(penalty, pulled), count)
+    totals = [penalty.total(g[None]) for g in pulled]
+    total = torch.stack(totals).sum(0) if len(totals) > 1 else totals[0]
+    return logits, penalty.reduce(total, count)
 
 
 def _pulled(outputs: Tensor, entry: Entry, v: Tensor, graph: Graph | None) -> Tensor:
@@ -143,11 +144,3 @@ def _pulled(outputs: Tensor, entry: Entry, v: Tensor, graph: Graph | None) -> Te
         g = grad(outputs, entry.edge, v, create_graph=True)
     explain_new(graph, g)
     return g
-
-
-def _collected(penalty: Penalty, rows: list[Tensor]) -> Tensor:
-    """Return the penalty of J^T v, n of [N, ...]: the sum, or of each sample."""
-    if penalty.summed:
-        sums = [squares(g) for g in rows]
-        return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
-    return penalty.collect(torch.stack([penalty.measure(g.flatten(1)) for g in rows]))
