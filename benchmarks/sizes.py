@@ -120,7 +120,7 @@ def measure(case: Case, compiled: bool) -> dict:
     x = torch.rand(case.samples, *case.shape, device=DEVICE)
     y = torch.randint(case.classes, (case.samples,), device=DEVICE)
     steps = contenders(compiled, case.classes)
-    made = _verified(steps, model, x, y)
+    made = verified(steps, model, x, y)
 
     def run(step: rivals.Step, times: int) -> None:
         for _ in range(times):
@@ -142,7 +142,7 @@ def measure(case: Case, compiled: bool) -> dict:
     }
 
 
-def _verified(
+def verified(
     steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor
 ) -> dict[str, float]:
     """Raise unless all with the same draw agree; return how long the first call of each took."""
