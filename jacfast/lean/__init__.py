@@ -4,6 +4,17 @@ from jacfast.lean.gram import Gram
 from jacfast.lean.known import hooked
 from jacfast.lean.mode import Lean
 from jacfast.lean.sweep import COLLECT, PULL, Sweep
-from jacfast.lean.tables import TRAINING, lean, training
+from jacfast.lean.tables import ATTENTION, TRAINING, lean, training
 
-__all__ = ["COLLECT", "PULL", "TRAINING", "Gram", "Lean", "Sweep", "hooked", "lean", "training"]
+__all__ = [
+    "ATTENTION",
+    "COLLECT",
+    "PULL",
+    "TRAINING",
+    "Gram",
+    "Lean",
+    "Sweep",
+    "hooked",
+    "lean",
+    "training",
+]

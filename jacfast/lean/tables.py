@@ -18,8 +18,11 @@ from jacfast.lean.norms import NORMS
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import PULL, Sweep
 
+# What an unknown network that is small has, and nothing else for which it would be watched.
+ATTENTION = Table({SDPA: attend, MULTI_HEAD: multi_head}, trains=True)
 TRAINING = Table(
     {
+        **ATTENTION.layers,
         F.linear: calls.linear,
         **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), calls.conv),
         F.batch_norm: calls.batch_norm,
@@ -28,8 +31,6 @@ TRAINING = Table(
         **ACTIVATIONS,
         **NORMS,
         **dict.fromkeys(POOLS, calls.max_pool2d),
-        SDPA: attend,
-        MULTI_HEAD: multi_head,
     },
     trains=True,
 )

@@ -5,10 +5,12 @@ needs no gradient, and unless the caller wants it autograd computes none: of six
 less.
 """
 
+import contextlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from jacfast.calling import in_order
 from jacfast.penalties.base import Penalty
@@ -21,20 +23,31 @@ class Entry:
         returned: what the model returned.
         x: what the penalty's cotangents may look at; with a graph, if they need one.
         edge: where to pull them to.
+        first: the first operation, if the way leads to x.
     """
 
     edge: Tensor | GradientEdge
 
-    def __init__(self, model: nn.Module, linear: nn.Linear | None, x: Tensor) -> None:
-        """Call the model, which begins with the layer `linear`, if that is given."""
+    def __init__(
+        self,
+        model: nn.Module,
+        linear: nn.Linear | None,
+        x: Tensor,
+        mode: AbstractContextManager | None = None,
+    ) -> None:
+        """Call the model, in the `mode`; it begins with the layer `linear`, if that is given."""
         self._weight: Tensor | None = None
+        self.first: Node | None = None
         if linear is not None:
             self.x, self._weight = x, linear.weight
             self.returned: Any = self._behind(linear, in_order(model))
             return
         # not the caller's tensor itself: its hooks and its grad are for the caller's backward pass
         self.x = self.edge = x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
-        self.returned = model(self.x.clone())  # it may begin in place
+        entry = self.x.clone()  # the model may begin in place
+        self.first = entry.grad_fn
+        with mode or contextlib.nullcontext():
+            self.returned = model(entry)
 
     def _behind(self, linear: nn.Linear, layers: list[nn.Module]) -> Tensor:
         """Call the layers, and keep where the first linear one ends: the next may be in place."""

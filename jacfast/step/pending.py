@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from jacfast.calling import grad_twice, in_eval_mode
 from jacfast.graph import Graph, saves
@@ -57,10 +58,10 @@ class Pending:
         """Return which samples of x are the `part` of the samples as they pass."""
         return part if self.order is None else self.order[part]
 
-    def enter(self, entry: Tensor) -> None:
+    def enter(self, first: Node | None) -> None:
         """Note the first operation of the pass: what has a lower number is someone else's."""
-        if self.began is None and entry.grad_fn is not None:
-            self.began = entry.grad_fn._sequence_nr()  # type: ignore[attr-defined]
+        if self.began is None and first is not None:
+            self.began = first._sequence_nr()  # type: ignore[attr-defined]
 
     def take(self, part: Part) -> None:
         """Take over the graph of a part."""

@@ -29,7 +29,7 @@ from jacfast.penalties.base import Penalty
 from jacfast.second import explain_new, watched
 from jacfast.step.draw import Noise, Order, penalised
 from jacfast.step.entry import Entry, first_linear
-from jacfast.step.seen import looked_at
+from jacfast.step.seen import Expected
 from jacfast.vjp import grad
 
 # Of the known layers, those whose backward pass jacfast.second or jacfast.layouts puts right.
@@ -101,20 +101,26 @@ def plain_step(
     y: Tensor | None,
     output: Output,
     generator: torch.Generator | None,
-    unknown: list[nn.Module] | None = None,
+    expected: Expected | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return logits and penalty, with autograd's own graph behind them.
 
-    Of an `unknown` model, of these modules, the graph is looked at.
+    Of a model whose layers are not known it is `expected` that the graph is plain; it is looked at.
+
+    Raises:
+        Otherwise: it is not, and the model has been called.
     """
     count = penalised(penalty, len(x))
-    ahead = count < len(x) and not unknown and _pass_ahead(model, x)
+    ahead = count < len(x) and expected is None and _pass_ahead(model, x)
     order = Order(len(x), x.device)(penalty, generator) if ahead else None
-    linear = None if unknown else first_linear(model, penalty)
-    entry = Entry(model, linear, x if order is None else x[order[:count]])
+    at = x if order is None else x[order[:count]]
+    if expected is None:
+        entry = Entry(model, first_linear(model, penalty), at)
+    else:
+        entry = expected.call(model, at)
     passed = pick(entry.returned, output)
     outputs, rows = as_rows(passed, entry.x), None
-    graph = looked_at(passed, outputs, entry.x, unknown) if unknown else None
+    graph = None if expected is None else expected.graph(passed, outputs, entry.x)
     if order is None:
         logits = passed.clone()  # which may be changed outside
         if count < len(x):  # drawn after the model has drawn what it draws in any call

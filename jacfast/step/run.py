@@ -30,6 +30,7 @@ from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
 from jacfast.step.penalise import penalise
 from jacfast.step.pending import Part, Pending
+from jacfast.step.seen import Otherwise
 
 
 @dataclasses.dataclass
@@ -49,7 +50,8 @@ class Run:
         looking: a context for what looks at values on the host.
         outside: whether the graph may be left outside as autograd has it, where nothing here makes
             it cheaper.
-        plain: whether it was left so, and nothing need be watched for in a call like this one.
+        plain: whether it was left so; if so, whether it `attends`: has attention.
+        ready: a call of the model on the whole batch that has been made already.
     """
 
     model: nn.Module
@@ -70,6 +72,8 @@ class Run:
     looking: Any = contextlib.nullcontext
     outside: bool = False
     plain: bool = dataclasses.field(default=False, init=False)
+    attends: bool = dataclasses.field(default=False, init=False)
+    ready: Otherwise | None = dataclasses.field(default=None, init=False)
     _before: State | None = dataclasses.field(default=None, init=False)
     _masks: Masks = dataclasses.field(init=False)
 
@@ -77,7 +81,8 @@ class Run:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
         pending = self.forward(x, y, whole)
         values, total, returned = pending.values, pending.total, pending.returned
-        self.plain = pending.outside and not pending.parts[0].lean.attends
+        self.plain = pending.outside
+        self.attends = any(part.lean.attends for part in pending.parts)
         if pending.keeps and not pending.outside:
             total, *values = Node.apply(pending, x, *pending.parameters)
         returned = rebuilt(returned, values) if self.everything else values[0]
@@ -159,24 +164,14 @@ class Run:
     def _forward(
         self, pending: Pending, x: Tensor, rows: slice, needs_gradient: bool
     ) -> tuple[Part, Tensor]:
-        """Pass samples through the model with lean layers; return them, and what is penalised."""
-        index, part = pending.samples(rows), rows.stop - rows.start < x.shape[0]
-        samples = x.detach()[index] if part or pending.order is not None else x.detach()
-        leaf = samples.requires_grad_(needs_gradient)
+        """Pass samples through the model; return them, and what is penalised."""
         seen: list[tuple[Tensor, int]] = []
-        lean = Lean(pending.sweep, training(leaf.device), leaf, self._rows(leaf))
-        entry = leaf.clone()  # the model may begin in place, and x stays as it is
-        pending.enter(entry)
-        with contextlib.ExitStack() as stack:
-            if self.layer is not None:
-                module = self.model.get_submodule(self.layer)
-                hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
-                stack.callback(hook.remove)
-            stack.enter_context(self.around())
-            if part:
-                stack.enter_context(self._masks.of(index))
-            stack.enter_context(lean)
-            returned = self.arguments.rows(index).call(self.model, entry)
+        if self.ready is None:
+            leaf, lean, returned = self._call(pending, x, rows, needs_gradient, seen)
+        else:
+            entry, lean = self.ready.entry, self.ready.lean
+            leaf, returned = entry.x, entry.returned
+            pending.enter(entry.first)
         self._check_state(x.shape[0])
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
@@ -189,6 +184,31 @@ class Run:
         passed = Part(leaf, tensors, Graph(*tensors, penalised), lean, [])
         pending.take(passed)
         return passed, penalised
+
+    def _call(
+        self, pending: Pending, x: Tensor, rows: slice, needs_gradient: bool, seen: list
+    ) -> tuple[Tensor, Lean, Any]:
+        """Call the model on samples, with lean layers; return these, the mode and what it returns.
+
+        An inner layer's outputs are `seen`.
+        """
+        index, part = pending.samples(rows), rows.stop - rows.start < x.shape[0]
+        samples = x.detach()[index] if part or pending.order is not None else x.detach()
+        leaf = samples.requires_grad_(needs_gradient)
+        lean = Lean(pending.sweep, training(leaf.device), leaf, self._rows(leaf))
+        entry = leaf.clone()  # the model may begin in place, and x stays as it is
+        pending.enter(entry.grad_fn)
+        with contextlib.ExitStack() as stack:
+            if self.layer is not None:
+                module = self.model.get_submodule(self.layer)
+                hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
+                stack.callback(hook.remove)
+            stack.enter_context(self.around())
+            if part:
+                stack.enter_context(self._masks.of(index))
+            stack.enter_context(lean)
+            returned = self.arguments.rows(index).call(self.model, entry)
+        return leaf, lean, returned
 
     def _is_plain(self, pending: Pending, part: Part) -> bool:
         """Say whether the graph of the whole batch is autograd's own, and the node only costs.

@@ -6,6 +6,8 @@ remembered by the shape of x. A model that does something else the next time is 
 what can be wrong is looked at in the graph of every call, and what is lean is so for speed alone.
 """
 
+import contextlib
+import dataclasses
 import weakref
 from typing import Any, NamedTuple
 
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 from jacfast.calling import parameters
 from jacfast.graph import Graph
 from jacfast.layouts import align
-from jacfast.lean import hooked
+from jacfast.lean import ATTENTION, Lean, Sweep, hooked
 from jacfast.penalties.base import Penalty, check_apart
 from jacfast.step.checks import check_way
+from jacfast.step.entry import Entry
 from jacfast.step.pending import check_leaves
 
 
@@ -30,30 +33,20 @@ class Kind(NamedTuple):
     subsample: float
 
 
-# By number, as a module of a user's own may have no hash; an entry goes with its module.
-_seen: dict[int, tuple[Any, set[Kind]]] = {}
+# By number, as a module of a user's own may have no hash; an entry goes with its module. Of each
+# kind, whether attention was called.
+_seen: dict[int, tuple[Any, dict[Kind, bool]]] = {}
 
 
-def remember(model: nn.Module, penalty: Penalty, x: Tensor) -> None:
-    """Note that a call with x found nothing lean, no attention and no hooks of saved tensors."""
+def remember(model: nn.Module, penalty: Penalty, x: Tensor, attends: bool) -> None:
+    """Note that a call with x found nothing lean, and no hooks of saved tensors."""
     if _simple(penalty):
         number = id(model)
         known = _seen.get(number)
         if known is None:
             one = weakref.ref(model, lambda _: _seen.pop(number, None))
-            known = _seen[number] = (one, set())
-        known[1].add(_kind(penalty, x))
-
-
-def is_known(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Tensor) -> bool:
-    """Say whether that is so of a call with x, and nothing is asked for that needs the node."""
-    known = _seen.get(id(model))
-    if known is None or known[0]() is not model or not _simple(penalty):
-        return False
-    if _kind(penalty, x) not in known[1] or x.requires_grad or x.device.type != "cpu":
-        return False
-    trained = any(p.requires_grad for p in parameters(modules))
-    return trained and torch.is_grad_enabled() and not hooked()
+            known = _seen[number] = (one, {})
+        known[1][_kind(penalty, x)] = attends
 
 
 def _simple(penalty: Penalty) -> bool:
@@ -65,11 +58,57 @@ def _kind(penalty: Penalty, x: Tensor) -> Kind:
     return Kind(x.shape, x.dtype, penalty.summed, penalty.subsample)
 
 
-def looked_at(logits: Tensor, outputs: Tensor, x: Tensor, modules: list[nn.Module]) -> Graph:
-    """Return the graph of a call of an unknown model, after the looks that each call gets."""
-    check_way(outputs)
-    graph = Graph(logits, outputs)
-    check_leaves(graph, [x, *parameters(modules)])
-    check_apart(graph, x)
-    align(graph)
-    return graph
+@dataclasses.dataclass
+class Expected:
+    """A call of a model, of these modules, of which it is expected that its graph is plain."""
+
+    modules: list[nn.Module]
+    attends: bool
+
+    def call(self, model: nn.Module, x: Tensor) -> Entry:
+        """Call the model; attention, if there was any, runs as it did when it was watched."""
+        if not self.attends:
+            return Entry(model, None, x)
+        lean = Lean(Sweep(), ATTENTION)
+        entry = Entry(model, None, x, lean)
+        if lean.hooked:  # in a checkpoint, it seems, which will call it again
+            raise Otherwise(entry, lean)
+        return entry
+
+    def graph(self, logits: Tensor, outputs: Tensor, x: Tensor) -> Graph:
+        """Return the graph of the call, after the looks that each call gets."""
+        check_way(outputs)
+        graph = Graph(logits, outputs)
+        check_leaves(graph, [x, *parameters(self.modules)])
+        check_apart(graph, x)
+        align(graph)
+        return graph
+
+
+class Otherwise(Exception):
+    """A call that is not plain, against what was expected: what has been called, and how."""
+
+    def __init__(self, entry: Entry, lean: Lean) -> None:
+        super().__init__()
+        self.entry, self.lean = entry, lean
+
+
+def expected(
+    model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Tensor
+) -> Expected | None:
+    """Return what is expected of a call with x; None if nothing is, or if it needs the node."""
+    known = _seen.get(id(model))
+    if known is None or known[0]() is not model or not _simple(penalty):
+        return None
+    attends = known[1].get(_kind(penalty, x))
+    if attends is None or x.requires_grad or x.device.type != "cpu":
+        return None
+    trained = any(p.requires_grad for p in parameters(modules))
+    usual = trained and torch.is_grad_enabled() and not hooked()
+    return Expected(modules, attends) if usual else None
+
+
+def forget(model: nn.Module) -> None:
+    """Expect nothing more."""
+    with contextlib.suppress(KeyError):
+        del _seen[id(model)]

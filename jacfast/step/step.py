@@ -111,13 +111,12 @@ class Step:
         if once and backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)
         usual = once and traced is None and self._asks_for_nothing(arguments)
-        if usual and seen.is_known(model, modules, penalty, x):
-            with eager():
-                return plain.plain_step(
-                    model, penalty, x, y, self.output, self.generator, unknown=modules
-                )
-        if usual and plain.is_cheaper(model, modules, penalty, x):
-            return plain.plain_step(model, penalty, x, y, self.output, self.generator)
+        ready = None
+        if usual:
+            found = self._by_plain(model, modules, penalty, x, y)
+            if isinstance(found, tuple):
+                return found
+            ready = found
         with eager():
             run = self._plan(model, modules, penalty, x, arguments)
             used = f"{run.chunk} of {len(x)} samples"
@@ -126,10 +125,10 @@ class Step:
                 with advise(less):
                     if traced:
                         return traced(run)
-                    run.outside = True
+                    run.outside, run.ready = True, ready
                     found = run(x, y, whole=True)
                 if usual and run.plain:
-                    seen.remember(model, penalty, x)
+                    seen.remember(model, penalty, x, run.attends)
                 return found
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
         with self.around():  # it may begin in place
@@ -146,6 +145,30 @@ class Step:
                 traced = Traced(self, backend, model, at, y, arguments, False, run.around)
                 _, value = traced(run)
         return returned, value
+
+    def _by_plain(
+        self,
+        model: nn.Module,
+        modules: list[nn.Module],
+        penalty: Penalty,
+        x: Tensor,
+        y: Tensor | None,
+    ) -> "tuple[Tensor, Tensor] | seen.Otherwise | None":
+        """Return logits and penalty by plain double backward, where that is cheaper; else None.
+
+        Or a call of the model from which that does not lead on.
+        """
+        given = model, penalty, x, y, self.output, self.generator
+        expected = seen.expected(model, modules, penalty, x)
+        if expected is None:
+            cheaper = plain.is_cheaper(model, modules, penalty, x)
+            return plain.plain_step(*given) if cheaper else None
+        try:
+            with eager():
+                return plain.plain_step(*given, expected)
+        except seen.Otherwise as call:
+            seen.forget(model)
+            return call
 
     def _asks_for_nothing(self, arguments: Arguments) -> bool:
         """Say whether a call asks for nothing that plain double backward does not do."""

@@ -1,5 +1,6 @@
 """A model whose last call was PyTorch's own throughout: the next is not watched, and alike."""
 
+import copy
 import gc
 import sys
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from jacfast import (
@@ -19,6 +21,7 @@ from jacfast import (
     Spectral,
     graph,
 )
+from jacfast.lean import attention
 from jacfast.step import run, seen
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, plain, step
@@ -33,12 +36,17 @@ class Net(nn.Module):
         super().__init__()
         self.kind = ""
         self.first, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.last, self.elsewhere = nn.Linear(64, 3), torch.ones(64, requires_grad=True).double()
+        self.last, self.elsewhere = (
+            nn.Linear(64, 3),
+            torch.ones(64, dtype=torch.float64, requires_grad=True),
+        )
 
     def forward(self, x):
         x = F.gelu(self.norm(self.first(x)))
         if self.kind == "attention":
             x = x + F.scaled_dot_product_attention(x, x, x)
+        if self.kind == "attention in a checkpoint":
+            x = x + checkpoint(F.scaled_dot_product_attention, x, x, x, use_reentrant=False)
         if self.kind == "checkpoint":
             x = checkpoint(torch.tanh, x, use_reentrant=False)
         x = x.flatten(1)
@@ -213,13 +221,62 @@ def test_attention_and_checkpoints_that_are_new_have_the_right_gradient(kind, si
     assert_same(*(step(way, model, x, y, Frobenius()) for way in (fast, plain)))
 
 
-@pytest.mark.parametrize("kind", ["attention", "checkpoint"])
-def test_models_with_these_are_watched_in_every_call(kind, size, batch, watched):
+def test_a_model_with_a_checkpoint_is_watched_in_every_call(size, batch, watched):
     model, x, y = batch
-    model.kind = kind
+    model.kind = "checkpoint"
     for _ in range(3):
         fast(model, x, y, Frobenius())
     assert len(watched) == 3
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("penalty", [Frobenius(), InputGradient(norm=1)], ids=repr)
+def test_attention_runs_as_it_did_when_it_was_watched(
+    fused, penalty, size, batch, watched, monkeypatch
+):
+    model, x, y = batch
+    model.kind = "attention"
+    if fused:
+        monkeypatch.setattr(attention, "LEAST", 0)
+    first, *later = (step(fast, model, x, y, penalty) for _ in range(3))
+    assert len(watched) == 1
+    for call in later:
+        assert all(map(torch.equal, call, first))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert_same(first, step(plain, model, x, y, penalty))
+
+
+def test_multi_head_attention(size, watched):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Flatten(), nn.Linear(40, 3)).double()
+    x, y = torch.randn(4, 5, 8).double(), torch.arange(4) % 3
+    first, later = (step(fast, model, x, y, Frobenius()) for _ in range(2))
+    assert len(watched) == 1
+    assert all(map(torch.equal, first, later))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert_same(first, step(plain, model, x, y, Frobenius()))
+
+
+@pytest.mark.parametrize(
+    "penalty", [Frobenius(), InputGradient(), Frobenius(subsample=0.4)], ids=repr
+)
+def test_attention_that_is_in_a_checkpoint_from_now_on(penalty, size, batch, watched):
+    """It is called once all the same, and its backward pass finds what the forward pass found."""
+    model, x, y = batch
+    model.kind, calls = "attention", []
+    fast(model, x, y, penalty)
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    model.kind = "attention in a checkpoint"
+    found = step(fast, model, x, y, penalty)
+    assert len(calls) == 1
+    want = step(fast, copy.deepcopy(model), x, y, penalty)
+    assert_same(found, want)
+    fast(model, x, y, penalty)
+    assert len(watched) == 4
+    if penalty.subsample == 1:
+        with sdpa_kernel(SDPBackend.MATH):
+            assert_same(found, step(plain, model, x, y, penalty))
 
 
 def test_hooks_of_saved_tensors_around_the_call(size, batch, watched):
