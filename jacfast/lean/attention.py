@@ -16,9 +16,10 @@ from jacfast.lean.known import usual
 from jacfast.lean.mode import Lean
 
 DEVICES = ("cpu", "cuda")  # whose kernels are known
-# Scores of a head from which PyTorch's kernel pays: a square of 111 tokens. On fewer it is itself
-# slower than matrix products (benchmarks/README.md, 'Attention').
-LEAST = 3 << 12
+# Scores of a head, or of all heads, from which PyTorch's kernel pays: a square of 111 tokens, or
+# 2 MB. Fewer stay in the caches, where operations are faster that write them down; of few tokens
+# the kernel is slow (benchmarks/README.md, 'Attention').
+LEAST, LEAST_OF_ALL = 3 << 12, 1 << 19
 
 
 def attention(
@@ -36,13 +37,19 @@ def attention(
     tensors = [query, key, value] if attn_mask is None else [query, key, value, attn_mask]
     constant = attn_mask is None or (isinstance(attn_mask, Tensor) and not attn_mask.requires_grad)
     known = all(map(plain, tensors)) and query.device.type in DEVICES and query.dim() >= 3
-    pays = known and query.shape[-2] * key.shape[-2] >= LEAST
+    pays = known and _pays(query, key)
     if dropout_p or not (pays and constant and usual()):
         return BY_MATH[SDPA](query, key, value, attn_mask, dropout_p, **options)
     given = _with_heads(query, key, value, attn_mask)
     if given is None:
         return SDPA(query, key, value, attn_mask, **options)
     return SDPA(*given, **options).view(*query.shape[:-1], value.shape[-1])
+
+
+def _pays(query: Tensor, key: Tensor) -> bool:
+    """Say whether the scores are too many to be written down."""
+    scores = query.shape[-2] * key.shape[-2]
+    return scores >= LEAST or scores * query.shape[:-2].numel() >= LEAST_OF_ALL
 
 
 def _with_heads(

@@ -139,6 +139,16 @@ def test_few_tokens_run_by_operations(monkeypatch):
         assert model.fused == [fused]
 
 
+def test_many_heads_of_few_tokens_run_in_the_kernel(monkeypatch):
+    """3 samples of 4 heads of 6 x 6 scores."""
+    monkeypatch.setattr(lean_attention, "LEAST", 37)
+    for least, fused in ((432, True), (433, False)):
+        monkeypatch.setattr(lean_attention, "LEAST_OF_ALL", least)
+        model = Heads()
+        forward_with_penalty(model, torch.randn(3, 6, 8))
+        assert model.fused == [fused]
+
+
 def test_on_a_gpu_it_runs_by_operations(monkeypatch):
     """Its kernels' nodes have not been seen there."""
     monkeypatch.setattr(run, "training", lambda _: tables.training(torch.device("cuda")))
