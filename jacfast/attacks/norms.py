@@ -16,23 +16,16 @@ def lengths(x: Tensor, p: float = 2.0) -> Tensor:
     The powers are summed in float64, where they neither overflow nor vanish: ``||x||`` can be
     beyond what float16 holds though no entry is, and its square beyond float32.
     """
-    return _wide(x, p).to(accumulator(x.dtype))
-
-
-def shorten(r: Tensor, most: float, p: float = 2.0) -> Tensor:
-    """Return r [N, ...] with each sample that is longer than `most` at that length."""
-    size = _wide(r, p)
-    factor = torch.empty_like(size, dtype=accumulator(r.dtype))
-    torch.div(torch.tensor(most, dtype=size.dtype), size, out=factor).clamp_(max=1)
-    return (r * factor.view(-1, *[1] * (r.dim() - 1))).to(r.dtype)
-
-
-def _wide(x: Tensor, p: float) -> Tensor:
-    """Return the norms in float64."""
     rows = x.flatten(1)
     entries = ENTRIES if x.device.type == "cpu" else GPU_ENTRIES
     size = [
         torch.linalg.vector_norm(part, p, dim=1, dtype=torch.float64)
         for part in rows.split(max(1, entries // rows.shape[1]))
     ]
-    return torch.cat(size) if len(size) > 1 else size[0]
+    return (torch.cat(size) if len(size) > 1 else size[0]).to(accumulator(x.dtype))
+
+
+def shorten(r: Tensor, most: float, p: float = 2.0) -> Tensor:
+    """Return r [N, ...] with each sample that is longer than `most` at that length."""
+    factor = (most / lengths(r, p)).clamp_(max=1).view(-1, *[1] * (r.dim() - 1))
+    return (r * factor).to(r.dtype)

@@ -95,10 +95,14 @@ class Part:
             return leaf, logits_of(self.model, leaf)
 
     def look(self, logits: Tensor, fooled: bool | None) -> Tensor:
-        """See which samples go on; return their classes. With logits NaN or +inf they go on."""
+        """See which samples go on; return their classes.
+
+        With logits NaN or +inf the class says nothing. Such a sample stalls at its step: at this
+        one, or, taken for fooled here, at that of the next run, as the result is not.
+        """
         self.top, label = logits.detach().max(dim=1)
         if fooled is None:
-            self.running &= self.held(label) >= (self.top < float("inf"))  # held, or no class
+            self.running &= self.held(label)
         return label
 
     def held(self, label: Tensor) -> Tensor:

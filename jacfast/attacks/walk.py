@@ -39,7 +39,7 @@ class Walk:
         self.resolution = eps * size
         self.least = 2 * self.resolution + options.floor  # the length of a step below that
         held = box.bounded or options.max_norm is not None  # then x + r cannot run away
-        # how far the steps to come may go, all together
+        # how far the steps to come may go, all together; None: as far as they lead
         self.ahead = None if held else FAR * size
         holes = ~(x.abs() < float("inf"))
         self.holes = holes if bool(holes.any()) else None  # entries of x that are not finite
@@ -55,7 +55,7 @@ class Walk:
     def put(self, index: Tensor, part: "Walk") -> None:
         """Take over where a walk of `rows` has got."""
         self.r[index] = part.r
-        if self.ahead is not None:
+        if self.ahead is not None and part.ahead is not None:
             self.ahead[index] = part.ahead
 
     def norm_of(self, x: Tensor) -> Tensor:

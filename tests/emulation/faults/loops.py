@@ -18,8 +18,8 @@ LOOPS = [
         "masked",
     ),
     Fault(
-        "who runs is not what moved",
-        "jacfast/attacks/part.py",
+        "in a box those move that have no boundary, and no others",
+        "jacfast/attacks/walk.py",
         "torch.addcmul(length, reach, top, value=0) < infinite",
         "torch.addcmul(length, reach, top, value=0) >= infinite",
         "masked",
@@ -29,13 +29,6 @@ LOOPS = [
         "jacfast/attacks/part.py",
         "self.running.logical_and_(self.left)",
         "self.running.logical_and_(self.left + 1)",
-        "masked",
-    ),
-    Fault(
-        "a sample with a logit that is NaN is not said to be stalled",
-        "jacfast/attacks/part.py",
-        'self.held(label) >= (self.top < float("inf"))',
-        "self.held(label)",
         "masked",
     ),
     Fault(
@@ -144,7 +137,7 @@ LOOPS = [
         "masked",
     ),
     Fault(
-        "in a box a step to no finite point is taken",
+        "below a cap a step to no finite point is taken",
         "jacfast/attacks/walk.py",
         "torch.addcmul(length, reach, top, value=0) < infinite",
         "length + 0 * top < infinite",
@@ -170,5 +163,12 @@ LOOPS = [
         "halves.rows += halves.part",
         "halves.rows = halves.part",
         "deepfool_edges",
+    ),
+    Fault(
+        "a copy to the host in each iteration",
+        "jacfast/attacks/walk.py",
+        "length = torch.where(length <= self.resolution, self.least, length)",
+        "length = torch.where(length <= self.resolution, self.least, length).cpu()",
+        "launches",
     ),
 ]
