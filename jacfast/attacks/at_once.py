@@ -55,7 +55,7 @@ class AtOnce:
     ) -> tuple[Boundary, int]:
         """Find the nearest boundaries, as `Search.nearest`."""
         if self._fixed is None:
-            self._fixed = _Fixed.of(leaf, logits, labels)
+            self._fixed = _Fixed(leaf, logits, labels, self.options.q)
         if self._cotangents is None or not self.same:
             self._cotangents = self._fixed.cotangents(origin)
         classes, vectors = self._cotangents
@@ -89,36 +89,30 @@ class AtOnce:
         return Directed(unit, distance, None)
 
 
-class _Fixed(NamedTuple):
-    """What does not change from iteration to iteration; the origin is the last of the classes."""
+class _Fixed:
+    """What does not change from iteration to iteration; the origin is the last of the classes.
 
-    labels: Tensor  # [n, C], the classes to go to, sorted: of equal distances the first wins
-    towards: Tensor  # [C, n, K], the logits of these
-    every: Tensor  # [K], all classes
-    last: Tensor  # [n], the column of the origin
-    here: Tensor  # [n], the samples
-    none: Tensor  # [1, n, D], the origin's own row, of differences from it
-    norms: Tensor  # [C + 1, n], of the rows, and 0 of the origin's
+    Args:
+        leaf, logits: [n, ...] and [n, K], of an iteration. labels: [n, C]. q: of the norm.
+    """
 
-    @staticmethod
-    def of(leaf: Tensor, logits: Tensor, labels: Tensor) -> "_Fixed":
-        labels = labels.sort(dim=1).values
-        (samples, count), every = labels.shape, torch.arange(logits.shape[1], device=labels.device)
-        return _Fixed(
-            labels,
-            (labels.T[..., None] == every).to(logits.dtype),
-            every,
-            torch.full_like(labels[:, 0], count),
-            torch.arange(samples, device=labels.device),
-            leaf.new_zeros(1, samples, leaf[0].numel()),
-            leaf.new_zeros(count + 1, samples, dtype=accumulator(leaf.dtype)),
-        )
+    def __init__(self, leaf: Tensor, logits: Tensor, labels: Tensor, q: float) -> None:
+        self.labels = labels.sort(dim=1).values  # of equal distances the first wins
+        samples, count = labels.shape
+        self.towards = logits.new_zeros(count, *logits.shape)
+        self.towards.scatter_(2, self.labels.T[..., None], 1.0)
+        self.last = torch.full_like(labels[:, 0], count)  # the column of the origin
+        if q == 2:  # the origin's own row, of differences from it
+            self.none = leaf.new_zeros(1, samples, leaf[0].numel())
+        else:  # the norms of the rows, and 0 of the origin's
+            self.norms = leaf.new_zeros(count + 1, samples, dtype=accumulator(leaf.dtype))
+            self.here = torch.arange(samples, device=leaf.device)
 
     def cotangents(self, origin: Tensor) -> tuple[Tensor, Tensor]:
         """Return the classes [n, C + 1] and the cotangents ``e_label - e_origin`` [C, n, K]."""
-        away = self.every == origin[:, None]
         classes = torch.cat([self.labels, origin[:, None]], dim=1)
-        return classes, torch.add(self.towards, away, alpha=-1)
+        away = origin.expand(len(self.towards), -1)[..., None]
+        return classes, self.towards.scatter(2, away, -1.0)
 
 
 def _in(dtype: torch.dtype, z: Tensor) -> Tensor:

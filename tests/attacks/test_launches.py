@@ -64,11 +64,12 @@ EVERY_CASE = pytest.mark.parametrize("case", CASES)
 EVERY_NORM = pytest.mark.parametrize("p", [1.25, 2.0, 3.0, math.inf])
 
 
-def _iteration(monkeypatch, classes: int = 10, **options) -> Launches:
-    """Count in an iteration of a warm loop; an op of ours launches what it does on a GPU."""
+def _iteration(monkeypatch, classes: int = 10, warm: bool = True, **options) -> Launches:
+    """Count in an iteration; an op of ours launches what it does on a GPU."""
     model = _fully_connected(classes)
     part = part_of(model, torch.rand(64, 1, 28, 28), candidates=None, **options)
-    part.iterate()
+    if warm:
+        part.iterate()
     with Launches().counting(monkeypatch) as launches:
         part.iterate()
     assert launches.launched["deepfool_step"] == 1
@@ -84,6 +85,15 @@ def _iteration(monkeypatch, classes: int = 10, **options) -> Launches:
 def test_an_iteration_launches_at_most_40_kernels(case, p, classes, monkeypatch):
     """Beside the model's own passes."""
     launches = _iteration(monkeypatch, classes, p=p, **CASES[case])
+    assert sum(launches.launched.values()) <= 40, launches.launched
+
+
+@pytest.mark.parametrize("case", ["default", "box", "clipped steps", "cap", "target", "plain"])
+@pytest.mark.parametrize("p", [2.0, math.inf])
+@pytest.mark.usefixtures("as_on_gpu")
+def test_so_does_the_first_iteration(case, p, monkeypatch):
+    """Which prepares what stays: ten launches more, where classes do."""
+    launches = _iteration(monkeypatch, p=p, warm=False, **CASES[case])
     assert sum(launches.launched.values()) <= 40, launches.launched
 
 
