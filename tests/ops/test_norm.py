@@ -130,6 +130,31 @@ def test_a_mean_whose_square_has_no_digits_for_the_rest(life, name):
         assert float((got.cpu() - want).abs().max() / want.abs().max()) < 1e-8
 
 
+@pytest.mark.parametrize(("name", "shape"), [("layer", (9000, 3)), ("group", (3000, 3, 7))])
+def test_sums_over_samples_keep_what_additions_round_off(life, name, shape):
+    """Of thousands of terms that are alike; added in float32, the sum has five digits."""
+    x, g, u, weight = drawn(life, *shape)
+    for t in (x, g, u):
+        t[:] = t[0].clone()
+    found, want = both(name, x, g, u, weight), oracle(name, x, g, u, weight, EPS)
+    in_float32 = g.cpu().numpy().cumsum(axis=0, dtype="float32")[-1]
+    exact = len(g) * g[0].cpu().double()
+    assert float((torch.from_numpy(in_float32) - exact).abs().max() / exact.abs().max()) > 3e-6
+    for k in (1, 2, 5):
+        error = (found[k].cpu().double() - want[k]).abs().max() / want[k].abs().max()
+        assert float(error) < 6e-7
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (4, 6, 5)])
+def test_an_infinite_cotangent_makes_infinite_sums(life, shape):
+    x, g, u, weight = drawn(life, *shape)
+    g[1, 2] = float("inf")
+    _, of_weight, of_bias, *_ = both("layer", x, g, u, weight)
+    assert of_bias.isinf().nonzero().tolist() == [[2]]
+    assert len(shape) > 2 or of_weight.isinf().nonzero().tolist() == [[2]]
+    assert not of_bias.isnan().any()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_errors_are_no_larger_than_pytorchs(life, name):
     """Of float32 autograd, whose statistics are in float32."""
