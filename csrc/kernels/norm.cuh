@@ -167,15 +167,23 @@ struct ParameterSums {
   }
 };
 
+// An entry without the mean, whose rest is zero in float64.
+template <typename A>
+__device__ inline A without(const A entry, const A mean, const A rest) {
+  if constexpr (sizeof(A) == 4) return entry - mean - rest;
+  return entry - mean;
+}
+
 // Add what entry i of a row adds, to the bias in the first derivative alone.
 template <bool SECOND, typename T>
 __device__ inline void add(const Norm& op, const int64_t row, const int64_t i,
                            ParameterSums<Acc<T>>& sums) {
   using A = Acc<T>;
   const NormStats<A> stats = stats_of<A>(op, row);
-  const A g = wide(*input<T>(op.g, i)), x = wide(*input<T>(op.x, i)) - stats.mean - stats.rest;
+  const A g = wide(*input<T>(op.g, i));
+  const A x = without<A>(wide(*input<T>(op.x, i)), stats.mean, stats.rest);
   if constexpr (SECOND) {
-    const A u = wide(*input<T>(op.u, i)) - stats.mean_u - stats.rest_u;
+    const A u = without<A>(wide(*input<T>(op.u, i)), stats.mean_u, stats.rest_u);
     sums.weight += g * (stats.rstd * u + stats.along_x * x);
   } else {
     sums.weight += g * (stats.rstd * x);

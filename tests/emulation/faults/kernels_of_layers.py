@@ -174,15 +174,15 @@ LAYER_KERNELS = [
     Fault(
         "norm: the weight's derivative takes the mean of x for a number of its dtype",
         "csrc/kernels/norm.cuh",
-        "- stats.mean - stats.rest;",
-        "- stats.mean;",
+        "stats.mean, stats.rest)",
+        "stats.mean, 0)",
         "norm",
     ),
     Fault(
         "norm: the weight's second derivative takes the mean of u for a number of its dtype",
         "csrc/kernels/norm.cuh",
-        "- stats.mean_u - stats.rest_u;",
-        "- stats.mean_u;",
+        "stats.mean_u, stats.rest_u)",
+        "stats.mean_u, 0)",
         "norm",
     ),
 ]
