@@ -132,7 +132,10 @@ def test_a_mean_whose_square_has_no_digits_for_the_rest(life, name):
 
 @pytest.mark.parametrize(("name", "shape"), [("layer", (9000, 3)), ("group", (3000, 3, 7))])
 def test_sums_over_samples_keep_what_additions_round_off(life, name, shape):
-    """Of thousands of terms that are alike; added in float32, the sum has five digits."""
+    """Of thousands of terms that are alike; added in float32, the sum has five digits.
+
+    Each term is a sum itself, rounded in every life, and all are rounded alike.
+    """
     x, g, u, weight = drawn(life, *shape)
     for t in (x, g, u):
         t[:] = t[0].clone()
@@ -142,7 +145,7 @@ def test_sums_over_samples_keep_what_additions_round_off(life, name, shape):
     assert float((torch.from_numpy(in_float32) - exact).abs().max() / exact.abs().max()) > 3e-6
     for k in (1, 2, 5):
         error = (found[k].cpu().double() - want[k]).abs().max() / want[k].abs().max()
-        assert float(error) < 6e-7
+        assert float(error) < 1.5e-6
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (4, 6, 5)])
