@@ -111,13 +111,17 @@ def test_tensors_may_start_between_boundaries(life, name, dtype):
 @pytest.mark.parametrize("name", ["layer", "group", "instance"])
 @pytest.mark.parametrize("shift", [(1000, 0, 0), (1e5, 0, 0), (0, 100, 0), (0, 0, 100)])
 def test_a_mean_beside_which_the_rest_is_small(life, name, shift):
-    """That of x is taken off in more digits than its own dtype has; cotangents lose these two."""
+    """That of x is taken off in more digits than its own dtype has; cotangents lose these two.
+
+    Not so u in the weight's second derivative, but on a CPU.
+    """
     x, g, u, weight = drawn(life, 4, 6, 50)
     three = [t + by for t, by in zip((x, g, u), shift, strict=True)]
     pairs = zip(both(name, *three, weight), oracle(name, *three, weight, EPS), strict=True)
-    for got, want in pairs:
+    for k, (got, want) in enumerate(pairs):
         error = (got.double().cpu() - want).abs().max() / want.abs().max()
-        assert float(error) < (3e-6 if shift[0] else 3e-5)
+        kept = shift[0] or (k == 5 and shift[2] and life.name != "cpu")
+        assert float(error) < (3e-6 if kept else 3e-5)
 
 
 @pytest.mark.parametrize("name", ["layer", "group", "instance"])
