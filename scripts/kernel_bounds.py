@@ -12,8 +12,8 @@ COUNTED = "sm_86"  # whose code the counts of the table are of
 REASONS = {
     r".*\bdouble": "Kernels in float64: networks are checked in it and not trained, and two of the "
     "cards have next to none of it.",
-    r"(attention_second|norm)_(?!.*double)": "`norm` and `attention_second`: sums are in float64, "
-    "for which an entry is converted and added, at two a clock on these two cards.",
+    r"(attention_second|norm)_rows(?!.*double)": "`norm_rows` and `attention_second`: sums are in "
+    "float64, for which an entry is converted and added, at two a clock on these two cards.",
     r"deepfool_step_.*<(half|bfloat16), 1>": "`deepfool_step` in half types, for rows whose "
     "distance 16 bytes do not divide: entry by entry, sums in float32 with what is rounded off "
     "take longer than memory on the other two cards.",

@@ -59,6 +59,22 @@ __device__ inline void for_row(const Norm& op, const int64_t row, Use&& use) {
   }
 }
 
+// What sums over samples know of a row. The means are in two parts, as beside them entries can be
+// differences.
+template <typename A>
+struct alignas(16) NormStats {
+  A mean, rest;      // of x
+  A mean_u, rest_u;  // of u, in the second derivative
+  A rstd;            // 1 / its deviation
+  A along_x;         // what the derivative in the weight has of x - mean, likewise
+};
+
+template <typename A>
+__device__ inline NormStats<A>& stats_of(const Norm& op, const int64_t row) {
+  static_assert(sizeof(NormStats<A>) <= NORM_STATS);
+  return static_cast<NormStats<A>*>(op.stats)[row];
+}
+
 // Team i takes row i. Floor: the bytes of x, g, u and of the results.
 template <bool SECOND, typename T, int VEC>
 __global__ __launch_bounds__(JACFAST_MAX_THREADS,
@@ -104,18 +120,16 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS,
   const A rstd = A(r), mean = A(means.at[0]), rest = A(means.at[0] - mean);
   const A mean_h = A(means.at[1]);
   A by_x = A(-r * r * b), by_h = rstd, by_u = 0, mean_u = 0, along_x = 0;
-  double a = 0;
   if constexpr (SECOND) {
-    a = products.at[2] * each * r;
+    const double a = products.at[2] * each * r;
     by_x = A(-r * r * r * (products.at[3] * each - 3 * a * b));
     by_h = along_x = A(-r * r * a);
     by_u = A(-r * r * b);
     mean_u = A(means.at[2]);
   }
   if (op.stats != nullptr && threadIdx.x == 0) {
-    double* const stats = op.stats + 4 * row;
-    stats[0] = means.at[0], stats[1] = r, stats[2] = SECOND ? means.at[SECOND ? 2 : 0] : 0;
-    stats[3] = -r * r * a;
+    const double of_u = SECOND ? means.at[SECOND ? 2 : 0] : 0;
+    stats_of<A>(op, row) = {mean, rest, A(of_u), A(of_u - A(of_u)), rstd, along_x};
   }
   for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
     Pack<T, size.value> of_x, of_g;
@@ -135,17 +149,45 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS,
   });
 }
 
-// What entry i of a row adds to the gradients of weight and bias, that of the bias in the first
-// derivative alone.
+// A thread's sums for the gradients of a weight and its bias.
+template <typename A>
+struct ParameterSums {
+  std::conditional_t<sizeof(A) == 4, FloatSum, double> weight{}, bias{};
+
+  __device__ Sums<2> total() const {
+    if constexpr (sizeof(A) == 4) {
+      return {{finite_or_high(weight), finite_or_high(bias)}};
+    } else {
+      return {{weight, bias}};
+    }
+  }
+  // Beside a sum that is infinite, what was rounded off is no number.
+  static __device__ double finite_or_high(const FloatSum& sum) {
+    return isfinite(sum.low) ? sum.total() : double{sum.high};
+  }
+};
+
+// An entry without the mean, whose rest is zero in float64.
+template <typename A>
+__device__ inline A without(const A entry, const A mean, const A rest) {
+  if constexpr (sizeof(A) == 4) return entry - mean - rest;
+  return entry - mean;
+}
+
+// Add what entry i of a row adds, to the bias in the first derivative alone.
 template <bool SECOND, typename T>
-__device__ inline void add(const Norm& op, const int64_t row, const int64_t i, Sums<2>& sums) {
-  const double* const stats = op.stats + 4 * row;
-  const double g = wide(*input<T>(op.g, i)), x = wide(*input<T>(op.x, i)) - stats[0];
+__device__ inline void add(const Norm& op, const int64_t row, const int64_t i,
+                           ParameterSums<Acc<T>>& sums) {
+  using A = Acc<T>;
+  const NormStats<A> stats = stats_of<A>(op, row);
+  const A g = wide(*input<T>(op.g, i));
+  const A x = without<A>(wide(*input<T>(op.x, i)), stats.mean, stats.rest);
   if constexpr (SECOND) {
-    sums.at[0] += g * (stats[1] * (wide(*input<T>(op.u, i)) - stats[2]) + stats[3] * x);
+    const A u = without<A>(wide(*input<T>(op.u, i)), stats.mean_u, stats.rest_u);
+    sums.weight += g * (stats.rstd * u + stats.along_x * x);
   } else {
-    sums.at[0] += g * (stats[1] * x);
-    sums.at[1] += g;
+    sums.weight += g * (stats.rstd * x);
+    sums.bias += g;
   }
 }
 
@@ -171,10 +213,10 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS, 2) void norm_columns(const Nor
   if (part >= op.parts || c >= op.channels) return;
   const Span samples = op.part(part);
   const int64_t group = c / op.row_channels();
-  Sums<2> sums;
+  ParameterSums<Acc<T>> sums;
   for (int64_t i = samples.begin; i < samples.end; ++i)
     add<SECOND, T>(op, i * op.groups + group, i * op.channels + c, sums);
-  keep<SECOND>(op, part, c, sums);
+  keep<SECOND>(op, part, c, sums.total());
 }
 
 // Else: a team takes a channel of a part. Floor: the same.
@@ -184,12 +226,13 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS, 2) void norm_channels(const No
   if (part >= op.parts) return;
   const Span samples = op.part(part);
   const int64_t group = c / op.row_channels();
-  Sums<2> sums;
+  ParameterSums<Acc<T>> sums;
   for (int64_t i = samples.begin; i < samples.end; ++i)
+#pragma unroll 4
     for (int64_t s = threadIdx.x; s < op.size; s += blockDim.x)
       add<SECOND, T>(op, i * op.groups + group, (i * op.channels + c) * op.size + s, sums);
-  sums = team_sum(sums);
-  if (threadIdx.x == 0) keep<SECOND>(op, part, c, sums);
+  const Sums<2> total = team_sum(sums.total());
+  if (threadIdx.x == 0) keep<SECOND>(op, part, c, total);
 }
 
 // A thread joins the parts of a gradient's entry. Floor: 8 bytes a part.

@@ -31,12 +31,15 @@ __device__ inline double team_sum(const double value) { return team_sum(Sums<1>{
 // (Knuth's two-sum). Its operations are by name, so that no compiler rearranges or joins them.
 struct FloatSum {
   float high = 0, low = 0;
-  __device__ void add(const FloatSum& other) {
-    const float sum = __fadd_rn(high, other.high), added = __fsub_rn(sum, high);
+  __device__ void operator+=(const float value) {
+    const float sum = __fadd_rn(high, value), added = __fsub_rn(sum, high);
     const float lost = __fsub_rn(high, __fsub_rn(sum, added));
-    low = __fadd_rn(low, __fadd_rn(lost, __fsub_rn(other.high, added)));
-    low = __fadd_rn(low, other.low);
+    low = __fadd_rn(low, __fadd_rn(lost, __fsub_rn(value, added)));
     high = sum;
+  }
+  __device__ void add(const FloatSum& other) {
+    *this += other.high;
+    low = __fadd_rn(low, other.low);
   }
   __device__ double total() const { return double{high} + low; }
 };

@@ -53,8 +53,8 @@ Tensor run(Norm& op, const Tensor& x, const bool parameters, Held& held) {
     op.of_parameters = found.mutable_data_ptr();
     held.partial = empty(x, {op.parts, op.parameters(), op.channels}, ScalarType::Double);
     op.partial = held.partial.mutable_data_ptr<double>();
-    held.stats = empty(x, {op.rows(), 4}, ScalarType::Double);
-    op.stats = held.stats.mutable_data_ptr<double>();
+    held.stats = empty(x, {op.rows(), NORM_STATS}, ScalarType::Byte);
+    op.stats = held.stats.mutable_data_ptr();
   }
   JACFAST_RUN(norm, op, x);
   return found;

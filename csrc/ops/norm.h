@@ -14,6 +14,9 @@ namespace jacfast {
 // Entries of a part of the samples at least, and parts at most, for sums over samples.
 constexpr int64_t NORM_PART = 16384, NORM_PARTS = 64;
 
+// Bytes for what sums over samples know of a row, at most.
+constexpr int64_t NORM_STATS = 48;
+
 // Into how many parts the samples go for the sums over them: by shape alone.
 inline int64_t norm_parts(const int64_t samples, const int64_t entries) {
   return std::clamp<int64_t>(samples * entries / NORM_PART, 1, std::min(samples, NORM_PARTS));
@@ -36,7 +39,7 @@ struct Norm {
   void* of_parameters;  // [2, C] like the weight, [1, C] in the second; null: not wanted
   int64_t parts;        // norm_parts
   double* partial;      // [P, 2, C], [P, 1, C] in the second, where of_parameters is wanted
-  double* stats;        // [N G, 4], likewise: what sums over samples know of a row (cuda)
+  void* stats;          // [N G, NORM_STATS] bytes, likewise: what these know of a row (cuda)
 
   JACFAST_BOTH bool second() const { return u != nullptr; }
   JACFAST_BOTH int64_t rows() const { return samples * groups; }

@@ -103,11 +103,11 @@ class Loop:
             # finished samples would cost a backward pass per candidate: a fresh forward is less
             fresh = linearize != test or finished * part.labels.shape[1] > len(left)
             if len(left) and not fresh:
-                part.step(leaf, logits)
+                part.vjps += part.step(leaf, logits)
         del leaf, logits
         if len(left) and fresh:
             with self._part(left) as part:
-                part.step(*part.forward(linearize, graph=True))
+                part.vjps += part.step(*part.forward(linearize, graph=True))
         return left
 
     @contextlib.contextmanager

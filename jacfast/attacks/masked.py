@@ -30,7 +30,7 @@ def run_masked(everyone: Part, active: Tensor, fooled: bool | None = None) -> No
             if halves.fit(left):
                 del graph
                 graph = halves.part.evaluate()
-        halves.part.step(*graph)
+        halves.rows += halves.part.step(*graph)
         fooled = None
     halves.end()
 
@@ -40,6 +40,7 @@ class _Halves:
 
     def __init__(self, everyone: Part) -> None:
         self._everyone = self.part = everyone
+        self.rows: Tensor | int = 0  # gradient rows that each of the part has cost
         self._here = torch.arange(len(everyone), device=everyone.origin.device)
 
     def fit(self, left: int) -> bool:
@@ -55,6 +56,8 @@ class _Halves:
 
     def end(self) -> None:
         """Put back what has become of the part."""
+        self.part.vjps += self.rows
+        self.rows = 0
         if self.part is not self._everyone:
             self._everyone.put(self._here, self.part)
 

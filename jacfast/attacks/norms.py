@@ -22,11 +22,10 @@ def lengths(x: Tensor, p: float = 2.0) -> Tensor:
         torch.linalg.vector_norm(part, p, dim=1, dtype=torch.float64)
         for part in rows.split(max(1, entries // rows.shape[1]))
     ]
-    return torch.cat(size).to(accumulator(x.dtype))
+    return (torch.cat(size) if len(size) > 1 else size[0]).to(accumulator(x.dtype))
 
 
 def shorten(r: Tensor, most: float, p: float = 2.0) -> Tensor:
     """Return r [N, ...] with each sample that is longer than `most` at that length."""
-    size = lengths(r, p)
-    factor = torch.where(size > most, most / size, 1.0).view(-1, *[1] * (r.dim() - 1))
+    factor = (most / lengths(r, p)).clamp_(max=1).view(-1, *[1] * (r.dim() - 1))
     return (r * factor).to(r.dtype)

@@ -64,7 +64,8 @@ class Options:
     subspace: Tensor | None
     variant: Variant = "deepfool"
     batch_size: int | None = None
-    box: Box = dataclasses.field(default_factory=Box)  # clip, for the samples of `bound_to`
+    # clip, for the samples of `bound_to`, which makes the same of mask and subspace
+    box: Box = dataclasses.field(default_factory=Box)
 
     @property
     def q(self) -> float:
@@ -79,11 +80,10 @@ class Options:
     def restrict(self, w: Tensor) -> Tensor:
         """Return the gradient [..., D] as far as the mask or the subspace lets r follow it."""
         if self.mask is not None:
-            return w * self.mask.to(w).flatten()
-        if self.subspace is not None:
-            wide = w.to(accumulator(w.dtype))  # a coordinate can be as long as w
-            basis = self.subspace.to(wide)
-            return ((wide @ basis.T) @ basis).to(w.dtype)
+            return w * self.mask
+        if self.subspace is not None:  # a coordinate can be as long as w
+            wide = w.to(self.subspace.dtype)
+            return ((wide @ self.subspace.T) @ self.subspace).to(w.dtype)
         return w
 
     def check(self) -> None:
@@ -115,11 +115,19 @@ class Options:
             checks.count("batch_size", self.batch_size)
 
     def bound_to(self, x: Tensor) -> "Options":
-        """Check the choices that x must fit; return them with the box of such samples."""
+        """Check the choices that x must fit; return them with box and restriction of such samples.
+
+        What is on another device or of another type would be copied in every iteration.
+        """
         box = box_of(self.clip, x)
         box.check(x)
         self._check_restriction(x)
-        return dataclasses.replace(self, box=box)
+        mask, subspace = self.mask, self.subspace
+        if mask is not None:
+            mask = mask.to(x).flatten()
+        if subspace is not None:
+            subspace = subspace.to(x.device, accumulator(x.dtype))
+        return dataclasses.replace(self, box=box, mask=mask, subspace=subspace)
 
     def _check_restriction(self, x: Tensor) -> None:
         if self.mask is not None and self.subspace is not None:

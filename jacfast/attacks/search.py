@@ -141,9 +141,9 @@ def boundaries(logits: Tensor, origin: Tensor, labels: Tensor) -> Tensor:
 
 
 def dual_norm(w: Tensor, q: float) -> Tensor:
-    """Return ``||w||_q`` of the rows of w [R, D], [R] in float64."""
+    """Return ``||w||_q`` of the rows of w [R, D], [R]: float64, for q = 1 as `row_norm` has it."""
     if q == 1:
-        return row_norm(w, "sumabs").double()
+        return row_norm(w, "sumabs")
     return torch.linalg.vector_norm(w, q, dim=1, dtype=torch.float64)
 
 

@@ -21,8 +21,8 @@ class Boundary(Protocol):
     def distance(self) -> Tensor:
         """How far it is [n]; infinite where there is none."""
 
-    def along(self, length: Tensor, q: float) -> Tensor:
-        """Return the steps of these lengths [n] towards it [n, D]; anything where there is none."""
+    def add_to(self, r: Tensor, length: Tensor, q: float) -> Tensor:
+        """Return r [n, ...] and steps of these lengths [n] towards it; anything without one."""
 
 
 class Walk:
@@ -39,8 +39,8 @@ class Walk:
         self.resolution = eps * size
         self.least = 2 * self.resolution + options.floor  # the length of a step below that
         held = box.bounded or options.max_norm is not None  # then x + r cannot run away
-        # how far the steps to come may go, all together
-        self.ahead = torch.full_like(size, float("inf")) if held else FAR * size
+        # how far the steps to come may go, all together; None: as far as they lead
+        self.ahead = None if held else FAR * size
         holes = ~(x.abs() < float("inf"))
         self.holes = holes if bool(holes.any()) else None  # entries of x that are not finite
 
@@ -54,7 +54,9 @@ class Walk:
 
     def put(self, index: Tensor, part: "Walk") -> None:
         """Take over where a walk of `rows` has got."""
-        self.r[index], self.ahead[index] = part.r, part.ahead
+        self.r[index] = part.r
+        if self.ahead is not None and part.ahead is not None:
+            self.ahead[index] = part.ahead
 
     def norm_of(self, x: Tensor) -> Tensor:
         """Return the norm of each sample [N] that is to be kept small."""
@@ -64,32 +66,43 @@ class Walk:
         """Return where the samples are."""
         return self.options.point(self.x, self.r, kind)
 
-    def step(self, nearest: Boundary, running: Tensor) -> Tensor:
-        """Step onto the boundaries; say which samples moved [N].
+    def step(self, nearest: Boundary, top: Tensor, running: Tensor) -> None:
+        """Step onto the boundaries; `running` [N] becomes those that moved.
 
         A step that x could not resolve is lengthened. Those stay that are not running, have no
-        boundary, would run away, or would get to no finite point.
+        boundary, would run away, would get to no finite point, or whose largest logit `top` [N] is
+        not finite.
         """
-        length = nearest.distance + self.options.floor
+        options, infinite = self.options, float("inf")
+        length = nearest.distance + options.floor if options.floor else nearest.distance
         length = torch.where(length <= self.resolution, self.least, length)
-        ahead = self.ahead - length  # of no boundary -inf, or NaN
-        r = self._within(nearest.along(length, self.options.q).view_as(self.r).add_(self.r))
-        moved = running & (ahead >= 0) & self._finite(r)
-        torch.where(moved, ahead, self.ahead, out=self.ahead)
-        torch.where(moved.view(-1, *[1] * (r.dim() - 1)), r, self.r, out=self.r)
-        return moved
+        r, reach = self._within(nearest.add_to(self.r, length, options.q))
+        # of no boundary the length is infinite; zero times what is not finite is NaN
+        if self.ahead is None:
+            running &= torch.addcmul(length, reach, top, value=0) < infinite
+        else:
+            ahead = self.ahead - length
+            running &= torch.addcmul(ahead, reach, top, value=0) >= 0
+            torch.where(running, ahead, self.ahead, out=self.ahead)
+        torch.where(running.view(-1, *[1] * (r.dim() - 1)), r, self.r, out=self.r)
 
-    def _within(self, r: Tensor) -> Tensor:
-        """Return r inside the box and below the cap, where asked."""
+    def _within(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Return r inside the box and below the cap, where asked.
+
+        And [N] float64, not finite where the adversarial input has an entry that is not, of x that
+        are: their sum.
+        """
         x, options, scale = self.x, self.options, 1 + self.options.overshoot
+        point = None
         if options.clip_steps:
-            kind = options.linearize
-            r = (options.point(x, r, kind) - x) / (scale if kind == "overshot" else 1.0)
+            point = options.point(x, r, options.linearize)
+            r = point - x
+            if options.linearize == "overshot":
+                r /= scale
         if options.max_norm is not None:
             r = shorten(r, options.max_norm / scale, options.p)
-        return r
-
-    def _finite(self, r: Tensor) -> Tensor:
-        """Say whether the adversarial inputs [N] would be finite, where x is."""
-        finite = self.options.point(self.x, r, "overshot").abs() < float("inf")
-        return (finite if self.holes is None else finite | self.holes).flatten(1).all(dim=1)
+        if point is None:  # else r is finite where the clipped point is
+            point = options.point(x, r, "overshot")
+        if self.holes is not None:
+            point = point.masked_fill(self.holes, 0)
+        return r, point.flatten(1).sum(dim=1, dtype=torch.float64)

@@ -39,13 +39,19 @@ class Nearest(NamedTuple):
 
     def along(self, length: Tensor, q: float = 2.0) -> Tensor:
         """Return the step of these lengths [N] in the direction of `step`."""
+        return (self.direction(q) * length[:, None]).to(self.w.dtype)
+
+    def add_to(self, r: Tensor, length: Tensor, q: float = 2.0) -> Tensor:
+        """Return r [N, ...] and the step of `along`."""
+        return self.along(length, q).view_as(r).add_(r)
+
+    def direction(self, q: float = 2.0) -> Tensor:
+        """Return the step of length one, in the dtype of `norm`."""
         w = self.w.to(self.norm.dtype)
         if q == 1:
-            unit = w.sign()
-        else:
-            unit = w / self.norm[:, None]  # first: length / norm may overflow
-            unit = unit if q == 2 else unit.sign() * unit.abs().pow(q - 1)
-        return (unit * length[:, None]).to(self.w.dtype)
+            return w.sign()
+        unit = w / self.norm[:, None]  # first: length / norm may overflow
+        return unit if q == 2 else unit.abs().pow_(q - 1).copysign_(unit)
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -6,21 +6,28 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from jacfast import vjp
 from jacfast.calling import Call
 
+TWO = ("scatter", "masked_fill", "index_put", "index_add", "index_fill", "index_copy")
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "item")
+# Nothing of these on a CPU is an operation.
+COPIES = ("tolist", "numpy", "__array__", "cpu", "cuda", "new_tensor")
+PLACES = ("to", "tensor", "as_tensor")
 
 
 class Launches(TorchDispatchMode):
     """Counts operations outside the model's own forward and backward passes.
 
     An operation launches one kernel, unless all that it returns is memory of its arguments which it
-    does not write (a view), or new memory that nobody has written (``empty``). It waits if the
-    host reads a number, or the shape of what it returns depends on values.
+    does not write (a view), or new memory that nobody has written (``empty``); two, if it copies
+    what its namesake in place would write to. It waits if the host reads a number, the shape of
+    what it returns depends on values, or memory is copied between host and device. The model gets a
+    copy of x at each call.
     """
 
     def __init__(self) -> None:
@@ -36,19 +43,21 @@ class Launches(TorchDispatchMode):
             if name in WAITS or _shape_depends_on_values(func, args):
                 self.waited[name] += 1
             elif not _is_free(func, args, kwargs, result):
-                self.launched[name] += 1
+                self.launched[name] += 1 + (name in TWO)
         return result
 
     @contextlib.contextmanager
     def counting(self, monkeypatch) -> Iterator["Launches"]:
         """Count, but not what calls of the model and `torch.autograd.grad` launch."""
-        monkeypatch.setattr(Call, "__call__", self._apart(Call.__call__))
+        monkeypatch.setattr(Call, "__call__", self._apart(Call.__call__, copies="x"))
         monkeypatch.setattr(vjp, "grad", self._apart(vjp.grad))
-        with self:
+        with _Copies(self), self:
             yield self
 
-    def _apart(self, function):
+    def _apart(self, function, copies: str | None = None):
         def called(*args, **kwargs):
+            if copies:
+                self.launched[f"copy of {copies}"] += 1
             self.inside += 1
             try:
                 return function(*args, **kwargs)
@@ -56,6 +65,21 @@ class Launches(TorchDispatchMode):
                 self.inside -= 1
 
         return called
+
+
+class _Copies(TorchFunctionMode):
+    """Counts what would be a copy to or from the host, if the tensors were on a GPU."""
+
+    def __init__(self, launches: Launches) -> None:
+        super().__init__()
+        self.launches = launches
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        named = [v for v in (*args, *kwargs.values()) if isinstance(v, str | torch.device)]
+        if not self.launches.inside and (name in COPIES or (name in PLACES and named)):
+            self.launches.waited[name] += 1
+        return func(*args, **kwargs)
 
 
 def _shape_depends_on_values(func, args) -> bool:

@@ -13,7 +13,14 @@ pytestmark = [
     pytest.mark.parametrize("network", [nets.mlp, nets.cnn]),
     pytest.mark.parametrize(
         "options",
-        [{}, {"clip": (0.0, 1.0)}, {"linearize": "plain"}, {"p": torch.inf}, {"max_norm": 0.3}],
+        [
+            {},
+            {"clip": (0.0, 1.0)},
+            {"linearize": "plain"},
+            {"p": torch.inf},
+            {"max_norm": 0.3},
+            {"clip": (0.0, 1.0), "clip_steps": True, "max_norm": 0.3, "p": 3.0},
+        ],
         ids=str,
     ),
 ]

@@ -13,7 +13,6 @@ from jacfast.ops import lives
 from jacfast.vjp import few
 from tests.attacks.launches import Launches
 from tests.attacks.loops import choose, part_of
-from tests.nets import build
 
 
 @pytest.fixture
@@ -30,78 +29,126 @@ def _fully_connected(classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *layers)
 
 
-def _iteration(monkeypatch, classes: int = 10, **options) -> Launches:
-    """Count in an iteration of a warm loop; an op of ours launches what it does on a GPU."""
+CLASSES = torch.arange(64) % 2
+CASES = {
+    "default": {},
+    "box": {"clip": (0.0, 1.0), "floor": 1e-4},
+    "box of tensors": {"clip": (torch.zeros(1, 28, 28), torch.ones(1, 28, 28))},
+    "half a box": {"clip": (0.0, math.inf)},
+    "clipped steps": {"clip": (0.0, 1.0), "clip_steps": True},
+    "cap": {"max_norm": 0.5},
+    "cap in a box": {"clip": (0.0, 1.0), "max_norm": 0.5},
+    "target": {"target": CLASSES},
+    "target in a box": {"target": CLASSES, "clip": (0.0, 1.0)},
+    "plain": {"linearize": "plain", "test": "plain"},
+    "mixed points": {"linearize": "plain"},
+    "mask": {"mask": torch.ones(1, 28, 28).bool()},
+    "subspace": {"subspace": torch.eye(784).double()[:9]},
+    "without a target": {
+        "clip": (0.0, 1.0),
+        "clip_steps": True,
+        "max_norm": 0.5,
+        "floor": 1e-4,
+        "mask": torch.ones(1, 28, 28).bool(),
+    },
+    "with a target": {
+        "target": CLASSES,
+        "clip": (0.0, 1.0),
+        "clip_steps": True,
+        "max_norm": 0.5,
+        "floor": 1e-4,
+        "mask": torch.ones(1, 28, 28).bool(),
+    },
+}
+EVERY_CASE = pytest.mark.parametrize("case", CASES)
+EVERY_NORM = pytest.mark.parametrize("p", [1.25, 2.0, 3.0, math.inf])
+
+
+def _iteration(monkeypatch, classes: int = 10, warm: bool = True, **options) -> Launches:
+    """Count in an iteration; an op of ours launches what it does on a GPU."""
     model = _fully_connected(classes)
-    part = part_of(model, torch.rand(64, 1, 28, 28), **options)
-    part.iterate()
+    part = part_of(model, torch.rand(64, 1, 28, 28), candidates=None, **options)
+    if warm:
+        part.iterate()
     with Launches().counting(monkeypatch) as launches:
         part.iterate()
-    assert launches.launched["deepfool_step"] == (options.get("p", 2) == 2)
+    assert launches.launched["deepfool_step"] == 1
+    if options["p"] == 2:
+        launches.launched["deepfool_step"] += 1  # where rows are long
     return launches
 
 
+@EVERY_CASE
+@EVERY_NORM
 @pytest.mark.parametrize("classes", [2, 10, 100])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"clip": (0.0, 1.0), "floor": 1e-4},
-        {"linearize": "plain", "test": "plain"},
-        {"mask": torch.ones(1, 28, 28)},
-    ],
-    ids=lambda options: " ".join(options) or "default",
-)
 @pytest.mark.usefixtures("as_on_gpu")
-def test_an_iteration_launches_at_most_40_kernels(options, classes, monkeypatch):
-    """Beside the model's own passes: the copy of x that it gets, and a second kernel for long rows
-    (`deepfool_step`), are two of them that are not counted here."""
-    launches = _iteration(monkeypatch, classes, candidates=None, **options)
-    assert sum(launches.launched.values()) + 2 <= 40, launches.launched
+def test_an_iteration_launches_at_most_40_kernels(case, p, classes, monkeypatch):
+    """Beside the model's own passes."""
+    launches = _iteration(monkeypatch, classes, p=p, **CASES[case])
+    assert sum(launches.launched.values()) <= 40, launches.launched
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"linearize": "plain", "clip": (torch.zeros(1, 28, 28), torch.ones(1, 28, 28))},
-        {"target": torch.zeros(64, dtype=torch.int64), "p": math.inf},
-        {"clip": (0.0, 1.0), "clip_steps": True, "max_norm": 0.5, "p": 3.0},
-        {"subspace": torch.eye(784)[:9]},
-    ],
-    ids=lambda options: " ".join(options) or "default",
-)
+@pytest.mark.parametrize("case", ["default", "box", "clipped steps", "cap", "target", "plain"])
+@pytest.mark.parametrize("p", [2.0, math.inf])
 @pytest.mark.usefixtures("as_on_gpu")
-def test_an_iteration_never_waits(options, monkeypatch):
-    assert not _iteration(monkeypatch, **options).waited
+def test_so_does_the_first_iteration(case, p, monkeypatch):
+    """Which prepares what stays: ten launches more, where classes do."""
+    launches = _iteration(monkeypatch, p=p, warm=False, **CASES[case])
+    assert sum(launches.launched.values()) <= 40, launches.launched
 
 
-@pytest.mark.parametrize("look", ["number", "mask", "nonzero"])
+@EVERY_CASE
+@EVERY_NORM
+@pytest.mark.usefixtures("as_on_gpu")
+def test_an_iteration_never_waits(case, p, monkeypatch):
+    assert not _iteration(monkeypatch, p=p, **CASES[case]).waited
+
+
+LOOKS = {
+    "number": lambda t: int(t.sum()),
+    "bool": lambda t: bool(t[0]),
+    "mask": lambda t: t[t > 0],
+    "nonzero": torch.nonzero,
+    "unique": torch.unique,
+    "equal": lambda t: torch.equal(t, t + 1),
+    "list": lambda t: t.tolist(),
+    "array": lambda t: t.numpy(),
+    "cpu": lambda t: t.cpu(),
+    "to": lambda t: t.to("cpu"),
+    "from the host": lambda t: t.new_tensor([1.0]),
+    "to the device": lambda t: torch.tensor([1.0], device=t.device),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
 def test_a_wait_would_be_seen(look, monkeypatch):
-    def peek(tensor: Tensor):
-        mask = tensor > 0
-        return {"number": lambda: int(mask.sum()), "mask": lambda: tensor[mask]}.get(
-            look, mask.nonzero
-        )()
-
     with Launches().counting(monkeypatch) as launches:
-        peek(torch.ones(3))
+        LOOKS[look](torch.ones(3))
     assert sum(launches.waited.values()) == 1
 
 
+def _never_fooled(x: Tensor) -> Tensor:
+    """Class 0 everywhere; each step leads by one in the mean of x, and no boundary is there."""
+    z = torch.exp(-x.flatten(1).mean(dim=1, keepdim=True))
+    return torch.cat([z, -z, -2 * z], dim=1)
+
+
+@EVERY_CASE
+@EVERY_NORM
 @pytest.mark.usefixtures("as_on_gpu")
-def test_a_look_every_few_iterations(monkeypatch):
-    """The samples never get there, so that every iteration is made."""
-    model, x = build("cnn", samples=6)
+def test_a_look_every_few_iterations_and_no_other_wait(case, p, monkeypatch):
+    """Every iteration is made, of all samples but those whose target is their class."""
     choose(monkeypatch, masked=True)
-    looks = []
+    waited = []
     for steps in (3, 3 + 4 * masked.EVERY):
-        target = torch.zeros(6, dtype=torch.int64)
         with Launches().counting(monkeypatch) as launches:
-            result = deepfool(model, x, target=target, max_norm=1e-3, steps=steps)
-        assert result.iterations.tolist() == [steps] * 6
-        looks.append(launches.waited["_local_scalar_dense"])
-    assert looks[1] - looks[0] == 4
+            result = deepfool(
+                _never_fooled, torch.rand(64, 1, 28, 28), steps=steps, p=p, **CASES[case]
+            )
+        there = 32 if "target" in CASES[case] else 0
+        assert sorted(result.iterations.tolist()) == [0] * there + [steps] * (64 - there)
+        waited.append(launches.waited)
+    assert waited[1] - waited[0] == {"_local_scalar_dense": 4}
 
 
 def test_a_gpu_has_its_own_numbers_of_rows():

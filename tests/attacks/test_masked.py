@@ -172,7 +172,7 @@ def test_a_step_from_the_boundary_has_its_direction():
     search = part_of(model, leaf.detach()).search
     nearest, _ = search.nearest(call, leaf, model(leaf), origin, other, running)
     assert float(nearest.distance) == 0
-    step = nearest.along(torch.tensor([10.0]).double(), 2.0)
+    step = nearest.add_to(torch.zeros_like(leaf), torch.tensor([10.0]).double(), 2.0)
     torch.testing.assert_close(step, torch.tensor([[-6.0, 8.0, 0.0]]).double())
 
 
@@ -221,7 +221,7 @@ def test_shapes_are_halves(monkeypatch):
 def test_no_step_beyond_the_last():
     """In whatever iteration of a run a sample comes to it."""
     part = part_of(exponential, torch.tensor([[10.0], [9.0]]).double(), steps=4)
-    part.iterations[1] = 2
+    part.left[1], part.tries[1] = 2, 2
     for _ in range(6):
         part.iterate()
     assert part.iterations.tolist() == [4, 4]

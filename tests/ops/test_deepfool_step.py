@@ -62,6 +62,20 @@ def check(got, want, dtype):
     assert bool(((r.double().cpu() - r_want).abs() <= bound).all())
 
 
+@pytest.mark.parametrize("samples", [1, 7, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_norms_are_rows_of_one_entry(life, samples, dtype):
+    """As the search in another norm has them, one row of memory a class; the origin's are 0."""
+    norms = life.randn(6, samples, dtype=dtype).abs()
+    norms[-1], norms[1] = 0, INF
+    last = torch.full((samples,), 5, device=life.device)
+    logits, rows = life.randn(samples, 6, seed=1, dtype=dtype), norms.T[..., None]
+    got = deepfool_step(logits, rows, last)
+    check(got, oracle(logits, rows, last), dtype)
+    distances = (logits - logits[:, -1:]).abs()[:, [0, 2, 3, 4]] / norms.T[:, [0, 2, 3, 4]]
+    torch.testing.assert_close(got[2], distances.amin(dim=1), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sizes_and_dtypes(life, dtype):
     for size in (*SIZES, *LONG):

@@ -111,13 +111,17 @@ def test_tensors_may_start_between_boundaries(life, name, dtype):
 @pytest.mark.parametrize("name", ["layer", "group", "instance"])
 @pytest.mark.parametrize("shift", [(1000, 0, 0), (1e5, 0, 0), (0, 100, 0), (0, 0, 100)])
 def test_a_mean_beside_which_the_rest_is_small(life, name, shift):
-    """That of x is taken off in more digits than its own dtype has; cotangents lose these two."""
+    """That of x is taken off in more digits than its own dtype has; cotangents lose these two.
+
+    Not so u in the weight's second derivative, but on a CPU.
+    """
     x, g, u, weight = drawn(life, 4, 6, 50)
     three = [t + by for t, by in zip((x, g, u), shift, strict=True)]
     pairs = zip(both(name, *three, weight), oracle(name, *three, weight, EPS), strict=True)
-    for got, want in pairs:
+    for k, (got, want) in enumerate(pairs):
         error = (got.double().cpu() - want).abs().max() / want.abs().max()
-        assert float(error) < (3e-6 if shift[0] else 3e-5)
+        kept = shift[0] or (k == 5 and shift[2] and life.name != "cpu")
+        assert float(error) < (3e-6 if kept else 3e-5)
 
 
 @pytest.mark.parametrize("name", ["layer", "group", "instance"])
@@ -128,6 +132,34 @@ def test_a_mean_whose_square_has_no_digits_for_the_rest(life, name):
     true = oracle(name, x - 1e6, g, u, weight, EPS)
     for got, want in zip(both(name, x, g, u, weight), true, strict=True):
         assert float((got.cpu() - want).abs().max() / want.abs().max()) < 1e-8
+
+
+@pytest.mark.parametrize(("name", "shape"), [("layer", (9000, 3)), ("group", (3000, 3, 7))])
+def test_sums_over_samples_keep_what_additions_round_off(life, name, shape):
+    """Of thousands of terms that are alike; added in float32, the sum has five digits.
+
+    Each term is a sum itself, rounded in every life, and all are rounded alike.
+    """
+    x, g, u, weight = drawn(life, *shape)
+    for t in (x, g, u):
+        t[:] = t[0].clone()
+    found, want = both(name, x, g, u, weight), oracle(name, x, g, u, weight, EPS)
+    in_float32 = g.cpu().numpy().cumsum(axis=0, dtype="float32")[-1]
+    exact = len(g) * g[0].cpu().double()
+    assert float((torch.from_numpy(in_float32) - exact).abs().max() / exact.abs().max()) > 3e-6
+    for k in (1, 2, 5):
+        error = (found[k].cpu().double() - want[k]).abs().max() / want[k].abs().max()
+        assert float(error) < 1.5e-6
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (4, 6, 5)])
+def test_an_infinite_cotangent_makes_infinite_sums(life, shape):
+    x, g, u, weight = drawn(life, *shape)
+    g[1, 2] = float("inf")
+    _, of_weight, of_bias, *_ = both("layer", x, g, u, weight)
+    assert of_bias.isinf().nonzero().tolist() == [[2]]
+    assert len(shape) > 2 or of_weight.isinf().nonzero().tolist() == [[2]]
+    assert not of_bias.isnan().any()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -76,8 +76,8 @@ KERNELS = [
     Fault(
         "sums in float32: what additions of packs round off is lost",
         "csrc/kernels/sums.cuh",
-        "__fadd_rn(lost, __fsub_rn(other.high, added))",
-        "0 * __fadd_rn(lost, __fsub_rn(other.high, added))",
+        "__fadd_rn(lost, __fsub_rn(value, added))",
+        "0 * __fadd_rn(lost, __fsub_rn(value, added))",
         "deepfool_step_rounding",
     ),
     Fault(

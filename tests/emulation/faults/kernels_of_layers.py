@@ -146,8 +146,8 @@ LAYER_KERNELS = [
     Fault(
         "norm: the bias has no derivative",
         "csrc/kernels/norm.cuh",
-        "sums.at[1] += g;",
-        "sums.at[1] += 0;",
+        "sums.bias += g;",
+        "sums.bias += 0;",
         "norm",
     ),
     Fault(
@@ -155,6 +155,34 @@ LAYER_KERNELS = [
         "csrc/kernels/norm.cuh",
         "add<SECOND, T>(op, i * op.groups + group, i * op.channels + c, sums)",
         "add<SECOND, T>(op, i * op.groups + 0 * group, i * op.channels + c, sums)",
+        "norm",
+    ),
+    Fault(
+        "norm: sums over samples lose what additions round off",
+        "csrc/kernels/norm.cuh",
+        "isfinite(sum.low) ? sum.total() : double{sum.high}",
+        "double{sum.high}",
+        "norm",
+    ),
+    Fault(
+        "norm: an infinite sum over samples is no number",
+        "csrc/kernels/norm.cuh",
+        "isfinite(sum.low) ? sum.total() : double{sum.high}",
+        "sum.total()",
+        "norm",
+    ),
+    Fault(
+        "norm: the weight's derivative takes the mean of x for a number of its dtype",
+        "csrc/kernels/norm.cuh",
+        "stats.mean, stats.rest)",
+        "stats.mean, 0)",
+        "norm",
+    ),
+    Fault(
+        "norm: the weight's second derivative takes the mean of u for a number of its dtype",
+        "csrc/kernels/norm.cuh",
+        "stats.mean_u, stats.rest_u)",
+        "stats.mean_u, 0)",
         "norm",
     ),
 ]

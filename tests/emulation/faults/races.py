@@ -85,8 +85,8 @@ RACES = [
     Fault(
         "race: all threads keep a channel's sums",
         "csrc/kernels/norm.cuh",
-        "if (threadIdx.x == 0) keep<SECOND>(op, part, c, sums);",
-        "keep<SECOND>(op, part, c, sums);",
+        "if (threadIdx.x == 0) keep<SECOND>(op, part, c, total);",
+        "keep<SECOND>(op, part, c, total);",
         "norm",
     ),
     Fault(
