@@ -1,12 +1,16 @@
 """The vector-Jacobian product: how every penalty, attack and Jacobian row pulls cotangents back."""
 
+import math
+import warnings
+
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from jacfast.calling.parts import BYTES
 from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
-from jacfast.graph import Graph
+from jacfast.graph import Graph, shape_of
 from jacfast.layouts import align
 from jacfast.second import explain, watched
 
@@ -69,13 +73,27 @@ def pull_back_blocks(outputs: Tensor, x: Tensor, cotangents: Tensor) -> list[Ten
 def _pulled(
     graph: Graph, outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
 ) -> list[Tensor]:
-    if len(cotangents) > 1 and few(len(cotangents), x) and batches(graph, create_graph):
+    count = len(cotangents)
+    at_once = count if create_graph else fitting(graph, x)
+    if count > 1 and at_once > 1 and few(count, x) and batches(graph, create_graph):
         try:
-            g = grad(outputs, x, cotangents, create_graph, batched=True)
-            return [g.reshape(len(cotangents), len(x), -1)]
+            parts = cotangents.chunk(-(-count // at_once))
+            rows = [grad(outputs, x, part, create_graph, batched=True) for part in parts]
+            return [row.reshape(len(row), len(x), -1) for row in rows]
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
     return _looped(outputs, x, cotangents, create_graph)
+
+
+def fitting(graph: Graph, x: Tensor) -> int:
+    """Return how many rows of each sample of x may pass back through `graph` at a time.
+
+    On a CPU as many as keep the largest tensor below 16 MB; for a GPU `few` says whether all may.
+    """
+    if x.device.type != "cpu":
+        return GPU_ENTRIES
+    largest = max(math.prod(shape_of(node)) for node in graph)
+    return BYTES // max(1, largest * x.element_size())
 
 
 def few(count: int, x: Tensor) -> bool:
@@ -111,18 +129,28 @@ def grad(
     Raises:
         ValueError: the outputs do not depend on x.
     """
-    (g,) = torch.autograd.grad(
-        outputs,
-        x,
-        cotangent,
-        create_graph=create_graph,
-        retain_graph=True,
-        is_grads_batched=batched,
-        allow_unused=True,
-    )
-    if g is None:
-        raise ValueError(NO_PATH)
-    return g
+
+    def pulled(v: Tensor) -> Tensor:
+        (g,) = torch.autograd.grad(
+            outputs,
+            x,
+            v,
+            create_graph=create_graph,
+            retain_graph=True,
+            is_grads_batched=batched and create_graph,
+            allow_unused=True,
+        )
+        if g is None:
+            raise ValueError(NO_PATH)
+        return g
+
+    if create_graph or not batched:
+        return pulled(cotangent)
+    # `is_grads_batched` has rules for few operations: of a convolution it makes a loop. Where a
+    # graph is kept these rules make a dearer one (benchmarks/README.md, 'Residual networks').
+    with warnings.catch_warnings():  # what has no rule here either is a loop, and says so
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        return torch.func.vmap(pulled)(cotangent)
 
 
 def batches(graph: Graph, create_graph: bool) -> bool:
