@@ -17,6 +17,10 @@ from jacfast.second import explain, watched
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
 BATCH_UP_TO = 32
+# `is_grads_batched` has rules for few operations: of a convolution it makes a loop over the rows.
+# torch.func.vmap makes one call of it, which pays where that loop has few samples, and not where a
+# graph is kept (benchmarks/README.md, 'Residual networks').
+TOGETHER_UP_TO = 8
 # On a GPU launches count, not caches: the host makes one in 5 to 10 us, and a backward pass waits
 # for that until a layer moves what memory gives in this time, 10 to 30 MB at 1 to 3 TB/s. Of layers
 # as large as x, read and written in float32, that is one of about so many entries: all rows that
@@ -130,6 +134,8 @@ def grad(
         ValueError: the outputs do not depend on x.
     """
 
+    together = batched and not create_graph and len(outputs) <= TOGETHER_UP_TO
+
     def pulled(v: Tensor) -> Tensor:
         (g,) = torch.autograd.grad(
             outputs,
@@ -137,17 +143,15 @@ def grad(
             v,
             create_graph=create_graph,
             retain_graph=True,
-            is_grads_batched=batched and create_graph,
+            is_grads_batched=batched and not together,
             allow_unused=True,
         )
         if g is None:
             raise ValueError(NO_PATH)
         return g
 
-    if create_graph or not batched:
+    if not together:
         return pulled(cotangent)
-    # `is_grads_batched` has rules for few operations: of a convolution it makes a loop. Where a
-    # graph is kept these rules make a dearer one (benchmarks/README.md, 'Residual networks').
     with warnings.catch_warnings():  # what has no rule here either is a loop, and says so
         warnings.filterwarnings("ignore", "There is a performance drop")
         return torch.func.vmap(pulled)(cotangent)

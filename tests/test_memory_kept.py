@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# How many pages new to the process ten calls of `jacobian` touch, after two: a layer has 2 MB of them.
+# How many new pages ten calls of `jacobian` touch, after two; a layer has 2 MB of them.
 FAULTS = """
 import resource
 import torch
