@@ -69,3 +69,33 @@ def relu_cnn_1d(channels: int = 20, width: int = 32) -> nn.Sequential:
     for before in (channels, width, width):
         layers += [nn.Conv1d(before, width, 3), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(10 * width, 10))
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions of 3 x 3 with batch-norm, beside a shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride > 1:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet18(width: int = 64, channels: int = 3) -> nn.Sequential:
+    """Return ResNet-18 in the form for small images: a stem of 3 x 3 and no pooling, 10 logits."""
+    stem = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    blocks = [BasicBlock(width, width, 1), BasicBlock(width, width, 1)]
+    for _ in range(3):
+        blocks += [BasicBlock(width, 2 * width, 2), BasicBlock(2 * width, 2 * width, 1)]
+        width *= 2
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)]
+    return nn.Sequential(*stem, *blocks, *head)

@@ -53,7 +53,8 @@ def passes(case: Case, sizes: tuple[int, ...]) -> dict:
     """Time the attack with other numbers of samples per pass through the model."""
 
     def run(size: int):
-        with having(jacfast.attacks.loop, "AT_ONCE", size):
+        loop = jacfast.attacks.loop
+        with having(loop, "AT_ONCE", size), having(loop, "BYTES", 1 << 40):
             return deepfool(case.model, case.x, case.y, **PRESETS["foolbox"])
 
     times = take_turns({str(size): lambda size=size: run(size) for size in sizes}, REPEATS)

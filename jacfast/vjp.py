@@ -1,18 +1,27 @@
 """The vector-Jacobian product: how every penalty, attack and Jacobian row pulls cotangents back."""
 
+import math
+import threading
+import warnings
+
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from jacfast.calling.parts import BYTES
 from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
-from jacfast.graph import Graph
+from jacfast.graph import Graph, shape_of
 from jacfast.layouts import align
 from jacfast.second import explain_new, watched
 
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
 BATCH_UP_TO = 32
+# `is_grads_batched` has rules for few operations: of a convolution it makes a loop over the rows.
+# torch.func.vmap makes one call of it, which pays where that loop has few samples, and not where a
+# graph is kept (benchmarks/README.md, 'Residual networks').
+TOGETHER_UP_TO = 8
 # On a GPU launches count, not caches: the host makes one in 5 to 10 us, and a backward pass waits
 # for that until a layer moves what memory gives in this time, 10 to 30 MB at 1 to 3 TB/s. Of layers
 # as large as x, read and written in float32, that is one of about so many entries: all rows that
@@ -76,13 +85,30 @@ def pull_back_blocks(outputs: Tensor, x: Tensor, cotangents: Tensor) -> list[Ten
 def _pulled(
     graph: Graph, outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
 ) -> list[Tensor]:
-    if len(cotangents) > 1 and few(len(cotangents), x) and batches(graph, create_graph):
+    count = len(cotangents)
+    at_once = count if create_graph else fitting(graph, x)
+    if count > 1 and at_once > 1 and few(count, x) and batches(graph, create_graph):
         try:
-            g = grad(outputs, x, cotangents, create_graph, batched=True)
-            return [g.reshape(len(cotangents), len(x), -1)]
+            parts = cotangents.chunk(-(-count // at_once))
+            if create_graph or len(x) > TOGETHER_UP_TO:
+                rows = [grad(outputs, x, part, create_graph, batched=True) for part in parts]
+            else:
+                rows = [_together(graph, outputs, x, part) for part in parts]
+            return [row.reshape(len(row), len(x), -1) for row in rows]
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
     return _looped(outputs, x, cotangents, create_graph)
+
+
+def fitting(graph: Graph, x: Tensor) -> int:
+    """Return how many rows of each sample of x may pass back through `graph` at a time.
+
+    On a CPU as many as keep the largest tensor below 16 MB; for a GPU `few` says whether all may.
+    """
+    if x.device.type != "cpu":
+        return GPU_ENTRIES
+    largest = max(math.prod(shape_of(node)) for node in graph)
+    return BYTES // max(1, largest * x.element_size())
 
 
 def few(count: int, x: Tensor) -> bool:
@@ -130,6 +156,32 @@ def grad(
     if g is None:
         raise ValueError(NO_PATH)
     return g
+
+
+def _together(graph: Graph, outputs: Tensor, x: Tensor, cotangents: Tensor) -> Tensor:
+    """Return the rows without a graph by `torch.func.vmap`, where it has rules for the graph.
+
+    Where it has none it loops, and warns. So the first call for each kind of graph looks at the
+    warnings, which is a setting of the process, and those that follow do not.
+    """
+    kinds = frozenset(graph.named)
+    if _ruled.get(kinds) is False:
+        return grad(outputs, x, cotangents, create_graph=False, batched=True)
+    pull = torch.func.vmap(lambda v: grad(outputs, x, v, create_graph=False))
+    if kinds in _ruled:
+        return pull(cotangents)
+    with _LOCK, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        rows = pull(cotangents)
+    others = [one for one in said if "performance drop" not in str(one.message)]
+    _ruled[kinds] = len(others) == len(said)
+    for one in others:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return rows
+
+
+_LOCK = threading.Lock()
+_ruled: dict[frozenset[str], bool] = {}  # whether vmap has rules for a graph of these operations
 
 
 def batches(graph: Graph, create_graph: bool) -> bool:

@@ -12,10 +12,11 @@ from jacfast.attacks.part import Part
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
 from jacfast.attacks.walk import Walk
-from jacfast.calling import Call, check_classes, check_labels, logits_of
+from jacfast.calling import Call, check_classes, check_labels, compiled, logits_of
+from jacfast.calling.parts import BYTES, Largest
 
-# On a CPU, samples per pass through the model: more of them leave the caches, fewer do not fill the
-# threads (benchmarks/README.md, 'Rows at once').
+# On a CPU, samples per pass through the model, at most: more of them leave the caches, fewer do not
+# fill the threads (benchmarks/README.md, 'Rows at once').
 AT_ONCE = 128
 # On a GPU, entries of the gradient rows of a batch up to which all are kept: 1 GB in float32, and
 # once more while they are joined, of the 12 to 80 GB of a card.
@@ -40,8 +41,7 @@ class Loop:
         masked: bool | None = None,
     ) -> None:
         self.search, self.model, self.options, self.x = search, model, search.options, x
-        with torch.no_grad():
-            clean = logits_of(self.model, x)
+        clean, self.at_once = self._look(x)
         check_classes(clean)
         for name, given in (("y", y), ("target", target)):
             if given is not None:
@@ -57,6 +57,17 @@ class Loop:
         self.walk = Walk(x, self.options, eps)
         finder = AtOnce(self.options, same=target is None) if self.masked else search
         self.all = Part(finder, model, self.walk, self.origin, labels, target is not None)
+
+    @torch.no_grad()
+    def _look(self, x: Tensor) -> tuple[Tensor, int]:
+        """Return the logits at x, and how many samples are to pass through the model at a time."""
+        if x.device.type != "cpu":
+            return logits_of(self.model, x), len(x)
+        if compiled(self.model):  # it would be compiled again for the mode
+            return logits_of(self.model, x), AT_ONCE
+        with Largest(x) as largest:
+            clean = logits_of(self.model, x)
+        return clean, max(1, min(AT_ONCE, BYTES * len(x) // max(1, largest.bytes)))
 
     def attack(self) -> DeepFoolResult:
         """Step until every sample is fooled, stalled or out of iterations.
@@ -83,13 +94,12 @@ class Loop:
         if self.masked:
             run_masked(self.all, active, fooled)
             return
-        at_once = AT_ONCE if self.x.device.type == "cpu" else len(active)
         for number in range(self.options.steps):
             if len(active) == 0:
                 break
             if number == 1:
                 self.search.learn(self.x, len(active) * (self.all.labels.shape[1] - 1))
-            active = torch.cat([self._iterate(part, fooled) for part in active.split(at_once)])
+            active = torch.cat([self._iterate(part, fooled) for part in active.split(self.at_once)])
             fooled = None
 
     def _iterate(self, active: Tensor, fooled: bool | None) -> Tensor:

@@ -117,17 +117,26 @@ def _alone(module: nn.Module) -> bool:
     return kind in ALONE
 
 
-class _Sizes(TorchFunctionMode):
-    """Of the tensors that functions return inside the context the largest, and of the outputs."""
+class Largest(TorchFunctionMode):
+    """Of the tensors that functions return inside the context, and of x, the largest."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.bytes, self.outputs = x.nbytes, 0
+        self.bytes = x.nbytes
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func in FUNCTIONS:  # dropout is to draw nothing here
-            return args[0]
         found = func(*args, **(kwargs or {}))
         if isinstance(found, Tensor):
             self.bytes = max(self.bytes, found.nbytes)
         return found
+
+
+class _Sizes(Largest):
+    """The same, and how many outputs a sample has; dropout is to draw nothing here."""
+
+    outputs = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in FUNCTIONS:
+            return args[0]
+        return super().__torch_function__(func, types, args, kwargs)

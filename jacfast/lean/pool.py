@@ -41,7 +41,8 @@ class MaxPool2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
         (choice,) = ctx.saved_tensors
-        scatter = _Scatter.apply if torch.is_grad_enabled() else _scatter
+        rule = torch.is_grad_enabled() or lives.transformed()
+        scatter = _Scatter.apply if rule else _scatter
         return scatter(g, choice, ctx.window), None, None, None
 
 
@@ -53,10 +54,23 @@ class _Scatter(torch.autograd.Function):
     """Each entry of g to where its window's largest entry was; its derivative gathers them."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, choice: Tensor, window: tuple[Pair, Pair, Pair]) -> Tensor:
-        ctx.save_for_backward(choice)
-        ctx.window = window
+    def forward(g: Tensor, choice: Tensor, window: tuple[Pair, Pair, Pair]) -> Tensor:
         return _scatter(g, choice, window)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, choice, ctx.window = inputs
+        ctx.save_for_backward(choice)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, g: Tensor, choice: Tensor, window: tuple) -> tuple:
+        """Take the rows of a batched backward pass as samples: the op itself has no rule."""
+        rows = [
+            t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+            for t, dim in zip((g, choice), in_dims, strict=False)
+        ]
+        many = _Scatter.apply(*(t.flatten(0, 1) for t in rows), window)
+        return many.unflatten(0, rows[0].shape[:2]), 0
 
     @staticmethod
     def backward(ctx: Any, t: Tensor) -> tuple:  # type: ignore[override]

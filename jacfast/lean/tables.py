@@ -17,6 +17,7 @@ from jacfast.lean.mode import Lean, Table
 from jacfast.lean.norms import NORMS
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import PULL, Sweep
+from jacfast.memory import keep
 
 # What an unknown network that is small has, and nothing else for which it would be watched.
 ATTENTION = Table({SDPA: attend, MULTI_HEAD: multi_head}, trains=True)
@@ -68,6 +69,7 @@ def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     one sample; of modules, and of what is around them, without compiled parts (these would be
     compiled again).
     """
+    keep()
     if compiled(model) or not modules_of(model):
         yield
         return

@@ -160,14 +160,16 @@ def test_batching_order_and_layout_do_not_matter(linearize, test):
             assert relative_error(got, expected) < 1e-9, f"{name}: {field}"
 
 
+@pytest.mark.parametrize("limit", ["AT_ONCE", "BYTES"])
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_more_samples_than_go_through_the_model_at_once(name, monkeypatch):
+def test_more_samples_than_go_through_the_model_at_once(name, limit, monkeypatch):
     """Passes of 7 samples and 7 rows, or everything at once: the same result."""
     model, x = build(name, samples=30)
     want = deepfool(model, x, steps=6)
     seen = []
     watch = model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    monkeypatch.setattr(loop, "AT_ONCE", 7)
+    largest = {"mlp": 9, "cnn": 4 * x[0, 0].numel()}[name] * x.element_size()
+    monkeypatch.setattr(loop, limit, {"AT_ONCE": 7, "BYTES": 8 * largest - 1}[limit])
     got = deepfool(model, x, steps=6)
     watch.remove()
     assert seen[1:6] == [7, 7, 7, 7, 2]  # after the clean logits

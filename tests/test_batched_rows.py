@@ -1,0 +1,120 @@
+"""Rows of the Jacobian from one batched backward pass, block by block as networks have them."""
+
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import jacfast.vjp
+from jacfast import jacobian
+from jacfast.ops.lives import life
+from tests.nets import draw, relative_error
+from tests.step.networks import SIX, build
+
+
+class Seen(TorchDispatchMode):
+    """The samples that each call of an operation sees in its first argument."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.samples = name, list[int]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name() == self.name:
+            self.samples.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def one_by_one(model: nn.Module, x: Tensor) -> Tensor:
+    """Return J [N, K, ...] by a backward pass of autograd for each logit."""
+    x = x.clone().requires_grad_()
+    rows = [torch.autograd.grad(z.sum(), x, retain_graph=True)[0] for z in model(x).unbind(1)]
+    return torch.stack(rows, dim=1)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("name", SIX)
+def test_equal_to_rows_one_by_one(name, samples):
+    """Also of residual sums, batch-norm, average pooling, depthwise convolutions, attention."""
+    model, x, _ = build(name, samples)
+    model.eval()
+    assert relative_error(jacobian(model, x), one_by_one(model, x)) < 1e-12
+
+
+@pytest.mark.parametrize("bytes_", [1, 3 * 2 * 4 * 64 * 8, 1 << 24])
+def test_a_convolution_sees_all_rows_that_fit(bytes_, monkeypatch):
+    """The largest tensor of a sample has 4 x 8 x 8 entries of 8 bytes; five rows of 3 samples."""
+    model, x, _ = build("resnet", 3)
+    monkeypatch.setattr(jacfast.vjp, "BYTES", bytes_)
+    with Seen("aten::convolution_backward") as seen:
+        got = jacobian(model.eval(), x)
+    expected = {1: {3}, 1 << 24: {3 * len(got[0])}}.get(bytes_, {6, 3})
+    assert set(seen.samples) == expected
+    assert relative_error(got, one_by_one(model, x)) < 1e-12
+
+
+@pytest.mark.skipif(life(torch.device("cpu")) == "reference", reason="needs the compiled op")
+def test_our_pooling_sees_all_rows():
+    model, x, _ = build("tutorial", 3)
+    with Seen("jacfast::max_pool_scatter") as seen:
+        got = jacobian(model.eval(), x)
+    assert set(seen.samples) == {3 * len(got[0])}
+
+
+def test_an_operation_without_a_rule_says_nothing(monkeypatch):
+    def attention(x):
+        return F.scaled_dot_product_attention(x, x, x).flatten(1)
+
+    x = draw(2, 1, 3, 4)
+    monkeypatch.setattr(jacfast.vjp, "_ruled", {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        for _ in range(2):
+            got = jacobian(attention, x)
+            assert relative_error(got, one_by_one(attention, x)) < 1e-12
+        assert warnings.filters == before
+    assert set(jacfast.vjp._ruled.values()) <= {False}
+
+
+def test_settings_of_warnings_are_touched_once_for_a_kind_of_network(monkeypatch):
+    """In the second call those of another thread, in the meantime, would be lost."""
+    model, x, _ = build("resnet", 2)
+    model.eval()
+    jacobian(model, x)
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    assert relative_error(jacobian(model, x), one_by_one(model, x)) < 1e-12
+
+
+def test_warnings_of_the_model_are_the_users(monkeypatch):
+    class Warns(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return 2 * x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, g):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+            return 2 * g
+
+    monkeypatch.setattr(jacfast.vjp, "batches", lambda *_: True)
+    monkeypatch.setattr(jacfast.vjp, "_ruled", {})
+    with pytest.warns(UserWarning, match="mine"):
+        jacobian(lambda x: Warns.apply(x).square(), draw(2, 3))
+
+
+def test_layouts():
+    """A batched pass of channels_last tensors, whose strides leave a choice for one sample."""
+    model, x, _ = build("resnet", 1)
+    model.eval().to(memory_format=torch.channels_last)
+    for some in (x, x.contiguous(memory_format=torch.channels_last), draw(1, 2, 8, 9)[..., 1:]):
+        assert relative_error(jacobian(model, some), one_by_one(model, some)) < 1e-12
