@@ -15,8 +15,15 @@ RESULTS = Path(os.environ.get("JACFAST_RESULTS") or Path(__file__).parent / "res
 
 
 def environment(*packages: str) -> dict[str, str]:
-    """Return the machine, the commit and the versions that figures depend on."""
-    return timing.environment(*packages) | {"commit": _git("describe", "--always", "--dirty")}
+    """Return the machine, the commit and the versions that figures depend on.
+
+    Files of results, which a run before this one has written, make no commit dirty.
+    """
+    changed = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
+    )
+    commit = _git("describe", "--always") + ("" if changed in ("", "unknown") else "-dirty")
+    return timing.environment(*packages) | {"commit": commit}
 
 
 def write(name: str, results: dict) -> Path:

@@ -74,6 +74,7 @@ TABLES = {
     "zoo": zoo,
     "recorded": recorded,
     "small": small,
+    "breakdown": breakdown,
 }
 
 
