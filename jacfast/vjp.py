@@ -1,5 +1,6 @@
 """The vector-Jacobian product: how every penalty, attack and Jacobian row pulls cotangents back."""
 
+import functools
 import math
 import threading
 import warnings
@@ -90,10 +91,10 @@ def _pulled(
     if count > 1 and at_once > 1 and few(count, x) and batches(graph, create_graph):
         try:
             parts = cotangents.chunk(-(-count // at_once))
-            if create_graph or len(x) > TOGETHER_UP_TO:
-                rows = [grad(outputs, x, part, create_graph, batched=True) for part in parts]
-            else:
-                rows = [_together(graph, outputs, x, part) for part in parts]
+            kinds = None if create_graph else frozenset(graph.named)
+            rows = [
+                grad(outputs, x, part, create_graph, batched=True, kinds=kinds) for part in parts
+            ]
             return [row.reshape(len(row), len(x), -1) for row in rows]
         except RuntimeError:
             pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
@@ -138,12 +139,29 @@ def grad(
     cotangent: Tensor,
     create_graph: bool,
     batched: bool = False,
+    kinds: frozenset[str] | None = None,
 ) -> Tensor:
     """Return ``J^T v``, of the shape of x; the graph of `outputs` is kept.
+
+    Args:
+        batched: whether there are many cotangents, in a dimension in front.
+        kinds: the names of the graph's operations, where none is wanted of the result.
 
     Raises:
         ValueError: the outputs do not depend on x.
     """
+    if kinds is not None and len(outputs) <= TOGETHER_UP_TO and _ruled.get(kinds, True):
+        return _together(kinds, outputs, x, cotangent)
+    return _grad(outputs, x, cotangent, create_graph, batched)
+
+
+def _grad(
+    outputs: Tensor,
+    x: Tensor | GradientEdge,
+    cotangent: Tensor,
+    create_graph: bool = False,
+    batched: bool = False,
+) -> Tensor:
     (g,) = torch.autograd.grad(
         outputs,
         x,
@@ -158,16 +176,15 @@ def grad(
     return g
 
 
-def _together(graph: Graph, outputs: Tensor, x: Tensor, cotangents: Tensor) -> Tensor:
-    """Return the rows without a graph by `torch.func.vmap`, where it has rules for the graph.
+def _together(
+    kinds: frozenset[str], outputs: Tensor, x: Tensor | GradientEdge, cotangents: Tensor
+) -> Tensor:
+    """Return the rows without a graph by `torch.func.vmap`, which may have rules for the graph.
 
     Where it has none it loops, and warns. So the first call for each kind of graph looks at the
     warnings, which is a setting of the process, and those that follow do not.
     """
-    kinds = frozenset(graph.named)
-    if _ruled.get(kinds) is False:
-        return grad(outputs, x, cotangents, create_graph=False, batched=True)
-    pull = torch.func.vmap(lambda v: grad(outputs, x, v, create_graph=False))
+    pull = torch.func.vmap(functools.partial(_grad, outputs, x))
     if kinds in _ruled:
         return pull(cotangents)
     with _LOCK, warnings.catch_warnings(record=True) as said:

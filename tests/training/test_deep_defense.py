@@ -172,9 +172,9 @@ def products(monkeypatch) -> list[tuple[bool, int]]:
     """Note of every vector-Jacobian product whether it has a graph, and of how many samples."""
     calls, grad = [], jacfast.vjp.grad
 
-    def counting(outputs, x, cotangent, create_graph, batched=False) -> Tensor:
+    def counting(outputs, x, cotangent, create_graph, batched=False, **options) -> Tensor:
         calls.extend([(create_graph, len(x))] * (len(cotangent) if batched else 1))
-        return grad(outputs, x, cotangent, create_graph, batched)
+        return grad(outputs, x, cotangent, create_graph, batched, **options)
 
     monkeypatch.setattr(jacfast.vjp, "grad", counting)
     return calls
