@@ -36,6 +36,7 @@ class Kind(NamedTuple):
 # By number, as a module of a user's own may have no hash; an entry goes with its module. Of each
 # kind, whether attention was called.
 _seen: dict[int, tuple[Any, dict[Kind, bool]]] = {}
+MOST = 256  # kinds of a model, as where each batch has a length of its own: then all anew
 
 
 def remember(model: nn.Module, penalty: Penalty, x: Tensor, attends: bool) -> None:
@@ -46,6 +47,8 @@ def remember(model: nn.Module, penalty: Penalty, x: Tensor, attends: bool) -> No
         if known is None:
             one = weakref.ref(model, lambda _: _seen.pop(number, None))
             known = _seen[number] = (one, {})
+        if len(known[1]) >= MOST:
+            known[1].clear()
         known[1][_kind(penalty, x)] = attends
 
 

@@ -353,6 +353,15 @@ def test_what_is_known_goes_with_the_model_which_needs_no_hash(size):
     assert len(seen._seen) == before
 
 
+def test_shapes_without_end_are_not_all_kept(size, batch, watched, monkeypatch):
+    monkeypatch.setattr(seen, "MOST", 2)
+    model, x, _ = batch
+    for samples in (2, 3, 4, 4, 2):
+        fast(model, x[:samples], None, Frobenius())
+    assert len(watched) == 4  # the second call with four samples is expected, with two no longer
+    assert len(seen._seen[id(model)][1]) == 2
+
+
 def test_names_of_nodes_are_their_own(size):
     """Grouped by type, which operations of extensions share."""
     model, x, _ = build("convnext", 3)
