@@ -187,6 +187,7 @@ def _together(
     pull = torch.func.vmap(functools.partial(_grad, outputs, x))
     if kinds in _ruled:
         return pull(cotangents)
+    _ruled[kinds] = False  # if it raises, it is not asked again
     with _LOCK, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         rows = pull(cotangents)

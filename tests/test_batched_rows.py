@@ -89,6 +89,21 @@ def test_settings_of_warnings_are_touched_once_for_a_kind_of_network(monkeypatch
     assert relative_error(jacobian(model, x), one_by_one(model, x)) < 1e-12
 
 
+def test_what_has_no_rule_at_all_is_asked_once(monkeypatch):
+    asked = []
+
+    def refuses(_):
+        asked.append(1)
+        raise RuntimeError("no rule")
+
+    monkeypatch.setattr(torch.func, "vmap", lambda _: refuses)
+    monkeypatch.setattr(jacfast.vjp, "_ruled", {})
+    model, x, _ = build("resnet", 2)
+    for _ in range(2):
+        assert relative_error(jacobian(model.eval(), x), one_by_one(model, x)) < 1e-12
+    assert len(asked) == 1
+
+
 def test_warnings_of_the_model_are_the_users(monkeypatch):
     class Warns(torch.autograd.Function):
         generate_vmap_rule = True

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from jacfast.calling import parts
 from jacfast.lean import mode
-from jacfast.step import plain
+from jacfast.step import plain, run
+from tests.step.switching import Net
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +40,23 @@ def never_eager(recwarn: pytest.WarningsRecorder) -> Iterator[None]:
     yield
     said = [str(w.message) for w in recwarn if "runs eager" in str(w.message)]
     assert not said
+
+
+@pytest.fixture
+def switching():
+    """Return a network that can change, a batch for it, and labels."""
+    torch.manual_seed(0)
+    model = Net().double().eval()
+    return model, torch.randn(5, 2, 4, 4).double(), torch.arange(5) % 3
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Return the list of calls that are watched, layer by layer."""
+    calls, forward = [], run.Run._forward
+    monkeypatch.setattr(
+        run.Run,
+        "_forward",
+        lambda self, *rest, **more: calls.append(1) or forward(self, *rest, **more),
+    )
+    return calls

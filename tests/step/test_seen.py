@@ -1,102 +1,22 @@
 """A model whose last call was PyTorch's own throughout: the next is not watched, and alike."""
 
-import copy
 import gc
 import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
 
-from jacfast import (
-    CrossLipschitz,
-    DecisionFunction,
-    EntrywiseL1,
-    Frobenius,
-    InputGradient,
-    Spectral,
-    graph,
-)
+from jacfast import graph, penalties
 from jacfast.lean import attention
-from jacfast.step import run, seen
+from jacfast.penalties import EntrywiseL1, Frobenius, InputGradient
+from jacfast.step import seen
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, plain, step
+from tests.step.switching import Net
 
 pytestmark = pytest.mark.parametrize("size", ["small"])
-
-
-class Net(nn.Module):
-    """A network that does what `kind` says, from the call on in which it says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kind = ""
-        self.first, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.last, self.elsewhere = (
-            nn.Linear(64, 3),
-            torch.ones(64, dtype=torch.float64, requires_grad=True),
-        )
-
-    def forward(self, x):
-        x = F.gelu(self.norm(self.first(x)))
-        if self.kind == "attention":
-            x = x + F.scaled_dot_product_attention(x, x, x)
-        if self.kind == "attention in a checkpoint":
-            x = x + checkpoint(F.scaled_dot_product_attention, x, x, x, use_reentrant=False)
-        if self.kind == "checkpoint":
-            x = checkpoint(torch.tanh, x, use_reentrant=False)
-        x = x.flatten(1)
-        if self.kind == "coupled":
-            x = F.batch_norm(x, None, None, training=True)
-        if self.kind == "leaf":
-            x = x * self.elsewhere
-        if self.kind == "function":
-            x = Cut.apply(x)
-        if self.kind == "detached":
-            x = x.detach() @ torch.ones(64, 64).double()
-            return F.linear(x, self.last.weight.detach())
-        if self.kind == "margin":
-            classes = torch.zeros(len(x), dtype=torch.int64)
-            return F.multi_margin_loss(self.last(x), classes, reduction="none")
-        return self.last(x)
-
-
-class Cut(torch.autograd.Function):
-    """x^2, whose backward pass leaves no graph."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 2 * x * g
-
-
-@pytest.fixture
-def batch():
-    torch.manual_seed(0)
-    model = Net().double().eval()
-    return model, torch.randn(5, 2, 4, 4).double(), torch.arange(5) % 3
-
-
-@pytest.fixture
-def watched(monkeypatch):
-    """Return the list of calls that are watched, layer by layer."""
-    calls, forward = [], run.Run._forward
-    monkeypatch.setattr(
-        run.Run,
-        "_forward",
-        lambda self, *rest, **more: calls.append(1) or forward(self, *rest, **more),
-    )
-    return calls
 
 
 @pytest.mark.parametrize(
@@ -105,20 +25,20 @@ def watched(monkeypatch):
         Frobenius(),
         Frobenius(root=True),
         Frobenius(reduction="none"),
-        CrossLipschitz(),
+        penalties.CrossLipschitz(),
         InputGradient(),
         InputGradient(norm=1),
-        DecisionFunction(),
+        penalties.DecisionFunction(),
         EntrywiseL1(),
-        Spectral(),
+        penalties.Spectral(),
         Frobenius(subsample=0.4),
         InputGradient(norm=1, subsample=0.4),
     ],
     ids=repr,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_later_calls_have_the_bits_of_the_first(penalty, dtype, size, batch, watched):
-    model, x, y = batch[0].to(dtype), batch[1].to(dtype), batch[2]
+def test_later_calls_have_the_bits_of_the_first(penalty, dtype, size, switching, watched):
+    model, x, y = switching[0].to(dtype), switching[1].to(dtype), switching[2]
     x = x.to(memory_format=torch.channels_last)
     mean = fast if penalty.reduction == "mean" else _mean
     calls = [step(mean, model, x, y, penalty) for _ in range(3)]
@@ -154,8 +74,8 @@ def test_networks_of_all_kinds(name, size):
     "change",
     ["samples", "dtype", "penalty", "wants", "projections", "share", "layer", "frozen", "model"],
 )
-def test_a_call_of_another_kind_is_watched(change, size, batch, watched):
-    model, x, y = batch
+def test_a_call_of_another_kind_is_watched(change, size, switching, watched):
+    model, x, y = switching
     fast(model, x, y, Frobenius())
     options, penalty = {}, Frobenius()
     if change == "samples":
@@ -178,63 +98,12 @@ def test_a_call_of_another_kind_is_watched(change, size, batch, watched):
     assert len(watched) > before
 
 
-def test_without_gradients_nothing_is_kept(size, batch):
-    model, x, y = batch
-    fast(model, x, y, Frobenius())
-    with torch.no_grad():
-        logits, value = fast(model, x, y, Frobenius())
-    assert not logits.requires_grad
-    assert not value.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("kind", "error", "words"),
-    [
-        ("leaf", RuntimeError, "not one of model.parameters"),
-        ("coupled", RuntimeError, "each sample's logits depend on the whole batch"),
-        ("function", RuntimeError, "an operation without a second derivative"),
-        ("detached", ValueError, "must depend on x"),
-    ],
-)
-def test_what_is_new_in_a_later_call_is_refused_as_in_a_first(kind, error, words, size, batch):
-    model, x, y = batch
-    fast(model, x, y, Frobenius())
-    model.kind = kind
-    with pytest.raises(error, match=words):
-        fast(model, x, y, Frobenius())
-
-
-def test_a_missing_second_derivative_that_is_new(size, batch):
-    model, x, y = batch
-    fast(model, x, y, Frobenius())
-    model.kind = "margin"
-    logits, value = fast(model, x, None, Frobenius())
-    with pytest.raises(RuntimeError, match="the penalty needs second derivatives of every"):
-        (logits.sum() + value).backward()
-
-
-@pytest.mark.parametrize("kind", ["attention", "checkpoint"])
-def test_attention_and_checkpoints_that_are_new_have_the_right_gradient(kind, size, batch):
-    model, x, y = batch
-    fast(model, x, y, Frobenius())
-    model.kind = kind
-    assert_same(*(step(way, model, x, y, Frobenius()) for way in (fast, plain)))
-
-
-def test_a_model_with_a_checkpoint_is_watched_in_every_call(size, batch, watched):
-    model, x, y = batch
-    model.kind = "checkpoint"
-    for _ in range(3):
-        fast(model, x, y, Frobenius())
-    assert len(watched) == 3
-
-
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("penalty", [Frobenius(), InputGradient(norm=1)], ids=repr)
 def test_attention_runs_as_it_did_when_it_was_watched(
-    fused, penalty, size, batch, watched, monkeypatch
+    fused, penalty, size, switching, watched, monkeypatch
 ):
-    model, x, y = batch
+    model, x, y = switching
     model.kind = "attention"
     if fused:
         monkeypatch.setattr(attention, "LEAST", 0)
@@ -256,52 +125,6 @@ def test_multi_head_attention(size, watched):
     assert all(map(torch.equal, first, later))
     with sdpa_kernel(SDPBackend.MATH):
         assert_same(first, step(plain, model, x, y, Frobenius()))
-
-
-@pytest.mark.parametrize(
-    "penalty", [Frobenius(), InputGradient(), Frobenius(subsample=0.4)], ids=repr
-)
-def test_attention_that_is_in_a_checkpoint_from_now_on(penalty, size, batch, watched):
-    """It is called once all the same, and its backward pass finds what the forward pass found."""
-    model, x, y = batch
-    model.kind, calls = "attention", []
-    fast(model, x, y, penalty)
-    model.register_forward_pre_hook(lambda *_: calls.append(1))
-    model.kind = "attention in a checkpoint"
-    found = step(fast, model, x, y, penalty)
-    assert len(calls) == 1
-    want = step(fast, copy.deepcopy(model), x, y, penalty)
-    assert_same(found, want)
-    fast(model, x, y, penalty)
-    assert len(watched) == 4
-    if penalty.subsample == 1:
-        with sdpa_kernel(SDPBackend.MATH):
-            assert_same(found, step(plain, model, x, y, penalty))
-
-
-def test_hooks_of_saved_tensors_around_the_call(size, batch, watched):
-    model, x, y = batch
-    want = step(fast, model, x, y, Frobenius())
-    with torch.autograd.graph.save_on_cpu():
-        found = step(fast, model, x, y, Frobenius())
-    assert len(watched) == 2
-    assert_same(found, want)
-
-
-def test_a_model_in_training_mode_is_refused_as_before(size, batch):
-    model, x, y = batch
-    fast(model, x, y, Frobenius())
-    with pytest.raises(RuntimeError, match="batch-norm in training"):
-        fast(model.train(), x, y, Frobenius())
-
-
-def test_other_weights_are_seen(size, batch):
-    model, x, y = batch
-    fast(model, x, y, Frobenius())
-    with torch.no_grad():
-        model.last.weight.mul_(2)
-        model.norm.running_var.mul_(3)
-    assert_same(*(step(way, model, x, y, Frobenius()) for way in (fast, plain)))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
@@ -353,9 +176,9 @@ def test_what_is_known_goes_with_the_model_which_needs_no_hash(size):
     assert len(seen._seen) == before
 
 
-def test_shapes_without_end_are_not_all_kept(size, batch, watched, monkeypatch):
+def test_shapes_without_end_are_not_all_kept(size, switching, watched, monkeypatch):
     monkeypatch.setattr(seen, "MOST", 2)
-    model, x, _ = batch
+    model, x, _ = switching
     for samples in (2, 3, 4, 4, 2):
         fast(model, x[:samples], None, Frobenius())
     assert len(watched) == 4  # the second call with four samples is expected, with two no longer
