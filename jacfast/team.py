@@ -89,7 +89,8 @@ class Team:
             yield
         except BaseException as error:
             if _lost(error):
-                raise self._stopped(error) from error
+                # without its frames, which would hold the group open, and others wait
+                raise self._stopped(error) from error.with_traceback(None)
             words = f"process {self.rank} of {self.size}: {type(error).__name__}: {error}"
             with contextlib.suppress(Exception):  # the store may be what failed
                 if not self._has("error"):

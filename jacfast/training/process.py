@@ -93,6 +93,15 @@ class OneOfMany(Process):
             distributed.broadcast(flat, 0)
             buffer.copy_(flat)
 
+    def leave(self) -> None:
+        """Let go of the group: no frame of an error, which somebody may keep, holds it open.
+
+        The others would wait for this process. Nor is it left to the reducer to free it: that holds
+        Python's lock while it waits for a thread, which may need the lock to free a tensor.
+        """
+        parallel = self.parallel
+        del self.parallel, parallel.reducer, parallel.logger, parallel.process_group
+
 
 @contextlib.contextmanager
 def processes(
@@ -119,5 +128,5 @@ def processes(
                 yield process
                 process.ended()
             finally:
-                del process.parallel  # its end, after that of the group, would wait for ever
+                process.leave()
         team.agree({})  # what the first one writes is there

@@ -14,6 +14,7 @@ import jacfast
 from jacfast.training import Defence, fit
 
 PLAIN = Defence()
+KEPT: list[Exception] = []  # with their frames, as a debugger does, or who reports errors
 RANK, OUT = int(os.environ.get("RANK", "0")), Path(sys.argv[-1])
 
 
@@ -85,6 +86,7 @@ def heard(call: Callable[[], None]) -> str:
     try:
         call()
     except Exception as error:
+        KEPT.append(error)
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
