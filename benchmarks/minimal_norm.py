@@ -1,14 +1,15 @@
 """How near to the shortest perturbation does each attack come, and for how many passes?
 
 python -m benchmarks.minimal_norm [CASE ...] [--images 100]
+python -m benchmarks.minimal_norm --data FOLDER --network NAME MODEL WEIGHTS [--network ...]
 """
 
 import argparse
-import contextlib
+import functools
 import math
-import sys
-import types
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 import jacfast
 from benchmarks.harness import environment, print_table, write
+from benchmarks.lengths import Attack, attacks
 from jacfast import data, models
+from jacfast.commands.arguments import trained as read
 
 SEED, FIRST, RESAMPLES = 1, 500, 1000  # images and weights that no constant was chosen by
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def cnn() -> nn.Sequential:
@@ -78,68 +80,25 @@ def trained(factory: Callable[[], nn.Module], epochs: int, kind: str) -> nn.Modu
     return model.eval().requires_grad_(False)
 
 
-def ours() -> dict[str, Attack]:
-    every = {"candidates": None, "clip": (0.0, 1.0)}
-    found: dict[str, Attack] = {
-        "DeepFool": lambda m, x, y: jacfast.deepfool(m, x, y, **every).adversarial,
-        "SuperDeepFool": lambda m, x, y: (
-            jacfast.deepfool(m, x, y, variant="super", **every).adversarial
-        ),
-    }
-    for budget in (25, 50, 100, 200):
-        found[f"minimal_norm, {budget}"] = lambda m, x, y, budget=budget: jacfast.minimal_norm(
-            m, x, y, budget=budget
-        )
-    return found
-
-
-def advlib() -> dict[str, Attack]:
-    """Return adv-lib's, with an empty module for the plots and networks that it imports."""
-    for name in ("torchvision", "visdom"):
-        with contextlib.suppress(ImportError):
-            __import__(name)
-        sys.modules.setdefault(name, types.ModuleType(name))
-    if not hasattr(sys.modules["torchvision"], "models"):
-        sys.modules["torchvision"].models = types.ModuleType("models")  # type: ignore[attr-defined]
-    import setuptools  # noqa: F401  # distutils, which newer Pythons lack
-    from adv_lib import attacks as a
-
-    return {
-        "DDN of adv-lib, 100 steps": lambda m, x, y: a.ddn(m, x, y, steps=100, levels=None),
-        "DDN of adv-lib, 1000 steps": lambda m, x, y: a.ddn(m, x, y, steps=1000, levels=None),
-        "FMN of adv-lib, 1000 steps": lambda m, x, y: a.fmn(m, x, y, norm=2, steps=1000),
-        "PDGD of adv-lib, 1000 steps": lambda m, x, y: a.pdgd(m, x, y, num_steps=1000),
-        "PDPGD of adv-lib, 1000 steps": lambda m, x, y: a.pdpgd(m, x, y, norm=2, num_steps=1000),
-    }
-
-
-def foolbox() -> dict[str, Attack]:
-    import foolbox as fb
-
-    def ddn(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        attack = fb.attacks.DDNAttack(steps=1000)
-        return attack(fb.PyTorchModel(model, bounds=(0, 1)), x, y, epsilons=None)[1]
-
-    return {"DDN of foolbox, 1000 steps": ddn}
-
-
 def distances(
     model: nn.Module, x: Tensor, y: Tensor, attacks: dict[str, Attack]
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return each attack's distances [N], inf where it failed, and passes per sample."""
-    far, passes = {}, {}
+) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
+    """Return each attack's distances [N], inf where it failed, and what it cost per sample."""
+    far, costs = {}, {}
     for name, attack in attacks.items():
         counted = Counted(model).eval()
         torch.manual_seed(SEED)
+        start = time.process_time()
         moved = attack(counted, x, y).detach()
+        seconds = time.process_time() - start
         if bool(((moved < 0) | (moved > 1)).any()):
             raise RuntimeError(f"{name} left the box")
         with torch.no_grad():
             fooled = model(moved).argmax(dim=1) != y
         length = (moved - x).flatten(1).double().norm(dim=1)
         far[name] = torch.where(fooled, length, math.inf)
-        passes[name] = counted.passes / len(x)
-    return far, passes
+        costs[name] = {"passes": counted.passes / len(x), "processor seconds": seconds / len(x)}
+    return far, costs
 
 
 def optimality(size: Tensor, best: Tensor) -> float:
@@ -171,27 +130,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--data", type=Path, help="folder of --network's data set")
+    parser.add_argument("--network", nargs=3, action="append", metavar=("NAME", "MODEL", "WEIGHTS"))
+    parser.add_argument("--name", default="minimal_norm", help="of the file of results")
     arguments = parser.parse_args()
-    split, results = data.load(None), {}
-    for case in arguments.cases:
-        model = trained(*CASES[case])
+    split, results = data.load(arguments.data), {}
+    for case, make in networks(arguments).items():
+        model = make().requires_grad_(False)
         x, y = (t[FIRST : FIRST + 2 * arguments.images] for t in (split.test_x, split.test_y))
         right = (model(x).argmax(dim=1) == y).nonzero()[: arguments.images, 0]
         x, y = x[right], y[right]
-        far, passes = distances(model, x, y, {**ours(), **advlib(), **foolbox()})
+        far, costs = distances(model, x, y, attacks())
         best = torch.stack(list(far.values())).amin(dim=0)
-        rows = {name: {**figures(size, best), "passes": passes[name]} for name, size in far.items()}
+        rows = {name: {**figures(size, best), **costs[name]} for name, size in far.items()}
         results[case] = {"images": len(x), "mean of the best": float(best.mean()), "attacks": rows}
         show(case, rows)
-        write("minimal_norm", {"environment": environment("foolbox", "adv-lib"), "cases": results})
+        about = {"environment": environment("foolbox", "adv-lib"), "data": split.name}
+        write(arguments.name, {**about, "cases": results})
+
+
+def networks(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:
+    """Return what is to be measured: networks of files, or those of the digits."""
+    if arguments.network:
+        given = arguments.network
+        return {name: functools.partial(read, model, Path(file)) for name, model, file in given}
+    return {case: functools.partial(trained, *CASES[case]) for case in arguments.cases}
 
 
 def show(case: str, rows: dict) -> None:
-    table: list[tuple[str, ...]] = [("", "optimality", "95%", "ratio", "failed", "passes")]
+    table: list[tuple[str, ...]] = [("", "optimality", "95%", "ratio", "failed", "passes", "s")]
     for name, row in rows.items():
         low, high = row["interval of 95%"]
         cells = (f"{row['optimality']:.3f}", f"{low:.3f}..{high:.3f}")
-        cells += (f"{row['best / length, mean']:.3f}", str(row["failed"]), f"{row['passes']:.0f}")
+        cells += (f"{row['best / length, mean']:.3f}", str(row["failed"]))
+        cells += (f"{row['passes']:.0f}", f"{row['processor seconds']:.3g}")
         table.append((name, *cells))
     print_table(case, table)
 
