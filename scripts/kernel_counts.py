@@ -81,14 +81,15 @@ def _main_loops(
         yield (0, len(all_blocks) - 1), width // size if "activation" in kernel else 1
     if plan.reads in (WHOLE, NONE):
         return
-    found: dict[tuple[float, bool], tuple[int, tuple[int, int]]] = {}
+    found: dict[tuple[float, float, bool], tuple[int, tuple[int, int]]] = {}
     for loop in loops(all_blocks):
         code = path(all_blocks, *loop)
         reads = sum(i.opcode == "LDG" and i.width == width for i in code)
         if not reads:
             continue
         float64 = sum(unit(i) == "fp64" for i in code)
-        kind = (float64 / reads, any(i.opcode == "STG" for i in code))
+        float32 = sum(unit(i) == "fp32" for i in code) if plan.float32 else 0
+        kind = (float64 / reads, float32 / reads, any(i.opcode == "STG" for i in code))
         if kind not in found or found[kind][0] < reads:
             found[kind] = (reads, loop)
     if len(found) != len(plan.reads):

@@ -10,6 +10,7 @@ class Plan(NamedTuple):
     values: int = 0  # of the kernel's type
     bytes: int = 0  # besides
     pack: int = 0  # entries of a load, where it is neither 16 bytes nor in the kernel's name
+    float32: bool = False  # sweeps differ by their float32 arithmetic, too, not by float64 alone
 
 
 WHOLE = (-1,)  # a thread has one pack, or one entry: the kernel as a whole is the loop
@@ -48,10 +49,14 @@ PLANS = {
     "norm_(columns|channels)<first": Plan((2,), values=2, pack=1),
     "norm_(columns|channels)<second": Plan((3,), values=3, pack=1),
     "norm_join": Plan((1,), bytes=8),
-    "norm_rows<first, (float|double), 1>": Plan((3, 3, 3), values=3),
-    "norm_rows<second, (float|double), 1>": Plan((4, 4, 5), values=5),
-    "norm_rows<first": Plan((2, 2, 2), values=3),
-    "norm_rows<second": Plan((3, 3, 3), values=5),
+    "norm_rows<first, double, 1>": Plan((3, 3, 3), values=3),
+    "norm_rows<first, double": Plan((2, 2, 2), values=3),
+    "norm_rows<first, float, 1>": Plan((3, 3, APART, APART, 3), values=3, float32=True),
+    "norm_rows<first": Plan((2, 2, APART, APART, 2), values=3, float32=True),
+    "norm_rows<second, double, 1>": Plan((4, 4, 5), values=5),
+    "norm_rows<second, double": Plan((3, 3, 3), values=5),
+    "norm_rows<second, float, 1>": Plan((4, 4, APART, APART, 5), values=5, float32=True),
+    "norm_rows<second": Plan((3, 3, APART, APART, 3), values=5, float32=True),
     "orthonormal_cotangents": Plan(NONE, values=2),
     "row_norm_join<maxabs": Plan((2,), bytes=16),
     "row_norm_join": Plan((1,), bytes=8),

@@ -1,8 +1,8 @@
 // Launches norm_first and norm_second: the rows; then, where they are wanted, the gradients of the
 // parameters, by parts of the samples, and their join.
-#include "norm.cuh"
-
 #include "launch.cuh"
+#include "norm_parameters.cuh"
+#include "norm_rows.cuh"
 
 namespace jacfast::cuda {
 namespace {

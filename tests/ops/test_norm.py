@@ -152,6 +152,32 @@ def test_sums_over_samples_keep_what_additions_round_off(life, name, shape):
         assert float(error) < 1.5e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_long_rows_keep_what_additions_round_off(life, dtype):
+    """Their mean, 100, is taken off the cotangents: what is left is a hundredth of it."""
+    x, g, u, _ = drawn(life, 2, 40_001, dtype=torch.float64)
+    g, u = (100 + t.abs() for t in (g, u))
+    three = [t.to(dtype) for t in (x, g, u)]
+    check("layer", *three, None)
+
+
+@pytest.mark.parametrize(
+    ("scales", "dtype"),
+    [
+        ((1e-6, 3e-38, 1.0), torch.float32),  # their products are none in float32
+        ((1e-6, 1.0, 3e-38), torch.float32),
+        ((1e10, 1e30, 1.0), torch.float32),  # and theirs are infinite
+        ((1e10, 1.0, 1e30), torch.bfloat16),
+        ((1.0, 1e-20, 1e-16), torch.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("shape", [(3, 70), (2, 6, 300)])
+def test_rows_of_other_sizes(life, scales, dtype, shape):
+    three = drawn(life, *shape, dtype=torch.float64)[:3]
+    three = [(t * scale).to(dtype) for t, scale in zip(three, scales, strict=True)]
+    check("group", *three, None, 0.0)
+
+
 @pytest.mark.parametrize("shape", [(4, 9), (4, 6, 5)])
 def test_an_infinite_cotangent_makes_infinite_sums(life, shape):
     x, g, u, weight = drawn(life, *shape)

@@ -77,14 +77,14 @@ RACES = [
     ),
     Fault(
         "race: all threads keep a row's statistics",
-        "csrc/kernels/norm.cuh",
+        "csrc/kernels/norm_rows.cuh",
         "op.stats != nullptr && threadIdx.x == 0",
         "op.stats != nullptr",
         "norm",
     ),
     Fault(
         "race: all threads keep a channel's sums",
-        "csrc/kernels/norm.cuh",
+        "csrc/kernels/norm_parameters.cuh",
         "if (threadIdx.x == 0) keep<SECOND>(op, part, c, total);",
         "keep<SECOND>(op, part, c, total);",
         "norm",
