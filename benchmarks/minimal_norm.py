@@ -1,6 +1,6 @@
 """How near to the shortest perturbation does each attack come, and for how many passes?
 
-python -m benchmarks.minimal_norm [CASE ...] [--images 100]
+python -m benchmarks.minimal_norm [CASE ...] [--images 100] [--p 1]
 """
 
 import argparse
@@ -78,22 +78,22 @@ def trained(factory: Callable[[], nn.Module], epochs: int, kind: str) -> nn.Modu
     return model.eval().requires_grad_(False)
 
 
-def ours() -> dict[str, Attack]:
+def ours(p: int) -> dict[str, Attack]:
     every = {"candidates": None, "clip": (0.0, 1.0)}
-    found: dict[str, Attack] = {
-        "DeepFool": lambda m, x, y: jacfast.deepfool(m, x, y, **every).adversarial,
-        "SuperDeepFool": lambda m, x, y: (
+    found: dict[str, Attack] = {}
+    if p == 2:
+        found["DeepFool"] = lambda m, x, y: jacfast.deepfool(m, x, y, **every).adversarial
+        found["SuperDeepFool"] = lambda m, x, y: (
             jacfast.deepfool(m, x, y, variant="super", **every).adversarial
-        ),
-    }
+        )
     for budget in (25, 50, 100, 200):
         found[f"minimal_norm, {budget}"] = lambda m, x, y, budget=budget: jacfast.minimal_norm(
-            m, x, y, budget=budget
+            m, x, y, p=p, budget=budget
         )
     return found
 
 
-def advlib() -> dict[str, Attack]:
+def advlib(p: int) -> dict[str, Attack]:
     """Return adv-lib's, with an empty module for the plots and networks that it imports."""
     for name in ("torchvision", "visdom"):
         with contextlib.suppress(ImportError):
@@ -104,6 +104,18 @@ def advlib() -> dict[str, Attack]:
     import setuptools  # noqa: F401  # distutils, which newer Pythons lack
     from adv_lib import attacks as a
 
+    if p == 1:
+        return {
+            "FMN of adv-lib, 100 steps": lambda m, x, y: a.fmn(m, x, y, norm=1, steps=100),
+            "FMN of adv-lib, 1000 steps": lambda m, x, y: a.fmn(m, x, y, norm=1, steps=1000),
+            "PDPGD of adv-lib, 100 steps": lambda m, x, y: a.pdpgd(m, x, y, norm=1, num_steps=100),
+            "PDPGD of adv-lib, 1000 steps": lambda m, x, y: a.pdpgd(
+                m, x, y, norm=1, num_steps=1000
+            ),
+            "FAB of adv-lib, 100 steps": lambda m, x, y: a.fab(
+                m, x, y, norm=1, n_iter=100, restarts=1
+            ).clamp(0, 1),  # it may leave the box by a rounding
+        }
     return {
         "DDN of adv-lib, 100 steps": lambda m, x, y: a.ddn(m, x, y, steps=100, levels=None),
         "DDN of adv-lib, 1000 steps": lambda m, x, y: a.ddn(m, x, y, steps=1000, levels=None),
@@ -113,18 +125,18 @@ def advlib() -> dict[str, Attack]:
     }
 
 
-def foolbox() -> dict[str, Attack]:
+def foolbox(p: int) -> dict[str, Attack]:
     import foolbox as fb
 
-    def ddn(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        attack = fb.attacks.DDNAttack(steps=1000)
-        return attack(fb.PyTorchModel(model, bounds=(0, 1)), x, y, epsilons=None)[1]
-
-    return {"DDN of foolbox, 1000 steps": ddn}
+    if p == 1:
+        name, attack = "EAD of foolbox, 9 times 200 steps", fb.attacks.EADAttack(steps=200)
+    else:
+        name, attack = "DDN of foolbox, 1000 steps", fb.attacks.DDNAttack(steps=1000)
+    return {name: lambda m, x, y: attack(fb.PyTorchModel(m, bounds=(0, 1)), x, y, epsilons=None)[1]}
 
 
 def distances(
-    model: nn.Module, x: Tensor, y: Tensor, attacks: dict[str, Attack]
+    model: nn.Module, x: Tensor, y: Tensor, attacks: dict[str, Attack], p: int
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return each attack's distances [N], inf where it failed, and passes per sample."""
     far, passes = {}, {}
@@ -136,7 +148,7 @@ def distances(
             raise RuntimeError(f"{name} left the box")
         with torch.no_grad():
             fooled = model(moved).argmax(dim=1) != y
-        length = (moved - x).flatten(1).double().norm(dim=1)
+        length = (moved - x).flatten(1).double().norm(p, dim=1)
         far[name] = torch.where(fooled, length, math.inf)
         passes[name] = counted.passes / len(x)
     return far, passes
@@ -163,6 +175,7 @@ def figures(size: Tensor, best: Tensor) -> dict[str, float | list[float]]:
         "best / length, mean": float((best / size).mean()),
         "length / best, median": float(ratio.median()),
         "length / best, 95%": float(ratio.sort().values[int(0.95 * len(ratio))]),
+        "length, median": float(size.median()),
         "failed": int(size.isinf().sum()),
     }
 
@@ -171,19 +184,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--p", type=int, default=2, choices=(1, 2), help="the norm")
     arguments = parser.parse_args()
-    split, results = data.load(None), {}
+    split, results, p = data.load(None), {}, arguments.p
     for case in arguments.cases:
         model = trained(*CASES[case])
         x, y = (t[FIRST : FIRST + 2 * arguments.images] for t in (split.test_x, split.test_y))
         right = (model(x).argmax(dim=1) == y).nonzero()[: arguments.images, 0]
         x, y = x[right], y[right]
-        far, passes = distances(model, x, y, {**ours(), **advlib(), **foolbox()})
+        far, passes = distances(model, x, y, {**ours(p), **advlib(p), **foolbox(p)}, p)
         best = torch.stack(list(far.values())).amin(dim=0)
         rows = {name: {**figures(size, best), "passes": passes[name]} for name, size in far.items()}
         results[case] = {"images": len(x), "mean of the best": float(best.mean()), "attacks": rows}
         show(case, rows)
-        write("minimal_norm", {"environment": environment("foolbox", "adv-lib"), "cases": results})
+        name = "minimal_norm" if p == 2 else "minimal_norm-1"
+        write(name, {"environment": environment("foolbox", "adv-lib"), "cases": results})
 
 
 def show(case: str, rows: dict) -> None:
