@@ -129,7 +129,10 @@ def foolbox(p: int) -> dict[str, Attack]:
     import foolbox as fb
 
     if p == 1:
-        name, attack = "EAD of foolbox, 9 times 200 steps", fb.attacks.EADAttack(steps=200)
+        name, attack = (
+            "EAD of foolbox, 9 times 200 steps",
+            fb.attacks.EADAttack(steps=200, decision_rule="L1"),
+        )
     else:
         name, attack = "DDN of foolbox, 1000 steps", fb.attacks.DDNAttack(steps=1000)
     return {name: lambda m, x, y: attack(fb.PyTorchModel(m, bounds=(0, 1)), x, y, epsilons=None)[1]}
