@@ -64,8 +64,8 @@ def test_names_of_the_toolbox(toolbox, options, own):
 def test_minimal_norm(toolbox, p):
     model, x, y = images()
     candidates = "nb_grads" if toolbox == "art" else "candidates"
-    got = make(toolbox, attack="minimal_norm", p=p, budget=30, **{candidates: 3})(x, y)
-    want = minimal_norm(model, x, y, p=p, budget=30, candidates=3)
+    got = make(toolbox, attack="minimal_norm", p=p, budget=60, **{candidates: 3})(x, y)
+    want = minimal_norm(model, x, y, p=p, budget=60, candidates=3)
     sizes = [(moved - x).flatten(1).norm(p, dim=1) for moved in (got, want)]
     torch.testing.assert_close(*sizes, rtol=0.05, atol=0)  # roundings lead to other corners
     assert bool((model(got).argmax(dim=1) != y).all())

@@ -35,13 +35,6 @@ PROJECTIONS = [
         TESTS,
     ),
     Fault(
-        "halfspace_projection: entries below the threshold are free",
-        KERNEL,
-        "at.free = left >= 0 && at.joined == at.r",
-        "at.free = at.joined == at.r",
-        TESTS,
-    ),
-    Fault(
         "halfspace_projection: the threshold holds upwards alone",
         KERNEL,
         "left > 0 ? copysign(left, at.joined) : 0",
