@@ -1,6 +1,6 @@
 """How near to the shortest perturbation does each attack come, and for how many passes?
 
-python -m benchmarks.minimal_norm [CASE ...] [--images 100]
+python -m benchmarks.minimal_norm [CASE ...] [--images 100] [--p 1]
 python -m benchmarks.minimal_norm --data FOLDER --network NAME MODEL WEIGHTS [--network ...]
 """
 
@@ -81,7 +81,7 @@ def trained(factory: Callable[[], nn.Module], epochs: int, kind: str) -> nn.Modu
 
 
 def distances(
-    model: nn.Module, x: Tensor, y: Tensor, attacks: dict[str, Attack]
+    model: nn.Module, x: Tensor, y: Tensor, attacks: dict[str, Attack], p: int
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, float]]]:
     """Return each attack's distances [N], inf where it failed, and what it cost per sample."""
     far, costs = {}, {}
@@ -95,7 +95,7 @@ def distances(
             raise RuntimeError(f"{name} left the box")
         with torch.no_grad():
             fooled = model(moved).argmax(dim=1) != y
-        length = (moved - x).flatten(1).double().norm(dim=1)
+        length = (moved - x).flatten(1).double().norm(p, dim=1)
         far[name] = torch.where(fooled, length, math.inf)
         costs[name] = {"passes": counted.passes / len(x), "processor seconds": seconds / len(x)}
     return far, costs
@@ -122,6 +122,7 @@ def figures(size: Tensor, best: Tensor) -> dict[str, float | list[float]]:
         "best / length, mean": float((best / size).mean()),
         "length / best, median": float(ratio.median()),
         "length / best, 95%": float(ratio.sort().values[int(0.95 * len(ratio))]),
+        "length, median": float(size.median()),
         "failed": int(size.isinf().sum()),
     }
 
@@ -132,21 +133,23 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--data", type=Path, help="folder of --network's data set")
     parser.add_argument("--network", nargs=3, action="append", metavar=("NAME", "MODEL", "WEIGHTS"))
-    parser.add_argument("--name", default="minimal_norm", help="of the file of results")
+    parser.add_argument("--name", help="of the file of results")
+    parser.add_argument("--p", type=int, default=2, choices=(1, 2), help="the norm")
     arguments = parser.parse_args()
-    split, results = data.load(arguments.data), {}
+    split, results, p = data.load(arguments.data), {}, arguments.p
+    file = arguments.name or ("minimal_norm" if p == 2 else "minimal_norm-1")
     for case, make in networks(arguments).items():
         model = make().requires_grad_(False)
         x, y = (t[FIRST : FIRST + 2 * arguments.images] for t in (split.test_x, split.test_y))
         right = (model(x).argmax(dim=1) == y).nonzero()[: arguments.images, 0]
         x, y = x[right], y[right]
-        far, costs = distances(model, x, y, attacks())
+        far, costs = distances(model, x, y, attacks(p), p)
         best = torch.stack(list(far.values())).amin(dim=0)
         rows = {name: {**figures(size, best), **costs[name]} for name, size in far.items()}
         results[case] = {"images": len(x), "mean of the best": float(best.mean()), "attacks": rows}
         show(case, rows)
         about = {"environment": environment("foolbox", "adv-lib"), "data": split.name}
-        write(arguments.name, {**about, "cases": results})
+        write(file, {**about, "cases": results})
 
 
 def networks(arguments: argparse.Namespace) -> dict[str, Callable[[], nn.Module]]:

@@ -110,7 +110,7 @@ def verify(p: Problem) -> None:
     unit = p.draws / p.draws.norm(dim=2, keepdim=True)
     torch.testing.assert_close(p.cotangents(), unit * 1000**0.5)
     few = [t[:50] for t in (*p.box, *p.cuts)]
-    for norm in (2, math.inf):
+    for norm in (1, 2, math.inf):
         for got, want in zip(p.project(norm), halfspaces.reference(*few, norm), strict=True):
             torch.testing.assert_close(got[:50], want, rtol=0, atol=1e-5)
 
@@ -135,6 +135,7 @@ def contenders(p: Problem) -> dict[str, tuple[Callable[[], object], int]]:
             projected,
         ),
         "halfspace_projection, p = inf": (partial(p.project, math.inf), projected),
+        "halfspace_projection, p = 1": (partial(p.project, 1), projected),
         "row_norm sumsq, eager": (partial(EAGER_NORM["sumsq"], p.flat), read),
         "row_norm sumsq, float16": (partial(row_norm, half, "sumsq"), read // 2),
     }

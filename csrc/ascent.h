@@ -1,8 +1,8 @@
 // The ascents by which halfspace_projection finds its vector, for both twins.
 //
-// A `team` has lead(f), which calls f in one of its threads, between barriers; sweep(limit), which
-// keeps the sums at h.point in the box of entries up to `limit`; and filled(length), which returns
-// the largest (sum_i point_i w_i) . r of entries up to it, and how fast that grows.
+// A `team` has lead(f), which calls f in one of its threads, between barriers; sweep(shape), which
+// keeps the sums at h.point; spread(), which returns the 1-norm of r there; and filled(length),
+// which returns the largest (sum_i point_i w_i) . r of entries up to it, and how fast that grows.
 #pragma once
 
 #include "halfspaces.h"
@@ -15,21 +15,29 @@
 
 namespace jacfast {
 
-// Maximise the dual in the box of entries up to `limit`; `early`: or prove that no r fulfils all.
+// Maximise the dual of an r of that shape; `early`: or prove that no r fulfils all.
 template <typename Team>
-JACFAST_INSIDE void ascend(Halfspaces& h, const double limit, const bool early, const Team& team) {
+JACFAST_INSIDE void ascend(Halfspaces& h, const Shape shape, const bool early, const Team& team) {
   constexpr int ROUNDS = 100;  // at most; three are the rule
   team.lead([&] { h.reset(); });
   for (int round = 0; round < ROUNDS && !h.solved(early); ++round) {
     team.lead([&] { h.aim(); });
     if (h.stuck) return;
     for (int trial = 0; trial < Halfspaces::TRIALS; ++trial) {
-      team.sweep(limit);
+      team.sweep(shape);
       team.lead([&] { h.judge(trial); });
       if (h.taken) break;
     }
     team.lead([&] { h.take(); });
   }
+}
+
+// Look at the multipliers that were found.
+template <typename Team>
+JACFAST_INSIDE void look(Halfspaces& h, const Team& team) {
+  team.lead([&] {
+    for (int i = 0; i < h.count; ++i) h.look(i, h.a[i]);
+  });
 }
 
 // The largest entry that an r in the box with (sum_i point_i w_i) . r >= goal has at least, or
@@ -50,7 +58,7 @@ JACFAST_INSIDE double lengthened(const double goal, double length, const Team& t
 template <typename Team>
 JACFAST_INSIDE double flatten(Halfspaces& h, const Team& team) {
   constexpr int ROUNDS = 100;  // at most; one to four are the rule
-  constexpr double SLACK = 5e-4, MET = 1e-6;
+  constexpr double SLACK = 5e-4;
   double length = 0, limit = 0;
   for (int i = 0; i < h.count; ++i) {
     team.lead([&] {
@@ -61,8 +69,8 @@ JACFAST_INSIDE double flatten(Halfspaces& h, const Team& team) {
   bool early = true;
   for (int round = 0; round < ROUNDS; ++round) {
     limit = length * (1 + SLACK);
-    ascend(h, limit, early, team);
-    if (h.missed() <= MET * h.first) break;
+    ascend(h, {.limit = limit}, early, team);
+    if (h.met()) break;
     double sum = 0, goal = 0;  // of a combination of half-spaces that all r miss
     for (int i = 0; i < h.count; ++i) sum += h.a[i], goal += h.a[i] * h.goal[i];
     team.lead([&] {
@@ -76,18 +84,31 @@ JACFAST_INSIDE double flatten(Halfspaces& h, const Team& team) {
   return limit;
 }
 
-// Find r: return the limit of its entries, with which h.coefficient gives it.
+// Find an r whose 1-norm is the least; return the threshold of its entries.
 template <typename Team>
-JACFAST_INSIDE double shortest(Halfspaces& h, const bool flat, const Team& team) {
-  double limit = INFINITY;
-  if (flat)
-    limit = flatten(h, team);
+JACFAST_INSIDE double thin(Halfspaces& h, const Team& team) {
+  // r is then too long by at most a 2 SHARE-th of its largest entry over that 1-norm
+  constexpr double SHARE = 5;
+  ascend(h, {}, false, team);
+  if (!h.met()) return 0;  // the box is used up
+  look(h, team);
+  const double threshold = SHARE * team.spread();
+  ascend(h, {.threshold = threshold}, false, team);
+  return threshold;
+}
+
+// Find the r of least p-norm: return its shape, with which h.coefficient gives it.
+template <typename Team>
+JACFAST_INSIDE Shape shortest(Halfspaces& h, const double p, const Team& team) {
+  Shape shape;
+  if (p == 1)
+    shape.threshold = thin(h, team);
+  else if (p == 2)
+    ascend(h, shape, false, team);
   else
-    ascend(h, limit, false, team);
-  team.lead([&] {
-    for (int i = 0; i < h.count; ++i) h.look(i, h.a[i]);
-  });
-  return limit;
+    shape.limit = flatten(h, team);
+  look(h, team);
+  return shape;
 }
 
 }  // namespace jacfast

@@ -12,6 +12,12 @@
 
 namespace jacfast {
 
+// How r is made of the entries joined, sum_i a_i w_i: nearer to 0 by `threshold`, or 0; and inside
+// the box, up to `limit`.
+struct Shape {
+  double limit = INFINITY, threshold = 0;
+};
+
 // The half-spaces of a sample that say something, w . r >= goal with ||w|| = 1, and where the
 // ascent on the dual is: at the multipliers `a`, on its way along `step`, looking at `point`.
 struct Halfspaces {
@@ -78,6 +84,9 @@ struct Halfspaces {
       for (int j = 0; j <= i; ++j) gram[pair_of(i, j)] *= scale[i] * scale[j];
     }
   }
+
+  // Say whether no half-space is missed by more than rounding.
+  JACFAST_BOTH bool met() const { return missed() <= 1e-6 * first; }
 
   JACFAST_BOTH double missed() const {
     double most = 0;

@@ -197,6 +197,7 @@ def test_an_attack_shows_its_own_options_and_defaults(name, capsys):
         (["deepfool", "--clip", "1,0"], "jacfast: --clip must be (low, high)"),
         (["deepfool", "--labels", "--target", "1"], "got both"),
         (["minimal-norm", "--budget", "3"], "jacfast: --budget must be >= 5"),
+        (["minimal-norm", "--p", "1.5"], "jacfast: --p must be one of 1, 2, inf; got 1.5"),
         (["carlini_wagner", "--clip", "none"], "jacfast: --clip must be finite"),
     ],
 )

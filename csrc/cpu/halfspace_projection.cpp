@@ -15,7 +15,7 @@ constexpr int64_t CHUNK = 8 * LANES;
 
 // Entries of the rows of a sample, in double, with zeros up to the next LANES.
 struct Chunk {
-  double w[HALFSPACES][CHUNK], low[CHUNK], high[CHUNK], r[CHUNK], joined[CHUNK];
+  double w[HALFSPACES][CHUNK], low[CHUNK], high[CHUNK], r[CHUNK], joined[CHUNK], kept[CHUNK];
   int64_t size;
 };
 
@@ -41,8 +41,9 @@ struct Sample {
     for (int64_t d = size; d % LANES > 0; ++d) to[d] = 0;
   }
 
-  // Read the entries from `begin` on, of the box up to `limit` and of h's rows, and join these.
-  [[gnu::always_inline]] inline void read(const Halfspaces& h, const double limit,
+  // Read the entries from `begin` on, of the box and of h's rows; join these, and make r of them.
+  // `kept` is 1 where the threshold leaves something.
+  [[gnu::always_inline]] inline void read(const Halfspaces& h, const Shape shape,
                                           const int64_t begin, Chunk& chunk) const {
     const int64_t entries = std::min(CHUNK, size - begin);
     read(low, begin, entries, chunk.low);
@@ -57,8 +58,11 @@ struct Sample {
     for (int64_t d = 0; d < chunk.size; ++d) {
       const double least = chunk.low[d] < 0 ? chunk.low[d] : 0;
       const double most = chunk.high[d] > 0 ? chunk.high[d] : 0;
-      chunk.low[d] = least > -limit ? least : -limit;
-      chunk.high[d] = most < limit ? most : limit;
+      chunk.low[d] = least > -shape.limit ? least : -shape.limit;
+      chunk.high[d] = most < shape.limit ? most : shape.limit;
+      const double v = chunk.joined[d], size = v < 0 ? -v : v, left = size - shape.threshold;
+      chunk.kept[d] = left >= 0;
+      chunk.joined[d] = left > 0 ? (v < 0 ? -left : left) : 0;
       const double above = chunk.joined[d] > chunk.low[d] ? chunk.joined[d] : chunk.low[d];
       chunk.r[d] = above < chunk.high[d] ? above : chunk.high[d];
     }
@@ -78,7 +82,7 @@ JACFAST_CLONES void products(const T* w, const int cuts, const int64_t size, Hal
 }
 
 template <typename T>
-JACFAST_CLONES void sweep(const Sample<T>& sample, const double limit, Halfspaces& h) {
+JACFAST_CLONES void sweep(const Sample<T>& sample, const Shape shape, Halfspaces& h) {
   LaneSums sums;
   const int pairs = pair_of(h.count, 0);
   for (int i = 0; i < h.count; ++i) std::fill_n(sums.along[i], LANES, 0.0);
@@ -86,16 +90,16 @@ JACFAST_CLONES void sweep(const Sample<T>& sample, const double limit, Halfspace
   std::fill_n(sums.most, LANES, 0.0);
   Chunk chunk;
   for (int64_t begin = 0; begin < sample.size; begin += CHUNK) {
-    sample.read(h, limit, begin, chunk);
+    sample.read(h, shape, begin, chunk);
     for (int i = 0; i < h.count; ++i) add(chunk.w[i], chunk.r, chunk.size, sums.along[i]);
     for (int64_t d = 0; d < chunk.size; d += LANES)
       for (int64_t l = 0; l < LANES; ++l) {
         const double v = chunk.joined[d + l];
         sums.most[l] += v > 0 ? v * chunk.high[d + l] : v < 0 ? v * chunk.low[d + l] : 0;
-        chunk.joined[d + l] = v == chunk.r[d + l];  // whether it is free
+        chunk.kept[d + l] *= v == chunk.r[d + l];  // whether it is free
       }
     for (int i = 0; i < h.count; ++i) {
-      for (int64_t d = 0; d < chunk.size; ++d) chunk.r[d] = chunk.w[i][d] * chunk.joined[d];
+      for (int64_t d = 0; d < chunk.size; ++d) chunk.r[d] = chunk.w[i][d] * chunk.kept[d];
       for (int j = 0; j <= i; ++j)
         add(chunk.w[j], chunk.r, chunk.size, sums.products[pair_of(i, j)]);
     }
@@ -106,6 +110,19 @@ JACFAST_CLONES void sweep(const Sample<T>& sample, const double limit, Halfspace
   h.summed();
 }
 
+// The 1-norm of r at h.point.
+template <typename T>
+JACFAST_CLONES double spread(const Sample<T>& sample, const Halfspaces& h) {
+  double sum[LANES] = {};
+  Chunk chunk;
+  for (int64_t begin = 0; begin < sample.size; begin += CHUNK) {
+    sample.read(h, {}, begin, chunk);
+    for (int64_t d = 0; d < chunk.size; d += LANES)
+      for (int64_t l = 0; l < LANES; ++l) sum[l] += std::fabs(chunk.r[d + l]);
+  }
+  return fold(sum);
+}
+
 // The largest (sum_i point_i w_i) . r of entries up to `length`, and how fast it grows.
 template <typename T>
 JACFAST_CLONES std::array<double, 2> filled(const Sample<T>& sample, const double length,
@@ -113,7 +130,7 @@ JACFAST_CLONES std::array<double, 2> filled(const Sample<T>& sample, const doubl
   double most[LANES] = {}, rate[LANES] = {};
   Chunk chunk;
   for (int64_t begin = 0; begin < sample.size; begin += CHUNK) {
-    sample.read(h, INFINITY, begin, chunk);
+    sample.read(h, {}, begin, chunk);
     for (int64_t d = 0; d < chunk.size; d += LANES)
       for (int64_t l = 0; l < LANES; ++l) {
         const double v = chunk.joined[d + l], size = v < 0 ? -v : v;
@@ -126,10 +143,10 @@ JACFAST_CLONES std::array<double, 2> filled(const Sample<T>& sample, const doubl
 }
 
 template <typename T>
-JACFAST_CLONES void write(const Sample<T>& sample, const double limit, const Halfspaces& h, T* r) {
+JACFAST_CLONES void write(const Sample<T>& sample, const Shape shape, const Halfspaces& h, T* r) {
   Chunk chunk;
   for (int64_t begin = 0; begin < sample.size; begin += CHUNK) {
-    sample.read(h, limit, begin, chunk);
+    sample.read(h, shape, begin, chunk);
     const int64_t entries = std::min(CHUNK, sample.size - begin);
     for (int64_t d = 0; d < entries; ++d) r[begin + d] = static_cast<T>(chunk.r[d]);
   }
@@ -148,7 +165,8 @@ struct Team {
   void lead(const F& f) const {
     f();
   }
-  void sweep(const double limit) const { cpu::sweep(sample, limit, h); }
+  void sweep(const Shape shape) const { cpu::sweep(sample, shape, h); }
+  double spread() const { return cpu::spread(sample, h); }
   Filled filled(const double length) const { return {cpu::filled(sample, length, h)}; }
 };
 
@@ -163,8 +181,8 @@ void run(const HalfspaceProjection& op, const int threads) {
     Halfspaces h;
     products(sample.w, cuts, op.size, h);
     h.begin(op.c + i * op.cuts, cuts, std::numeric_limits<T>::min());
-    const double limit = shortest(h, op.flat, Team<T>{sample, h});
-    write(sample, limit, h, static_cast<T*>(op.r) + i * op.size);
+    const Shape shape = shortest(h, op.p, Team<T>{sample, h});
+    write(sample, shape, h, static_cast<T*>(op.r) + i * op.size);
     op.missed[i] = h.missed();
   });
 }

@@ -16,9 +16,11 @@ struct BoxAndRows {
   Pack<T, VEC> low, high, w[CUTS];
 };
 
-// An entry of the box up to `limit`, what the half-spaces come to there, and r.
+// An entry of the box up to the limit, what the half-spaces come to there beyond the threshold, r,
+// and whether r is free to move with them.
 struct JoinedEntry {
   double low, high, joined, r;
+  bool free;
 };
 
 // The threads of sample i, for its ascents, with at most CUTS half-spaces.
@@ -73,19 +75,18 @@ class ProjectionTeam {
   }
 
   // Keep the sums at h.point.
-  __device__ void sweep(const double limit) const {
+  __device__ void sweep(const Shape shape) const {
     Sums<CUTS + PAIRS + 1> sums;
-    for_entries(limit, [&](int64_t, const auto& packs, auto size, const auto& entry) {
+    for_entries(shape, [&](int64_t, const auto& packs, auto size, const auto& entry) {
 #pragma unroll
       for (int e = 0; e < size.value; ++e) {
         const JoinedEntry at = entry(e);
-        const bool free = at.joined == at.r;
         sums.at[CUTS + PAIRS] += at.joined > 0   ? at.joined * at.high
                                  : at.joined < 0 ? at.joined * at.low
                                                  : 0;
 #pragma unroll
         for (int i = 0; i < CUTS; ++i) {
-          const double wi = packs.w[i].at[e], counted = free ? wi : 0;
+          const double wi = packs.w[i].at[e], counted = at.free ? wi : 0;
           sums.at[i] += wi * at.r;
 #pragma unroll
           for (int j = 0; j <= i; ++j)
@@ -104,10 +105,20 @@ class ProjectionTeam {
     });
   }
 
+  // The 1-norm of r at h.point.
+  __device__ double spread() const {
+    Sums<1> sums;
+    for_entries({}, [&](int64_t, const auto&, auto size, const auto& entry) {
+#pragma unroll
+      for (int e = 0; e < size.value; ++e) sums.at[0] += fabs(entry(e).r);
+    });
+    return team_sum(sums).at[0];
+  }
+
   // The largest (sum_i point_i w_i) . r of entries up to `length`, and how fast it grows.
   __device__ Sums<2> filled(const double length) const {
     Sums<2> sums;
-    for_entries(INFINITY, [&](int64_t, const auto&, auto size, const auto& entry) {
+    for_entries({}, [&](int64_t, const auto&, auto size, const auto& entry) {
 #pragma unroll
       for (int e = 0; e < size.value; ++e) {
         const JoinedEntry at = entry(e);
@@ -119,8 +130,8 @@ class ProjectionTeam {
     return team_sum(sums);
   }
 
-  __device__ void write(const double limit, T* r) const {
-    for_entries(limit, [&](const int64_t d, const auto&, auto size, const auto& entry) {
+  __device__ void write(const Shape shape, T* r) const {
+    for_entries(shape, [&](const int64_t d, const auto&, auto size, const auto& entry) {
       Pack<T, size.value> found;
 #pragma unroll
       for (int e = 0; e < size.value; ++e) found.at[e] = static_cast<T>(entry(e).r);
@@ -131,7 +142,7 @@ class ProjectionTeam {
  private:
   // Call use(d, packs, size, entry) for this thread's share of the entries.
   template <typename Use>
-  __device__ void for_entries(const double limit, Use&& use) const {
+  __device__ void for_entries(const Shape shape, Use&& use) const {
     const T* rows[CUTS];
     double each[CUTS];
 #pragma unroll
@@ -152,12 +163,15 @@ class ProjectionTeam {
         },
         [&](const int64_t d, const auto& packs, auto size) {
           use(d, packs, size, [&](const int e) {
-            JoinedEntry at{packs.low.at[e], packs.high.at[e], 0, 0};
-            at.low = fmax(at.low < 0 ? at.low : 0, -limit);
-            at.high = fmin(at.high > 0 ? at.high : 0, limit);
+            JoinedEntry at{packs.low.at[e], packs.high.at[e], 0, 0, false};
+            at.low = fmax(at.low < 0 ? at.low : 0, -shape.limit);
+            at.high = fmin(at.high > 0 ? at.high : 0, shape.limit);
 #pragma unroll
             for (int k = 0; k < CUTS; ++k) at.joined += each[k] * double{packs.w[k].at[e]};
+            const double left = fabs(at.joined) - shape.threshold;
+            at.joined = left > 0 ? copysign(left, at.joined) : 0;
             at.r = fmin(fmax(at.joined, at.low), at.high);
+            at.free = left >= 0 && at.joined == at.r;
             return at;
           });
         });
@@ -181,8 +195,8 @@ __global__ __launch_bounds__(PROJECTION_THREADS,
     const double least = sizeof(T) == 8 ? DBL_MIN : double{FLT_MIN};
     h.begin(op.c + i * op.cuts, static_cast<int>(op.cuts), least);
   });
-  const double limit = shortest(h, op.flat, team);
-  team.write(limit, static_cast<T*>(op.r) + i * op.size);
+  const Shape shape = shortest(h, op.p, team);
+  team.write(shape, static_cast<T*>(op.r) + i * op.size);
   if (threadIdx.x == 0) op.missed[i] = h.missed();
 }
 

@@ -23,9 +23,9 @@ std::tuple<Tensor, Tensor> halfspace_projection(const Tensor& low, const Tensor&
   check_shape(c, "c", {w.size(0), w.size(1)});
   check(w.size(1) >= 1 && w.size(1) <= HALFSPACES, "w must have 1 to ", HALFSPACES,
         " half-spaces of each sample; got ", w.sizes());
-  check(p == 2 || p == INFINITY, "p must be 2 or inf; got ", p);
+  check(p == 1 || p == 2 || p == INFINITY, "p must be 1, 2 or inf; got ", p);
   HalfspaceProjection op{.dtype = dtype_of(low, "low"),
-                         .flat = p != 2,
+                         .p = p,
                          .samples = w.size(0),
                          .cuts = w.size(1),
                          .size = w.size(2)};

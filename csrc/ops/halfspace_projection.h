@@ -10,7 +10,7 @@ namespace jacfast {
 
 struct HalfspaceProjection {
   Dtype dtype;       // of low, high, w and r: f32 or f64
-  bool flat;         // whether the largest entry of r is to be least, not its 2-norm
+  double p;          // the norm of r that is to be least: 1, 2 or infinity
   int64_t samples;   // N
   int64_t cuts;      // M, 1 .. HALFSPACES
   int64_t size;      // D

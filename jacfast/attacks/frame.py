@@ -1,5 +1,7 @@
 """The perturbations that the samples of a batch may have: in the box, measured in a norm."""
 
+import dataclasses
+
 from torch import Tensor
 
 from jacfast.attacks.box import Box
@@ -38,3 +40,15 @@ class Frame:
         """
         box = self.low[lanes.sample], self.high[lanes.sample]
         return halfspace_projection(*box, lanes.w, lanes.c, self.p)
+
+    def beyond(self, lanes: Lanes) -> Tensor:
+        """Return the shortest r [n, D], longer by the overshoot.
+
+        In the 1-norm its entries are at the ends of the box and would be cut off again, so the cuts
+        are farther instead.
+        """
+        stretch = 1 + lanes.overshoot[:, None]
+        if self.p == 1:
+            return self.shortest(dataclasses.replace(lanes, c=lanes.c * stretch))[0]
+        r = self.shortest(lanes)[0]
+        return r * stretch.to(r.dtype)

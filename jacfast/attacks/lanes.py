@@ -91,13 +91,11 @@ class Lanes:
         self.c = torch.where(wrong, -math.inf, self.c)
         self.w = torch.where(wrong[..., None], 0, self.w)
 
-    def aim(self, shortest: Tensor) -> Tensor:
-        """Return where to look next [n, D], by the shortest r inside the cuts.
+    def aim(self, beyond: Tensor) -> Tensor:
+        """Return where to look next [n, D], by an r a little beyond the cuts.
 
-        It is stretched by the overshoot; from the best point, if there is one, only a part of the
-        way is gone.
+        From the best point, if there is one, only a part of the way is gone.
         """
-        r = shortest * (1 + self.overshoot[:, None]).to(shortest.dtype)
-        r = torch.where(self.found[:, None], torch.lerp(self.best, r, DAMP), r)
+        r = torch.where(self.found[:, None], torch.lerp(self.best, beyond, DAMP), beyond)
         fine = r.isfinite().all(dim=1, keepdim=True)
         return torch.where(fine, r, self.best)

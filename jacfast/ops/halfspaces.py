@@ -11,18 +11,23 @@ RIDGE = 1e-9  # beside products of unit vectors: makes the multipliers unique
 CLOSE = 1e-8  # of the largest miss of r = 0: a slope of the dual that is none
 FLAT = 0.3  # of the slope before: a maximum along a line
 ROUNDS, TRIALS = 100, 20  # at most, of an ascent and along a line: three and one are the rule
+SHARE = 5  # p = 1: the threshold, over the 1-norm of the r of least 2-norm
 SLACK, MET = 5e-4, 1e-6  # p = inf: by which r may be too long; a miss that is none
 
 
 def reference(low: Tensor, high: Tensor, w: Tensor, c: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """Compute `halfspace_projection` in PyTorch: the definition."""
     at = _Halfspaces.of(low, high, w, c)
-    limit = torch.full_like(at.goal[:, 0], math.inf)
-    if p == 2:
-        a = _ascend(at, limit, early=torch.zeros_like(limit, dtype=torch.bool))
-    else:
+    if p == math.inf:
         a, limit = _flatten(at)
-    r = at.sums(a, limit).r
+        at = at.within(limit)
+    else:
+        a = _ascend(at)
+    if p == 1:
+        r = at.sums(a).r
+        at.threshold = SHARE * r.abs().sum(dim=1) * (at.missed(r) <= MET * at.first)
+        a = _ascend(at)
+    r = at.sums(a).r
     return r.to(low.dtype), at.missed(r)
 
 
@@ -34,6 +39,7 @@ class _Halfspaces:
     high: Tensor  # [n, D], at least 0
     w: Tensor  # [n, m, D], of length 1, or 0 where a half-space is left out
     goal: Tensor  # [n, m], 0 there
+    threshold: Tensor  # [n], by which entries of r are nearer to 0 than those joined
 
     @classmethod
     def of(cls, low: Tensor, high: Tensor, w: Tensor, c: Tensor) -> "_Halfspaces":
@@ -44,10 +50,17 @@ class _Halfspaces:
         there = (norm > torch.finfo(w.dtype).tiny) & norm.isfinite() & c.isfinite()
         norm = torch.where(there, norm, 1)
         unit = torch.where(there[..., None], w.double() / norm[..., None], 0)
-        return cls(low, high, unit, torch.where(there, c / norm, 0))
+        goal = torch.where(there, c / norm, 0)
+        return cls(low, high, unit, goal, torch.zeros_like(goal[:, 0]))
 
     def __getitem__(self, here: Tensor) -> "_Halfspaces":
-        return _Halfspaces(*(t[here] for t in (self.low, self.high, self.w, self.goal)))
+        return _Halfspaces(*(t[here] for t in vars(self).values()))
+
+    def within(self, limit: Tensor) -> "_Halfspaces":
+        """Return them with entries of r up to `limit` [n]."""
+        most = limit[:, None]
+        low, high = self.low.maximum(-most), self.high.minimum(most)
+        return dataclasses.replace(self, low=low, high=high)
 
     @property
     def first(self) -> Tensor:
@@ -62,14 +75,14 @@ class _Halfspaces:
         """Return ``sum_i a_i w_i`` [n, D]."""
         return torch.einsum("nm,nmd->nd", a, self.w)
 
-    def sums(self, a: Tensor, limit: Tensor) -> "_Sums":
-        """Return what the dual is like at a [n, m], with entries up to `limit` [n]."""
-        most = limit[:, None]
-        low, high, free = self.low.maximum(-most), self.high.minimum(most), self.joined(a)
-        r = free.clamp(low, high)
+    def sums(self, a: Tensor) -> "_Sums":
+        """Return what the dual is like at a [n, m]."""
+        joined, most = self.joined(a), self.threshold[:, None]
+        v = joined - joined.clamp(-most, most)
+        r = v.clamp(self.low, self.high)
         slope = self.goal - torch.einsum("nmd,nd->nm", self.w, r) - RIDGE * a
-        gram = self.products(free == r)
-        reach = torch.where(free > 0, free * high, torch.where(free < 0, free * low, 0))
+        gram = self.products((v == r) & (joined.abs() >= most))
+        reach = torch.where(v > 0, v * self.high, torch.where(v < 0, v * self.low, 0))
         return _Sums(r, slope, gram + _ridge(gram), reach.sum(dim=1))
 
     def products(self, free: Tensor) -> Tensor:
@@ -92,20 +105,21 @@ def _ridge(gram: Tensor) -> Tensor:
     return RIDGE * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
 
 
-def _ascend(at: _Halfspaces, limit: Tensor, early: Tensor) -> Tensor:
+def _ascend(at: _Halfspaces, early: Tensor | None = None) -> Tensor:
     """Return the multipliers a [n, m] at which the dual is at its maximum.
 
     Or, where `early` [n], with which ``sum_i a_i w_i . r < sum_i a_i c_i`` for all r of the box.
     """
-    a, damp = torch.zeros_like(at.goal), torch.zeros_like(limit)
+    a, damp = torch.zeros_like(at.goal), torch.zeros_like(at.threshold)
     first, full = at.first, at.products(torch.ones_like(at.low, dtype=torch.bool))
     here = torch.arange(len(a), device=a.device)
     for _ in range(ROUNDS):
         some = at[here]
-        now, b = some.sums(a[here], limit[here]), a[here]
+        now, b = some.sums(a[here]), a[here]
         rising = torch.where(b > 0, now.slope.abs(), now.slope).amax(dim=1)
-        proven = early[here] & (now.reach < (b * some.goal).sum(dim=1))
-        left = (rising > CLOSE * first[here]) & ~proven
+        left = rising > CLOSE * first[here]
+        if early is not None:
+            left &= ~(early[here] & (now.reach < (b * some.goal).sum(dim=1)))
         here, some, now, b = here[left], some[left], now[left], b[left]
         if len(here) == 0:
             break
@@ -113,7 +127,7 @@ def _ascend(at: _Halfspaces, limit: Tensor, early: Tensor) -> Tensor:
         step = _maximise(model, now.slope + _times(model, b)) - b
         rise = (now.slope * step).sum(dim=1)
         curve = (step * _times(full[here], step)).sum(dim=1).clamp(min=1e-300)
-        way = _search(some, b, step, limit[here], rise, curve)
+        way = _search(some, b, step, rise, curve)
         # a step that led too far tells how many more entries were free on it
         more = (rise * (1 / way - 1) / curve).clamp(max=1)
         less = torch.where(damp[here] > 1e-12, damp[here] / 10, 0)
@@ -123,9 +137,7 @@ def _ascend(at: _Halfspaces, limit: Tensor, early: Tensor) -> Tensor:
     return a
 
 
-def _search(
-    at: _Halfspaces, a: Tensor, step: Tensor, limit: Tensor, rise: Tensor, curve: Tensor
-) -> Tensor:
+def _search(at: _Halfspaces, a: Tensor, step: Tensor, rise: Tensor, curve: Tensor) -> Tensor:
     """Return the part of the step, in (0, 1], after which the dual rises hardly along it.
 
     Args:
@@ -134,7 +146,7 @@ def _search(
     way, low, high = torch.ones_like(rise), torch.zeros_like(rise), torch.ones_like(rise)
     low_slope, high_slope, left = rise, torch.zeros_like(rise), rise > 0
     for trial in range(TRIALS):
-        sums = at.sums(a + way[:, None] * step, limit)
+        sums = at.sums(a + way[:, None] * step)
         slope = (sums.slope * step).sum(dim=1)
         left = left & ~((slope >= -FLAT * rise) & ((slope <= FLAT * rise) | (trial == 0)))
         if not bool(left.any()) or trial == TRIALS - 1:
@@ -181,8 +193,9 @@ def _flatten(at: _Halfspaces) -> tuple[Tensor, Tensor]:
     for _ in range(ROUNDS):
         some = at[here]
         limit[here] = length[here] * (1 + SLACK)
-        a[here] = _ascend(some, limit[here], early[here])
-        left = some.missed(some.sums(a[here], limit[here]).r) > MET * some.first
+        limited = some.within(limit[here])
+        a[here] = _ascend(limited, early[here])
+        left = some.missed(limited.sums(a[here]).r) > MET * some.first
         here, some = here[left], some[left]
         if len(here) == 0:
             break

@@ -27,6 +27,7 @@ ATTACKS = {
     "fmn": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20),
     "fmn-inf": lambda m, x, y=None: jacfast.fmn(m, x, y, steps=20, p=float("inf")),
     "minimal_norm": lambda m, x, y=None: jacfast.minimal_norm(m, x, y, budget=40),
+    "minimal_norm-1": lambda m, x, y=None: jacfast.minimal_norm(m, x, y, budget=40, p=1),
     "minimal_norm-inf": lambda m, x, y=None: jacfast.minimal_norm(
         m, x, y, budget=40, p=float("inf")
     ),

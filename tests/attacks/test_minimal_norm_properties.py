@@ -1,4 +1,4 @@
-"""minimal_norm: what holds in either norm, to leave a class or to reach one, in any batch."""
+"""minimal_norm: what holds in every norm, to leave a class or to reach one, in any batch."""
 
 import math
 
@@ -10,7 +10,7 @@ from jacfast.attacks import hunt
 from tests.attacks.test_minimal_norm import Passes, images
 from tests.nets import build
 
-NORMS = pytest.mark.parametrize("p", [2.0, math.inf])
+NORMS = pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 
 
 def wishes(model, x) -> dict[str, dict]:
@@ -102,7 +102,8 @@ def test_nothing_longer_than_the_start(p, dtype):
     model, x = build("cnn", 16, dtype)
     x = x.sigmoid()
     for wanted in wishes(model, x).values():
-        start = jacfast.deepfool(model, x, p=p, clip=(0.0, 1.0), overshoot=0.2, **wanted)
+        start = jacfast.deepfool(model, x, p=max(p, 2.0), clip=(0.0, 1.0), overshoot=0.2, **wanted)
+        size = torch.linalg.vector_norm(start.r.flatten(1), p, dim=1)
         largest, next_one = model(start.adversarial).topk(2).values.T
         sure = start.success & (largest - next_one > 1e-4)  # a box may stop it on the boundary
         assert int(sure.sum()) >= 8
@@ -111,4 +112,4 @@ def test_nothing_longer_than_the_start(p, dtype):
                 model, x, p=p, start=start.adversarial, budget=budget, **wanted
             )
             assert bool(found.success[sure].all())
-            assert bool((found.norm <= start.norm * (1 + 1e-5))[sure].all())
+            assert bool((found.norm <= size * (1 + 1e-5))[sure].all())

@@ -31,6 +31,7 @@ ATTACKS = {
     "ddn": lambda m, x, box, s: jacfast.ddn(m, x, steps=20, clip=box),
     "fmn": lambda m, x, box, s: jacfast.fmn(m, x, steps=20, clip=box),
     "minimal_norm": lambda m, x, box, s: jacfast.minimal_norm(m, x, budget=40, clip=box),
+    "minimal_norm-1": lambda m, x, box, s: jacfast.minimal_norm(m, x, budget=40, p=1, clip=box),
     "minimal_norm-inf": lambda m, x, box, s: jacfast.minimal_norm(
         m, x, budget=40, p=math.inf, clip=box
     ),

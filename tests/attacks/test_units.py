@@ -36,6 +36,7 @@ ATTACKS = {
     "fmn": lambda m, x, s, box: jacfast.fmn(m, x, steps=20, clip=box),
     "fmn-inf": lambda m, x, s, box: jacfast.fmn(m, x, steps=20, p=INF, clip=box),
     "minimal_norm": lambda m, x, s, box: jacfast.minimal_norm(m, x, budget=40, clip=box),
+    "minimal_norm-1": lambda m, x, s, box: jacfast.minimal_norm(m, x, budget=40, p=1, clip=box),
     "jsma": lambda m, x, s, box: jacfast.jsma(m, x, steps=9, eps=0.3 * s, clip=box),
     "jsma-pairs": lambda m, x, s, box: jacfast.jsma(
         m, x, target=target(x), steps=4, eps=0.3 * s, pixels=2, clip=box

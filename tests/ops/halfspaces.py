@@ -67,6 +67,14 @@ def linear(low: np.ndarray, high: np.ndarray, w: np.ndarray, c: np.ndarray) -> f
     return found.fun
 
 
+def sparse(low: np.ndarray, high: np.ndarray, w: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return an r of least 1-norm of one sample, the difference of two that are not negative."""
+    bounds = [(0, most) for most in (*high, *-low)]
+    found = linprog(np.ones(2 * len(low)), A_ub=np.hstack([-w, w]), b_ub=-c, bounds=bounds)
+    assert found.success
+    return found.x[: len(low)] - found.x[len(low) :]
+
+
 def least_squares(low: np.ndarray, high: np.ndarray, w: np.ndarray, c: np.ndarray) -> float:
     """Return the least ``sum_i (c_i - w_i . r)^2`` in the box, where all must be missed."""
     found = lsq_linear(w, c, (low, high), tol=1e-14)

@@ -23,7 +23,7 @@ WRONG = [
     ((B, B, W.repeat(1, 5, 1), C), ValueError, "w must have 1 to 8 half-spaces .* got 10"),
     ((B, B, W, C.float()), TypeError, "c must be float64; got torch.float32"),
     ((B, B, W, C[:, :1]), ValueError, re.escape("c must have shape [N, M] = [4, 2]; got [4, 1]")),
-    ((B, B, W, C, 1), ValueError, "p must be 2 or inf; got 1"),
+    ((B, B, W, C, 3), ValueError, "p must be 1, 2 or inf; got 3"),
 ]
 
 
@@ -37,7 +37,7 @@ def test_errors(life, arguments, error, message):
 @pytest.mark.skipif(not lives.has("halfspace_projection"), reason="the extension has no such op")
 def test_registration():
     op = torch.ops.jacfast.halfspace_projection
-    for dtype, p in ((torch.float32, 2.0), (torch.float64, math.inf)):
+    for dtype, p in ((torch.float32, 2.0), (torch.float32, 1.0), (torch.float64, math.inf)):
         low, w, c = -torch.rand(4, 6), torch.randn(6, 2, 4).transpose(0, 2), torch.rand(4, 2)
         given = low.to(dtype), -low.to(dtype), w.to(dtype), c.double(), p
         torch.library.opcheck(op.default, given)
@@ -50,7 +50,7 @@ def test_registration():
         ((B, B.double(), W, C, 2.0), "high must have dtype"),
         ((B.half(), B.half(), W.half(), C, 2.0), "low must be float32 or float64"),
         ((B, B, W.repeat(1, 5, 1), C.repeat(1, 5), 2.0), "w must have 1 to 8 half-spaces"),
-        ((B, B, W, C, 1.0), "p must be 2 or inf; got 1"),
+        ((B, B, W, C, 3.0), "p must be 1, 2 or inf; got 3"),
     ):
         with pytest.raises(ValueError, match=message):
             op(*arguments)

@@ -9,8 +9,8 @@ PROJECTIONS = [
     Fault(
         "halfspace_projection: an entry outside of the box must move",
         KERNEL,
-        "fmin(at.high > 0 ? at.high : 0, limit)",
-        "fmin(at.high, limit)",
+        "fmin(at.high > 0 ? at.high : 0, shape.limit)",
+        "fmin(at.high, shape.limit)",
         TESTS,
     ),
     Fault(
@@ -30,8 +30,15 @@ PROJECTIONS = [
     Fault(
         "halfspace_projection: what is written keeps no limit",
         KERNEL,
-        "team.write(limit,",
-        "team.write(limit + INFINITY,",
+        "team.write(shape,",
+        "team.write({INFINITY, shape.threshold},",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the threshold holds upwards alone",
+        KERNEL,
+        "left > 0 ? copysign(left, at.joined) : 0",
+        "left > 0 || at.joined < 0 ? copysign(fabs(left), at.joined) : 0",
         TESTS,
     ),
     Fault(
@@ -72,8 +79,15 @@ PROJECTIONS = [
     Fault(
         "halfspace_projection: the limit holds downwards alone",
         TWIN,
-        "most < limit ? most : limit",
+        "most < shape.limit ? most : shape.limit",
         "most",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the threshold makes entries longer",
+        TWIN,
+        "(v < 0 ? -left : left)",
+        "v",
         TESTS,
     ),
     Fault(
@@ -116,6 +130,27 @@ PROJECTIONS = [
         "csrc/ascent.h",
         "SLACK = 5e-4",
         "SLACK = 5e-3",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the 1-norm is too large",
+        "csrc/ascent.h",
+        "SHARE = 5",
+        "SHARE = 0.5",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the 1-norm is kept small where no r fits",
+        "csrc/ascent.h",
+        "if (!h.met()) return 0;",
+        "",
+        TESTS,
+    ),
+    Fault(
+        "halfspace_projection: the 1-norm is too large",
+        REFERENCE,
+        "SHARE = 5 ",
+        "SHARE = 0.5 ",
         TESTS,
     ),
     Fault(
