@@ -9,7 +9,8 @@ from torch import Tensor
 
 CUTS = 3  # that a lane remembers, the last ones
 OVERSHOOT = (1e-4, 0.02, 0.3)  # the least, the first, the largest
-DAMP = 0.7  # of the way from the best point to the one aimed at
+DAMP = (0.05, 0.7, 0.9)  # likewise, of the part of the way that is gone from the best point
+LESS, MORE = 0.8, 1.1  # times that part, after a look that did not or did better
 GAIN = 1e-3  # relative; a lane that gains less grows stale
 
 
@@ -30,6 +31,7 @@ class Lanes:
     overshoot: Tensor  # [n] float64
     mark: Tensor  # [n] float64, the length from which the next gain counts
     stale: Tensor  # [n] int64, looks without a gain
+    damp: Tensor  # [n] float64, the part of the way from the best point that is gone
 
     @classmethod
     def begin(cls, sample: Tensor, label: Tensor, like: Tensor) -> Self:
@@ -45,6 +47,7 @@ class Lanes:
             overshoot=torch.full_like(size, OVERSHOOT[1]),
             mark=size.clone(),
             stale=torch.zeros_like(sample),
+            damp=torch.full_like(size, DAMP[1]),
         )
 
     def __getitem__(self, here: Tensor) -> "Lanes":
@@ -75,6 +78,8 @@ class Lanes:
     def look(self, r: Tensor, size: Tensor, wanted: Tensor) -> None:
         """Note that the points r [n, D], of these lengths, were or were not as wanted [n]."""
         better = wanted & (size < self.size)
+        part = self.damp * torch.where(better, MORE, LESS)
+        self.damp = torch.where(self.found, part.clamp(DAMP[0], DAMP[2]), self.damp)
         self.best = torch.where(better[:, None], r, self.best)
         self.size = torch.where(better, size, self.size)
         least, _, most = OVERSHOOT
@@ -96,6 +101,7 @@ class Lanes:
 
         From the best point, if there is one, only a part of the way is gone.
         """
-        r = torch.where(self.found[:, None], torch.lerp(self.best, beyond, DAMP), beyond)
+        part = self.damp[:, None].to(beyond.dtype)
+        r = torch.where(self.found[:, None], torch.lerp(self.best, beyond, part), beyond)
         fine = r.isfinite().all(dim=1, keepdim=True)
         return torch.where(fine, r, self.best)

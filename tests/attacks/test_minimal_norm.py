@@ -191,12 +191,30 @@ def test_more_passes_are_not_longer():
     assert means[1] >= 0.999 * means[2]
 
 
+@pytest.mark.parametrize(("seed", "most"), [(1, 1.1), (4, 0.96)])
+def test_deep_networks_which_are_like_their_cuts_nearby_alone(seed, most):
+    """Lengths beside DDN's of ten times the passes: steps of one size were 1.3 and 1.1 as long."""
+    torch.manual_seed(seed)
+    wide = [layer for _ in range(9) for layer in (nn.Linear(48, 48), nn.ReLU())]
+    model = nn.Sequential(nn.Linear(20, 48), nn.ReLU(), *wide, nn.Linear(48, 4)).double()
+    for layer in model[::2]:
+        nn.init.kaiming_normal_(layer.weight)
+        nn.init.normal_(layer.bias, std=0.2)
+    x = torch.rand(60, 20, dtype=torch.float64)
+    other = jacfast.ddn.result(model, x, steps=1000)
+    assert bool(other.success.all())
+    for budget in (100, 200):
+        found = jacfast.minimal_norm.result(model, x, budget=budget)
+        assert int(found.success.sum()) >= 59
+        assert float((found.norm / other.norm)[found.success].mean()) < most
+
+
 def test_a_start_that_is_no_other_class_does_no_harm():
     model, x = images("cnn")
     want = jacfast.minimal_norm.result(model, x, budget=100)
     got = jacfast.minimal_norm.result(model, x, budget=102, start=x)
     assert torch.equal(got.success, want.success)
-    assert float((got.norm / want.norm).nan_to_num(1).max()) < 1.05
+    assert float((got.norm / want.norm)[want.success].mean()) < 1.02
 
 
 def test_misclassified_samples_do_not_move():
