@@ -3,6 +3,7 @@
 Each stands between `<!-- NAME -->` and `<!-- end -->`; a test holds it against the files.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -69,7 +70,31 @@ def breakdown() -> Iterator[list[str]]:
             yield [name if who == "plain" else "", who, *(f"{s / unit:.2f}" for s in shares)]
 
 
+def lengths(name: str) -> Iterator[list[str]]:
+    """Yield how near the attacks come to the shortest perturbation, and for how many passes."""
+    networks = read(name)["cases"]
+    yield ["optimality (95%)", "passes", "processor ms", *networks]
+    for attack in next(iter(networks.values()))["attacks"]:
+        found = [network["attacks"][attack] for network in networks.values()]
+        passes = _from_to([one["passes"] for one in found], ",.0f")
+        seconds = _from_to([1e3 * one["processor seconds"] for one in found], ",.3g")
+        yield [attack, passes, seconds, *map(_optimality, found)]
+
+
+def _from_to(values: list[float], form: str) -> str:
+    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
+
+
+def _optimality(found: dict) -> str:
+    low, high = found["interval of 95%"]
+    failed = f", {found['failed']} failed" if found["failed"] else ""
+    return f"{found['optimality']:.3f} ({low:.3f} to {high:.3f}){failed}"
+
+
 TABLES = {
+    "lengths": functools.partial(lengths, "minimal_norm"),
+    "lengths, 1-norm": functools.partial(lengths, "minimal_norm-1"),
+    "lengths, CIFAR-10": functools.partial(lengths, "minimal_norm-cifar"),
     "sizes": sizes,
     "zoo": zoo,
     "recorded": recorded,
