@@ -82,7 +82,7 @@ def minimal_norm(
         budget: passes of a sample through the model at most, >= 5. A forward pass counts one, a
             vector-Jacobian product one, everything included: the pass at x, the rows there, and the
             look at the images that are returned. The more, the shorter as a rule, if not for each
-            sample; beyond 100 hardly anything was gained where it was measured.
+            sample; beyond 100 little was gained where it was measured.
         candidates: how many classes are considered at x, counting y, largest logits first; None:
             all. Each costs a backward pass; together at most a quarter of `budget`.
         start: [N, ...], points in the box from which the search begins, too, such as another
