@@ -35,7 +35,7 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {
     "minimal_norm": minimal_norm,
     "pgd": pgd,
 }
-NORMS = (0, 2, float("inf"))
+NORMS = (0, 1, 2, float("inf"))
 PARTS, KEYS = "parts", ("adversarial", "y", "logits")
 
 
