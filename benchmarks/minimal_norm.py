@@ -133,11 +133,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--data", type=Path, help="folder of --network's data set")
     parser.add_argument("--network", nargs=3, action="append", metavar=("NAME", "MODEL", "WEIGHTS"))
-    parser.add_argument("--name", help="of the file of results")
     parser.add_argument("--p", type=int, default=2, choices=(1, 2), help="the norm")
     arguments = parser.parse_args()
     split, results, p = data.load(arguments.data), {}, arguments.p
-    file = arguments.name or ("minimal_norm" if p == 2 else "minimal_norm-1")
+    file = f"minimal_norm{'-networks' if arguments.network else ''}{'' if p == 2 else '-1'}"
     for case, make in networks(arguments).items():
         model = make().requires_grad_(False)
         x, y = (t[FIRST : FIRST + 2 * arguments.images] for t in (split.test_x, split.test_y))

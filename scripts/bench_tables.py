@@ -94,7 +94,7 @@ def _optimality(found: dict) -> str:
 TABLES = {
     "lengths": functools.partial(lengths, "minimal_norm"),
     "lengths, 1-norm": functools.partial(lengths, "minimal_norm-1"),
-    "lengths, CIFAR-10": functools.partial(lengths, "minimal_norm-cifar"),
+    "lengths, CIFAR-10": functools.partial(lengths, "minimal_norm-networks"),
     "sizes": sizes,
     "zoo": zoo,
     "recorded": recorded,
