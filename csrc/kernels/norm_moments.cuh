@@ -13,9 +13,6 @@ struct Moments {
   Sums<SECOND ? 4 : 2> products;
 };
 
-// A thread's sum: in float32 with what is rounded off (FloatSum), or in float64.
-template <typename B>
-using Partial = std::conditional_t<sizeof(B) == 4, FloatSum, double>;
 __device__ inline double total(const FloatSum& sum) { return sum.total(); }
 __device__ inline double total(const double sum) { return sum; }
 
@@ -68,7 +65,7 @@ __device__ inline bool held(const Sums<COUNT>& products, Factors largest) {
 template <typename B, bool SECOND, typename T, int VEC>
 __device__ inline bool measure(const Norm& op, const int64_t row, Moments<SECOND>& moments) {
   if (op.centred) {
-    Partial<B> sums[SECOND ? 3 : 2] = {};
+    ThreadSum<B> sums[SECOND ? 3 : 2] = {};
     for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
       B pack[SECOND ? 3 : 2] = {};
       auto& to = pack_of<T>(pack, sums);
@@ -88,7 +85,7 @@ __device__ inline bool measure(const Norm& op, const int64_t row, Moments<SECOND
   const B mean = B(moments.means.at[0]), rest = B(moments.means.at[0] - mean);
   const B mean_h = B(moments.means.at[1]),
           mean_u = SECOND ? B(moments.means.at[SECOND ? 2 : 0]) : 0;
-  Partial<B> sums[SECOND ? 4 : 2] = {};
+  ThreadSum<B> sums[SECOND ? 4 : 2] = {};
   Factors largest;
   for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
     B pack[SECOND ? 4 : 2] = {};

@@ -8,7 +8,7 @@ namespace jacfast::cuda {
 // A thread's sums for the gradients of a weight and its bias.
 template <typename A>
 struct ParameterSums {
-  std::conditional_t<sizeof(A) == 4, FloatSum, double> weight{}, bias{};
+  ThreadSum<A> weight{}, bias{};
 
   __device__ Sums<2> total() const {
     if constexpr (sizeof(A) == 4) {

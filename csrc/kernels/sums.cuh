@@ -44,6 +44,10 @@ struct FloatSum {
   __device__ double total() const { return double{high} + low; }
 };
 
+// A thread's sum of values of type A.
+template <typename A>
+using ThreadSum = std::conditional_t<sizeof(A) == 4, FloatSum, double>;
+
 // Terms of sums: of an entry, and in float32 added to `to` and rounded once.
 struct Squared {
   template <typename A>
