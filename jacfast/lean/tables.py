@@ -64,10 +64,10 @@ def lean(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let the layers of `model` compute their input gradients in a faster way, inside the context.
 
     The outputs are the same to the bit, gradients to rounding. So far: on the CPU, convolutions
-    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`),
-    max-pooling of plain windows, and batch-norm in eval mode, whose own gradient can be wrong for
-    one sample; of modules, and of what is around them, without compiled parts (these would be
-    compiled again).
+    with few input channels, as the first of an image network has them (`jacfast.lean.blocks`), and
+    max-pooling of plain windows; on any device batch-norm in eval mode, whose own gradient can be
+    wrong for one sample; of modules, and of what is around them, without compiled parts (these
+    would be compiled again).
     """
     keep()
     if compiled(model) or not modules_of(model):
