@@ -41,6 +41,17 @@ def zoo() -> Iterator[list[str]]:
         yield [*_step(name, found), _plain_steps(found)]
 
 
+def step(name: str) -> Iterator[list[str]]:
+    """Yield the ways to take a step of one network."""
+    yield ["", "ms", "plain steps", "with Adam", "peak MB"]
+    for who, found in read(f"step-{name}-cpu")["contenders"].items():
+        if "plain_steps" not in found:  # the optimiser's own step
+            continue
+        steps = [f"{found[key]:.2f}" for key in ("plain_steps", "plain_steps_with_adam")]
+        memory = f"{found['peak_bytes'] / 1e6:.0f}"
+        yield [who, f"{1e3 * found['median']:.1f}", *steps, memory]
+
+
 def recorded() -> Iterator[list[str]]:
     yield [
         *("in plain steps", "double backward", "torch.func, compiled", "jacfast", "traced"),
@@ -95,6 +106,10 @@ TABLES = {
     "lengths": functools.partial(lengths, "minimal_norm"),
     "lengths, 1-norm": functools.partial(lengths, "minimal_norm-1"),
     "lengths, CIFAR-10": functools.partial(lengths, "minimal_norm-networks"),
+    "step, MLP": functools.partial(step, "mlp"),
+    "step, TF-tutorial CNN": functools.partial(step, "tf_cnn"),
+    "step, CIFAR CNN": functools.partial(step, "cifar_cnn"),
+    "step, ViT": functools.partial(step, "vit"),
     "sizes": sizes,
     "zoo": zoo,
     "recorded": recorded,

@@ -20,6 +20,7 @@ ALONE = {  # a file each, with the exact penalties
     "step-tf_cnn-cpu.json": "TF-tutorial CNN",
     "step-cifar_cnn-cpu.json": "CIFAR CNN",
     "step-mlp-cpu.json": "MLP 784-512-256-128-10",
+    "step-vit-cpu.json": "ViT of 4 blocks",
 }
 SIZES, ZOO = "sizes-all-1-cpu.json", "sizes-zoo-1-cpu.json"
 TOGETHER = {  # of files with many networks
