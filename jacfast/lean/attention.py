@@ -16,10 +16,9 @@ from jacfast.lean.known import usual
 from jacfast.lean.mode import Lean
 
 DEVICES = ("cpu", "cuda")  # whose kernels are known
-# Scores of a head, or of all heads, from which PyTorch's kernel pays: a square of 111 tokens, or
-# 2 MB. Fewer stay in the caches, where operations are faster that write them down; of few tokens
-# the kernel is slow (benchmarks/README.md, 'Attention').
-LEAST, LEAST_OF_ALL = 3 << 12, 1 << 19
+# Scores of all heads from which PyTorch's kernel pays: 2 MB. Fewer stay in the caches, where
+# operations are faster that write them down (benchmarks/README.md, 'Attention').
+LEAST = 1 << 19
 
 
 def attention(
@@ -48,8 +47,7 @@ def attention(
 
 def _pays(query: Tensor, key: Tensor) -> bool:
     """Say whether the scores are too many to be written down."""
-    scores = query.shape[-2] * key.shape[-2]
-    return scores >= LEAST or scores * query.shape[:-2].numel() >= LEAST_OF_ALL
+    return query.shape[:-1].numel() * key.shape[-2] >= LEAST
 
 
 def _with_heads(

@@ -131,20 +131,11 @@ def test_which_way_it_runs(name):
     assert model.fused == [name in FUSED]
 
 
-def test_few_tokens_run_by_operations(monkeypatch):
-    monkeypatch.setattr(lean_attention, "LEAST", 36)
-    for keys, fused in ((6, True), (5, False)):
+def test_few_scores_run_by_operations(monkeypatch):
+    """Those of all heads count: 3 samples of 4 heads of 6 x 6, or of 6 x 5."""
+    for least, keys, fused in ((432, 6, True), (433, 6, False), (360, 5, True), (361, 5, False)):
+        monkeypatch.setattr(lean_attention, "LEAST", least)
         model = Heads(keys=keys)
-        forward_with_penalty(model, torch.randn(3, 6, 8))
-        assert model.fused == [fused]
-
-
-def test_many_heads_of_few_tokens_run_in_the_kernel(monkeypatch):
-    """3 samples of 4 heads of 6 x 6 scores."""
-    monkeypatch.setattr(lean_attention, "LEAST", 37)
-    for least, fused in ((432, True), (433, False)):
-        monkeypatch.setattr(lean_attention, "LEAST_OF_ALL", least)
-        model = Heads()
         forward_with_penalty(model, torch.randn(3, 6, 8))
         assert model.fused == [fused]
 
