@@ -1,0 +1,110 @@
+"""Tables of attacks and ops, for `bench_tables.py`: rows of cells, made of files of results."""
+
+import re
+from collections.abc import Iterator
+
+TOOLBOXES = {"adversarial-robustness-toolbox": "ART"}  # by the name of the package, if another
+OF_SUM, OF_COPY = (f": share of the bandwidth of {what} of rows" for what in ("torch.sum", "copy"))
+BOUNDS = {"Corollary 2": "nearest linearised boundary", "Proposition 3": "‖J‖_F alone"}
+
+
+def ops(found: dict) -> Iterator[list[str]]:
+    yield ["", "ms", "share of `torch.sum`'s bandwidth", "of a copy's", "times as fast as eager"]
+    times, shares = found["times"], found["ratios"]
+    for op in (key.removesuffix(OF_SUM) for key in shares if key.endswith(OF_SUM)):
+        own, eager = times[op]["median"], times.get(f"{op}, eager")
+        cells = [f"{1e3 * own:.2f}", *(f"{shares[op + of]:.0%}" for of in (OF_SUM, OF_COPY))]
+        gain = f"{eager['median'] / own:.1f}" if eager else ""
+        yield [re.sub(r"^\w+", r"`\g<0>`", op), *cells, gain]
+
+
+def deepfool(*files: dict) -> Iterator[list[str]]:
+    """Yield each toolbox's DeepFool, and ours with its choices and without a box."""
+    yield ["", "images", "seconds", "mean ‖r‖", "fooled", "products a sample", "times as fast"]
+    for found in files:
+        package = next(iter(found["rows"]))
+        name = TOOLBOXES.get(package, package)
+        labels = name, f"jacfast, the choices of {name}", "jacfast, no box"
+        for label, of in zip(labels, found["rows"].values(), strict=True):
+            cells = [
+                f"{of['seconds']['median']:.2f}",
+                f"{of['mean_norm']:.4f}",
+                f"{of['fooled']:.1%}",
+            ]
+            cells += [f"{of['vjps']:.1f}", f"{of['ratio']:.1f}"] if "ratio" in of else ["", ""]
+            yield [label, f"{found['images']:,}", *cells]
+
+
+def skipping(found: dict) -> Iterator[list[str]]:
+    yield ["", "products a sample, all", "skipping", "seconds, all", "skipping"]
+    for case in ("mnist, box", "mnist, no box", "classes, box", "classes, no box"):
+        products, times = found[case]["vjps"], found[case]["times"]
+        cells = [f"{products[way]:.1f}" for way in ("all", "skip")]
+        cells += [f"{times[way]['median']:.2f}" for way in ("all", "skip")]
+        yield [case.replace("mnist", "digits").replace("classes", "100 classes"), *cells]
+
+
+def passes(found: dict) -> Iterator[list[str]]:
+    yield ["samples a pass", *found["passes"]]
+    yield ["seconds", *(f"{of['median']:.2f}" for of in found["passes"].values())]
+
+
+def rows(found: dict) -> Iterator[list[str]]:
+    """Yield milliseconds a row, where nine rows of each sample are computed."""
+    yield ["samples", *(f"{count} at once" for count in found["rows, 1"])]
+    for name in (name for name in found if name.startswith("rows, ")):
+        samples = name.removeprefix("rows, ")
+        each = [1e3 * of["median"] / (9 * int(samples)) for of in found[name].values()]
+        yield [samples, *(f"{ms:.3f}" for ms in each)]
+
+
+def bounds(found: dict) -> Iterator[list[str]]:
+    yield ["‖r‖ / bound", "5%", "median", "95%", "‖r‖ below the bound"]
+    for key, network in (("tf_tutorial_cnn", "TF-tutorial CNN"), ("seck_c", "seck_c")):
+        for bound, words in BOUNDS.items():
+            of = found[key][bound]
+            cells = [*(f"{value:.2f}" for value in of["quantiles"]), f"{of['exceeded']:.1%}"]
+            yield [f"{network}, {bound} ({words})", *cells]
+
+
+def sharing(found: dict) -> Iterator[list[str]]:
+    yield ["", "1 process, s", "2 processes, s", "ratio"]
+    for job, of in found["jobs"].items():
+        yield [job, *(f"{of[key]:.2f}" for key in ("one_s", "two_s", "ratio"))]
+
+
+def lengths(found: dict) -> Iterator[list[str]]:
+    """Yield how near the attacks come to the shortest perturbation, and for how many passes."""
+    networks = found["cases"]
+    yield ["optimality (95%)", "passes", "processor ms", *networks]
+    for attack in next(iter(networks.values()))["attacks"]:
+        of = [network["attacks"][attack] for network in networks.values()]
+        costs = _from_to([one["passes"] for one in of], ",.0f")
+        seconds = _from_to([1e3 * one["processor seconds"] for one in of], ",.3g")
+        yield [attack, costs, seconds, *map(_optimality, of)]
+
+
+def _from_to(values: list[float], form: str) -> str:
+    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
+
+
+def _optimality(of: dict) -> str:
+    low, high = of["interval of 95%"]
+    failed = f", {of['failed']} failed" if of["failed"] else ""
+    return f"{of['optimality']:.3f} ({low:.3f} to {high:.3f}){failed}"
+
+
+PEERS = ("foolbox", "torchattacks", "art")
+TABLES: dict[str, tuple] = {  # of each name its rows, and the files that they are made of
+    "ops": (ops, "ops-cpu"),
+    "deepfool": (deepfool, *(f"deepfool-mnist-{peer}-cpu" for peer in PEERS)),
+    "deepfool, classes": (deepfool, "deepfool-classes-foolbox-cpu"),
+    "skipping": (skipping, "search-cpu"),
+    "passes": (passes, "search-cpu"),
+    "rows": (rows, "search-cpu"),
+    "bounds": (bounds, "bounds-cpu"),
+    "sharing": (sharing, "sharing"),
+    "lengths": (lengths, "minimal_norm"),
+    "lengths, 1-norm": (lengths, "minimal_norm-1"),
+    "lengths, CIFAR-10": (lengths, "minimal_norm-networks"),
+}

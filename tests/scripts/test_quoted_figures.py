@@ -1,0 +1,116 @@
+"""Figures in sentences of the pages are those of benchmarks/results."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.scripts.loading import ROOT
+
+BENCHMARKS, FIRST = "benchmarks/README.md", "README.md"
+NETWORKS = ("tf_cnn", "cifar_cnn", "mlp", "vit")
+
+
+def read(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def plain_steps(who: str) -> list[float]:
+    """What it takes on each of the networks."""
+    files = [read(f"step-{network}-cpu") for network in NETWORKS]
+    return [found["contenders"][who]["plain_steps"] for found in files]
+
+
+def of_the_step() -> Iterator[tuple[str, str]]:
+    cnn, cifar, mlp, vit = plain_steps("jacfast, n = 1")
+    yield BENCHMARKS, f"missed by the MLP ({mlp:.2f}), whose floor is 2.31"
+    part = plain_steps("jacfast, n = 1, subsample 1/4")
+    yield BENCHMARKS, f"({part[0]:.2f} and {part[1]:.2f}), missed by the MLP ({part[2]:.2f})"
+    exact = plain_steps("jacfast, exact")[3]
+    yield BENCHMARKS, f"with {vit:.2f}, {part[3]:.2f} (a quarter"
+    yield BENCHMARKS, f"and {exact:.2f} it would miss all three"
+    by_hand, reg = (plain_steps(who)[0] for who in ("one vector, autograd", "JacobianReg, n = 1"))
+    yield BENCHMARKS, f"took {by_hand:.2f} on the TF-tutorial CNN where JacobianReg took {reg:.2f}"
+    yield FIRST, f"`JacobianReg` takes {reg:.2f} on the first row"
+    autograd, func = (
+        plain_steps(f"compiled, {who}")[3] for who in ("autograd traced", "torch.func")
+    )
+    yield FIRST, f"takes {autograd:.2f} on the ViT of 4 blocks, where jacfast takes {vit:.2f}"
+    traced = plain_steps("jacfast, n = 1, traced")
+    yield BENCHMARKS, f"{autograd:.2f} (traced autograd) and {func:.2f} (torch.func) against"
+    yield BENCHMARKS, f"against {vit:.2f} eager and {traced[3]:.2f} as recorded graphs"
+    gains = cnn - traced[0], vit - traced[3], traced[1] - cifar, traced[2] - mlp
+    yield BENCHMARKS, "gain {:.2f} plain steps on the TF-tutorial CNN and {:.2f}".format(*gains[:2])
+    yield BENCHMARKS, "lose {:.2f} on the CIFAR CNN and {:.2f} on the MLP".format(*gains[2:])
+    two = sorted(gains[:2])
+    page = "docs/guides/compiled.md"
+    yield (
+        page,
+        "two gained {:.2f} and {:.2f} plain steps, two lost {:.2f} and {:.2f}".format(
+            *two, *sorted(gains[2:])
+        ),
+    )
+
+
+def of_deepfool() -> Iterator[tuple[str, str]]:
+    memory, ops = read("memory-cpu"), read("ops-cpu")
+    beyond = (memory["deepfool_bytes"] - memory["model_bytes"]) / 1e6
+    yield BENCHMARKS, f"{beyond:.1f} MB, {memory['beyond_the_model']:.1f} times [N, D]"
+    yield "docs/guides/memory.md", f"take {beyond:.1f} MB beyond the model's"
+    step, share = "step: eager over fused", "share of the bandwidth of torch.sum of rows"
+    yield BENCHMARKS, f"the ratio to eager is {ops['ratios'][step]:.1f}, and reaches it"
+    share = ops["ratios"][f"deepfool_step: {share}"]
+    yield BENCHMARKS, f"the share is {share:.0%}, and misses it"
+    half, full = (ops["times"][f"row_norm sumsq{of}"]["median"] for of in (", float16", ""))
+    yield BENCHMARKS, f"float16 takes {half / full:.0f} times as long"
+    points = [point for axis in read("scaling-cpu")["axes"].values() for point in axis]
+    over = [of["seconds"]["jacfast"] / of["floor"] for of in points]
+    yield BENCHMARKS, f"jacfast is {min(over):.0f} to {max(over):.0f} times above it"
+    least, most = (f(points, key=times) for f in (min, max))
+    words = "takes {:.1f} times ({} samples) to {:.1f} times ({} classes)"
+    sizes = times(least), least["samples"], times(most), most["classes"]
+    yield BENCHMARKS, words.format(*sizes)
+
+
+def times(point: dict) -> float:
+    return point["seconds"]["foolbox"] / point["seconds"]["jacfast"]
+
+
+def of_attention() -> Iterator[tuple[str, str]]:
+    found = read("attention-cpu")
+    errors = [of["error"] for of in found["attention"]]
+    ranges = (f"{f(of[who] for of in errors):.1e}" for who in ("tiles", "MATH") for f in (min, max))
+    words = "is {} to {} in tiles, {} to {} by MATH".format(*ranges)
+    yield BENCHMARKS, words.replace("e-07", "e-7")
+    peaks = found["peak_bytes"]["2048"]
+    step, by_math = (peaks[who] / 1e6 for who in ("penalised step", "step by MATH"))
+    yield "docs/guides/attention.md", f"takes {step:.0f} MB, where operations take {by_math:,.0f}"
+    less, own = peaks["MATH"] / peaks["tiles"], peaks["tiles"] / 1e6
+    yield BENCHMARKS, f"it is {less:.0f}: inputs"
+    yield BENCHMARKS, f"are most of the {own:.0f}."
+
+
+@pytest.mark.parametrize("figures", [of_the_step, of_deepfool, of_attention])
+def test_sentences_quote_the_results(figures):
+    for page, words in figures():
+        assert words in (ROOT / page).read_text(), page
+
+
+def test_the_runs_are_those_that_the_summary_names():
+    text = (ROOT / BENCHMARKS).read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("On an AMD EPYC, two threads"))
+    rest, *others = line.split(", but for: ")[0], *line.split(", but for: ")[1].split("; ")
+    files = [
+        [f"step-{network}-cpu" for network in NETWORKS] + ["memory-cpu", "ops-cpu"],
+        ["sizes-all-1-cpu"],
+        ["sizes-zoo-1-cpu"],
+        ["robustness-tf_cnn-cpu", "robustness-mlp-cpu"],
+        ["deepfool-mnist-art-cpu", "deepfool-mnist-torchattacks-cpu"],
+    ]
+    files[0] += ["deepfool-mnist-foolbox-cpu", "deepfool-classes-foolbox-cpu"]
+    for words, names in zip((rest, *others), files, strict=True):
+        for of in (read(name)["environment"] for name in names):
+            assert of["processor"] == "AMD EPYC"
+            assert of["commit"].removesuffix("-dirty") in words
+            assert ("one thread" in words) == (of["threads"] == "1")
+            assert of["torch"] == ("2.14.1" if "2.14.1" in words else "2.13.0+cpu")
