@@ -63,10 +63,9 @@ def knows(cxx, feature, *flags):
 def compiler_flags(cxx):
     """Return the flags to compile and to link C++ with, as far as `cxx` knows them."""
     compiling = ["-O3", "-std=c++20", "-Wall", *PRECISE]
-    for feature in ("float16", "target_clones"):  # for csrc/cpu
-        define = f"-DJACFAST_{feature.upper()}"
-        if knows(cxx, feature, define):
-            compiling.append(define)
+    clones = "-DJACFAST_TARGET_CLONES"
+    if knows(cxx, "target_clones", clones):  # for csrc/cpu
+        compiling.append(clones)
     for to_compile, to_link in OPENMP:
         if knows(cxx, "openmp", *to_compile, *to_link):
             return compiling + to_compile, PRECISE + to_link

@@ -172,14 +172,14 @@ TWINS = [
         "deepfool_step",
     ),
     Fault(
-        "float16 of our own: halves are rounded up",
+        "float16: halves are rounded up",
         "csrc/cpu/half.h",
         "0x0fffu + (size >> 13 & 1u)",
         "0x1000u",
         "deepfool_step",
     ),
     Fault(
-        "float16 of our own: the smallest are half as large",
+        "float16: the smallest are half as large",
         "csrc/cpu/half.h",
         "0x1p-24f",
         "0x1p-25f",
