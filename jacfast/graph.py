@@ -91,8 +91,8 @@ def shape_of(node: Node) -> list[int]:
 def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
     """Yield the batch-norms with statistics of the batch in the `graph` from outputs to x.
 
-    Instance-norm is one over a batch of size 1, whose channels are those of all samples: it is none
-    of these.
+    Instance-norm is one over a batch of size 1, which is a view of [rows, channels, ...] with a
+    channel for each of these: where the rows are samples, or parts of them, it is none of these.
     """
     for name, some in graph.named.items():
         if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
@@ -100,8 +100,14 @@ def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
     for node in graph.batch_norms:
         if len(x) > 1 and node._saved_training:  # type: ignore[attr-defined]
             batch, channels, *_ = shape_of(node)
-            if batch > 1 or channels % len(x):
+            if batch > 1 or not _is_instance_norm(node, channels, len(x)):
                 yield node
+
+
+def _is_instance_norm(node: Node, channels: int, samples: int) -> bool:
+    before = node.next_functions[0][0]
+    rows, each, *_ = (*getattr(before, "_saved_self_sym_sizes", ()), 0, 0)
+    return rows * each == channels and rows % samples == 0
 
 
 def couples_samples(outputs: Tensor, x: Tensor) -> bool:

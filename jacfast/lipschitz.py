@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from jacfast.lean.known import pair
+
 # Layers whose derivative has a spectral norm of at most one, at every point, in eval mode.
 CONTRACTIONS = (
     nn.ReLU,
@@ -96,10 +98,10 @@ def _norm(layer: nn.Module, x: Tensor) -> float:
 
 def _pool(layer: nn.MaxPool2d | nn.AvgPool2d) -> float:
     """Return sqrt(largest row sum * largest column sum) of the derivative."""
-    kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
+    kernel, stride = pair(layer.kernel_size), pair(layer.stride)
     windows = math.prod(-(-k // s) for k, s in zip(kernel, stride, strict=True))  # of one entry
     if isinstance(layer, nn.MaxPool2d):
-        return math.sqrt(windows) if _pair(layer.dilation) == (1, 1) else math.inf
+        return math.sqrt(windows) if pair(layer.dilation) == (1, 1) else math.inf
     usual = layer.count_include_pad and not layer.ceil_mode and layer.divisor_override is None
     return math.sqrt(windows / math.prod(kernel)) if usual else math.inf
 
@@ -140,7 +142,3 @@ def _largest(matrices: Tensor) -> float:
     for _ in range(2):
         gram = gram @ gram
     return float((torch.linalg.matrix_norm(gram).max() ** 0.25 * scale).sqrt() * largest)
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value

@@ -136,6 +136,7 @@ NAMES: dict[str, Use] = {
     "BatchNormNode._saved_running_mean": Use(
         "graph", "silent: words of an error advise running statistics where there are none"
     ),
+    "ViewNode._saved_self_sym_sizes": Use("graph", "instance-norm is taken for batch-norm"),
     "BatchNormNode._saved_input": Use("layouts", "raises where batches have one sample"),
     "HardsigmoidNode._saved_self": Use("second", "raises where a model has nn.Hardsigmoid"),
     "NormNode._saved_self": Use("zero_norm", "raises where a model has norms"),

@@ -66,6 +66,23 @@ class Folded(nn.Module):
         return normed.unflatten(1, (len(x), *x.shape[2:])).movedim(1, 0)
 
 
+class Reshaped(nn.Module):
+    """The same by one view, of [C, N, H W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = x.transpose(0, 1).reshape(1, x.shape[1], -1)
+        normed = F.batch_norm(side, None, None, training=True)
+        return normed.view(x.shape[1], len(x), *x.shape[2:]).transpose(0, 1)
+
+
+class Halves(nn.Module):
+    """Instance-norm of the halves of each sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = x.flatten(2)[..., :24].unflatten(2, (2, 12)).movedim(2, 1).flatten(0, 1)
+        return F.instance_norm(halves).view(len(x), -1)
+
+
 NORMS = {
     "batch-norm": (nn.BatchNorm2d(3), 4, True),
     "batch-norm without running statistics": (
@@ -75,6 +92,11 @@ NORMS = {
     ),
     "batch-norm of one sample": (nn.BatchNorm2d(3), 1, False),
     "batch-norm of samples in one": (Folded(), 4, True),
+    "batch-norm of samples in one, as many as channels": (Folded(), 3, True),
+    "batch-norm of a view": (Reshaped(), 4, True),
+    "batch-norm of a view, as many samples as channels": (Reshaped(), 3, True),
+    "instance-norm of as many samples as channels": (nn.InstanceNorm2d(3, affine=True), 3, False),
+    "instance-norm of halves": (Halves(), 4, False),
     "batch-norm in eval mode": (nn.BatchNorm2d(3).eval(), 4, False),
     "instance-norm": (nn.InstanceNorm2d(3), 4, False),
     "group-norm": (nn.GroupNorm(3, 3), 4, False),

@@ -105,6 +105,7 @@ def objects():
         "NormNode": "LinalgVectorNormBackward0",
         "DistanceNode": "NormBackward1",
         "AttentionNode": "ScaledDotProduct",
+        "ViewNode": "ViewBackward0",
     }
     return {
         "torch": torch,

@@ -64,13 +64,14 @@ def _save(ctx, inputs, output) -> None:
 def _derivative(ctx, grad: Tensor, _grad_where: Tensor | None):
     """Return d(value)/dg times `grad`, in differentiable ops, so that it differentiates again."""
     g, where = ctx.saved_tensors
-    scale = grad.to(g.dtype).unsqueeze(1)
+    scale = grad.unsqueeze(1)  # float32 for half types, which may not hold it
     if ctx.kind == "sumsq":
-        return 2 * scale * g, None
+        return (2 * scale * g).to(g.dtype), None
     if ctx.kind == "sumabs":
-        return scale * g.sign(), None
+        return (scale * g.sign()).to(g.dtype), None
     at = where.unsqueeze(1)
-    return torch.zeros_like(g).scatter(1, at, scale * g.gather(1, at).sign()), None
+    signed = (scale * g.gather(1, at).sign()).to(g.dtype)
+    return torch.zeros_like(g).scatter(1, at, signed), None
 
 
 if "cpu" in lives.BUILT:

@@ -152,6 +152,15 @@ def test_gradients_of_half_types_have_their_dtype(life, dtype):
     assert torch.equal(grad, 2 * g)
 
 
+@pytest.mark.parametrize("weight", [1e-8, 1e5])
+def test_gradients_of_half_types_take_any_weight_in_float32(life, weight):
+    """The weight has no place in float16, its product with the derivative 2 g has."""
+    g = (life.randn(2, 9) / weight**0.5).to(torch.float16).requires_grad_()
+    (grad,) = torch.autograd.grad(row_norm(g, "sumsq").sum() * weight, g)
+    want = (2 * weight * g.detach().double()).to(torch.float16)
+    assert torch.allclose(grad, want, rtol=2e-3, atol=0)
+
+
 @not_emulated
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits_each_time_and_for_any_threads(life, kind, threads):
