@@ -106,8 +106,8 @@ def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
 
 def _is_instance_norm(node: Node, channels: int, samples: int) -> bool:
     before = node.next_functions[0][0]
-    rows, each, *_ = (*getattr(before, "_saved_self_sym_sizes", ()), 0, 0)
-    return rows * each == channels and rows % samples == 0
+    sizes: tuple[int, ...] = getattr(before, "_saved_self_sym_sizes", ())
+    return len(sizes) > 1 and sizes[0] * sizes[1] == channels and sizes[0] % samples == 0
 
 
 def couples_samples(outputs: Tensor, x: Tensor) -> bool:
