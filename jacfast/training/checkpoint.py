@@ -43,8 +43,8 @@ def content(value: Any) -> bytes:
         if ran_out(error):
             raise
         raise TypeError(
-            "save must hold tensors, numbers, words and containers of these alone, to be read "
-            f"without running code; got {_misfit(value)}: make it one of these, or leave save out"
+            "save must hold tensors, Python's numbers, words and containers of these alone, to be "
+            f"read without running code; got {_misfit(value)}: make it such, or leave save out"
         ) from error
 
 

@@ -15,7 +15,7 @@ from jacfast.progress import watch
 from jacfast.runs import alone
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
-from jacfast.training.given import Interval, batches_of, optimizer_of
+from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
 from jacfast.training.moving import Moving
 from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
@@ -66,7 +66,9 @@ def fit(
             DataLoader, or any iterable of batches that can be gone through again: (x, y), or
             mappings as for `jacfast.deepfool_to_disk`; they are moved to the device of the model.
             Its order is its own: what it draws from the global generators or from the ``generator``
-            of its own or of its samplers is resumed, too; which data it holds is not compared.
+            of its own or of its samplers is resumed, too, and so is what its workers draw, which
+            begin anew in each epoch (persistent ones are refused beside `save`). Which data it
+            holds is not compared.
         y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
             for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
@@ -78,9 +80,13 @@ def fit(
             the loss several times a step as well.
         scheduler: of the learning rate, over `optimizer`: stepped after every epoch, or after every
             step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the
-            epoch, over its samples, and is for epochs alone.
+            epoch, over its samples, and is for epochs alone. One whose step takes anything else, or
+            that ends before the run, is refused.
         seed: of the order and of all that is drawn; an integer that `torch.manual_seed` takes.
-        save: the file of the checkpoint, in a folder that exists.
+        save: the file of the checkpoint, in a folder that exists. It can hold tensors, Python's
+            numbers (float64 and integers of NumPy become such), words and containers of these;
+            what else a state_dict has is refused, before a step if it is there by then. To write
+            it leaves the run as it is.
         config: what the run depends on beside lr, batch_size, seed, name, the number of samples and
             the options of `optimizer` and `scheduler` (which a checkpoint brings back, so that
             others would be ignored); a checkpoint in which any of these differs is refused. Values:
@@ -104,6 +110,7 @@ def fit(
     batches = batches_of(model, x, y, batch_size, seed, saved=save is not None)
     given = optimizer is not None
     optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)
+    check_total_steps(scheduler, scheduler_interval, epochs, batches.steps)
     check_trainable(model)
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)

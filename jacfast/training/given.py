@@ -173,3 +173,13 @@ def _check_stepped(scheduler: LRScheduler, interval: str) -> None:
             "scheduler_interval='epoch', which sees the mean loss of an epoch; got a "
             f"{type(scheduler).__name__} with {interval!r}: {error}"
         ) from error
+
+
+def check_total_steps(
+    scheduler: LRScheduler | None, interval: str, epochs: int, steps: int | None
+) -> None:
+    """Check that a scheduler of so many steps, as OneCycleLR is, does not end before the run."""
+    most = getattr(scheduler, "total_steps", None)
+    needed = epochs if interval == "epoch" else epochs * (steps or 0)
+    if most is not None and needed > most:
+        raise ValueError(f"scheduler must have total_steps >= {needed}, as the run has; got {most}")

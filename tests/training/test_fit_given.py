@@ -295,3 +295,19 @@ def test_a_plateau_sees_the_mean_over_the_samples(monkeypatch):
     options = {"optimizer": own, "scheduler": lr_scheduler.ReduceLROnPlateau(own)}
     fit(model, DataLoader(TensorDataset(x, y), 8), epochs=1, loss=cross_entropy, **options)
     assert seen == pytest.approx([want], rel=1e-6)
+
+
+@pytest.mark.parametrize(("interval", "needed"), [("step", 8), ("epoch", 2)])
+def test_a_scheduler_that_would_end_before_the_run_is_refused(interval, needed):
+    """It would raise in the last epoch, and a run of other options does not go on from there."""
+
+    def run(steps):
+        model, x, y = problem()
+        own = sgd(model)
+        scheduler = lr_scheduler.OneCycleLR(own, 0.1, total_steps=steps, cycle_momentum=False)
+        options = {"optimizer": own, "scheduler": scheduler, "scheduler_interval": interval}
+        fit(model, x, y, epochs=2, batch_size=8, loss=cross_entropy, **options)
+
+    run(needed)
+    with pytest.raises(ValueError, match=f"total_steps >= {needed}, as the run has; got "):
+        run(needed - 1)

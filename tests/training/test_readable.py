@@ -103,7 +103,7 @@ def with_scheduler(value):
         (with_group(Rule()), None, r"got a Rule in optimizer\['param_groups'\]\[0\]\['rule'\]"),
         (with_group(lambda: 1), None, r"got a function in optimizer\['param_groups'\]\[0\]"),
         (with_group(np.float32(1)), None, r"got a float32 in optimizer\['param_groups'\]"),
-        (with_group((1, np.ones(2))), None, r"got a ndarray in .*\['rule'\]\[1\]: make it one of"),
+        (with_group((1, np.ones(2))), None, r"got a ndarray in .*\['rule'\]\[1\]: make it such"),
         (with_scheduler(Rule()), None, r"got a Rule in scheduler\['rule'\]"),
         (lambda p: (SGD(p, lr=0.1), None), Rule(), r"got a Rule in model\['_extra_state'\]"),
     ],
@@ -114,7 +114,8 @@ def test_what_could_not_be_read_back_is_refused_before_a_step(make, kept, words,
 
     model = Kept(5, 3)
     model.kept = kept
-    with pytest.raises(TypeError, match="save must hold tensors, numbers, words and conta") as e:
+    rule = "save must hold tensors, Python's numbers, words and containers"
+    with pytest.raises(TypeError, match=rule) as e:
         train(make, 1, loss=untouched, model=model, save=tmp_path / "c.pt")
     assert e.match(words)
     assert not list(tmp_path.iterdir())
