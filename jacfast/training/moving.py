@@ -109,11 +109,11 @@ class Moving:
         if probe is None:
             return None
         modules = list(self.model.modules())
-        with State(self.model).again(), seeded(self.model, 0), in_eval_mode(modules):
-            try:
+        try:
+            with State(self.model).again(), seeded(self.model, 0), in_eval_mode(modules):
                 found = pick(self.model(probe.clone()))
-            except Exception:  # the loss calls it in another way, whatever that is
-                return None
+        except Exception:  # the loss calls it in another way, whatever that is
+            return None
         return found.reshape(len(found), -1).cpu() if found.dim() > 0 else None
 
 
