@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jacfast.calling import Model, modules_of
 from jacfast.files import damage, tensor_file, write_atomically
-from jacfast.runs import behaviour, check_behaviour, checksum
+from jacfast.runs import behaviour, check_does, checksum
 
 Tensors = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ def part(
                 f"batches must come in the same order as before: {path} is of other images or "
                 "labels (shuffle=False, and the same batch size)"
             )
-        check_behaviour(str(path), then, behaviour(model, x, chunk, **call))
+        check_does(str(path), then, model, x, chunk, **call)
         return then
     made, about = make()
     tensors = {name: value.cpu().contiguous() for name, value in made.items()}

@@ -22,7 +22,7 @@ from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import NOTE, about, of_all
 from jacfast.calling import check_finite, check_weights, logits_of, quiet, say_bad_logits
 from jacfast.files import tensor_file, write_atomically
-from jacfast.runs import behaviour, check_behaviour, checksum
+from jacfast.runs import check_does, checksum
 from jacfast.team import Team, shared
 
 ATTACKS: dict[str, Callable[..., Tensor]] = {
@@ -80,8 +80,8 @@ def attack_to_file(
             return {}
         if there:
             found = read(path)[0]
-            now = behaviour(model, x.to(device_of(model)), batch_size)
-            check_behaviour(str(path), found, {"logits": now["logits"]})
+            inputs = x.to(device_of(model))
+            check_does(str(path), found, model, inputs, batch_size, only=("logits",))
         else:
             parts = [read(file)[0] for file in files]
             found = {key: torch.cat([each[key] for each in parts]) for key in KEYS}

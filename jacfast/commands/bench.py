@@ -61,10 +61,11 @@ def bench(
     from jacfast.models.zoo import input_shape
     from jacfast.timing.benchmark import fill
     from jacfast.timing.result import Result
+    from jacfast.training.mode import set_mode
 
     if threads is not None:
         torch.set_num_threads(threads)
-    network = models.load_factory(model, classes).to(device).train(train)
+    network = set_mode(models.load_factory(model, classes).to(device), training=train)
     shape = input or input_shape(model, network)
     if shape is None:
         raise ValueError(

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jacfast import data
 from jacfast.models import load_factory
 from jacfast.reproduce.config import Table, Training, load, names
+from jacfast.training.mode import set_mode
 
 DIGITS = "MNIST"  # 5,000 of them are at hand without a folder, for quick runs
 STEPS = 40  # of an attack that a column or a spec does not say more of
@@ -123,7 +124,7 @@ def _training(training: Training, samples: int) -> float:
 def _forward(model: str, images: str) -> int:
     """Return the operations of a forward pass of one image of a data set."""
     with torch.random.fork_rng(devices=[]):
-        network = load_factory(model).eval()
+        network = set_mode(load_factory(model), training=False)
     shape = (1, 3, 32, 32) if images.startswith("CIFAR") else (1, 1, 28, 28)
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         network(torch.zeros(shape))

@@ -16,6 +16,7 @@ from jacfast.reproduce.config import Row, Table, load
 from jacfast.reproduce.measures import find
 from jacfast.reproduce.seed import Run, file_of, made
 from jacfast.runs import claimed
+from jacfast.training.mode import set_mode
 from jacfast.version import __version__
 
 WORDS = ("title", "source", "remark", "pictures", "pictured")  # of a table: no figure hangs on them
@@ -80,7 +81,7 @@ def networks(result: dict[str, Any], out: Path) -> dict[str, nn.Module]:
             file = file_of(i, row["lams"], chosen) if row["training"] else "base.pt"
             model = made(table["model"], table["seeds"][0])
             model.load_state_dict(torch.load(folder / file, map_location="cpu")["model"])
-            found[row["name"]] = model.eval()
+            found[row["name"]] = set_mode(model, training=False)
     return found
 
 

@@ -19,6 +19,7 @@ from jacfast.reproduce.config import Table, Training
 from jacfast.reproduce.measures import Subject, find, measure
 from jacfast.training import checkpoint
 from jacfast.training.fit import fit
+from jacfast.training.mode import set_mode
 from jacfast.training.seeded import seeded
 
 
@@ -107,7 +108,7 @@ class Run:
             self._train(model, self.table.base, self.folder / "base.pt", "base")
         if training is not None:
             self._train(model, training, self.folder / name, self.table.rows[i].name)
-        return model.eval()
+        return set_mode(model, training=False)
 
     def _subject(self, i: int, model: nn.Module, split: data.Split | None = None) -> Subject:
         x, y = (split or self.split).test_x, (split or self.split).test_y
@@ -135,7 +136,7 @@ class Run:
                 return
         if training.once:
             x = self._attacked(training, model)
-        model.train(training.mode == "train")
+        set_mode(model, training=training.mode == "train")
         optimizer = recipe.optimizer(training, model.parameters())
         steps = training.epochs * math.ceil(len(x) / training.batch_size)
         fit(

@@ -7,12 +7,13 @@ since its weights do not say all.
 
 from jacfast.runs.folder import check_own, claimed, held
 from jacfast.runs.lock import alone
-from jacfast.runs.same import behaviour, check_behaviour, checksum, checksum_of, plain
+from jacfast.runs.same import behaviour, check_behaviour, check_does, checksum, checksum_of, plain
 
 __all__ = [
     "alone",
     "behaviour",
     "check_behaviour",
+    "check_does",
     "check_own",
     "checksum",
     "checksum_of",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Unpack
 
 import torch
@@ -19,6 +19,7 @@ from jacfast.calling import (
     takes_model,
     tree,
 )
+from jacfast.calling.seeds import at_seed
 from jacfast.vjp import pull_back
 
 CHUNK = 128
@@ -46,6 +47,28 @@ def behaviour(
         for part in (slice(start, start + size) for start in range(0, len(x), size)):
             found.append(logits_of(model.rows(part), x.detach()[part]))
     return {"logits": torch.cat(found).cpu(), "slope": slope.cpu()}
+
+
+def check_does(
+    place: str,
+    then: Mapping[str, Tensor],
+    model: Model,
+    x: Tensor,
+    chunk: int | None = None,
+    only: Container[str] = ("logits", "slope"),
+    **further: Unpack[Further],
+) -> None:
+    """Refuse what an earlier call wrote to `place` for a model that did something else at x.
+
+    A model that draws does something else each time: of it nothing is compared.
+
+    Raises:
+        ValueError: as `check_behaviour`.
+    """
+    with at_seed(x.device) as drawn:
+        now = behaviour(model, x, chunk, **further)
+        if not drawn():
+            check_behaviour(place, then, {k: v for k, v in now.items() if k in only})
 
 
 def check_behaviour(place: str, then: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> None:

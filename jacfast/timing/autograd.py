@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling import State, eager
+from jacfast.calling.seeds import at_seed
 from jacfast.penalties.base import Penalty
 from jacfast.step.draw import penalised
-from jacfast.timing.kept import at_seed
 from jacfast.timing.task import Task
 
 

@@ -2,19 +2,15 @@
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
 from jacfast.calling import State
+from jacfast.calling.seeds import devices_of
 from jacfast.step.traced import fresh
-
-
-def devices_of(device: torch.device) -> list[torch.device]:
-    """Return the GPU, if it is one: whose random numbers count beside the CPU's."""
-    return [device] if device.type == "cuda" else []
 
 
 @contextlib.contextmanager
@@ -47,24 +43,3 @@ def clear(parameters: list[nn.Parameter]) -> None:
     """Remove the gradients, as ``zero_grad`` does."""
     for p in parameters:
         p.grad = None
-
-
-@contextlib.contextmanager
-def at_seed(device: torch.device) -> Iterator[Callable[[], bool]]:
-    """Draw from seed 0 inside the context; the value says, inside, whether anything was drawn.
-
-    Random numbers of NumPy and Python are seeded too, and are put back by `kept`.
-    """
-    with torch.random.fork_rng(devices_of(device)):
-        torch.default_generator.manual_seed(0)
-        for gpu in devices_of(device):
-            torch.cuda.default_generators[gpu.index].manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        before = _states(device)
-        yield lambda: not all(map(torch.equal, before, _states(device)))
-
-
-def _states(device: torch.device) -> list[torch.Tensor]:
-    gpu = [torch.cuda.get_rng_state(one) for one in devices_of(device)]
-    return [torch.get_rng_state(), *gpu]

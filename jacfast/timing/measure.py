@@ -77,7 +77,7 @@ def _checked(task: Task, one: Contender, row: Row, oracle: Oracle, truths: dict[
     except Exception as problem:
         if not one.group:
             raise
-        row.why, once = _in_words(problem), math.nan
+        row.why, once = in_words(problem), math.nan
     return once
 
 
@@ -87,7 +87,8 @@ def _otherwise(caught: list[warnings.WarningMessage]) -> str | None:
     return None if found is None else f"left out: {compiler_words(found)}"
 
 
-def _in_words(problem: Exception) -> str:
+def in_words(problem: Exception) -> str:
+    """Say why there is no time."""
     if isinstance(problem, Unchecked):
         return f"cannot be checked, and is not timed: {problem}"[:300]
     if ran_out(problem):
@@ -125,7 +126,7 @@ def _timed(
                     turns.turn(key)
                 except Exception as problem:
                     del turns.contenders[key], turns.times[key]
-                    rows[int(key)].why = _in_words(problem)
+                    rows[int(key)].why = in_words(problem)
                 bar.update()
                 _fill(rows, turns, counts)
             result.rounds += 1

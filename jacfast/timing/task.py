@@ -18,9 +18,9 @@ from jacfast.calling import (
     pick,
 )
 from jacfast.calling.outputs import Output
+from jacfast.calling.seeds import at_seed
 from jacfast.penalties.base import Penalty
 from jacfast.step.checks import with_batch_statistics
-from jacfast.timing.kept import at_seed
 
 
 class Logits(nn.Module):

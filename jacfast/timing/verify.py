@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from jacfast.calling import eager, in_eval_mode
 from jacfast.calling.masks import LAYERS
+from jacfast.calling.seeds import at_seed
 from jacfast.memory import ran_out
 from jacfast.penalties.base import Penalty
 from jacfast.timing.autograd import Autograd, flat
-from jacfast.timing.kept import at_seed, clear
+from jacfast.timing.kept import clear
 from jacfast.timing.memory import free_bytes
 from jacfast.timing.task import Logits, Task
 

@@ -1,30 +1,89 @@
 """The state of a run in one file: written in one move, read without unpickling code."""
 
+import collections
 import copy
 import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
-from jacfast.calling import in_eval_mode
 from jacfast.files import damage, write_atomically
-from jacfast.models.loading import check_state
-from jacfast.runs import check_behaviour
+from jacfast.memory import ran_out
 
 Config = dict[str, str | int | float | None]
 State = dict[str, Any]
 PLAIN = (str, int, float, bool, type(None))
 PARTS = {"config", "epoch", "model", "optimizer", "order", "random"}
+# Numbers of NumPy with which Python's own go on as they would; float32 rounds otherwise.
+AS_PLAIN = (np.float64, np.integer, np.bool_, np.str_)
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """Write `value` with torch.save, atomically."""
+    """Write `value` with torch.save, atomically; numbers of NumPy as Python's own.
+
+    Raises:
+        TypeError: it could not be read back; nothing is written.
+    """
+    write_atomically(content(value), path)
+
+
+def content(value: Any) -> bytes:
+    """Return the bytes of a file of `value`, which has been read back from them.
+
+    Raises:
+        TypeError: as `save_atomically`.
+    """
+    value = _plain(value)
+    try:
+        return _read_back(value)
+    except Exception as error:  # whatever a pickler or an unpickler meets
+        if ran_out(error):
+            raise
+        raise TypeError(
+            "save must hold tensors, Python's numbers, words and containers of these alone, to be "
+            f"read without running code; got {_misfit(value)}: make it such, or leave save out"
+        ) from error
+
+
+def _read_back(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    write_atomically(buffer.getvalue(), path)
+    buffer.seek(0)
+    _load(buffer)
+    return buffer.getvalue()
+
+
+def _load(file: Path | BinaryIO) -> Any:
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, AS_PLAIN):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) in (dict, collections.OrderedDict, collections.Counter):
+        found = copy.copy(value)  # with the attributes that a state_dict has
+        found.clear()
+        found.update({_plain(key): _plain(part) for key, part in value.items()})
+        return found
+    return value
+
+
+def _misfit(value: Any, place: str = "") -> str:
+    """Name what cannot be read back, and where it is."""
+    parts: Any = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list | tuple):
+        parts = enumerate(value)
+    for key, part in parts:
+        try:
+            _read_back(part)
+        except Exception:
+            return _misfit(part, f"{place}[{key!r}]" if place else str(key))
+    return f"a {type(value).__name__} in {place}"
 
 
 def path_of(save: Path | str | None, resume: bool) -> Path | None:
@@ -53,48 +112,6 @@ def check_config(config: Config | None) -> None:
             )
 
 
-def write(path: Path, config: Config | None, run: Config, epoch: int, state: State) -> None:
-    """Save everything that the rest of `run` depends on after `epoch` epochs."""
-    save_atomically({"config": config, "run": run, "epoch": epoch, **state}, path)
-
-
-def state_of(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: list[torch.Generator],
-    probe: Tensor | None,
-    scheduler: LRScheduler | None = None,
-) -> State:
-    """Return what changes in training, and what the model does at the inputs `probe`.
-
-    The generators are that of the order, the CPU's global one, those of GPUs, those of a loader.
-    """
-    order, random, *gpus = [generator.get_state() for generator in generators]
-    return {
-        "model": model.state_dict(),
-        "outputs": _outputs(model, probe),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": None if scheduler is None else scheduler.state_dict(),
-        "order": order,
-        "random": random,
-        "gpus": gpus,
-    }
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, probe: Tensor | None) -> Tensor | None:
-    """Return the outputs [N, ...] in eval mode; None where the model is not called as model(x)."""
-    if probe is None:
-        return None
-    with in_eval_mode(model.modules()):
-        try:
-            found = model(probe.clone())
-        except Exception:  # the loss calls it in another way, whatever that is
-            return None
-    rows = isinstance(found, Tensor) and found.is_floating_point() and found.dim() > 0
-    return found.reshape(len(found), -1).cpu() if rows else None
-
-
 def read(path: Path, config: Config | None, run: Config | None = None) -> dict[str, Any]:
     """Read a checkpoint, and refuse one that belongs to another configuration or run.
 
@@ -102,7 +119,7 @@ def read(path: Path, config: Config | None, run: Config | None = None) -> dict[s
         ValueError: it does, or the file is no checkpoint. OSError: it cannot be read.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _load(path)
     except OSError:
         raise
     except Exception as error:  # of whatever kind: an unpickler meets any bytes
@@ -127,35 +144,3 @@ def compare(path: Path, then: Config, now: Config) -> None:
                 f"{path} belongs to another run: {key} was {then.get(key)!r} and is now "
                 f"{now.get(key)!r}; use the same options, or another folder"
             )
-
-
-def restore(
-    path: Path,
-    state: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generators: list[torch.Generator],
-    probe: Tensor | None,
-    scheduler: LRScheduler | None = None,
-) -> None:
-    """Bring everything back to what was read from `path`: all of it, or nothing.
-
-    Raises:
-        ValueError: it is of another network, or of one that did something else at `probe`.
-    """
-    check_state(model, state["model"], f"checkpoint {path}")
-    before = copy.deepcopy(model.state_dict())
-    try:
-        model.load_state_dict(state["model"])
-        then, now = state.get("outputs"), _outputs(model, probe)
-        if then is not None and now is not None:
-            check_behaviour(str(path), {"logits": then}, {"logits": now})
-        optimizer.load_state_dict(state["optimizer"])  # where it refuses, it changes nothing
-    except ValueError:
-        model.load_state_dict(before)
-        raise
-    if scheduler is not None and state.get("scheduler") is not None:
-        scheduler.load_state_dict(state["scheduler"])
-    drawn = [state["order"], state["random"], *state.get("gpus", [])]
-    for generator, then in zip(generators, drawn, strict=False):  # GPUs may be others than then
-        generator.set_state(then)

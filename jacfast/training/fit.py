@@ -15,7 +15,8 @@ from jacfast.progress import watch
 from jacfast.runs import alone
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
-from jacfast.training.given import Interval, batches_of, optimizer_of
+from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
+from jacfast.training.moving import Moving
 from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
 from jacfast.training.settings import begun_with, settings
@@ -65,7 +66,9 @@ def fit(
             DataLoader, or any iterable of batches that can be gone through again: (x, y), or
             mappings as for `jacfast.deepfool_to_disk`; they are moved to the device of the model.
             Its order is its own: what it draws from the global generators or from the ``generator``
-            of its own or of its samplers is resumed, too; which data it holds is not compared.
+            of its own or of its samplers is resumed, too, and so is what its workers draw, which
+            begin anew in each epoch (persistent ones are refused beside `save`). Which data it
+            holds is not compared.
         y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
             for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
@@ -76,9 +79,14 @@ def fit(
         optimizer: another than Adam, over the model's parameters; LBFGS and others that evaluate
             the loss several times a step as well.
         scheduler: of the learning rate, over `optimizer`: stepped after every epoch, or after every
-            step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the epoch.
+            step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the
+            epoch, over its samples, and is for epochs alone. One whose step takes anything else, or
+            that ends before the run, is refused.
         seed: of the order and of all that is drawn; an integer that `torch.manual_seed` takes.
-        save: the file of the checkpoint, in a folder that exists.
+        save: the file of the checkpoint, in a folder that exists. It can hold tensors, Python's
+            numbers (float64 and integers of NumPy become such), words and containers of these;
+            what else a state_dict has is refused, before a step if it is there by then. To write
+            it leaves the run as it is.
         config: what the run depends on beside lr, batch_size, seed, name, the number of samples and
             the options of `optimizer` and `scheduler` (which a checkpoint brings back, so that
             others would be ignored); a checkpoint in which any of these differs is refused. Values:
@@ -99,9 +107,10 @@ def fit(
     """
     count("epochs", epochs, 0)
     seed = check_seed(seed)
-    batches = batches_of(model, x, y, batch_size, seed)
+    batches = batches_of(model, x, y, batch_size, seed, saved=save is not None)
     given = optimizer is not None
     optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)
+    check_total_steps(scheduler, scheduler_interval, epochs, batches.steps)
     check_trainable(model)
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
@@ -111,7 +120,6 @@ def fit(
     run["scheduler"] = None if scheduler is None else type(scheduler).__name__
     states = None if scheduler is None else scheduler.state_dict()
     told = settings(optimizer.param_groups, states) if given else {}
-    probe = batches.probe
     run_here = {
         **run,
         **told,
@@ -123,35 +131,38 @@ def fit(
         _lock(path, process),
         seeded(model, seed) as drawn,
     ):
-        done, generators = 0, [batches.order, *drawn, *batches.generators]
+        done, moving = 0, Moving(model, optimizer, scheduler, batches, drawn)
+        generators = [*drawn, *batches.generators]
+        checkpoint.content(moving.told() if path else None)  # before a step, not after an epoch
         if path is not None and path.exists():
             state = checkpoint.read(path, config, run)
             told = begun_with(path, told, state)
             done = state["epoch"]
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
-            checkpoint.restore(path, state, model, optimizer, generators, probe, scheduler)
+            moving.restore(path, state)
         steps = batches.steps
         total = None if steps is None else epochs * steps
         hidden = process.rank > 0
         with watch(total=total, initial=done * (steps or 0), desc=name, disable=hidden) as bar:
             for epoch in range(done, epochs):
-                values = []
+                total_loss, samples = 0.0, 0
                 for xb, yb in batches.epoch():
-                    values.append(_step(process, optimizer, xb, yb, epoch + 1, name))
-                    process.stepped(generators[1:])
+                    value = _step(process, optimizer, xb, yb, epoch + 1, name)
+                    total_loss, samples = total_loss + value * len(xb), samples + len(xb)
+                    process.stepped(generators)
                     if scheduler is not None and scheduler_interval == "step":
                         scheduler.step()
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{values[-1]:.4f}", refresh=False)
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{value:.4f}", refresh=False)
                     bar.update()
                 if scheduler is not None and scheduler_interval == "epoch":
                     if isinstance(scheduler, ReduceLROnPlateau):
-                        scheduler.step(sum(values) / len(values))
+                        scheduler.step(total_loss / samples)
                     else:
                         scheduler.step()
                 if path is not None and process.rank == 0:
-                    state = checkpoint.state_of(model, optimizer, generators, probe, scheduler)
-                    checkpoint.write(path, config, {**run, **told}, epoch + 1, state)
+                    about = {"config": config, "run": {**run, **told}, "epoch": epoch + 1}
+                    checkpoint.save_atomically({**about, **moving.state()}, path)
 
 
 def _lock(path: Path | None, process: Process) -> AbstractContextManager:

@@ -1,13 +1,14 @@
 """What `fit` is given: tensors or a DataLoader, a step size or an optimizer and its scheduler."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from jacfast.attacks.batches import split_batch
 from jacfast.attacks.checks import at_least, count, one_of
@@ -86,7 +87,8 @@ class Loader:
         return None
 
     def about(self) -> Config:
-        return {"steps": self.steps}
+        own = [generator.device.type for generator in self.generators]
+        return {"steps": self.steps, "generators of x": ", ".join(own)}
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         number = -1
@@ -99,9 +101,13 @@ class Loader:
 
 
 def batches_of(
-    model: nn.Module, x: Any, y: Tensor | None, batch_size: int | None, seed: int
+    model: nn.Module, x: Any, y: Tensor | None, batch_size: int | None, seed: int, saved: bool
 ) -> Tensors | Loader:
-    """Return what an epoch goes through; raise TypeError or ValueError in words."""
+    """Return what an epoch goes through; raise TypeError or ValueError in words.
+
+    Args:
+        saved: whether the run is one to go on with.
+    """
     order = torch.Generator().manual_seed(seed)
     if not isinstance(x, Tensor):
         for name, value in (("y", y), ("batch_size", batch_size)):
@@ -113,6 +119,11 @@ def batches_of(
             raise ValueError(
                 "x must yield whole batches, of which each process takes its part; got a "
                 "DataLoader with a sampler that shares out by itself (DistributedSampler)"
+            )
+        if saved and getattr(x, "persistent_workers", False):
+            raise ValueError(
+                "x must have persistent_workers=False beside save: its workers draw on from epoch "
+                "to epoch, and no checkpoint holds from where; got True"
             )
         return Loader(x, device_of(model), order)
     if batch_size is None:
@@ -133,8 +144,12 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """Return the optimizer that is given, or Adam; raise TypeError or ValueError in words."""
     one_of("scheduler_interval", interval, get_args(Interval))
-    if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
-        raise ValueError("scheduler must be of the optimizer that is given; got another, or none")
+    if scheduler is not None:
+        if optimizer is None or getattr(scheduler, "optimizer", None) is not optimizer:
+            raise ValueError(
+                "scheduler must be of the optimizer that is given; got another, or none"
+            )
+        _check_stepped(scheduler, interval)
     if optimizer is None:
         if lr is None:
             raise TypeError("lr must be a number where no optimizer is given; got None")
@@ -145,3 +160,26 @@ def optimizer_of(
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch Optimizer; got {type(optimizer).__name__}")
     return optimizer
+
+
+def _check_stepped(scheduler: LRScheduler, interval: str) -> None:
+    """Check that a scheduler can be stepped as it will be."""
+    plateau = isinstance(scheduler, ReduceLROnPlateau) and interval == "epoch"
+    try:
+        inspect.signature(scheduler.step).bind(*[0.0] * plateau)
+    except TypeError as error:
+        raise ValueError(
+            "scheduler must have a step() without arguments, or be a ReduceLROnPlateau with "
+            "scheduler_interval='epoch', which sees the mean loss of an epoch; got a "
+            f"{type(scheduler).__name__} with {interval!r}: {error}"
+        ) from error
+
+
+def check_total_steps(
+    scheduler: LRScheduler | None, interval: str, epochs: int, steps: int | None
+) -> None:
+    """Check that a scheduler of so many steps, as OneCycleLR is, does not end before the run."""
+    most = getattr(scheduler, "total_steps", None)
+    needed = epochs if interval == "epoch" else epochs * (steps or 0)
+    if most is not None and needed > most:
+        raise ValueError(f"scheduler must have total_steps >= {needed}, as the run has; got {most}")

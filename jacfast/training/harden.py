@@ -1,8 +1,10 @@
 """Jacobian regularisation as post-processing, and the proof of its effect."""
 
 import dataclasses
+import functools
 import json
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -99,23 +101,32 @@ def _harden(run: Harden, begun: dict[str, Path], first: bool) -> dict[str, Any]:
         return {}
     after = measure(model, x, y, "after")
 
-    timed = min(run.chunk_size or run.batch_size, run.batch_size)  # no more than fit into memory
-    steps = time_steps(model, split.train_x[:timed], split.train_y[:timed], run.n)
-    figures = {
+    figures: dict[str, Any] = {
         "options": run.options(),
         "data": {"name": split.name, "train": len(split.train_x), "evaluated": len(x)},
         "versions": {"jacfast": __version__, "torch": torch.__version__},
         "seconds": seconds,
         "before": _numbers(before),
         "after": _numbers(after),
-        "step": steps,
     }
-    write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
+    timed = min(run.chunk_size or run.batch_size, run.batch_size)  # no more than fit into memory
+    images, labels = split.train_x[:timed], split.train_y[:timed]
+    # written before, too: a process that is killed for memory loses no more than the time
+    figures["step"] = {"images": len(images), "why": "the run ended before"}
     attacked = _on_cpu(before), _on_cpu(after)
-    picture = png(hardening_figure(x.cpu(), y.cpu(), attacked[0], attacked[1]))
+    draw = functools.cache(lambda: png(hardening_figure(x.cpu(), y.cpu(), *attacked)))
+    _write(run, figures, draw)
+    figures["step"] = time_steps(model, images, labels, run.n)
+    _write(run, figures, draw)
+    return figures
+
+
+def _write(run: Harden, figures: dict[str, Any], draw: Callable[[], bytes]) -> None:
+    """Write the figures first: they are there even if nothing can be drawn."""
+    write_atomically(json.dumps(figures, indent=2).encode(), run.out / "figures.json")
+    picture = draw()
     write_atomically(picture, run.out / "harden.png")
     write_atomically(page(figures, picture), run.out / "report.html")
-    return figures
 
 
 def _on_cpu(measures: Measures) -> DeepFoolResult:

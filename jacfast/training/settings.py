@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from jacfast.training.checkpoint import PLAIN, Config, State, compare
 
 # of a group: its parameters, and in which code a step runs, which may be another one
@@ -54,8 +52,8 @@ def _plain(value: Any) -> str | int | float | None:
 
 def _known(value: Any) -> Any:
     """Return numbers, words and containers of these; functions have none to compare."""
-    if isinstance(value, Tensor):
-        return value.tolist()
+    if hasattr(value, "tolist"):  # a tensor, an array or a number of NumPy
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(k): _known(v) for k, v in value.items()}
     if isinstance(value, list | tuple | deque):

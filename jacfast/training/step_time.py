@@ -1,65 +1,64 @@
 """The time of one penalised training step, against the same step as people write it today."""
 
-import statistics
-import time
+import functools
 from collections.abc import Callable
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast.calling import in_eval_mode
 from jacfast.penalties import Frobenius
 from jacfast.penalties.base import Count
-from jacfast.step import forward_with_penalty
-from jacfast.timing.rivals import looped_penalty
+from jacfast.timing.contenders import PLAIN, RIVALS, contenders
+from jacfast.timing.cost import steps
+from jacfast.timing.kept import kept
+from jacfast.timing.measure import in_words
+from jacfast.timing.task import Task, prepare
+from jacfast.timing.turns import take_turns
+from jacfast.timing.verify import HALF, TOLERANCE, error, gradient
+
+LAM = 0.1
 
 
 def time_steps(
     model: nn.Module, x: Tensor, y: Tensor, n: Count, repeats: int = 5
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Time forward, backward and penalty of one batch, in eval mode; the model is left as it was.
 
     Returns:
-        Median seconds by name: ``plain`` (cross-entropy alone), ``jacfast`` (with
-        `forward_with_penalty`, n projections) and ``loop`` (with `looped_penalty`, which is exact),
-        taken in turns in one run; ``speedup``, loop over jacfast; and ``images``, N.
-
-    Raises:
-        RuntimeError: the two exact penalties disagree, so that their times would mean nothing.
+        ``images``, N, and median seconds by name: ``plain`` (cross-entropy alone), ``jacfast``
+        (with `forward_with_penalty`, n projections) and ``loop`` (over the classes, exact), taken
+        in turns in one run; ``speedup``, loop over jacfast. Or, beside ``images``, ``why`` there is
+        no time, in words: the exact steps disagree, say, or memory lacks.
     """
-    steps: dict[str, Callable[[], Tensor]] = {
-        "plain": lambda: F.cross_entropy(model(x), y),
-        "jacfast": lambda: _fast(model, x, y, n),
-        "loop": lambda: _looped(model, x, y),
-    }
-    with torch.random.fork_rng(devices=[]), in_eval_mode(model.modules()):
-        _verify(model, x[:32])
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for repeat in range(repeats + 1):
-            for name, loss in steps.items():
-                start = time.perf_counter()
-                torch.autograd.grad(loss(), list(model.parameters()), allow_unused=True)
-                if repeat:  # the first round warms up
-                    times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    try:
+        with kept(model, x.device), in_eval_mode(model.modules()):
+            _verify(_task(model, x[:32], y[:32], "exact"))
+            task = _task(model, x, y, n)
+            runs = {name: functools.partial(steps, task, run) for name, run in _runs(task).items()}
+            medians = {name: one["median"] for name, one in take_turns(runs, repeats).items()}
+    except Exception as problem:  # whatever it is, figures that took hours are not lost for it
+        return {"images": len(x), "why": in_words(problem)}
     return {**medians, "speedup": medians["loop"] / medians["jacfast"], "images": len(x)}
 
 
-def _fast(model: nn.Module, x: Tensor, y: Tensor, n: Count) -> Tensor:
-    logits, penalty = forward_with_penalty(model, x, penalty=Frobenius(n))
-    return F.cross_entropy(logits, y) + 0.1 * penalty
+def _task(model: nn.Module, x: Tensor, y: Tensor, n: Count) -> Task:
+    return prepare(model, x, y, Frobenius(n), LAM, (), None, None)
 
 
-def _looped(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    leaf = x.detach().requires_grad_()
-    logits = model(leaf)
-    return F.cross_entropy(logits, y) + 0.1 * looped_penalty(logits, leaf)
+def _runs(task: Task) -> dict[str, Callable[[], None]]:
+    """Return the steps by name; of ours the first, which is run as it is."""
+    found = contenders(task, ("loop",), None)
+    names = {"plain": PLAIN, "jacfast": "jacfast", "loop": RIVALS["loop"]}
+    return {
+        key: next(one.run for one in found if one.name.startswith(name))
+        for key, name in names.items()
+    }
 
 
-def _verify(model: nn.Module, x: Tensor) -> None:
-    leaf = x.detach().requires_grad_()
-    loop = looped_penalty(model(leaf), leaf)
-    ours = forward_with_penalty(model, x, penalty=Frobenius("exact"))[1]
-    if not torch.allclose(ours, loop, rtol=1e-4):
-        raise RuntimeError(f"the penalties must agree; got {float(ours)} and {float(loop)}")
+def _verify(task: Task) -> None:
+    """Check that the two exact steps have one gradient: else their times would mean nothing."""
+    runs = _runs(task)
+    apart = error(gradient(task, runs["jacfast"]), gradient(task, runs["loop"]))
+    if not apart <= TOLERANCE.get(task.x.dtype, HALF):
+        raise RuntimeError(f"the penalised steps must agree; their gradients are {apart:.1e} apart")

@@ -57,6 +57,8 @@ def _worst(figures: dict[str, Any]) -> str:
 
 def _step(figures: dict[str, Any]) -> str:
     step, options = figures["step"], figures["options"]
+    if "why" in step:
+        return f"one training step of {step['images']} images is not timed; {step['why']}"
     kind = "exact" if options["n"] == "exact" else f"unbiased, n = {options['n']}"
     return (
         f"one training step of {step['images']} images, median of one run: "

@@ -334,3 +334,27 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch)
     (tmp_path / "attack.json").touch()
     assert main(command) == 130
     assert f"interrupted; the same command goes on from {tmp_path}" in capsys.readouterr().err
+
+
+class Drawing(nn.Linear):
+    """Draws in eval mode: from PyTorch's generator, or from that of NumPy."""
+
+    def __init__(self, by_numpy):
+        super().__init__(9, 4)
+        self.by_numpy = by_numpy
+
+    def forward(self, x):
+        far = np.random.rand() if self.by_numpy else float(torch.rand(()))  # noqa: NPY002
+        return super().forward(x) * (1 + far)
+
+
+@pytest.mark.parametrize("by_numpy", [False, True])
+def test_a_model_that_draws_goes_on(tmp_path, by_numpy):
+    model, x = Drawing(by_numpy), torch.randn(20, 9)
+    first = deepfool_to_disk(tmp_path, model, x.split(10))
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    again = deepfool_to_disk(tmp_path, model, x.split(10))
+    after = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    assert torch.equal(again.adversarial, first.adversarial)
+    assert torch.equal(before[0], after[0])
+    assert before[1] == after[1]

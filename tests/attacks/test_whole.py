@@ -247,3 +247,16 @@ def test_an_image_with_nan_logits_is_neither_right_nor_fooled(labels, tmp_path):
     then = model(x).argmax(1)
     kept = (then == y) & model(x).isfinite().all(1) if labels else torch.ones(11, dtype=torch.bool)
     assert found["fooled, %"] == pytest.approx(100 * float(want.success[kept].double().mean()))
+
+
+def test_a_file_of_a_model_that_draws_is_read(tmp_path):
+    class Noisy(nn.Linear):
+        def forward(self, x):
+            return super().forward(x + 0.1 * torch.randn_like(x))
+
+    model, x, y = Noisy(12, 4), torch.rand(11, 12), torch.arange(11) % 4
+    path, seen = tmp_path / "a.safetensors", []
+    for _ in range(2):
+        found = attack_to_file(path, "fgsm", model, x, y, 4, eps=0.1)
+        seen.append((path.read_bytes(), found["accuracy before, %"]))
+    assert seen[0] == seen[1]

@@ -220,3 +220,24 @@ def test_a_vision_model_of_transformers():
     assert input_shape("transformers:ViTForImageClassification", model) == (3, 224, 224)
     with pytest.raises(ValueError, match="there is no model ViTForNothing"):
         models.load_factory("transformers:ViTForNothing")
+
+
+EXPORTED = """
+import torch
+from torch import nn
+
+def net():
+    return torch.export.export(nn.Linear(4, 3), (torch.rand(32, 4),)).module()
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("--train",)])
+def test_an_exported_module(run, tmp_path, words):
+    """It takes a batch of 32 alone, and refuses to be put in a mode."""
+    (tmp_path / "my_bench_net_4.py").write_text(EXPORTED)
+    status, out, err = run("--input", "4", *words, model="my_bench_net_4.py:net")
+    assert status == 0, err
+    assert "best for Frobenius(n=1): " in out
+    status, out, err = run("--input", "4", "--batch", "3", *words, model="my_bench_net_4.py:net")
+    assert (status, out) == (2, "")
+    assert "--model must accept x of shape [3, 4]" in err

@@ -290,3 +290,22 @@ def test_a_table_of_the_repository(tmp_path, monkeypatch):
     assert min(clean for clean, _ in figures.values()) > 50
     assert figures["lambda 0"][1] > 20  # a tenth would be chance
     assert figures["lambda 1000"][1] < figures["lambda 10"][1]  # as in the paper
+
+
+@pytest.mark.slow
+def test_a_network_that_is_exported(tables, tmp_path, monkeypatch):
+    """It refuses train() and eval(): as it was exported, so it runs."""
+
+    def exported(_):
+        shapes = ({0: torch.export.Dim("batch")},)
+        x = torch.rand(2, 1, 28, 28)
+        return torch.export.export(models.mlp(784, 8, 10), (x,), dynamic_shapes=shapes).module()
+
+    text = one_more_row('penalty = { name = "Frobenius" }', "lam = 0.1")
+    (tables / "mine.toml").write_text(text)
+    monkeypatch.setattr(models, "load_factory", exported)
+    result = reproduce("mine", tmp_path / "run", quick=True)
+    assert [row["name"] for row in result["rows"]][-1] == "last"
+    network = networks(result, tmp_path / "run")["last"]
+    assert not network.training
+    assert network(torch.rand(3, 1, 28, 28)).shape == (3, 10)

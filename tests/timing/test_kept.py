@@ -71,7 +71,7 @@ def test_the_model_stays_as_it_was(ends, monkeypatch):
             return seconds_of(run)
 
         monkeypatch.setattr(measure, "seconds_of", raises)
-        monkeypatch.setattr(measure, "_in_words", lambda error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(measure, "in_words", lambda error: (_ for _ in ()).throw(error))
         with pytest.raises(type(ends)):
             bench(model, x=x)
         assert len(turns) == 5

@@ -144,17 +144,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_atomically("not bytes", path)  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_step_times_verify_first(monkeypatch):
-    from jacfast.training import step_time
-
-    model, x, y = problem()
-    state = torch.get_rng_state()
-    times = step_time.time_steps(model, x, y, n=1, repeats=2)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert times["speedup"] == times["loop"] / times["jacfast"]
-    assert all(p.grad is None for p in model.parameters())
-    monkeypatch.setattr(step_time, "looped_penalty", lambda logits, x: logits.sum() * 0)
-    with pytest.raises(RuntimeError, match="the penalties must agree"):
-        step_time.time_steps(model, x, y, n=1)

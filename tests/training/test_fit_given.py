@@ -1,5 +1,6 @@
 """`fit` with one's own optimizer, scheduler and DataLoader: as the loop by hand, and resumed."""
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -27,7 +28,7 @@ SCHEDULERS = {
 
 def by_hand(model, batches, optimizer, scheduler, interval, epochs):
     for _ in range(epochs):
-        total = []
+        total, samples = 0.0, 0
         for x, y in batches():
 
             def closure(x=x, y=y):
@@ -36,12 +37,13 @@ def by_hand(model, batches, optimizer, scheduler, interval, epochs):
                 loss.backward()
                 return loss
 
-            total.append(float(optimizer.step(closure)))
+            total += len(x) * float(optimizer.step(closure).detach())
+            samples += len(x)
             if scheduler and interval == "step":
                 scheduler.step()
         if scheduler and interval == "epoch":
             plateau = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
-            scheduler.step(sum(total) / len(total)) if plateau else scheduler.step()
+            scheduler.step(total / samples) if plateau else scheduler.step()
 
 
 def weights(model):
@@ -195,6 +197,24 @@ def sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
+class Measured(lr_scheduler.StepLR):
+    """A scheduler whose step needs a value."""
+
+    def __init__(self, optimizer):
+        super().__init__(optimizer, 1)
+
+    def _initial_step(self):
+        pass
+
+    def step(self, value):
+        super().step()
+
+
+def stepped(model, kind, interval):
+    own = sgd(model)
+    return {"optimizer": own, "lr": None, "scheduler": kind(own), "scheduler_interval": interval}
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "make"),
     [
@@ -210,6 +230,21 @@ def sgd(model):
             ValueError,
             "scheduler must be of the optimizer that is given",
             lambda m: {"scheduler": lr_scheduler.StepLR(sgd(m), 1)},
+        ),
+        (
+            ValueError,
+            "scheduler must be of the optimizer that is given; got another, or none",
+            lambda m: {"optimizer": sgd(m), "lr": None, "scheduler": "cosine"},
+        ),
+        (
+            ValueError,
+            "scheduler must have a step.. without arg.* got a ReduceLROnPlateau with 'step'",
+            lambda m: stepped(m, lr_scheduler.ReduceLROnPlateau, "step"),
+        ),
+        (
+            ValueError,
+            "got a Measured with 'epoch': missing a required argument: 'value'",
+            lambda m: stepped(m, Measured, "epoch"),
         ),
         (
             ValueError,
@@ -240,3 +275,39 @@ def test_what_does_not_go_together(kind, text, make):
     given = {"x": x, "y": y, "batch_size": 8, "lr": 0.01} | make(model)
     with pytest.raises(kind, match=text):
         fit(model, **given, epochs=1, loss=cross_entropy)
+
+
+def test_a_plateau_sees_the_mean_over_the_samples(monkeypatch):
+    """Not over the steps, of which the last has six samples, the others eight."""
+    seen = []
+    step = lr_scheduler.ReduceLROnPlateau.step
+    monkeypatch.setattr(
+        lr_scheduler.ReduceLROnPlateau,
+        "step",
+        lambda self, value: seen.append(value) or step(self, value),
+    )
+    model, x, y = problem()
+    with torch.no_grad():
+        model[-1].bias[0] += 5 * x[-1, 0]  # so that the samples of the last step count
+    logits = model(x).detach().double().numpy()
+    want = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(30), y.numpy()])
+    own = torch.optim.SGD(model.parameters(), lr=0.0)
+    options = {"optimizer": own, "scheduler": lr_scheduler.ReduceLROnPlateau(own)}
+    fit(model, DataLoader(TensorDataset(x, y), 8), epochs=1, loss=cross_entropy, **options)
+    assert seen == pytest.approx([want], rel=1e-6)
+
+
+@pytest.mark.parametrize(("interval", "needed"), [("step", 8), ("epoch", 2)])
+def test_a_scheduler_that_would_end_before_the_run_is_refused(interval, needed):
+    """It would raise in the last epoch, and a run of other options does not go on from there."""
+
+    def run(steps):
+        model, x, y = problem()
+        own = sgd(model)
+        scheduler = lr_scheduler.OneCycleLR(own, 0.1, total_steps=steps, cycle_momentum=False)
+        options = {"optimizer": own, "scheduler": scheduler, "scheduler_interval": interval}
+        fit(model, x, y, epochs=2, batch_size=8, loss=cross_entropy, **options)
+
+    run(needed)
+    with pytest.raises(ValueError, match=f"total_steps >= {needed}, as the run has; got "):
+        run(needed - 1)

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from jacfast import data, jacobian, models, rho_adv, robustness_report
 from jacfast.evaluation import accuracy
-from jacfast.training import step_time
+from jacfast.timing import ours
+from jacfast.training import harden as module
 from jacfast.training.harden import PHASES, harden
 from jacfast.training.options import Harden
 from jacfast.training.table import table
@@ -178,24 +180,26 @@ def test_what_the_weights_do_not_depend_on_may_change_on_the_way(tmp_path):
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("memory", [4, 3], ids=["enough for the chunk", "too little to time"])
-def test_a_chunk_bounds_the_timed_step_and_the_weights_come_first(tmp_path, monkeypatch, memory):
-    seen, step = [], step_time.forward_with_penalty
+def test_a_chunk_bounds_the_timed_step_which_may_fail(tmp_path, monkeypatch, memory):
+    seen, step = [], ours.forward_with_penalty
 
-    def short_of_memory(model, x, **options):
+    def short_of_memory(model, x, y, **options):
         seen.append(len(x))
         if len(x) > memory:
             raise MemoryError
-        return step(model, x, **options)
+        return step(model, x, y, **options)
 
-    monkeypatch.setattr(step_time, "forward_with_penalty", short_of_memory)
+    monkeypatch.setattr(ours, "forward_with_penalty", short_of_memory)
     write_mnist(tmp_path / "data", train=40, test=20)
     options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
     run = Harden(tmp_path / "out", chunk_size=4, eval_samples=5, **options)
+    figures = harden(run)
+    assert json.loads((run.out / "figures.json").read_text()) == figures
     if memory < 4:
-        with pytest.raises(MemoryError):
-            harden(run)
+        words = "one training step of 4 images is not timed; left out: out of memory"
+        assert words in table(figures)
+        assert words in (run.out / "report.html").read_text()
     else:
-        figures = harden(run)
         assert set(seen) == {4}
         assert "one training step of 4 images, median" in table(figures)
         large = dataclasses.replace(run, out=tmp_path / "large", batch_size=3)
@@ -284,3 +288,70 @@ def test_batch_norm_stays_in_eval_mode(tmp_path, monkeypatch):
     state = torch.load(tmp_path / "out" / "hardened.pt", weights_only=True)
     assert torch.equal(state["2.running_mean"], torch.full((8,), 0.01))
     assert not torch.equal(state["1.weight"], net[1].weight)
+
+
+class Own(nn.Sequential):
+    """A network of a user; the kinds below do in their own way what `forward` does here."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 8), nn.Tanh(), nn.Linear(8, 10))
+
+
+class Frozen(Own):
+    def __init__(self):
+        super().__init__()
+        self[1].requires_grad_(False)
+
+
+class Named(Own):
+    def forward(self, x):
+        return {"logits": super().forward(x), "images": x}
+
+
+class InPlace(Own):
+    def forward(self, x):
+        return super().forward(x.sub_(0.5))
+
+
+class Attention(Own):
+    def forward(self, x):
+        return super().forward(F.scaled_dot_product_attention(x, x, x))
+
+
+@pytest.mark.parametrize("kind", [Frozen, Named, InPlace, Attention])
+def test_every_kind_of_network_comes_to_its_figures(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(models, "load_factory", lambda spec: kind())
+    write_mnist(tmp_path / "data", train=40, test=20)
+    torch.save(kind().state_dict(), tmp_path / "w.pt")
+    run = Harden(
+        tmp_path / "out", model="a:b", weights=tmp_path / "w.pt", data=tmp_path / "data", epochs=1
+    )
+    figures = harden(run)
+    assert "speedup" in figures["step"]
+    assert harden(run, resume=True)["after"] == figures["after"]
+    state = torch.load(run.out / "hardened.pt", weights_only=True)
+    assert state.keys() == kind().state_dict().keys()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_ends_while_it_is_timed_has_its_figures(tmp_path, monkeypatch):
+    """By the system, say, for memory: then nothing can be caught."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(module, "time_steps", killed)
+    write_mnist(tmp_path / "data", train=40, test=20)
+    options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
+    run = Harden(tmp_path / "out", eval_samples=5, **options)
+    with pytest.raises(Killed):
+        harden(run)
+    figures = json.loads((run.out / "figures.json").read_text())
+    assert figures["step"] == {"images": 20, "why": "the run ended before"}
+    words = "one training step of 20 images is not timed; the run ended before"
+    assert words in table(figures)
+    assert words in (run.out / "report.html").read_text()
+    assert (run.out / "harden.png").exists()

@@ -1,0 +1,122 @@
+"""What moves in training: taken down after an epoch, and brought back, all of it or nothing."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from jacfast.calling import State, in_eval_mode, pick
+from jacfast.models.loading import check_state
+from jacfast.runs import check_behaviour
+from jacfast.training.given import Loader, Tensors
+from jacfast.training.seeded import seeded
+
+Drawn = list[tuple[torch.Generator, Tensor]]
+
+
+@dataclasses.dataclass
+class Moving:
+    """What changes from step to step.
+
+    Attributes:
+        batches: which have generators of their own, and the inputs at which a model that goes on
+            must do as it did.
+        drawn: the global generators: the CPU's, then those of the model's GPUs.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    batches: Tensors | Loader
+    drawn: list[torch.Generator]
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it, and what the model does."""
+        order, cpu, *gpus = [one.get_state() for one in (self.batches.order, *self.drawn)]
+        found = {name: part.state_dict() for name, part in self._parts().items()}
+        return {
+            "scheduler": None,
+            **found,
+            "outputs": self._outputs(),
+            "order": order,
+            "random": cpu,
+            "gpus": gpus,
+            "loader": [one.get_state() for one in self.batches.generators],
+        }
+
+    def told(self) -> dict[str, Any]:
+        """Return what is there of it before the first step, beside the model's tensors."""
+        found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        kept = {k: v for k, v in found["model"].items() if not isinstance(v, Tensor)}
+        return {**found, "model": kept}
+
+    def restore(self, path: Path, state: dict[str, Any]) -> None:
+        """Bring everything back to what was read from `path`.
+
+        Raises:
+            ValueError: it is of another network, or of one that did something else at the probe;
+                then, and after any other error, all is as it was.
+        """
+        check_state(self.model, state["model"], f"checkpoint {path}")
+        drawn = self._drawn(state)
+        before: Drawn = [(generator, generator.get_state()) for generator, _ in drawn]
+        moved: list[tuple[Any, dict]] = []
+        try:
+            for name, part in self._parts().items():
+                if state.get(name) is None:  # of an older file
+                    continue
+                moved.append((part, copy.deepcopy(part.state_dict())))
+                part.load_state_dict(state[name])
+                if name == "model":
+                    self._check_outputs(path, state.get("outputs"))
+            _set(drawn)
+        except Exception:
+            for part, then in moved:
+                part.load_state_dict(then)
+            _set(before)
+            raise
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
+        return parts if self.scheduler is None else {**parts, "scheduler": self.scheduler}
+
+    def _drawn(self, state: dict[str, Any]) -> Drawn:
+        """Return the generators with their states; the GPUs may be others than then."""
+        order, (cpu, *gpus), own = self.batches.order, self.drawn, self.batches.generators
+        of_gpus, of_own = state.get("gpus", []), state.get("loader")
+        if of_own is None:  # before they had a place of their own, behind the GPUs'
+            end = max(0, len(of_gpus) - len(own))
+            of_gpus, of_own = of_gpus[:end], of_gpus[end:]
+        found = [(order, state["order"]), (cpu, state["random"])]
+        return [*found, *zip(gpus, of_gpus, strict=False), *zip(own, of_own, strict=False)]
+
+    def _check_outputs(self, path: Path, then: Tensor | None) -> None:
+        now = self._outputs()
+        if then is not None and now is not None:
+            check_behaviour(str(path), {"logits": then}, {"logits": now})
+
+    @torch.no_grad()
+    def _outputs(self) -> Tensor | None:
+        """Return the outputs [N, ...] in eval mode, where the model is called as model(x).
+
+        What a model draws, it draws from seed 0; a look leaves neither it nor generators changed.
+        """
+        probe = self.batches.probe
+        if probe is None:
+            return None
+        modules = list(self.model.modules())
+        try:
+            with State(self.model).again(), seeded(self.model, 0), in_eval_mode(modules):
+                found = pick(self.model(probe.clone()))
+        except Exception:  # the loss calls it in another way, whatever that is
+            return None
+        return found.reshape(len(found), -1).cpu() if found.dim() > 0 else None
+
+
+def _set(drawn: Drawn) -> None:
+    for generator, state in drawn:
+        generator.set_state(state)
