@@ -28,7 +28,7 @@ def linear(lean: Lean, input: Tensor, weight: Tensor, bias: Tensor | None = None
     if not (Gram.takes(input, weight, root) and usual()):
         return None
     output = F.linear(input, weight, bias)
-    lean.gram = Gram(lean.sweep, root, weight, output)
+    lean.gram = Gram(lean.sweep, root, weight, input, output)
     return output
 
 

@@ -43,8 +43,9 @@ def penalise(
     for g in _pulled(pending, part, outputs, vectors, target, batched=gram is None):
         if pending.outside:
             explain_new(part.graph, g)
-        g = g if rows is None else g.index_select(1, rows)
-        total = penalty.total(g) if gram is None else gram.square(g.flatten(0, 1))
+        if rows is not None:
+            g = g.index_select(1, rows) if gram is None else gram.some(g, rows)
+        total = penalty.total(g) if gram is None else gram.square(g)
         sums.append(total if pending.outside else total.detach())
         if pending.outside or not (pending.keeps and total.requires_grad):
             continue
