@@ -1,4 +1,4 @@
-"""A first linear layer whose input has the samples wherever they are: by the Gram matrix, and not."""
+"""A first linear layer whose input has the samples in any of its dimensions, or in rows."""
 
 import dataclasses
 
@@ -11,20 +11,20 @@ from jacfast.lean import Gram
 from tests.nets import relative_error
 from tests.step.steps import ROUNDING, fast, gradient
 
-N, T, I = 6, 6, 8  # as many tokens as samples: none of these dimensions shows which it is
+N, T, D = 6, 6, 8  # as many tokens as samples: none of these dimensions shows which it is
 
-# How a batch [N, T, I] gets to the first layer, and how its outputs [..., 3] get back to [N, T, 3].
+# How a batch [N, T, D] gets to the first layer, and how its outputs [..., 3] get back to [N, T, 3].
 LAYOUTS = {
     "as it is": (lambda x: x, lambda z, n: z),
-    "rows": (lambda x: x.reshape(-1, I), lambda z, n: z.view(n, -1, 3)),
+    "rows": (lambda x: x.reshape(-1, D), lambda z, n: z.view(n, -1, 3)),
     "flattened": (lambda x: x.flatten(0, 1), lambda z, n: z.unflatten(0, (n, -1))),
-    "there and back": (lambda x: x.view(-1, I).unflatten(0, (len(x), -1)), lambda z, n: z),
-    "one in front": (lambda x: x.view(1, len(x), T, I), lambda z, n: z[0]),
+    "there and back": (lambda x: x.view(-1, D).unflatten(0, (len(x), -1)), lambda z, n: z),
+    "one in front": (lambda x: x.view(1, len(x), T, D), lambda z, n: z[0]),
     "one between": (lambda x: x[:, None], lambda z, n: z[:, 0]),
     "tokens first": (lambda x: x.transpose(0, 1), lambda z, n: z.transpose(0, 1)),
     "permuted": (lambda x: x.permute(1, 0, 2), lambda z, n: z.transpose(0, 1)),
     "rows of tokens": (
-        lambda x: x.transpose(0, 1).reshape(-1, I),
+        lambda x: x.transpose(0, 1).reshape(-1, D),
         lambda z, n: z.view(T, n, 3).transpose(0, 1),
     ),
     "another order": (
@@ -32,7 +32,7 @@ LAYOUTS = {
         lambda z, n: z.unflatten(0, (2 - n % 2, -1)).transpose(0, 1).reshape(z.shape),
     ),
     "entries of a sample": (
-        lambda x: x.transpose(1, 2).reshape(len(x), I, T).transpose(1, 2),
+        lambda x: x.transpose(1, 2).reshape(len(x), D, T).transpose(1, 2),
         lambda z, n: z,
     ),
 }
@@ -50,7 +50,7 @@ class Net(nn.Module):
     def __init__(self, layout: str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.last = nn.Linear(I, 4), nn.Linear(4, 3)
+        self.first, self.last = nn.Linear(D, 4), nn.Linear(4, 3)
         self.there, self.back = LAYOUTS[layout]
 
     def forward(self, x):
@@ -59,7 +59,7 @@ class Net(nn.Module):
 
 
 def case(layout: str):
-    return Net(layout).double(), torch.randn(N, T, I).double(), torch.arange(N) % 3
+    return Net(layout).double(), torch.randn(N, T, D).double(), torch.arange(N) % 3
 
 
 def by_hand(model, x, penalty, draw):
