@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jacfast.calling import State, differentiable, eager, without_autocast
+from jacfast.calling import State, eager, without_autocast
 from jacfast.step.draw import Draw, Noise
 from jacfast.step.pending import Pending
 from jacfast.step.run import Run
@@ -154,7 +154,7 @@ class _Tracing:
         """Return what the model returned with slots for tensors, and those without a gradient."""
         if not self.run.everything:
             return Slot(1), []
-        with_gradient = differentiable(pending.returned)
+        with_gradient = pending.parts[0].tensors
         slots = {id(t): Slot(1 + i) for i, t in enumerate(with_gradient)}
         further: list[Tensor] = []
 
