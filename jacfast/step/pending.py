@@ -68,7 +68,7 @@ class Pending:
 
     def take(self, part: Part) -> None:
         """Take over the graph of a part."""
-        if self.keeps and not self.parts:
+        if self.trains:
             check_leaves(part.graph, [part.leaf, *self.parameters])
         if self.sweep.wants_root:
             part.leaf.register_hook(refusing(self.sweep))  # x would not get it
