@@ -4,11 +4,12 @@
 eval flags, requires_grad, and that they end as they began (``held``), of the modules that
 ``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
-``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes,
-``draws``: what it draws; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and
-what may come out, of which ``tensors`` finds those with a graph; ``finite``: what holds NaN;
-``pieces``: that parameters are whole, and there; ``tree``: a model's modules, quickly; ``warning``:
-at whose line a warning is shown.
+``taken``: functions in the place of PyTorch's, which may not take all of its arguments; ``parts``:
+when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes, ``draws``:
+what it draws; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and what may come
+out, in which ``tensors`` finds the tensors; ``finite``: what holds NaN; ``pieces``: that parameters
+are whole, and there; ``tree``: a model's modules, quickly; ``warning``: at whose line a warning is
+shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -39,7 +40,7 @@ from jacfast.calling.parts import (
 )
 from jacfast.calling.pieces import explain_freed, in_pieces
 from jacfast.calling.state import State
-from jacfast.calling.tensors import differentiable, rebuilt
+from jacfast.calling.tensors import outline, rebuilt, tensors
 from jacfast.calling.tree import in_order, parameters, tree, weights
 from jacfast.calling.warning import warn
 
@@ -63,7 +64,6 @@ __all__ = [
     "check_made",
     "check_weights",
     "compiled",
-    "differentiable",
     "drops",
     "eager",
     "entries_of",
@@ -77,6 +77,7 @@ __all__ = [
     "may_be_cut",
     "modules_of",
     "ordinary",
+    "outline",
     "outputs_of",
     "parameters",
     "part_of",
@@ -90,6 +91,7 @@ __all__ = [
     "say_not_finite",
     "separable",
     "takes_model",
+    "tensors",
     "tree",
     "unwrapped",
     "warn",

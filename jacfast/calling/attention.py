@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.taken import taken
 from jacfast.ops.lives import transformed
 
 
@@ -25,7 +26,9 @@ class Twice(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        return BY_MATH.get(func, func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = taken(BY_MATH[func], *args, **kwargs) if func in BY_MATH else None
+        return func(*args, **kwargs) if result is None else result
 
 
 def grad_twice(

@@ -106,6 +106,8 @@ def _alone(module: nn.Module) -> bool:
     kind = type(module)
     if "forward" in vars(module) or any(_hooks_of(module)):
         return False
+    if getattr(module, "return_indices", False):  # a pooling that returns two tensors
+        return False
     if not PLAIN.issuperset(map(type, module._parameters.values())):
         return False
     if kind in ALONE_IN_EVAL:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jacfast.calling.attention import BY_MATH, SDPA, plain, with_attention
+from jacfast.calling.taken import taken
 from jacfast.lean.known import usual
 from jacfast.lean.mode import Lean
 
@@ -74,11 +75,11 @@ MULTI_HEAD = F.multi_head_attention_forward
 _multi_head = with_attention(MULTI_HEAD, attention)
 
 
-def attend(lean: Lean, *args: Any, **kwargs: Any) -> Tensor:
+def attend(lean: Lean, *args: Any, **kwargs: Any) -> Tensor | None:
     lean.attends = True
-    return attention(*args, **kwargs)
+    return taken(attention, *args, **kwargs)
 
 
 def multi_head(lean: Lean, *args: Any, **kwargs: Any) -> Any:
     lean.attends = True
-    return _multi_head(*args, **kwargs)
+    return taken(_multi_head, *args, **kwargs)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacfast.calling.taken import taken
 from jacfast.lean.affine import Affine
 from jacfast.lean.batch_norm import EvalNorm
 from jacfast.lean.blocks import pays
@@ -28,7 +29,7 @@ def linear(lean: Lean, input: Tensor, weight: Tensor, bias: Tensor | None = None
     if not (Gram.takes(input, weight, root) and usual()):
         return None
     output = F.linear(input, weight, bias)
-    lean.gram = Gram(lean.sweep, root, weight, output)
+    lean.gram = Gram(lean.sweep, root, weight, input, output)
     return output
 
 
@@ -76,7 +77,7 @@ def relu_(lean: Lean, input: Tensor) -> Tensor | None:
 
 
 def max_pool2d(lean: Lean, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-    window = _window(input, *args, **kwargs)
+    window = taken(_window, input, *args, **kwargs)
     if window is None or not lean.pays(input.numel()):
         return None
     if not plain(input, *window):
@@ -88,7 +89,7 @@ def max_pool2d(lean: Lean, input: Tensor, *args: Any, **kwargs: Any) -> Tensor |
 
 
 def plain_max_pool2d(lean: Lean, input: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-    window = _window(input, *args, **kwargs)
+    window = taken(_window, input, *args, **kwargs)
     if window is None or input.is_cuda or not plain(input, *window):
         return None
     return MaxPool2d.apply(input, None, *window[:2])

@@ -18,22 +18,28 @@ from torch.autograd.graph import get_gradient_edge
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.sweep import COLLECT, Sweep
 
-# What only puts entries in another order or shape, so that the norm of the gradient is the same.
-RESHAPES = {
-    f"{name}Backward0"
-    for name in (
-        *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Clone"),
-        *("Transpose", "Permute", "T"),
-    )
-}
+# What gives entries another shape, and what puts them in another order as well: the norm of the
+# gradient is the same.
+SHAPES = ("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Clone")
+ORDERS = ("Transpose", "Permute", "T")
+IN_ORDER = {f"{name}Backward0" for name in SHAPES}
+RESHAPES = IN_ORDER | {f"{name}Backward0" for name in ORDERS}
 
 
 class Gram:
-    """The first layer of a network, through which alone its outputs depend on the root."""
+    """The first layer of a network, through which alone its outputs depend on the root.
 
-    def __init__(self, sweep: Sweep, root: Tensor, weight: Tensor, output: Tensor) -> None:
+    Of its input x nothing is known but that it `takes` it: rows of x may be of tokens, of channels,
+    or of samples in another dimension.
+    """
+
+    def __init__(
+        self, sweep: Sweep, root: Tensor, weight: Tensor, x: Tensor, output: Tensor
+    ) -> None:
         self.sweep, self.root, self.weight = sweep, root, weight
         self.edge = get_gradient_edge(output)
+        # so each sample has as many rows of x, one after another
+        self._in_order = _leads(root, x, IN_ORDER)
         self.matrix: Tensor | None = None  # G
         self.moment: Tensor | None = None  # the sum of 2 d^T d over what has been collected
 
@@ -45,8 +51,7 @@ class Gram:
             return False
         if x is not root and x.grad_fn is None:
             return False
-        between = (node for node in nodes(x) if leaf_of(node) is not root)
-        return root.requires_grad and all(node.name() in RESHAPES for node in between)
+        return root.requires_grad and _leads(root, x, RESHAPES)
 
     @staticmethod
     def pays(weight: Tensor, rows: int) -> bool:
@@ -58,17 +63,32 @@ class Gram:
         """Say whether no other way leads from `outputs` to the root."""
         return all(leaf_of(node) is not self.root for node in nodes(outputs, past=self.edge.node))
 
+    def some(self, d: Tensor, samples: Tensor) -> Tensor:
+        """Return those rows of d [..., O] that are of some samples, the only ones that are not 0.
+
+        All rows, where it is not certain whose they are.
+        """
+        count, rows = len(self.root), d.shape[:-1].numel()
+        if not self._in_order or rows % count:
+            return d
+        return d.reshape(count, -1, d.shape[-1]).index_select(0, samples)
+
     def square(self, d: Tensor) -> Tensor:
-        """Return ||d W||^2, summed over the rows of d [R, O]."""
+        """Return ||d W||^2, summed over the rows of d [..., O]."""
         if self.matrix is None:
             weight = self.weight.detach()
             self.matrix = weight @ weight.t()
-        return _Square.apply(d.flatten(0, -2), self.weight, self)
+        return _Square.apply(d.reshape(-1, d.shape[-1]), self.weight, self)
 
     def collected(self) -> Tensor | None:
         """Return the gradient of the weight that the sweeps so far have left, and forget it."""
         moment, self.moment = self.moment, None
         return None if moment is None else moment @ self.weight.detach()
+
+
+def _leads(root: Tensor, x: Tensor, by: set[str]) -> bool:
+    """Say whether operations of these names, and no others, lead from `root` to x."""
+    return all(node.name() in by for node in nodes(x) if leaf_of(node) is not root)
 
 
 def _exact(x: Tensor) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.attention import BY_MATH
+from jacfast.calling.taken import taken
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.gram import Gram
 from jacfast.lean.known import hooked
@@ -34,9 +35,9 @@ class Table(NamedTuple):
 class Lean(TorchFunctionMode):
     """While active, calls of the functions in `table` run as lean layers, in the sweeps `sweep`.
 
-    Whatever a lean layer does not know (its function here returns None) runs as it is: unusual
-    arguments, torch.func transforms, saved-tensor hooks (gradient checkpointing), inputs that need
-    no gradient; and all layers before the first one of at least `least` entries.
+    Whatever a lean layer does not know (its function here returns None, or does not take it) runs
+    as it is: unusual arguments, torch.func transforms, saved-tensor hooks (gradient checkpointing),
+    inputs that need no gradient; and all layers before the first one of at least `least` entries.
 
     Attributes:
         root: the leaf that stands for the model's input.
@@ -71,14 +72,12 @@ class Lean(TorchFunctionMode):
         self.hooked = self.hooked or hooked()
         if self.rectified is not None and func not in POOLS:
             self.rectified = None
-        layer = self.table.layers.get(func)
+        layer, result = self.table.layers.get(func), None
         if layer is not None:
-            result = layer(self, *args, **kwargs)
-            if result is not None:
-                return result
+            result = taken(layer, self, *args, **kwargs)
         elif func in self.others:
-            self.attends, func = True, self.others[func]
-        return func(*args, **kwargs)
+            self.attends, result = True, taken(self.others[func], *args, **kwargs)
+        return func(*args, **kwargs) if result is None else result
 
     def __enter__(self) -> "Lean":
         self.sweep.in_model = True

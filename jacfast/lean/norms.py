@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacfast.calling.taken import taken
 from jacfast.lean.known import autocasts, dtype_of, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.normalise import Norm, Normalised
@@ -125,7 +126,7 @@ def _of(call: Callable, *function: Callable) -> Callable[..., Tensor | None]:
         # the size first: small networks have many of these
         if not (lean.pays(input.numel()) and needs_gradient(input) and compiled(input)):
             return None
-        return call(*function, lean, input, *args, **kwargs)
+        return taken(call, *function, lean, input, *args, **kwargs)
 
     return known
 

@@ -54,9 +54,10 @@ def penalised(
     The call takes whatever arguments it is given, and returns what the model returns: of a
     dictionary, a tuple or the like every tensor has its gradient, a loss that the model computes
     itself, too. It costs what `forward_with_penalty` costs, whose `options` these are (but for
-    ``args`` and ``kwargs``, which are the call's own). Afterwards, also after an exception, the
-    model is as it was; a copy made inside is a copy of the plain model. What is compiled runs as it
-    was before inside.
+    ``args`` and ``kwargs``, which are the call's own). With ``chunk_size`` all tensors must have a
+    row for each sample of a chunk; these are joined. Afterwards, also after an exception, the model
+    is as it was; a copy made inside is a copy of the plain model. What is compiled runs as it was
+    before inside.
 
     Args:
         argument: which argument of the call is x, by its name or its position, as it is passed;

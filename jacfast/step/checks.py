@@ -96,15 +96,21 @@ def _model(model: object, layer: str | None) -> list[nn.Module]:
         )
     check_made(modules)
     if any(p is not None and p._backward_hooks for m in modules for p in m._parameters.values()):
-        hooked = next(name for name, p in model.named_parameters() if p._backward_hooks)
-        raise RuntimeError(
-            f"parameters must have no gradient hooks, which would run more than once; {hooked} "
-            "has one: add penalty(logits, x) to the loss instead"
-        )
+        for name, parameter in model.named_parameters():
+            check_hooks(parameter, name)
     if layer is not None and layer not in dict(model.named_modules()):
         names = ", ".join(name for name, _ in model.named_modules() if name)
         raise ValueError(f"layer must name a submodule, one of {names}; got {layer!r}")
     return modules
+
+
+def check_hooks(parameter: Tensor, name: str) -> None:
+    """Refuse a parameter with hooks, each of which would see a part of the gradient."""
+    if parameter._backward_hooks:
+        raise RuntimeError(
+            f"parameters must have no gradient hooks, which would run more than once; {name} has "
+            "one: add penalty(logits, x) to the loss instead"
+        )
 
 
 def _check_batch_statistics(modules: Iterable[nn.Module], batch_norm: str, samples: int) -> None:

@@ -98,6 +98,8 @@ def forward_with_penalty(
     Returns:
         The logits, as the model returns them, and the penalty: a scalar, or [N] for a penalty with
         ``reduction="none"`` (float32, or float64 for such a model); it is 0 in a step without one.
+        Both have their gradient in x and in the parameters, and the penalty in whatever it has
+        learned itself (`Frobenius` ``weights`` with requires_grad, say).
 
     Raises:
         TypeError, ValueError: an argument is not as above (``"cudagraphs"`` for an x that is not on

@@ -37,16 +37,23 @@ def penalise(
     # all samples are pulled back, even if some are penalised
     gram = _gram(part, outputs, rows=vectors.shape[0] * part.leaf.shape[0])
     pending.outside = pending.outside and gram is None
+    if not pending.outside:
+        pending.learn(part, vectors, outputs)
     sums = []
     forward = set(part.graph) if part.lean.active else set()
     target = part.leaf if gram is None else gram.edge
     for g in _pulled(pending, part, outputs, vectors, target, batched=gram is None):
         if pending.outside:
             explain_new(part.graph, g)
-        g = g if rows is None else g.index_select(1, rows)
-        total = penalty.total(g) if gram is None else gram.square(g.flatten(0, 1))
+        if rows is not None:
+            g = g.index_select(1, rows) if gram is None else gram.some(g, rows)
+        total = penalty.total(g) if gram is None else gram.square(g)
         sums.append(total if pending.outside else total.detach())
-        if pending.outside or not (pending.keeps and total.requires_grad):
+        if pending.outside:
+            continue
+        if gram is None:
+            pending.learn(part, total, g)
+        if not (pending.keeps and total.requires_grad):
             continue
         alone = part.lean.active and not pending.sweep.wants_root and not total.dim()
         if alone and _apart(total, forward):

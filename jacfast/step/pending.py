@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from jacfast.calling import grad_twice, in_eval_mode
-from jacfast.graph import Graph, saves
+from jacfast.graph import Graph, leaf_of, nodes, saves
 from jacfast.lean import COLLECT, Lean, Sweep
 from jacfast.second import in_words
+from jacfast.step.checks import check_hooks
 from jacfast.step.gradients import Gradients
 
 AGAIN = (
@@ -39,15 +40,17 @@ class Pending:
     """
 
     def __init__(
-        self, x: Tensor, parameters: Sequence[Tensor], frozen: Sequence[nn.Module] = ()
+        self, x: Tensor, parameters: list[Tensor], frozen: Sequence[nn.Module] = ()
     ) -> None:
         self.x, self.parameters, self.frozen = x, parameters, frozen
-        self.keeps = torch.is_grad_enabled() and (bool(parameters) or x.requires_grad)
+        self.trains = torch.is_grad_enabled()
+        self.keeps = self.trains and (bool(parameters) or x.requires_grad)
+        self.learned = False  # whether the penalty depends on parameters but through the outputs
         self.sweep = Sweep(wants_root=self.keeps and x.requires_grad)
         self.sums = Gradients()
         self.order: Tensor | None = None  # which sample of x each sample of the parts is
         self.parts: list[Part] = []
-        self.returned: Any  # by the model, for the last part
+        self.returned: Any  # by the model; with a graph, for the first part
         self.values: list[Tensor]  # of the parts' tensors, joined, in the order of x
         self.total: Tensor  # of the penalty, over samples and cotangents, or of each sample
         self.outside = False  # whether nothing is left to do: the graph is autograd's own
@@ -65,11 +68,25 @@ class Pending:
 
     def take(self, part: Part) -> None:
         """Take over the graph of a part."""
-        if self.keeps and not self.parts:
+        if self.trains:
             check_leaves(part.graph, [part.leaf, *self.parameters])
         if self.sweep.wants_root:
             part.leaf.register_hook(refusing(self.sweep))  # x would not get it
         self.parts.append(part)
+
+    def learn(self, part: Part, made: Tensor, of: Tensor) -> None:
+        """Take in what the penalty has made something of beside `of`: learned weights, say."""
+        if not (self.trains and made.requires_grad):
+            return
+        found = map(leaf_of, nodes(made, past=of.grad_fn))
+        leaves = [leaf for leaf in found if leaf is not None and leaf is not part.leaf]
+        self.learned = self.learned or bool(leaves)
+        known = set(map(id, self.parameters)) if leaves else set()
+        for leaf in leaves:
+            if id(leaf) not in known:
+                check_hooks(leaf, f"one of the penalty's, of shape {list(leaf.shape)},")
+                self.parameters.append(leaf)
+                self.keeps = True
 
     def now(self, part: Part, total: Tensor) -> None:
         """Run the sweep of a total that is apart from the forward graph."""
@@ -121,6 +138,8 @@ class Pending:
         try:
             # checkpoints run parts of the model again, as in the forward pass
             frozen = in_eval_mode(self.frozen) if self.frozen else contextlib.nullcontext()
+            # the graph of cotangents, and what it hangs from outside, may be in several sweeps
+            keep = keep or self.learned
             with self.sweep.of(COLLECT), frozen:
                 found = grad(outputs, inputs, weights, retain_graph=keep, allow_unused=True)
         except RuntimeError as error:

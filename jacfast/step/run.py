@@ -14,7 +14,6 @@ from jacfast.calling import (
     Masks,
     State,
     as_rows,
-    differentiable,
     drops,
     has_few_products,
     parameters,
@@ -30,6 +29,7 @@ from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
 from jacfast.step.penalise import penalise
 from jacfast.step.pending import Part, Pending
+from jacfast.step.returned import Returned, join
 from jacfast.step.seen import Otherwise
 
 
@@ -76,16 +76,18 @@ class Run:
     ready: Otherwise | None = dataclasses.field(default=None, init=False)
     _before: State | None = dataclasses.field(default=None, init=False)
     _masks: Masks = dataclasses.field(init=False)
+    _returned: Returned = dataclasses.field(init=False)
 
     def __call__(self, x: Tensor, y: Tensor | None, whole: bool) -> tuple[Any, Tensor]:
         """Return (outputs, penalty) of the batch; of the penalised samples only, if not `whole`."""
         pending = self.forward(x, y, whole)
         values, total, returned = pending.values, pending.total, pending.returned
+        places = pending.parts[0].tensors
         self.plain = pending.outside
         self.attends = any(part.lean.attends for part in pending.parts)
         if pending.keeps and not pending.outside:
             total, *values = Node.apply(pending, x, *pending.parameters)
-        returned = rebuilt(returned, values) if self.everything else values[0]
+        returned = rebuilt(returned, places, values) if self.everything else values[0]
         return returned, self.penalty.reduce(total, penalised(self.penalty, x.shape[0]))
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
@@ -95,7 +97,7 @@ class Run:
         with self.looking():
             self._before = State(self.model) if self.guards else None
         samples = x.shape[0]
-        self._masks = Masks(samples)
+        self._masks, self._returned = Masks(samples), Returned(samples, self.chunk)
         count = penalised(self.penalty, samples)
         first = samples  # samples that pass through the model with a penalty to come
         ahead = False
@@ -111,27 +113,18 @@ class Run:
                 self._forward(pending, x, rows, pending.sweep.wants_root)
         if ahead:  # or, if nothing was drawn, the next call would choose the same
             torch.rand((), device=x.device)
-        pending.values = self._values(pending)
+        order = pending.order if whole else None  # else it is only of those that are penalised
+        pending.values = self._values(pending, order)
+        pending.returned = self._returned.joined(order) if self.everything else None
         return pending
 
     def _draw(self, what: Draw) -> Any:
         return self.take(what) if self.take else what(self.penalty, self.generator)
 
-    def _values(self, pending: Pending) -> list[Tensor]:
+    def _values(self, pending: Pending, order: Tensor | None) -> list[Tensor]:
         """Return what the model returned, for outside: copies, which may be changed there."""
         parts = zip(*(part.tensors for part in pending.parts), strict=True)
-        if pending.outside:
-            return [one[0].clone() for one in parts]
-        values = [
-            torch.cat([tensor.detach() for tensor in one])
-            if len(one) > 1
-            else one[0].detach().clone()
-            for one in parts
-        ]
-        order = pending.order
-        if order is None or len(order) < len(pending.x):
-            return values
-        return [torch.empty_like(v).index_copy(0, order, v) for v in values]
+        return [one[0].clone() if pending.outside else join(one, order) for one in parts]
 
     def _penalised(
         self, pending: Pending, x: Tensor, y: Tensor | None, first: int, count: int
@@ -179,8 +172,9 @@ class Run:
         penalised = as_rows(outputs, leaf)
         if needs_gradient:
             check_way(penalised)
-        tensors = differentiable(returned) if self.everything else [logits]
-        pending.returned = returned
+        tensors = [logits]
+        if self.everything:
+            tensors = self._returned.take(returned, logits, len(leaf))
         passed = Part(leaf, tensors, Graph(*tensors, penalised), lean, [])
         pending.take(passed)
         return passed, penalised

@@ -131,6 +131,7 @@ class Step:
                     seen.remember(model, penalty, x, run.attends)
                 return found
         run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
+        run.everything = False  # the model returns it here
         with self.around():  # it may begin in place
             returned = arguments.call(model, x.clone())
         if not self.everything:

@@ -85,6 +85,22 @@ def test_a_tensor_that_is_no_parameter():
     forward_with_penalty(model, x)
 
 
+def test_a_tensor_that_is_no_parameter_of_a_later_chunk():
+    factor, x = torch.ones(5, requires_grad=True), torch.randn(4, 6)
+    model = Returning(lambda z: z * factor if len(z) == 1 else z)
+    with refuses(RuntimeError, "depends on a tensor of shape [5] that is not one of model.param"):
+        forward_with_penalty(model, x, chunk_size=3)
+
+
+def test_a_tensor_that_is_no_parameter_of_a_model_that_is_not_trained():
+    prompt, x = torch.ones(5, requires_grad=True), torch.randn(4, 6)
+    model = Returning(lambda z: z * prompt).requires_grad_(False)
+    with refuses(RuntimeError, "depends on a tensor of shape [5] that is not one of model.param"):
+        forward_with_penalty(model, x)
+    with torch.no_grad():
+        forward_with_penalty(model, x)
+
+
 def test_a_tensor_that_is_no_parameter_behind_a_layer_alone():
     factor = torch.ones(5, requires_grad=True)
     model = nn.Sequential(Returning(lambda z: z * factor), Returning(lambda z: z))

@@ -37,7 +37,6 @@ class Look:
     def __init__(self) -> None:
         self.key: list[Any] = []
         self.tensors: list[Tensor] = []
-        self.parameters: list[Tensor] = []
         self._seen: dict[int, int] = {}
         self._held: list[Any] = []  # whose id is its own meanwhile
 
@@ -118,10 +117,7 @@ class Look:
         for name, parameter in held["_parameters"].items():
             key.append(name)
             if parameter is not None:
-                new = id(parameter) not in self._seen
                 self.at_tensor(parameter)
-                if new and parameter.requires_grad:
-                    self.parameters.append(parameter)
         for name, buffer in held["_buffers"].items():
             key.append(name)
             if buffer is not None:

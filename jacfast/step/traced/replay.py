@@ -53,7 +53,7 @@ class Plan:
         if late is not None:
             replay = Replay(trace, late, [tensors[place] for place in trace.held], made)
             self._last = weakref.ref(replay)
-            total, *values = Node.apply(replay, x, *look.parameters)
+            total, *values = Node.apply(replay, x, *(tensors[place] for place in trace.trained))
         returned: Any = values[0]
         if step.everything:
             outputs = [total, *values, *(t.detach() for t in made[1 + trace.values : trace.first])]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jacfast.calling import State, differentiable, eager, without_autocast
+from jacfast.calling import State, eager, without_autocast
 from jacfast.step.draw import Draw, Noise
 from jacfast.step.pending import Pending
 from jacfast.step.run import Run
@@ -32,11 +32,12 @@ class Trace:
     Attributes:
         forward: returns the sum of the penalty, the values that have a gradient, further tensors
             that the model returns, and what the other graph needs of it.
-        backward: returns the gradients of x and of the parameters; None without gradients.
+        backward: returns the gradients of x and of the `trained`; None without gradients.
         takes: what the forward graph takes, as places in the tensors that were looked at and the
             draws, joined.
         held: what the backward graph takes of these; then come what the forward graph has made for
             it and `incoming`.
+        trained: which of these have a gradient, in the order in which the backward graph gives it.
         first: how many outputs of the forward graph there are before what the other one needs.
         values: how many of these are values.
         incoming: the gradients of the sum and of the values.
@@ -49,6 +50,7 @@ class Trace:
     backward: Graph | None
     takes: list[int]
     held: list[int]
+    trained: list[int]
     first: int
     values: int
     incoming: list[Value]
@@ -92,12 +94,14 @@ class _Tracing:
 
     def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
+        trained: list[Value] = []
         with Watch(), recorder:
             pending = self.run.forward(x, y, whole)
             given = [pending.total, *pending.values]
             place = len(recorder.calls)
             returned, further = self._returned(pending)
             if pending.keeps:
+                trained = [recorder.value(parameter) for parameter in pending.parameters]
                 with unrecorded():  # of a second pass the penalty alone goes outside
                     incoming = [torch.ones_like(one) for one in (given if whole else given[:1])]
                     coming = [recorder.take(gradient) for gradient in incoming]
@@ -110,6 +114,8 @@ class _Tracing:
         whole_graph = Graph(recorder.inputs, recorder.calls, outputs, recorder.constants)
         forward, backward = whole_graph.cut(place, len(first))
         places = {v: i for i, v in enumerate(recorder.inputs) if v not in coming}
+        if not places.keys() >= set(trained):
+            raise Refused("a tensor with requires_grad that is made in the call, and is trained")
         held = [value for value in backward.inputs if value in places]
         made = forward.outputs[len(first) :]
         backward.inputs = [*held, *(v for v in made if v is not None), *coming]
@@ -118,6 +124,7 @@ class _Tracing:
             backward if pending.keeps else None,
             [places[value] for value in forward.inputs],
             [places[value] for value in held],
+            [places[value] for value in trained],
             len(first),
             len(pending.values),
             coming,
@@ -147,7 +154,7 @@ class _Tracing:
         """Return what the model returned with slots for tensors, and those without a gradient."""
         if not self.run.everything:
             return Slot(1), []
-        with_gradient = differentiable(pending.returned)
+        with_gradient = pending.parts[0].tensors
         slots = {id(t): Slot(1 + i) for i, t in enumerate(with_gradient)}
         further: list[Tensor] = []
 
