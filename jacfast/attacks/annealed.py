@@ -51,7 +51,6 @@ class Samples:
         self.r = torch.zeros_like(self.wide).flatten(1)
         farthest = torch.maximum(self.wide - box.low, box.high - self.wide)
         self.most = lengths(farthest, p).double()
-        self.nearest.size = self.most.clone()
 
     def look(self, loss: str) -> Seen:
         """Return what is at x + r; keep it where it is the shortest that is as wanted."""

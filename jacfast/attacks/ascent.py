@@ -36,7 +36,6 @@ class Ascent:
         restarts: int,
     ) -> Tensor:
         """Return the best end of each sample; those that are not yet as wanted run again."""
-        x = x.detach()
         with quiet(self.model), lean(self.model):
             wanted = criterion_of(x, y, target, lambda: look(self.model, x))
             found = self._once(x, wanted, generator)

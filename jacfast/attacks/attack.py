@@ -12,7 +12,7 @@ from jacfast.attacks.gradient import look
 from jacfast.attacks.losses import Criterion
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.norms import lengths
-from jacfast.calling import Call, quiet
+from jacfast.calling import Call, classes_of, quiet
 
 P = ParamSpec("P")
 Returned = TypeVar("Returned", covariant=True)
@@ -98,6 +98,6 @@ def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
         norm=lengths(r, p),
         success=wanted.met(logits),
         before=before,
-        label=logits.argmax(dim=1),
+        label=classes_of(logits),
         p=p,
     )

@@ -30,6 +30,10 @@ class Box:
         """Return the largest width of a channel or entry, the unit in which the box is one long."""
         return float(torch.as_tensor(self.high - self.low).max())
 
+    def unless_zero(self, size: Tensor) -> Tensor:
+        """Return lengths of samples [N]; for those that are zero the width, or 1 without a box."""
+        return torch.where(size > 0, size, self.width if self.bounded else 1)
+
     def clamp(self, x: Tensor) -> Tensor:
         """Return the nearest valid input."""
         if not isinstance(self.low, Tensor) and (self.low, self.high) == (-math.inf, math.inf):
@@ -87,6 +91,7 @@ def per_entry(name: str, value: Size, x: Tensor) -> Size:
     if not isinstance(value, Tensor):
         number(name, value)
         return value
+    value = value.detach()
     if value.numel() == 1:
         return float(value)
     sample = torch.Size((1, *x.shape[1:]))
@@ -99,7 +104,7 @@ def per_entry(name: str, value: Size, x: Tensor) -> Size:
             f"{name} must be a number, or a tensor that broadcasts to a sample, {list(sample[1:])} "
             f"([C, 1, 1] for the channels of images); got shape {list(value.shape)}"
         )
-    return value.detach().to(x)
+    return value.to(x)
 
 
 def length_of(name: str, value: Size, x: Tensor, *, zero: bool = True) -> Size:

@@ -91,7 +91,7 @@ def carlini_wagner(
         wanted = criterion_of(x, y, target, lambda: clean)
         checks.check_classes(clean, wanted)
         left = (~wanted.met(clean, confidence)).nonzero()[:, 0]
-        found = x.detach().clone()
+        found = x.clone()
         if len(left):
             here = model.rows(left)
             descent = Descent(here, confidence, steps, lr, abort_early, box)

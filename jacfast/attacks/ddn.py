@@ -74,7 +74,7 @@ def ddn(
         clean = look(model, x)
         wanted = criterion_of(x, y, target, lambda: clean)
         checks.check_classes(clean, wanted)
-        samples = Samples(model, x.detach(), wanted, 2, box)
+        samples = Samples(model, x, wanted, 2, box)
         eps = torch.full_like(samples.most, init_norm * box.width)
         for number in range(steps):
             seen = samples.look("cross-entropy")

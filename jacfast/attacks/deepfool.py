@@ -154,7 +154,7 @@ def deepfool(
         for start in starts:
             part = slice(start, start + step)
             leave, reach = (None if labels is None else labels[part] for labels in (y, target))
-            loop = Loop(search, model.rows(part), x[part].detach(), leave, reach)
+            loop = Loop(search, model.rows(part), x[part], leave, reach)
             parts.append(superdeepfool(loop) if variant == "super" else loop.attack())
     return DeepFoolResult.cat(parts)
 

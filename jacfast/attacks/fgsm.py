@@ -60,4 +60,4 @@ def fgsm(
         check_classes(logits, wanted)
         v = wanted.cotangent("cross-entropy", logits)
         g = finite_rows(logits, leaf, v[None])[0].view_as(x)
-    return box.clamp(x.detach() + eps * g.sign())
+    return box.clamp(x + eps * g.sign())

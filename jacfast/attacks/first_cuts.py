@@ -9,7 +9,7 @@ from jacfast import cotangents
 from jacfast.attacks.frame import Frame
 from jacfast.attacks.gradient import finite_rows
 from jacfast.attacks.lanes import Lanes
-from jacfast.attacks.losses import Criterion
+from jacfast.attacks.losses import Criterion, sure
 from jacfast.attacks.search import largest_others, rows_at_once
 
 ROWS = 0.25  # of the budget, at most: rows at x
@@ -39,7 +39,7 @@ def first_cuts(
     if wanted.targeted:
         lanes = Lanes.begin(everyone, wanted.labels, frame.flat)
         g = finite_rows(logits, leaf, wanted.cotangent("margin", logits)[None])[0]
-        lanes.cut(lanes.best, wanted.value("margin", logits), g.to(frame.flat))
+        lanes.cut(lanes.best, wanted.value("margin", logits) - sure(logits), g.to(frame.flat))
         return lanes, 1
     most = 1 + max(1, int(ROWS * budget))
     labels = largest_others(logits.detach(), wanted.labels, min(candidates or most, most))
@@ -70,8 +70,8 @@ def _towards(
         return lanes, lanes.size.view(samples, 0)
     v = torch.cat([cotangents.difference(logits, label, origin) for label in labels.T])
     g = finite_rows(logits, leaf, v).to(frame.flat).transpose(0, 1).flatten(0, 1)
-    z = logits.detach().double()
-    lanes.cut(lanes.best, (z.gather(1, labels) - z.gather(1, origin[:, None])).flatten(), g)
+    z, least = logits.detach().double(), sure(logits)[:, None]
+    lanes.cut(lanes.best, (z.gather(1, labels) - z.gather(1, origin[:, None]) - least).flatten(), g)
     r, missed = frame.shortest(lanes)
     c = lanes.c[:, -1]
     far = torch.where((missed <= 1e-3 * c.abs()) & c.isfinite(), frame.length(r), math.inf)

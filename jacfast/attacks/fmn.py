@@ -84,7 +84,7 @@ def fmn(
         clean = look(model, x)
         wanted = criterion_of(x, y, target, lambda: clean)
         checks.check_classes(clean, wanted)
-        samples = Samples(model, x.detach(), wanted, p, box)
+        samples = Samples(model, x, wanted, p, box)
         eps = torch.full_like(samples.most, math.inf)
         found = torch.zeros_like(eps, dtype=torch.bool)
         for number in range(steps):

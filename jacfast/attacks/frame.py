@@ -5,20 +5,27 @@ import dataclasses
 from torch import Tensor
 
 from jacfast.attacks.box import Box
-from jacfast.attacks.lanes import Lanes
+from jacfast.attacks.lanes import OVERSHOOT, Lanes
 from jacfast.attacks.norms import lengths
 from jacfast.ops import halfspace_projection
 from jacfast.ops.checks import accumulator
 
 
 class Frame:
-    """Samples x [N, ...] and their box; r is flat here, and float32 for half types."""
+    """Samples x [N, ...] and their box; r is flat here, and float32 for half types.
 
-    def __init__(self, x: Tensor, box: Box, p: float) -> None:
+    Args:
+        x: the samples. box: of valid inputs. p: of the norm.
+        eps: the machine epsilon of x or of the logits, the coarser.
+    """
+
+    def __init__(self, x: Tensor, box: Box, p: float, eps: float) -> None:
         self.x, self.box, self.p = x, box, p
         wide = x.to(accumulator(x.dtype))
         self.flat = wide.flatten(1)
         self.low, self.high = (box.low - wide).flatten(1), (box.high - wide).flatten(1)
+        # what x is sure to resolve, as DeepFool has it
+        self.least = 2 * eps * box.unless_zero(lengths(x)).double()
 
     def point(self, sample: Tensor, r: Tensor) -> Tensor:
         """Return x + r [n, ...] in the box, in the dtype of x; `sample` [n] says of whom."""
@@ -42,13 +49,16 @@ class Frame:
         return halfspace_projection(*box, lanes.w, lanes.c, self.p)
 
     def beyond(self, lanes: Lanes) -> Tensor:
-        """Return the shortest r [n, D], longer by the overshoot.
+        """Return the shortest r [n, D], longer by the overshoot: a share of its length.
 
-        In the 1-norm its entries are at the ends of the box and would be cut off again, so the cuts
-        are farther instead.
+        The cuts are farther by as large a share of what x resolves: all of it at the largest, as
+        near a boundary r can be shorter than a rounding of x, and on one it has no direction. In
+        the 1-norm the entries of r are at the ends of the box and would be cut off again, so the
+        cuts are farther instead of r longer.
         """
         stretch = 1 + lanes.overshoot[:, None]
+        c = lanes.c + (self.least[lanes.sample] * lanes.overshoot / OVERSHOOT[2])[:, None]
         if self.p == 1:
-            return self.shortest(dataclasses.replace(lanes, c=lanes.c * stretch))[0]
-        r = self.shortest(lanes)[0]
+            return self.shortest(dataclasses.replace(lanes, c=c * stretch))[0]
+        r = self.shortest(dataclasses.replace(lanes, c=c))[0]
         return r * stretch.to(r.dtype)

@@ -9,12 +9,11 @@ from jacfast.attacks.frame import Frame
 from jacfast.attacks.gradient import finite_rows, forward
 from jacfast.attacks.lanes import Lanes
 from jacfast.attacks.loop import AT_ONCE
-from jacfast.attacks.losses import Criterion
+from jacfast.attacks.losses import Criterion, sure
 from jacfast.calling import Call
 
 RACE = 0.5  # of the budget, rows at x included
 PATIENCE = 8  # looks without a gain, after which a sample leaves
-SURE = 4  # epsilons of the logits by which a class must win: other batches round in another way
 
 
 class Hunt:
@@ -93,20 +92,17 @@ class Hunt:
         point = self.frame.point(sample, r)
         r = self.frame.way(sample, point)
         leaf, logits = forward(self.model.rows(sample), point)
-        z, value = logits.detach().double(), here.value("margin", logits)
-        wanted = here.met(logits) & (value > SURE * torch.finfo(logits.dtype).eps * _scale(z))
+        value, least = here.value("margin", logits), sure(logits)
+        wanted = here.met(logits) & (value > least)
         v = here.cotangent("margin", logits)
         if race:  # what is not there yet goes on to the class of its lane
             heads = cotangents.difference(logits, lanes.label, here.labels)[0]
             v = torch.where(wanted[:, None], v, heads)
-            value = torch.where(wanted, value, (z * heads).nan_to_num(nan=0).sum(dim=1))
+            ahead = (logits.detach().double() * heads).nan_to_num(nan=0).sum(dim=1)
+            value = torch.where(wanted, value, ahead)
         g = finite_rows(logits, leaf, v[None])[0].to(r)
         lanes.look(r, self.frame.length(r), wanted)
-        lanes.cut(r, value, g)
+        lanes.cut(r, value - least, g)
         lanes.drop()
         self.forwards.index_add_(0, sample, torch.ones_like(sample))
         self.backwards.index_add_(0, sample, torch.ones_like(sample))
-
-
-def _scale(z: Tensor) -> Tensor:
-    return z.nan_to_num(nan=0, posinf=0, neginf=0).abs().amax(dim=1)

@@ -87,7 +87,7 @@ def jsma(
     with quiet(model), lean(model):
         wanted = criterion_of(x, y, target, lambda: look(model, x))
         aim = _Aim(model, pixels, outputs, stop)
-        return _run(aim, x.detach(), wanted, eps, steps, box.high)
+        return _run(aim, x, wanted, eps, steps, box.high)
 
 
 @dataclasses.dataclass(frozen=True)

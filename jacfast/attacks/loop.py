@@ -12,7 +12,7 @@ from jacfast.attacks.part import Part
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
 from jacfast.attacks.walk import Walk
-from jacfast.calling import Call, check_classes, check_labels, compiled, logits_of
+from jacfast.calling import Call, check_classes, check_labels, classes_of, compiled, logits_of
 from jacfast.calling.parts import BYTES, Largest
 
 # On a CPU, samples per pass through the model, at most: more of them leave the caches, fewer do not
@@ -136,15 +136,13 @@ class Loop:
     def result_at(self, adversarial: Tensor, **changes: Tensor) -> DeepFoolResult:
         """Return the result for these inputs: the class there is evaluated anew."""
         r = adversarial - self.x
-        logits = logits_of(self.model, adversarial)
-        label = logits.argmax(dim=1)
-        sane = (logits < float("inf")).all(dim=1)
+        label = classes_of(logits_of(self.model, adversarial))
         fields = {
             "adversarial": adversarial,
             "r": r,
             "norm": self.walk.norm_of(r),
             "iterations": self.all.iterations,
-            "success": sane & ~self.all.held(label),
+            "success": (label >= 0) & ~self.all.held(label),
             "before": self.origin,
             "label": label,
             "stalled": self.all.stalled,

@@ -3,12 +3,16 @@
 import dataclasses
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
+from jacfast.calling import largest, sane
 from jacfast.cotangents import label_against_runner_up
 
 Loss = Literal["cross-entropy", "margin"]
 LOSSES: tuple[str, ...] = get_args(Loss)
+
+SURE = 4  # epsilons of the logits by which a class must win: other batches round in another way
 
 
 def cotangent(loss: str, logits: Tensor, y: Tensor) -> Tensor:
@@ -35,6 +39,11 @@ def value(loss: str, logits: Tensor, y: Tensor) -> Tensor:
     return rival - logits.gather(1, y[:, None])[:, 0]
 
 
+def sure(logits: Tensor) -> Tensor:
+    """Return by how much a class must win [N], float64, to do so in another batch, too."""
+    return SURE * torch.finfo(logits.dtype).eps * largest(logits)
+
+
 @dataclasses.dataclass(frozen=True)
 class Criterion:
     """What an attack is after: that the class is not the label, or, targeted, that it is."""
@@ -51,11 +60,10 @@ class Criterion:
         Added to that of the label, or, targeted, taken from it. A sample with a logit that is NaN
         or +inf is not.
         """
-        sane = (logits < float("inf")).all(dim=1)
         own = logits.gather(1, self.labels[:, None])
         shifted = own - confidence if self.targeted else own + confidence
         label = logits.scatter(1, self.labels[:, None], shifted).argmax(dim=1)
-        return sane & ((label == self.labels) == self.targeted)
+        return sane(logits) & ((label == self.labels) == self.targeted)
 
     def cotangent(self, loss: str, logits: Tensor) -> Tensor:
         """Return the direction [N, K] in the logits to go: up the loss, or, targeted, down."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jacfast.attacks.box import Clip, box_of
 from jacfast.attacks.checks import count
-from jacfast.calling import Call, Model, logits_of, quiet
+from jacfast.calling import Call, Model, classes_of, logits_of, quiet
 from jacfast.files import damage, in_one_move
 
 
@@ -25,7 +25,7 @@ class AttackResult:
     norm: Tensor  # [N], ||r||_p
     success: Tensor  # [N] bool: the class of `adversarial`, evaluated anew, is as was wanted
     before: Tensor  # [N] int64, the class to leave
-    label: Tensor  # [N] int64, the class of `adversarial`
+    label: Tensor  # [N] int64, the class of `adversarial`; -1 where a logit is NaN or +inf
     p: float = dataclasses.field(default=2.0, kw_only=True)  # the norm
 
     @classmethod
@@ -146,8 +146,7 @@ class AttackResult:
         call = Call(model, len(rounded), **arguments)
         with quiet(model, gradients=False):
             logits = logits_of(call, rounded)
-        sane = (logits < float("inf")).all(dim=1)
-        return self.success & sane & (logits.argmax(dim=1) == self.label)
+        return self.success & (classes_of(logits) == self.label)
 
 
 def _shown(name: str, value: float) -> str:

@@ -8,6 +8,7 @@ from jacfast.ops.checks import accumulator
 # Entries that are cast to float64 at once: on a CPU so few that they stay in its caches; on a GPU,
 # which is called for each part anew, as many as take 512 MB.
 ENTRIES, GPU_ENTRIES = 2**20, 2**26
+ONE = torch.ones((), device="cpu")
 
 
 def lengths(x: Tensor, p: float = 2.0) -> Tensor:
@@ -27,5 +28,5 @@ def lengths(x: Tensor, p: float = 2.0) -> Tensor:
 
 def shorten(r: Tensor, most: float, p: float = 2.0) -> Tensor:
     """Return r [N, ...] with each sample that is longer than `most` at that length."""
-    factor = (most / lengths(r, p)).clamp_(max=1).view(-1, *[1] * (r.dim() - 1))
-    return (r * factor).to(r.dtype)
+    factor = torch.fmin(most / lengths(r, p), ONE)  # one also for 0 / 0, which fmin passes over
+    return (r * factor.view(-1, *[1] * (r.dim() - 1))).to(r.dtype)

@@ -124,9 +124,9 @@ class Options:
         self._check_restriction(x)
         mask, subspace = self.mask, self.subspace
         if mask is not None:
-            mask = mask.to(x).flatten()
+            mask = mask.detach().to(x).flatten()
         if subspace is not None:
-            subspace = subspace.to(x.device, accumulator(x.dtype))
+            subspace = subspace.detach().to(x.device, accumulator(x.dtype))
         return dataclasses.replace(self, box=box, mask=mask, subspace=subspace)
 
     def _check_restriction(self, x: Tensor) -> None:
@@ -145,8 +145,8 @@ class Options:
             return
         floating("subspace", self.subspace)
         shape("subspace", self.subspace, "[m, D]", (None, x[0].numel()))
-        gram = self.subspace.double() @ self.subspace.double().T
-        off = float((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max())
+        rows = self.subspace.detach().double()
+        off = float((rows @ rows.T - torch.eye(len(rows)).to(rows)).abs().max())
         if off > 1e-3:
             raise ValueError(
                 f"subspace must have orthonormal rows; the products are off by {off:.3g}"

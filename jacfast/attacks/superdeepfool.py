@@ -7,7 +7,7 @@ from jacfast import cotangents
 from jacfast.attacks.gradient import forward
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.calling import logits_of
+from jacfast.calling import logits_of, sane
 from jacfast.ops.checks import accumulator
 from jacfast.vjp import pull_back
 
@@ -70,8 +70,7 @@ def _projection(first: Loop, active: Tensor, point: Tensor) -> Tensor:
 def _keep(first: Loop, active: Tensor, point: Tensor, found: Tensor, size: Tensor) -> Tensor:
     """Keep the points that are fooled and nearer than those found; say which are fooled."""
     logits = logits_of(first.model.rows(active), point)
-    sane = (logits < float("inf")).all(dim=1)
-    fooled = sane & (logits.argmax(dim=1) != first.origin[active])
+    fooled = sane(logits) & (logits.argmax(dim=1) != first.origin[active])
     length = first.walk.norm_of(point - first.x[active])
     nearer = fooled & (length < size[active])
     found[active[nearer]], size[active[nearer]] = point[nearer], length[nearer]

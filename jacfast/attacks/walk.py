@@ -34,8 +34,8 @@ class Walk:
 
     def __init__(self, x: Tensor, options: Options, eps: float) -> None:
         self.x, self.options, self.r = x, options, torch.zeros_like(x)
-        size, box = self.norm_of(x), options.box
-        size = torch.where(size > 0, size, box.width if box.bounded else 1)
+        box = options.box
+        size = box.unless_zero(self.norm_of(x))
         self.resolution = eps * size
         self.least = 2 * self.resolution + options.floor  # the length of a step below that
         held = box.bounded or options.max_norm is not None  # then x + r cannot run away

@@ -20,7 +20,7 @@ from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import NOTE, about, of_all
-from jacfast.calling import check_finite, check_weights, logits_of, quiet, say_bad_logits
+from jacfast.calling import check_finite, check_weights, logits_of, quiet, sane, say_bad_logits
 from jacfast.files import tensor_file, write_atomically
 from jacfast.runs import check_does, checksum
 from jacfast.team import Team, shared
@@ -145,7 +145,7 @@ class _Job:
             reached, left = now != then, then == y if self.labels else torch.ones_like(y).bool()
         else:
             reached, left = now == target, then != target
-        reached &= (logits < float("inf")).all(dim=1)  # as an AttackResult has it
+        reached &= sane(logits)  # as an AttackResult has it
         r = (found["adversarial"] - self.x.cpu()).flatten(1).double()[reached & left]
         shares = {"accuracy before, %": then == y, "accuracy after, %": now == y}
         shares["fooled, %"] = reached[left]

@@ -6,10 +6,10 @@ eval flags, requires_grad, and that they end as they began (``held``), of the mo
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
 ``taken``: functions in the place of PyTorch's, which may not take all of its arguments; ``parts``:
 when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes, ``draws``:
-what it draws; ``inputs``, ``arguments`` and ``outputs``: with what it is called, and what may come
-out, in which ``tensors`` finds the tensors; ``finite``: what holds NaN; ``pieces``: that parameters
-are whole, and there; ``tree``: a model's modules, quickly; ``warning``: at whose line a warning is
-shown.
+what it draws, ``seeds``: from where; ``inputs``, ``arguments`` and ``outputs``: with what it is
+called, and what may come out, in which ``tensors`` finds the tensors; ``finite``: what NaN and
+infinity mean there; ``pieces``: that parameters are whole, and there; ``tree``: a model's modules,
+quickly; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -17,7 +17,16 @@ from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
 from jacfast.calling.draws import Draws, beside, readable
-from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
+from jacfast.calling.finite import (
+    apart,
+    check_finite,
+    check_weights,
+    classes_of,
+    largest,
+    sane,
+    say_bad_logits,
+    say_not_finite,
+)
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
 from jacfast.calling.masks import Masks, drops
@@ -54,6 +63,7 @@ __all__ = [
     "Model",
     "State",
     "Twice",
+    "apart",
     "as_logits",
     "as_rows",
     "beside",
@@ -63,6 +73,7 @@ __all__ = [
     "check_labels",
     "check_made",
     "check_weights",
+    "classes_of",
     "compiled",
     "drops",
     "eager",
@@ -73,6 +84,7 @@ __all__ = [
     "in_eval_mode",
     "in_order",
     "in_pieces",
+    "largest",
     "logits_of",
     "may_be_cut",
     "modules_of",
@@ -86,6 +98,7 @@ __all__ = [
     "readable",
     "rebuilt",
     "rows_of",
+    "sane",
     "say_bad_logits",
     "say_grey_values",
     "say_not_finite",

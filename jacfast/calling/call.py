@@ -108,8 +108,8 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function of (model, x, ...) take ``args``, ``kwargs`` and ``output``, too.
 
     For type checkers it has ``**further: Unpack[Further]``, which stays empty: it gets a `Call` as
-    its model, and an x that has been checked. A `Call` that is passed in goes through as it is, for
-    the batch it was made for.
+    its model, and an x that has been checked, without a graph. A `Call` that is passed in goes
+    through as it is, for the batch it was made for.
     """
 
     @functools.wraps(function)
@@ -123,7 +123,7 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
         **options: Any,
     ) -> R:
         check_input(x)
-        x = ordinary(x)
+        x = ordinary(x).detach()
         if not isinstance(model, Call):
             model = Call(model, len(x), args, kwargs, output)
         return function(model, x, *rest, **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where NaN and infinity come from, named before they become a plausible figure."""
+"""NaN and infinity: what they mean in logits, and where they come from, before it is a figure."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,29 @@ from torch.nn.parameter import is_lazy
 
 from jacfast.calling.functions import looked_through
 from jacfast.calling.warning import warn
+
+
+def sane(logits: Tensor) -> Tensor:
+    """Say which samples have logits [N, K] that say a class: none is NaN or +inf; -inf may be."""
+    return (logits < float("inf")).all(dim=1)
+
+
+def classes_of(logits: Tensor) -> Tensor:
+    """Return the classes [N] of logits [N, K]; -1 where they say none."""
+    return torch.where(sane(logits), logits.argmax(dim=1), -1)
+
+
+def largest(logits: Tensor) -> Tensor:
+    """Return the largest magnitude [N], float64, of what is finite in logits [N, ...]."""
+    wide = logits.detach().double().flatten(1)
+    return torch.where(wide.isfinite(), wide, 0).abs().amax(dim=1)
+
+
+def apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``|a - b|``, float64; 0 where both are NaN or the same infinity, inf where one is."""
+    a, b = a.detach().double(), b.detach().double()
+    alike = (a == b) | (a.isnan() & b.isnan())
+    return torch.where(alike, 0, (a - b).abs().nan_to_num(nan=float("inf"), posinf=float("inf")))
 
 
 def say_not_finite(model: object, x: Tensor, bad: Tensor) -> None:
@@ -31,7 +54,7 @@ def say_bad_logits(model: object, x: Tensor, logits: Tensor) -> None:
     Raises:
         ValueError: a parameter or a buffer of the model is to blame.
     """
-    bad = ~(logits < float("inf")).all(dim=1)
+    bad = ~sane(logits)
     say_not_finite(model, x, bad)
     alone = bad & x.flatten(1).isfinite().all(dim=1)
     if bool(alone.any()):

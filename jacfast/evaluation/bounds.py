@@ -69,7 +69,7 @@ def distance_bounds(
     """
     size = len(x) if batch_size is None else batch_size
     with quiet(model), lean(model):
-        parts = [_bounds(call, part.detach()) for call, part in batches(model, x, size)]
+        parts = [_bounds(call, part) for call, part in batches(model, x, size)]
     found = Bounds(*(torch.cat(column) for column in zip(*parts, strict=True)))
     say_not_finite(model, x, found.nearest.isnan())
     return found

@@ -10,14 +10,15 @@ from jacfast.attacks.norms import lengths
 
 
 def distances(found: AttackResult, y: Tensor) -> Tensor:
-    """Return ``||r||_p`` where the class is no longer y [N], float64; inf where it is.
+    """Return ``||r||_p`` where the class is another one than y [N], float64; else inf.
 
-    Rounded down by what a rounding of x + r can have added: an image at the edge of a ball of
-    radius eps is inside it.
+    Logits that are NaN or +inf are no class. Rounded down by what a rounding of x + r can have
+    added: an image at the edge of a ball of radius eps is inside it.
     """
     rounding = torch.finfo(found.r.dtype).eps * lengths(found.adversarial, found.p).double()
     far = (found.norm.double() - rounding).clamp(min=0)
-    return torch.where(found.label != y, far, math.inf)
+    another = (found.label != y) & (found.label >= 0)
+    return torch.where(another, far, math.inf)
 
 
 def share_beyond(eps: float, right: Tensor, far: Tensor) -> float:

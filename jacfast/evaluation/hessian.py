@@ -39,7 +39,7 @@ def decision_hessian(
     """
     check_labels(y, len(x))
     check_step(step)
-    each = batches(model, x.detach(), 1)
+    each = batches(model, x, 1)
     found = [
         _matrix(call, one, label, step) for (call, one), label in zip(each, y.split(1), strict=True)
     ]
@@ -95,7 +95,7 @@ def hessian_eigenvalues(
         if k > size:
             raise ValueError(f"k must be in 1 .. D = {size}, or None; got {k}")
     found = []
-    each = batches(model, x.detach(), 1)
+    each = batches(model, x, 1)
     for (call, sample), label in zip(each, y.split(1), strict=True):
         if k is None or step is not None or size <= FULL_UP_TO or k == size:
             values = np.linalg.eigvalsh(_matrix(call, sample, label, step))

@@ -60,7 +60,9 @@ def mean_value_bound(
         raise ValueError(
             f"moved must have the shape of x, {list(x.shape)}; got {list(moved.shape)}"
         )
-    change = (predict(model, moved) - predict(model, x)).double().square().sum(dim=1)
+    moved = moved.detach()
+    here, there = predict(model, x), predict(model, moved)  # a class at -inf in both stays there
+    change = torch.where(here == there, 0, there - here).double().square().sum(dim=1)
     way = (moved - x).flatten(1).double().square().sum(dim=1)
     left = torch.where(way == 0, torch.zeros_like(way), change / way)
     steps = torch.linspace(0, 1, POINTS, dtype=x.dtype, device=x.device)

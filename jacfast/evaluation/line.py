@@ -59,7 +59,7 @@ def decision_line(
         raise ValueError(f"t must be [P], P >= 1, and finite; got {t.tolist()}")
     values, slopes = [], []
     for part in t.to(x).split(BATCH):
-        points = (x.detach().flatten(1) + part[:, None] * d).view(-1, *x.shape[1:])
+        points = (x.flatten(1) + part[:, None] * d).view(-1, *x.shape[1:])
         labels = y.expand(len(part))
         call = model.rows(torch.zeros(len(part), dtype=torch.int64, device=x.device))
         values.append(decision_function(call, points, labels))

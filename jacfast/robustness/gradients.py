@@ -5,7 +5,7 @@ from torch import Tensor
 
 from jacfast.attacks.gradient import finite_rows, forward, look
 from jacfast.attacks.losses import Criterion
-from jacfast.calling import Call, quiet
+from jacfast.calling import Call, apart, largest, quiet
 
 
 def gradients(call: Call, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -22,10 +22,9 @@ def gradients(call: Call, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         rows = finite_rows(logits, leaf, torch.stack([margin, plain]))
         again = look(call, x)
     still, saturated = (rows == 0).all(dim=2)
-    z = logits.detach()
-    least = torch.finfo(z.dtype).eps ** 0.5 * z.abs().amax(dim=1)
+    least = torch.finfo(logits.dtype).eps ** 0.5 * largest(logits)
     return {
         "still": still,
         "saturated": saturated & ~still,
-        "drawn": ~((z - again).abs().amax(dim=1) <= least),
+        "drawn": apart(logits, again).amax(dim=1) > least,
     }

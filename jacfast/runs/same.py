@@ -13,7 +13,9 @@ from jacfast.calling import (
     AnyModel,
     Further,
     Model,
+    apart,
     in_pieces,
+    largest,
     logits_of,
     quiet,
     takes_model,
@@ -45,7 +47,7 @@ def behaviour(
     with quiet(model, gradients=False), torch.no_grad():
         size, found = chunk or CHUNK, []
         for part in (slice(start, start + size) for start in range(0, len(x), size)):
-            found.append(logits_of(model.rows(part), x.detach()[part]))
+            found.append(logits_of(model.rows(part), x[part]))
     return {"logits": torch.cat(found).cpu(), "slope": slope.cpu()}
 
 
@@ -91,13 +93,9 @@ def check_behaviour(place: str, then: Mapping[str, Tensor], now: Mapping[str, Te
 def _logits_differ(then: Tensor, now: Tensor) -> bool:
     if then.shape != now.shape or then.dtype != now.dtype:
         return True
-    eps, (a, b) = torch.finfo(now.dtype).eps, (t.double() for t in (then, now))
-    fine = a.isfinite() & b.isfinite()
-    if not torch.equal(a[~fine].nan_to_num(nan=0.5), b[~fine].nan_to_num(nan=0.5)):
-        return True
-    largest = torch.where(fine, a, 0).abs().flatten(1).amax(1)
-    size = torch.maximum(largest, largest.mean()).unsqueeze(1)
-    return bool((torch.where(fine, a - b, 0).abs() > ROUNDINGS * eps * size).any())
+    size = largest(then)
+    most = ROUNDINGS * torch.finfo(now.dtype).eps * torch.maximum(size, size.mean())
+    return bool((apart(then, now).flatten(1).amax(dim=1) > most).any())
 
 
 def _slopes_differ(then: Tensor, now: Tensor) -> bool:

@@ -23,6 +23,7 @@ from jacfast.calling import (
     in_eval_mode,
     logits_of,
     modules_of,
+    sane,
     takes_model,
 )
 from jacfast.evaluation.rho import sizes
@@ -108,10 +109,10 @@ def deep_defense_penalty(
     modules = modules_of(model)
     check_made(modules)
     with eager(), Twice(), in_eval_mode(modules), torch.enable_grad():
-        correct, sane, r = _perturb(Search(model, options), model, x, y, linked)
+        correct, fine, r = _perturb(Search(model, options), model, x, y, linked)
     rho = (1 + overshoot) * safe_sqrt(row_norm(r.flatten(1), "sumsq")) / size.to(r.dtype)
     exponent = torch.where(correct, -c * rho, (d * rho).clamp(max=math.log(MOST)))
-    return torch.where(sane, exponent.exp(), math.nan).mean()
+    return torch.where(fine, exponent.exp(), math.nan).mean()
 
 
 def _options(x: Tensor, steps: int, overshoot: float, candidates: int | None) -> Options:
@@ -142,7 +143,7 @@ def _perturb(
     point = x.requires_grad_()
     logits = logits_of(model, point)
     now, labels = _begin(logits, point, y, options.candidates)
-    correct, sane = now == y, (logits < math.inf).all(dim=1)
+    correct, fine = now == y, sane(logits)
     x, active = x.detach(), torch.arange(len(x), device=x.device)
     r = x.new_zeros(x.shape, dtype=checks.accumulator(x.dtype))
     for more in reversed(range(options.steps)):
@@ -161,7 +162,7 @@ def _perturb(
         point = options.point(x[active], r[active], "plain").to(x.dtype)
         point = point if linked else point.detach().requires_grad_()
         logits = logits_of(model.rows(active), point)
-    return correct, sane, r
+    return correct, fine, r
 
 
 def _begin(logits: Tensor, x: Tensor, y: Tensor, candidates: int | None) -> tuple[Tensor, Tensor]:

@@ -161,3 +161,21 @@ def test_two_classes_one_sample_predicted_labels(attack):
     # jsma-pairs leads to class 1; fmn's steps end on a linear boundary, on which side says rounding
     if attack not in (ATTACKS["jsma-pairs"], ATTACKS["fmn"], ATTACKS["fmn-inf"]):
         assert int(model(got).argmax()) != int(y)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda m, x: jacfast.ddn(m, x, levels=2),
+        jacfast.fmn,
+        lambda m, x: jacfast.fmn(m, x, p=float("inf")),
+        jacfast.minimal_norm,
+    ],
+    ids=["ddn", "fmn", "fmn-inf", "minimal_norm"],
+)
+@pytest.mark.parametrize("start", [0.5, 0.0])
+def test_the_farthest_corner_of_the_box_is_found_if_it_is_the_only_point(attack, start):
+    """Its class is another one, and no point of the box is farther from x."""
+    model = lambda x: torch.cat([0 * x + 0.6, torch.where(x < 1, 0.5 * x, x)], 1)  # noqa: E731
+    x = torch.full((1, 1), start, dtype=torch.float64)
+    assert float(attack(model, x)) == 1

@@ -260,6 +260,7 @@ def test_save_load_and_summary(tmp_path):
         ({"candidates": 1}, ValueError, "candidates must be >= 2"),
         ({"start": torch.zeros(3)}, ValueError, "start must have the shape of x"),
         ({"start": 3}, TypeError, "start must be a torch.Tensor; got int"),
+        ({"start": torch.zeros(12, 2, 8, 8).long()}, TypeError, "got torch.int64"),
         ({"clip": (0.9, 1.0)}, ValueError, "x must lie in the box"),
         ({"y": torch.zeros(12).long(), "target": torch.zeros(12).long()}, ValueError, "got both"),
     ],

@@ -207,6 +207,18 @@ def test_zero_gradient_moves_nothing(loss, p):
     assert torch.equal(bim(model, x, eps=0.3, loss=loss, p=p), x)
 
 
+@pytest.mark.parametrize("attack", [pgd, bim])
+@pytest.mark.parametrize("p", [2, math.inf])
+@pytest.mark.parametrize("steps", [{}, {"step_size": 0.1}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_ball_of_no_size_holds_x_alone(attack, p, steps, dtype):
+    model, x = build("cnn", 5, dtype)
+    x = x.sigmoid()
+    assert torch.equal(attack(model, x, eps=0, p=p, **steps), x)
+    flat = lambda a: 0 * a.flatten(1)[:, :2] + torch.tensor([1, 2]).to(a)  # noqa: E731
+    assert torch.equal(attack(flat, x, eps=0, p=p, **steps), x)
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "arguments"),
     [

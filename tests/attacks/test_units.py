@@ -155,3 +155,12 @@ def test_lengths_against_float64(dtype, size, p):
     assert half.dtype == dtype
     close = want.new_full((3,), float(want.min()) / 2)
     torch.testing.assert_close(lengths(half, p).double(), close, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("most", [0.0, 1e-50, 2.0, INF])
+@pytest.mark.parametrize("p", [1.0, 2.0, INF])
+def test_what_has_no_length_stays_whatever_the_limit(most, p):
+    r = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    got = shorten(r, most, p)
+    assert torch.equal(got[0], r[0])
+    assert float(lengths(got, p)[1]) == pytest.approx(min(float(lengths(r, p)[1]), most))

@@ -85,3 +85,50 @@ def test_other_images_are_refused():
         accuracy_curve(model, x + 0.1, y, found, [0.1])
     with pytest.raises(ValueError, match="x must have the shape of what was attacked"):
         accuracy_curve(model, x[:5], y[:5], found, [0.1])
+
+
+def hole(label, value=math.nan):
+    """Return a network of two classes, that of 0.5 named `label`; below 0.4 logits are `value`."""
+
+    def model(x):
+        return torch.where(x < 0.4, value, torch.cat([x - 0.3, 0.3 - x], dim=1).roll(label, 1))
+
+    return model
+
+
+ENDS = {
+    "deepfool": jacfast.deepfool,
+    "super": lambda *given: jacfast.deepfool(*given, variant="super"),
+    "minimal_norm": jacfast.minimal_norm.result,
+    "pgd": lambda *given: jacfast.pgd.result(*given, eps=0.3, random_start=False),
+    "fgsm": lambda *given: jacfast.fgsm.result(*given, eps=0.3),
+}
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", ENDS)
+def test_an_end_without_a_class_is_no_success_in_any_order_of_classes(kind, label, value):
+    x, y = torch.full((1, 1), 0.5, dtype=torch.float64), torch.tensor([label])
+    found = ENDS[kind](hole(label, value), x, y)
+    assert found.success.tolist() == [False]
+    assert found.label.tolist() == [label if kind == "minimal_norm" else -1]  # which stays at x
+    with pytest.warns(UserWarning, match="1 of 1 samples are classified as y and were not fooled"):
+        assert accuracy_curve(hole(label, value), x, y, found, [0.3, 9.0]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_nor_is_it_the_worst_case_of_a_report(label):
+    x, y = torch.full((3, 1), 0.5, dtype=torch.float64), torch.full((3,), label)
+    for p in (2, math.inf):
+        found = jacfast.robustness_report(hole(label), x, y, p=p, eps=[0.05, 0.3])
+        assert not bool(found.attacked.first.any() | found.attacked.later.any())
+        assert all(bool(far.isinf().all()) for far in found.distances.values())
+
+
+def test_an_image_without_a_class_is_none_that_is_classified_correctly():
+    """With y given and no step taken, its class is that of the end."""
+    x = torch.tensor([[0.5], [0.3]]).double()
+    for label in (0, 1):
+        found = jacfast.deepfool(hole(label), x, torch.full((2,), label))
+        assert found.clean_label().tolist()[1] == -1

@@ -115,3 +115,14 @@ def test_errors():
             mean_value_bound(model, x, moved)
     with pytest.raises(ValueError, match="at least 2 logits per sample; got 1"):
         inner_distance_bound(lambda x: x[:, :1], model, x)
+
+
+def test_mean_value_with_an_impossible_class():
+    """It moves nowhere, and its rows are zero."""
+    plain = linear([3.0, 0.0], [0.0, 4.0])
+    masked = lambda x: nn.functional.pad(plain(x), (0, 1), value=-math.inf)  # noqa: E731
+    x = draw(4, 2)
+    for found, want in zip(
+        mean_value_bound(masked, x, x + 0.5), mean_value_bound(plain, x, x + 0.5), strict=True
+    ):
+        torch.testing.assert_close(found, want)

@@ -1,5 +1,6 @@
 """Signs of masked gradients: each network that hides them on purpose shows the one it should."""
 
+import itertools
 import math
 
 import pytest
@@ -129,3 +130,22 @@ def test_a_plain_cross_entropy_does_not_move_there(digits):
     share = next(s.share for s in found.signs if s.name == "saturated cross-entropy")
     assert share == pytest.approx(float(still.sum() / right.sum()), abs=1e-6)
     assert share > 0.5
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_an_impossible_class_is_the_same_in_every_call(digits, p):
+    names, found = hidden(digits, lambda inner, x: F.pad(inner(x), (0, 1), value=-math.inf), p)
+    assert names == []
+    plain = hidden(digits, lambda inner, x: inner(x), p)[1]
+    for name, far in plain.distances.items():
+        torch.testing.assert_close(found.distances[name], far, rtol=0.02, atol=0)
+
+
+def test_another_impossible_class_in_the_next_call_is_drawn(digits):
+    calls = itertools.count()
+
+    def change(inner, x):
+        pair = torch.tensor([-math.inf, -99.0]).roll(next(calls))
+        return torch.cat([inner(x), pair.expand(len(x), -1)], dim=1)
+
+    assert "random outputs" in hidden(digits, change)[0]

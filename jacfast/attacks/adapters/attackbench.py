@@ -44,4 +44,4 @@ def for_attackbench(
     reach = {"target": labels if targets is None else targets} if targeted else {}
     found = chosen(model, inputs, None if targeted else labels, **reach)
     fooled = found.success.view(-1, *[1] * (inputs.dim() - 1))
-    return torch.where(fooled, found.adversarial, inputs)
+    return torch.where(fooled, found.adversarial, inputs.detach())
