@@ -15,7 +15,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
-from jacfast.calling.draws import Draws, beside, readable
+from jacfast.calling.draws import Draws, beside, readable, rng_states
 from jacfast.calling.finite import check_finite, check_weights, say_bad_logits, say_not_finite
 from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
@@ -84,6 +84,7 @@ __all__ = [
     "quiet",
     "readable",
     "rebuilt",
+    "rng_states",
     "rows_of",
     "say_bad_logits",
     "say_grey_values",
