@@ -75,9 +75,7 @@ NAMES: dict[str, Use] = {
     "torch.ops._c10d_functional": Use(
         "step.traced.refuse", "silent: communication of the model would be recorded"
     ),
-    "OpOverload._schema": Use(
-        "step.traced.record step.traced.refuse", "not traced: an error is the reason"
-    ),
+    "OpOverload._schema": Use("step.traced.writes", "not traced: an error is the reason"),
     "Inductor._boxed_call": Use(
         "step.traced.backends", "silent: what is kept is freed at the end of a backward pass"
     ),
@@ -120,7 +118,7 @@ NAMES: dict[str, Use] = {
         "timing.task", "silent: an optimiser in such a hook would run while steps are timed"
     ),
     "Tensor._version": Use(
-        "calling.state step.run step.traced.replay step.traced.capture",
+        "calling.state step.run step.traced.replay",
         "raises in forward_with_penalty",
     ),
     "Tensor._is_view": Use("lean.known", "raises at an activation in place"),

@@ -51,7 +51,7 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS,
   most = team_reduce(most, [](const Largest<T> a, const Largest<T> b) -> Largest<T> {
     return {fmax(a.value, b.value)};
   });
-  // Of a row that is masked whole P is 0; fmax passes by a NaN, which is no reason to say so.
+  // Of a row that is masked whole u is 0; fmax passes by a NaN, which is no reason to say so.
   const T from = most.value == -INFINITY ? T(0) : most.value;
 
   Sums<5> sums;  // of u in proportion to P: u, u dP, u E, u E dP, u F
@@ -69,7 +69,17 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS,
   });
   sums = team_sum(sums);
 
-  const double inverse = sums.at[0] == 0 ? 0 : 1 / sums.at[0];
+  // Masked whole: 0, also where dP, E or F is not finite. Not unrolled, as the last sweep has no
+  // register to spare.
+  if (sums.at[0] == 0) {
+    team_sync();  // until others have read what this thread writes
+#pragma unroll 1
+    for (int k = 0; k < 4; ++k)
+#pragma unroll 1
+      for (int64_t d = threadIdx.x; d < op.size; d += blockDim.x) first[k * plane + d] = 0;
+    return;
+  }
+  const double inverse = 1 / sums.at[0];
   const double mean_dp = sums.at[1] * inverse, mean_e = sums.at[2] * inverse;
   const T scale = T(inverse), of_dp = T(mean_dp), of_e = T(mean_e);
   const T of_g = T(sums.at[3] * inverse - mean_dp * mean_e + sums.at[4] * inverse);

@@ -17,9 +17,9 @@ constexpr int64_t NORM_PART = 16384, NORM_PARTS = 64;
 // Bytes for what sums over samples know of a row, at most.
 constexpr int64_t NORM_STATS = 48;
 
-// Into how many parts the samples go for the sums over them: by shape alone.
+// Into how many parts the samples go for the sums over them, of none into one: by shape alone.
 inline int64_t norm_parts(const int64_t samples, const int64_t entries) {
-  return std::clamp<int64_t>(samples * entries / NORM_PART, 1, std::min(samples, NORM_PARTS));
+  return std::max<int64_t>(1, std::min({samples * entries / NORM_PART, samples, NORM_PARTS}));
 }
 
 struct Norm {

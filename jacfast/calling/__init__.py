@@ -16,7 +16,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
-from jacfast.calling.draws import Draws, beside, readable
+from jacfast.calling.draws import Draws, beside, readable, rng_states
 from jacfast.calling.finite import (
     apart,
     check_finite,
@@ -97,6 +97,7 @@ __all__ = [
     "quiet",
     "readable",
     "rebuilt",
+    "rng_states",
     "rows_of",
     "sane",
     "say_bad_logits",

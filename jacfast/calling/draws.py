@@ -12,9 +12,9 @@ class Draws:
     """Random numbers that a second pass may draw once more: those of the CPU and of `device`."""
 
     def __init__(self, device: torch.device) -> None:
-        self._gpu = device if device.type == "cuda" else None
-        captured = self._gpu is not None and not readable(self._gpu)
-        self._before = None if captured else self._now()
+        self._device = device
+        captured = device.type == "cuda" and not readable(device)
+        self._before = None if captured else rng_states(device)
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
@@ -22,21 +22,23 @@ class Draws:
         if self._before is None:
             yield
             return
-        now = self._now()
+        now = rng_states(self._device)
         self._set(self._before)
         try:
             yield
         finally:
             self._set(now)
 
-    def _now(self) -> list[Tensor]:
-        gpu = [] if self._gpu is None else [torch.cuda.get_rng_state(self._gpu)]
-        return [torch.get_rng_state(), *gpu]
-
     def _set(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
-        if self._gpu is not None:
-            torch.cuda.set_rng_state(states[1], self._gpu)
+        for state in states[1:]:
+            torch.cuda.set_rng_state(state, self._device)
+
+
+def rng_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the default generators of the CPU and of `device`."""
+    gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *gpu]
 
 
 def readable(device: torch.device) -> bool:

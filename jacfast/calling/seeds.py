@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jacfast.calling.draws import rng_states
+
 
 def devices_of(device: torch.device) -> list[torch.device]:
     """Return the GPU, if it is one: whose random numbers count beside the CPU's."""
@@ -37,7 +39,6 @@ def at_seed(device: torch.device) -> Iterator[Callable[[], bool]]:
 
 
 def _states(device: torch.device) -> list[Tensor]:
-    gpu = [torch.cuda.get_rng_state(one) for one in devices_of(device)]
     numpy: Any = np.random.get_state()  # noqa: NPY002
     others = [*random.getstate()[1], *numpy[1].tolist(), numpy[2]]
-    return [torch.get_rng_state(), *gpu, torch.tensor(others)]
+    return [*rng_states(device), torch.tensor(others)]

@@ -20,7 +20,7 @@ def attention_second(tile: Tensor) -> None:
         G = P * ((E - e) * (dP - D) + F - rowsum(P * ((E - e) * (dP - D) + F))).
 
     `jacfast.attention_tiles` has these products. A row whose scores are all -inf is masked whole:
-    its P, and all else, is 0. NaN in a row stays in that row.
+    its P, and all else, is 0, whatever its dP, E and F are. NaN in any other row stays in that row.
 
     Args:
         tile: [4, R, S], contiguous, float32 or float64: the rows of S, dP, E and F; afterwards of
@@ -49,13 +49,13 @@ def attention_second(tile: Tensor) -> None:
 def reference(tile: Tensor) -> Tensor:
     """Compute what `attention_second` writes, in PyTorch: the definition."""
     scores, dp, e, f = tile.to(torch.float64)
+    masked = (scores == float("-inf")).all(dim=-1, keepdim=True)
     p = scores.softmax(dim=-1)
-    p = p.masked_fill((scores == float("-inf")).all(dim=-1, keepdim=True), 0)
     dp = dp - (p * dp).sum(dim=-1, keepdim=True)
     e = e - (p * e).sum(dim=-1, keepdim=True)
     g = e * dp + f
     g = g - (p * g).sum(dim=-1, keepdim=True)
-    return torch.stack([p, p * dp, p * e, p * g]).to(tile.dtype)
+    return torch.stack([p, p * dp, p * e, p * g]).masked_fill(masked, 0).to(tile.dtype)
 
 
 if lives.has("attention_second"):

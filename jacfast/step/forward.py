@@ -90,8 +90,9 @@ def forward_with_penalty(
         compiled: None: eager, but ``"auto"`` for a model given to torch.compile and inside a
             compiled function. ``"traced"``: the graphs as they are. ``"inductor"``: compiled, which
             takes seconds to minutes at the first call and its backward pass. ``"cudagraphs"``: on a
-            GPU, captured; it has not been run on one yet. ``"auto"``: traced on a GPU; on a CPU
-            traced if most of the work is in large convolutions, else Inductor.
+            GPU, captured, but traced, with a warning, if a tensor is elsewhere; it has not been run
+            on one yet. ``"auto"``: traced on a GPU; on a CPU traced if most of the work is in large
+            convolutions, else Inductor.
         args, kwargs: further arguments of the model, ``model(x, *args, **kwargs)``; tensors with N
             entries go along with the samples.
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 HERE = ROOT / "tests" / "emulation"
 BUILD = ROOT / "build" / "emulation"
 LIBRARY = "libjacfast_kernels.so"
+ASSERTIONS = "-D_GLIBCXX_ASSERTIONS"  # what the standard library leaves undefined ends the process
 FLAGS = [
     "-std=c++20",
     "-g1",
@@ -31,7 +32,7 @@ FLAGS = [
     "-Werror",
     "-Wno-unknown-pragmas",
 ]
-SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", ASSERTIONS]
 # What a library is built for: the emulator alone, the sanitizers, or the race detector, which is
 # called by instrumented kernels in the place of libtsan.
 PLAIN, SANITIZED, RACES = "plain", "sanitized", "races"
@@ -159,7 +160,7 @@ def load() -> ctypes.CDLL:
         cpp_extension.load(
             name="jacfast_emulated",
             sources=[str(source) for source in sorted(ROOT.glob("csrc/ops/*.cpp"))],
-            extra_cflags=["-O1", "-std=c++20", "-DJACFAST_EMULATED"],
+            extra_cflags=["-O1", "-std=c++20", "-DJACFAST_EMULATED", ASSERTIONS],
             extra_ldflags=[str(library)],
             build_directory=str(folder),
             is_python_module=False,

@@ -1,7 +1,8 @@
-"""The parts in which faults are planted are all of them, each fault in one."""
+"""Faults can be planted: each has its place, and the parts are all of them, each fault in one."""
 
 import pytest
 
+from tests.emulation.build import ROOT
 from tests.emulation.mutate import FAULTS, chosen
 
 
@@ -15,3 +16,8 @@ def test_parts_are_the_whole(parts):
 def test_a_word_is_no_part():
     assert 0 < len(chosen("row_norm")) < len(FAULTS)
     assert chosen("") == FAULTS
+
+
+def test_every_fault_still_has_its_place():
+    gone = [fault for fault in FAULTS if fault.old not in (ROOT / fault.file).read_text()]
+    assert not gone

@@ -102,6 +102,19 @@ def test_masked_scores(life, size):
     assert not run(tile)[:, 1].any()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+@pytest.mark.parametrize("plane", [1, 2, 3])
+def test_what_is_masked_whole_is_0_whatever_its_cotangents_are(life, plane, value, dtype):
+    for size, at in ((3, 0), (40, 39), (300, 7)):
+        tile = life.randn(4, 3, size, dtype=dtype)
+        tile[0, 1] = -INF
+        want = run(tile)
+        tile[plane, 1, at] = value
+        assert torch.equal(run(tile), want)
+        assert not want[:, 1].any()
+
+
 @pytest.mark.parametrize("plane", range(4))
 @pytest.mark.parametrize(("size", "at"), [(5, 0), (40, 39), (300, 7)])
 def test_nan_stays_in_its_row(life, plane, size, at):

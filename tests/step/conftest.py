@@ -8,6 +8,7 @@ import torch
 from jacfast.calling import parts
 from jacfast.lean import mode
 from jacfast.step import plain, run
+from tests.step.capturing import Cuda
 from tests.step.switching import Net
 
 
@@ -60,3 +61,9 @@ def watched(monkeypatch):
         lambda self, *rest, **more: calls.append(1) or forward(self, *rest, **more),
     )
     return calls
+
+
+@pytest.fixture
+def cuda(monkeypatch) -> Cuda:
+    """Let a stand-in make CUDA graphs."""
+    return Cuda(device="the current one").put_into(monkeypatch)

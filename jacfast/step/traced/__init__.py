@@ -21,6 +21,7 @@ from jacfast.penalties.base import Penalty
 from jacfast.portion import at_hand
 from jacfast.step.run import Run
 from jacfast.step.traced.backends import BACKENDS, chosen
+from jacfast.step.traced.capture import elsewhere
 from jacfast.step.traced.guards import Look, settings
 from jacfast.step.traced.refuse import Refused, hindrance
 from jacfast.step.traced.replay import Plan
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Traced", "backend_of", "fresh", "say_again"]
 
 LIMIT = 8  # traces of a model
+EAGER = "forward_with_penalty runs eager, and not compiled=, because of {}"
+TRACED = "forward_with_penalty runs traced, and not as CUDA graphs, because of {}"
 _LOCK = threading.RLock()  # a trace takes the place of the model's buffers
 _known: weakref.WeakKeyDictionary[nn.Module, "Known"] = weakref.WeakKeyDictionary()
 
@@ -62,13 +65,13 @@ class Known:
         self.plans: dict[tuple, Plan | None] = {}
         self.said: set[str] = set()
 
-    def say(self, reason: str) -> None:
-        """Warn, once for each reason, that a call runs eager."""
+    def say(self, reason: str, words: str = EAGER) -> None:
+        """Warn, once for each reason, that a call runs another way than it was asked to."""
         with _LOCK:
             new = reason not in self.said
             self.said.add(reason)
         if new:
-            warn(f"forward_with_penalty runs eager, and not compiled=, because of {reason}")
+            warn(words.format(reason))
 
 
 @contextlib.contextmanager
@@ -162,11 +165,16 @@ class Traced:
                 "setting that is another is traced anew"
             )
             return
+        stray = None
         try:
             made = trace(run, self.things, self.look.key, self.x, self.y, self.whole)
-            self.plan = Plan(made, chosen(self.backend, made.forward, self.x.device))
+            backend, graphs = chosen(self.backend, made.forward, self.x.device), made.graphs()
+            stray = elsewhere(graphs, self.x.device) if backend == "cudagraphs" else None
+            self.plan = Plan(made, "traced" if stray else backend)
         except Refused as error:
             self.reason = str(error)
         except Exception as error:
             self.reason = f"an error while it was traced, {type(error).__name__}: {error}"
         plans[self.key] = self.plan
+        if stray:
+            self.known.say(stray, TRACED)

@@ -52,7 +52,9 @@ def runner(backend: str, graph: Graph, outside: int) -> Runner:
     """Return what runs a graph by a backend; its first `outside` outputs go outside."""
     if backend == "inductor":
         return Compiled(graph)
-    return Captured(graph, outside) if backend == "cudagraphs" else graph.as_function()
+    # a gradient that depends on nothing needs no graph
+    captured = backend == "cudagraphs" and graph.inputs
+    return Captured(graph, outside) if captured else graph.as_function()
 
 
 class Compiled:

@@ -11,8 +11,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from jacfast.calling import rng_states
 from jacfast.step.traced.graph import Call, Value
 from jacfast.step.traced.refuse import Refused, check_call, reads_on_host
+from jacfast.step.traced.writes import aliased
 
 ALIASES = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
 
@@ -36,7 +38,9 @@ class Recorder(TorchDispatchMode):
         constants: what the model's Python has made of numbers.
     """
 
-    def __init__(self, inputs: Iterable[Tensor], fixed: Iterable[Tensor]) -> None:
+    def __init__(
+        self, inputs: Iterable[Tensor], fixed: Iterable[Tensor], device: torch.device
+    ) -> None:
         super().__init__()
         self._known = WeakTensorKeyDictionary()
         self._shared = set[Value]()  # by several tensors
@@ -46,7 +50,8 @@ class Recorder(TorchDispatchMode):
         self._fixed = {t.untyped_storage().data_ptr() for t in fixed} - {0}
         for tensor in inputs:
             self.take(tensor)
-        self._random = _states()
+        self._device = device
+        self._random = rng_states(device)
 
     def take(self, tensor: Tensor) -> Value:
         """Take a tensor for one more input."""
@@ -84,8 +89,8 @@ class Recorder(TorchDispatchMode):
             self._shared.add(given[0][0])
             return returned
         results = self._results(returned)
-        self.calls.append(Call(func, given[0], given[1], results, _acts(func)))
-        self._random = _states() if _draws(func) else self._random
+        self.calls.append(Call(func, given[0], given[1], results, _acts(func, args, kwargs)))
+        self._random = rng_states(self._device) if _draws(func) else self._random
         return returned
 
     def _lift(self, tensor: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class Recorder(TorchDispatchMode):
         return value
 
     def _check_random(self) -> None:
-        if not all(map(torch.equal, self._random, _states())):
+        if not all(map(torch.equal, self._random, rng_states(self._device))):
             raise Refused(
                 "random numbers that are set or drawn in the call, but by no operation (a fork of "
                 "the generator, gradient checkpointing)"
@@ -164,14 +169,7 @@ def _draws(func: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in func.tags
 
 
-def _acts(func: Any) -> bool:
-    """Say whether an operation draws or writes; batch-norm's schema does not tell that it does."""
-    name = func.overloadpacket.__name__
-    statistics = "batch_norm" in name and "backward" not in name
-    return _draws(func) or func._schema.is_mutable or statistics
-
-
-def _states() -> list[Tensor]:
-    """Return the states of the default generators."""
-    gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if gpu else [])]
+def _acts(func: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Say whether an operation draws or writes."""
+    changed, _ = aliased(func, args, kwargs)
+    return _draws(func) or any(one is not None for one in changed)

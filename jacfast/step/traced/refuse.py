@@ -11,6 +11,7 @@ from torch.utils._device import DeviceContext
 import jacfast.calling.parts as parts
 from jacfast.ops.lives import transformed
 from jacfast.step.traced.graph import within
+from jacfast.step.traced.writes import aliased
 
 
 class Refused(Exception):
@@ -69,15 +70,13 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
         raise Refused(f"a copy from the device to the host, {name}")
     if isinstance(kwargs.get("generator"), torch.Generator):
         raise Refused("a torch.Generator of the model's own")
-    if not func._schema.is_mutable:
+    changed, _ = aliased(func, args, kwargs)
+    if not changed:
         return
     if len({t.device.type for t in given if t.dim()}) > 1:
         raise Refused(f"a copy between devices, {name}")
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[place] if place < len(args) else kwargs.get(argument.name)
-            if any(t.untyped_storage().data_ptr() in fixed for t in within(value, Tensor)):
-                raise Refused(f"a change of x, an argument or a parameter in place, {name}")
+    if any(t.untyped_storage().data_ptr() in fixed for t in within(changed, Tensor)):
+        raise Refused(f"a change of x, an argument or a parameter in place, {name}")
 
 
 def reads_on_host(func: Callable) -> None:

@@ -58,6 +58,10 @@ class Trace:
     draws: list[Draw]
     outputs: Tensor
 
+    def graphs(self) -> list[Graph]:
+        """Return those that there are."""
+        return [self.forward] if self.backward is None else [self.forward, self.backward]
+
 
 def trace(
     run: Run, things: tuple, key: list[Any], x: Tensor, y: Tensor | None, whole: bool
@@ -84,7 +88,7 @@ class _Tracing:
     """One recording of a run."""
 
     def __init__(self, run: Run, look: Look, x: Tensor, outside: bool) -> None:
-        self.recorder = Recorder(look.tensors, _fixed(run.model, look))
+        self.recorder = Recorder(look.tensors, _fixed(run.model, look), x.device)
         self.device, self.samples = x.device, len(x)
         self.outside, self.draws = outside, list[Draw]()
         self.outputs: Tensor

@@ -18,6 +18,13 @@ LAYER_KERNELS = [
         "attention_second",
     ),
     Fault(
+        "attention_second: a row that is masked whole is divided by its sum",
+        "csrc/kernels/attention_second.cuh",
+        "if (sums.at[0] == 0)",
+        "if (false)",
+        "attention_second",
+    ),
+    Fault(
         "attention_second: the mean of E times dP is forgotten",
         "csrc/kernels/attention_second.cuh",
         "sums.at[3] * inverse - mean_dp * mean_e + sums.at[4] * inverse",

@@ -4,6 +4,13 @@ from tests.emulation.faults import Fault
 
 RACES = [
     Fault(
+        "race: zeros are written to what another thread may still read",
+        "csrc/kernels/attention_second.cuh",
+        "    team_sync();  // until others have read what this thread writes\n",
+        "",
+        "attention_second",
+    ),
+    Fault(
         "race: warps update one slot without an atomic",
         "csrc/kernels/device.cuh",
         """  if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;

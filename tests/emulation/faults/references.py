@@ -118,8 +118,8 @@ REFERENCES = [
     Fault(
         "attention_second: rows that are masked whole are NaN",
         "jacfast/ops/attention_second.py",
-        "p = p.masked_fill((scores",
-        "p.masked_fill((scores",
+        ".masked_fill(masked, 0)",
+        "",
         "attention_second",
     ),
     Fault(
