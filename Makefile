@@ -48,10 +48,7 @@ bench-track: $(VENV)/built
 
 # DeepFool against every toolbox; CIFAR names a folder with CIFAR-10.
 bench-peers: $(VENV)/built
-	$(BIN)/python -m pip install --quiet adversarial-robustness-toolbox==1.20.1
-	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
 	$(BIN)/python -m benchmarks.scaling --peers foolbox art torchattacks
-	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8
 	$(BIN)/python -m benchmarks.minimal_norm
 	$(BIN)/python -m benchmarks.deepfool mnist --peers art torchattacks --images 200
 	$(BIN)/python -m benchmarks.deepfool cifar --data $(CIFAR)
@@ -107,6 +104,7 @@ $(VENV)/ready: requirements.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8  # it asks for torchvision
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1  # it, too, and an old requests
 	touch $@
 
 $(DOCS)/ready: docs/requirements.txt Makefile

@@ -20,7 +20,7 @@ def problem():
 @pytest.mark.parametrize("p", [2, math.inf])
 @pytest.mark.parametrize("epsilons", [None, 0.5, [0.05, 0.5, None]])
 def test_foolbox(problem, p, epsilons):
-    foolbox = pytest.importorskip("foolbox")
+    foolbox = pytest.importorskip("foolbox", reason="foolbox is an optional rival")
     model, x, y = problem
     peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     theirs = foolbox.attacks.L2DeepFoolAttack if p == 2 else foolbox.attacks.LinfDeepFoolAttack
@@ -37,7 +37,7 @@ def test_foolbox(problem, p, epsilons):
 
 
 def test_torchattacks(problem):
-    torchattacks = pytest.importorskip("torchattacks")
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is an optional rival")
     model, x, y = problem
     want = torchattacks.DeepFool(model, steps=50)(x, y)
     got = for_torchattacks(model)(x, y)
@@ -46,7 +46,7 @@ def test_torchattacks(problem):
 
 
 def test_art(problem):
-    pytest.importorskip("art")
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is an optional rival")
     from art.attacks.evasion import DeepFool
     from art.estimators.classification import PyTorchClassifier
 

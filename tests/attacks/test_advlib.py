@@ -1,6 +1,7 @@
-"""deepfool and carlini_wagner against adv-lib's own."""
+"""deepfool, carlini_wagner, ddn and fmn against adv-lib's own."""
 
 import contextlib
+import re
 import sys
 import types
 import warnings
@@ -84,17 +85,31 @@ def test_carlini_wagner(advlib):
     assert float(mine / theirs) == pytest.approx(1, rel=0.03)
 
 
+def greek(choices: dict) -> dict:
+    """Return choices by adv-lib's names: letters where ours are words."""
+    letters = {
+        "alpha": "\N{GREEK SMALL LETTER ALPHA}",
+        "gamma": "\N{GREEK SMALL LETTER GAMMA}",
+    }
+    return {
+        re.sub("^(alpha|gamma)", lambda word: letters[word[0]], name): value
+        for name, value in choices.items()
+    }
+
+
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("name", ["smooth_mlp", "cnn"])
-@pytest.mark.parametrize("levels", [None, 256])
-def test_ddn_step_by_step(name, levels, targeted, advlib):
+@pytest.mark.parametrize(
+    "choices", [{"levels": None}, {"levels": 256}, {"gamma": 0.2, "init_norm": 0.3}], ids=str
+)
+def test_ddn_step_by_step(name, choices, targeted, advlib):
     """After any number of steps: the same points, but for the roundings of adv-lib's radii."""
     model, x, y = images(name, 20)
     labels = model(x).topk(2).indices[:, 1] if targeted else y
     given = {"target": labels} if targeted else {"y": y}
     for steps in (1, 2, 7, 30):
-        want = advlib.ddn(model, x, labels, targeted=targeted, steps=steps, levels=levels)
-        got = ddn(model, x, **given, steps=steps, levels=levels)
+        want = advlib.ddn(model, x, labels, targeted=targeted, steps=steps, **greek(choices))
+        got = ddn(model, x, **given, steps=steps, **choices)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
     assert int((model(got).argmax(dim=1) != y).sum()) >= 10
 
@@ -102,17 +117,46 @@ def test_ddn_step_by_step(name, levels, targeted, advlib):
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("name", ["smooth_mlp", "cnn"])
 @pytest.mark.parametrize("norm", [2, float("inf")])
-def test_fmn_step_by_step(name, norm, targeted, advlib):
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"alpha_init": 0.5, "gamma_init": 0.2, "gamma_final": 0.01},
+        {"alpha_init": 0.5, "alpha_final": 0.1},
+    ],
+    ids=str,
+)
+def test_fmn_step_by_step(choices, name, norm, targeted, advlib):
     """Its radius is Newton's step to the boundary: later on roundings decide what is beyond it."""
     model, x, y = images(name, 20)
     labels = model(x).topk(2).indices[:, 1] if targeted else y
     given = {"target": labels} if targeted else {"y": y}
+    options = {"norm": norm, "targeted": targeted} | greek(choices)
     for steps in (1, 2, 3, 7):
-        want = advlib.fmn(model, x, labels, norm=norm, targeted=targeted, steps=steps)
-        got = fmn(model, x, **given, p=norm, steps=steps)
+        want = advlib.fmn(model, x, labels, steps=steps, **options)
+        got = fmn(model, x, **given, p=norm, steps=steps, **choices)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
-    want = advlib.fmn(model, x, labels, norm=norm, targeted=targeted, steps=60)
-    got = fmn(model, x, **given, p=norm, steps=60)
+    want = advlib.fmn(model, x, labels, steps=60, **options)
+    got = fmn(model, x, **given, p=norm, steps=60, **choices)
     mine, theirs = ((a - x).flatten(1).norm(norm, dim=1).mean() for a in (got, want))
     assert float(mine / theirs) == pytest.approx(1, rel=0.01)
     assert int((model(got).argmax(dim=1) != y).sum()) >= 10
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "words"),
+    [
+        (ddn, {"gamma": 1}, "gamma must be < 1; got 1"),
+        (ddn, {"gamma": 0.0}, "gamma must be finite and > 0; got 0.0"),
+        (ddn, {"init_norm": 0.0}, "init_norm must be finite and > 0; got 0.0"),
+        (ddn, {"levels": 1}, "levels must be >= 2; got 1"),
+        (fmn, {"gamma_init": 1.5}, "gamma_init must be < 1; got 1.5"),
+        (fmn, {"gamma_final": 1}, "gamma_final must be < 1; got 1"),
+        (fmn, {"alpha_init": 0.0}, "alpha_init must be finite and > 0; got 0.0"),
+        (fmn, {"alpha_final": -0.1}, "alpha_final must be finite and > 0; got -0.1"),
+    ],
+)
+def test_choices_of_no_sense_are_refused(attack, options, words):
+    model, x, y = images("smooth_mlp", 2)
+    with pytest.raises(ValueError, match=words):
+        attack(model, x, y, **options)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jacfast import deepfool, rho_adv
+from jacfast import deepfool, rho_adv, vjp
 from jacfast.attacks import PRESETS
 from tests.nets import build, draw
 
@@ -229,6 +229,37 @@ def test_super_meets_the_boundary_at_a_right_angle():
     assert float((better.norm / nearest).median()) < 1.002
     assert float((plain.norm / nearest).median()) > 1.01
     assert float((better.norm / nearest).min()) > 0.999
+
+
+@pytest.mark.parametrize("either_loop", ["cpu"], indirect=True)  # the other computes rows in vain
+def test_what_super_costs(either_loop, monkeypatch):
+    """Of two classes a row for each step of DeepFool, in every round, and one each projection."""
+    rows, projections, grad, project = [], [], vjp.grad, vjp.pull_back
+
+    def counting(outputs, x, cotangent, create_graph, batched=False, **options):
+        rows.extend([len(x)] * (len(cotangent) if batched else 1))
+        return grad(outputs, x, cotangent, create_graph, batched, **options)
+
+    def projecting(outputs, x, *rest, **options):
+        projections.append(len(x))
+        return project(outputs, x, *rest, **options)
+
+    monkeypatch.setattr(vjp, "grad", counting)
+    monkeypatch.setattr("jacfast.attacks.superdeepfool.pull_back", projecting)
+    x = 3 * draw(20, 2, seed=5)
+    alone = []
+    for one in x.split(1):
+        rows.clear()
+        projections.clear()
+        found = deepfool(Ellipse(), one, variant="super")
+        assert int(found.vjps) == sum(rows)
+        assert int(found.iterations) == sum(rows) - sum(projections)
+        alone.append((int(found.iterations), len(projections)))
+    assert len({rounds for _, rounds in alone}) > 1
+    rows.clear()
+    found = deepfool(Ellipse(), x, variant="super")  # where others carry some along for a row
+    assert found.iterations.tolist() == [iterations for iterations, _ in alone]
+    assert int(found.vjps.sum()) == sum(rows)
 
 
 @pytest.mark.parametrize("network", ["mlp", "smooth_mlp", "cnn"])

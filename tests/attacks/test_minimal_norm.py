@@ -111,6 +111,37 @@ def test_the_budget_is_never_passed(budget, classes):
         assert int((found.forwards + found.backwards).max()) <= budget
 
 
+@pytest.mark.parametrize(
+    ("classes", "options", "rows"),
+    [
+        (40, {"candidates": 3}, 2),
+        (40, {"candidates": 10}, 9),
+        (40, {"candidates": None}, 24),  # a quarter of the budget but for the first pass and last
+        (40, {"candidates": 30}, 24),
+        (40, {"candidates": 10, "budget": 20}, 4),
+        (5, {"candidates": None}, 4),
+    ],
+)
+def test_each_candidate_but_one_is_a_row_at_x(classes, options, rows):
+    """Samples of another class from the start cost nothing else."""
+    model, x = nn.Linear(6, classes).double(), torch.rand(40, 6, dtype=torch.float64)
+    y, counted = (model(x).argmax(dim=1) + 1) % classes, Passes(model)
+    found = jacfast.minimal_norm.result(counted, x, y, **options)
+    assert found.backwards.tolist() == [rows] * 40
+    assert found.forwards.tolist() == [2] * 40
+    assert (counted.backwards, counted.forwards) == (40 * rows, 40 * 2)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_who_gains_no_more_leaves(p):
+    """An overshoot halved from 2% gains a thousandth in seven looks; after eight more it ends."""
+    model, x, _, _ = linear(classes=2)
+    for budget in (100, 400):
+        found = jacfast.minimal_norm.result(model, x, p=p, clip=None, budget=budget)
+        assert bool(found.success.all())
+        assert int((found.forwards + found.backwards).max()) <= 3 + 2 * (7 + 8)
+
+
 @pytest.mark.parametrize("name", ["cnn", "mlp", "smooth_mlp", "layer_norm_gelu", "attention"])
 def test_the_box_holds_and_the_class_changes(name):
     model, x = images(name)

@@ -111,6 +111,19 @@ def test_brute_force(name):
     assert relative_error(gradient(value, model), joined) < ROUNDING
 
 
+@pytest.mark.parametrize("name", SIX)
+def test_a_weighted_sum_of_the_samples_values(name):
+    """Whose weights are not known before the loss is there, so that nothing is collected early."""
+    model, x, y = build(name, 5)
+    model.eval()
+    weights, grads = torch.tensor([2, 0, 0.5, 1, 3], dtype=torch.float64), []
+    for way in (fast, plain):
+        torch.manual_seed(0)
+        logits, values = way(model, x, y, Frobenius(2, reduction="none"))
+        grads.append(gradient(F.cross_entropy(logits, y) + (weights * values).sum(), model))
+    assert relative_error(*grads) < ROUNDING
+
+
 @pytest.mark.parametrize("entering", ["logits", "penalty"])
 @pytest.mark.parametrize("penalty", ["one projection", "input gradient", "root"])
 @pytest.mark.parametrize("name", SIX)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import jacfast
-from jacfast.timing import benchmark, cost, rivals
+from jacfast.timing import benchmark, cost, measure, rivals, turns
 from jacfast.timing.contenders import RIVALS
 from tests import nets
 from tests.timing.benching import EAGER, bench, interrupt_turn
@@ -44,6 +44,31 @@ def test_rows_and_words():
     assert f"best for Frobenius(n=1): {result.best.name}, " in text
     assert "checked: gradients of CE + 0.1 R against plain autograd in float64" in text
     assert "loop over the classes, exact: 5 backward passes, " in text
+
+
+def test_a_turn_is_of_several_steps_and_the_seconds_are_of_one(monkeypatch):
+    """By a clock that shows 0.02 s for a first step, three fill the 0.05 s of a turn."""
+    done, turned, step = [], [], rivals.one_vector
+
+    def first(run):
+        run()
+        return 0.02
+
+    def turn(run):
+        before = len(done)
+        run()
+        turned.append(len(done) - before)
+        return 0.06
+
+    monkeypatch.setattr(rivals, "one_vector", lambda *given: done.append(1) or step(*given))
+    monkeypatch.setattr(measure, "TURN", 0.05)
+    monkeypatch.setattr(measure, "seconds_of", first)
+    monkeypatch.setattr(turns, "seconds_of", turn)
+    rows = bench(nets.mlp(), against=("one-vector",)).rows
+    assert set(turned) == {0, 3}  # of the others, and of this one
+    timed = [row.seconds for row in rows if row.why is None]
+    assert len(timed) >= 4
+    assert timed == pytest.approx([0.02] * len(timed))
 
 
 def test_without_a_compiler_there_is_no_time_for_what_it_would_make():

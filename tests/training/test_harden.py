@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jacfast import data, jacobian, models, rho_adv, robustness_report
+from jacfast import data, deepfool, fgsm, jacobian, models, rho_adv, robustness_report
 from jacfast.evaluation import accuracy
 from jacfast.timing import ours
 from jacfast.training import harden as module
@@ -40,8 +40,19 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
         x = split.test_x
         assert figures[key]["accuracy"] == accuracy(model, x, split.test_y)
         assert figures[key]["rho_adv"] == pytest.approx(rho_adv(model, x), rel=1e-5)
-        norm = jacobian(model, x).flatten(1).norm(dim=1).mean()
-        assert figures[key]["norm_clean"] == pytest.approx(float(norm), rel=1e-5)
+        attack = deepfool(model, x)
+        for point, field in ((x, "norm_clean"), (attack.adversarial, "norm_perturbed")):
+            norm = jacobian(model, point).flatten(1).norm(dim=1).mean()
+            assert figures[key][field] == pytest.approx(float(norm), rel=1e-5)
+        size = (attack.adversarial - x).flatten(1).norm(dim=1)
+        assert figures[key]["median_norm"] == pytest.approx(float(size.median()), rel=1e-5)
+        changed = model(attack.adversarial).argmax(dim=1) != model(x).argmax(dim=1)
+        assert figures[key]["fooled"] == pytest.approx(float(changed.float().mean()))
+        assert figures[key]["iterations"] == sum(attack.iterations.tolist()) / len(x)
+        assert figures[key]["fgsm"] == {
+            str(eps): accuracy(model, fgsm(model, x, split.test_y, eps=eps), split.test_y)
+            for eps in (0.05, 0.1, 0.2)
+        }
         worst = figures[key]["worst"]
         sizes = {
             f"{share * float(x.flatten(1).norm(dim=1).median()):.2g}" for share in (0.03, 0.1, 0.2)
@@ -66,6 +77,46 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert base64.b64encode(picture).decode() in page
     assert f"<td>{100 * figures['after']['accuracy']:.2f}</td>" in page
+
+
+def test_the_weights_are_those_of_the_loops_by_hand(tmp_path, monkeypatch):
+    """Every option counts, and dropout in training alone: CE, then CE + lam mean ||J||_F^2."""
+
+    def net():
+        layers = [nn.Linear(784, 6), nn.Tanh(), nn.Dropout(0.3), nn.Linear(6, 10)]
+        return nn.Sequential(nn.Flatten(), *layers)
+
+    def descend(model, epochs, penalty):
+        torch.manual_seed(5)  # of dropout
+        order, adam = (
+            torch.Generator().manual_seed(5),
+            torch.optim.Adam(model.parameters(), lr=0.01),
+        )
+        for _ in range(epochs):
+            for batch in torch.randperm(40, generator=order).split(16):
+                x, y = split.train_x[batch], split.train_y[batch]
+                adam.zero_grad()
+                (F.cross_entropy(model(x), y) + penalty(model, x)).backward()
+                adam.step()
+
+    def exact(model, x):
+        rows = torch.func.vmap(torch.func.jacrev(lambda one: model(one[None])[0]))(x)
+        return 3.0 * rows.square().sum() / len(x)
+
+    monkeypatch.setattr(models, "tf_tutorial_cnn", net)
+    split = data.load(write_mnist(tmp_path / "data", train=40, test=20))
+    options = {"train_epochs": 2, "epochs": 1, "lam": 3.0, "n": "exact", "lr": 0.01}
+    run = Harden(tmp_path / "out", data=tmp_path / "data", batch_size=16, seed=5, **options)
+    harden(run)
+    torch.manual_seed(5)
+    model = net()
+    descend(model.train(), 2, lambda *_: 0)
+    trained = torch.load(run.out / "trained.pt", weights_only=True)
+    assert all(torch.equal(trained[key], want) for key, want in model.state_dict().items())
+    descend(model.eval(), 1, exact)
+    hardened = torch.load(run.out / "hardened.pt", weights_only=True)
+    torch.testing.assert_close(hardened, dict(model.state_dict()), rtol=1e-3, atol=1e-5)
+    assert all(bool((trained[key] - hardened[key]).abs().max() > 0.01) for key in trained)
 
 
 @pytest.mark.usefixtures("small")
