@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -29,11 +30,14 @@ class Attack(Protocol[P, Returned, Rich]):
     def result(self, *args: P.args, **kwargs: P.kwargs) -> Rich: ...
 
 
-def attack(p: float) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, AttackResult]]:
+def attack(
+    p: float, *, ball: bool = False
+) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, AttackResult]]:
     """Give an attack that returns images a `result`, an `AttackResult`.
 
     Args:
         p: the norm of its changes, where it has no argument p.
+        ball: whether it keeps to the ball of radius eps, its argument, in that norm.
     """
 
     def decorate(function: Callable[P, Tensor]) -> Attack[P, Tensor, AttackResult]:
@@ -43,7 +47,7 @@ def attack(p: float) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, Attack
         def result(*args: P.args, **kwargs: P.kwargs) -> AttackResult:
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
-            return _measure(function(*args, **kwargs), p, **given.arguments)
+            return _measure(function(*args, **kwargs), p, ball, **given.arguments)
 
         return _with_result(function, result)
 
@@ -80,7 +84,7 @@ def _with_result(function: Any, result: Any) -> Any:
     return function
 
 
-def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
+def _measure(adversarial: Tensor, own: float, ball: bool, **given: Any) -> AttackResult:
     """Return what the images do, by the arguments that the attack was called with."""
     x, y, target, p = given["x"], given["y"], given["target"], float(given.get("p", own))
     further = {name: given[name] for name in ("args", "kwargs", "output")}
@@ -100,4 +104,7 @@ def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
         before=before,
         label=classes_of(logits),
         p=p,
+        radius=float(torch.as_tensor(given["eps"], dtype=torch.float64).max())
+        if ball
+        else math.inf,
     )
