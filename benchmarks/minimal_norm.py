@@ -74,7 +74,7 @@ def distances(
         start = time.process_time()
         moved = attack(counted, x, y).detach()
         seconds = time.process_time() - start
-        if bool(((moved < 0) | (moved > 1)).any()):
+        if not bool(((moved >= 0) & (moved <= 1)).all()):
             raise RuntimeError(f"{name} left the box")
         with torch.no_grad():
             fooled = model(moved).argmax(dim=1) != y
