@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import jacfast
-from benchmarks import attention, growth, minimal_norm, sharing, step
+from benchmarks import activations, attention, growth, minimal_norm, sharing, step
+from jacfast.ops import activation_second
 from jacfast.timing import rivals
 from jacfast.timing.attacks import agree
 from jacfast.timing.ours import ours
@@ -119,3 +120,21 @@ def test_weights_that_are_nan_are_not_the_same(tmp_path, monkeypatch, where):
     sharing.verify(tmp_path / "one", tmp_path / "one")
     with pytest.raises(AssertionError, match="nan"):
         sharing.verify(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("kind", activations.KINDS)
+@pytest.mark.parametrize("which", [0, 1])
+def test_both_second_derivatives_of_an_activation_are_verified(monkeypatch, kind, which):
+    x, g, u = torch.randn(3, 50, 4)
+    runs = activations.contenders(kind, x, g, u)
+    ours, stock = (runs[f"{kind}, second{whose}"][0]() for whose in ("", ", PyTorch"))
+    torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
+
+    def wrong(*given):
+        found = [*activation_second(*given)]
+        found[which] = 1.01 * found[which]
+        return tuple(found)
+
+    monkeypatch.setattr(activations, "activation_second", wrong)
+    with pytest.raises(AssertionError, match="Tensor-likes are not close"):
+        activations.contenders(kind, x, g, u)
