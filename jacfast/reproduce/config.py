@@ -55,10 +55,10 @@ class Table:
     A row whose file gives several weights, ``lam = [0.01, 0.02]``, is trained with each, and one is
     chosen on the `validation` images, the last of the training set, on which nothing is trained: of
     the weights that keep the accuracy there within `tolerance` points of the base's, the one with
-    the largest figure in the column `rank`; if none does, that of the highest accuracy. With
-    `trial_epochs` the choice is among networks that were trained for so many, and the row's own
-    network is trained with that weight alone. A row with the name of one before it for its weight,
-    ``lam = "Jacobian"``, has the weight that was chosen for that one.
+    the largest figure in the column `rank`, of the first `samples` of them; if none does, that of
+    the highest accuracy. With `trial_epochs` the choice is among networks that were trained for so
+    many, and the row's own network is trained with that weight alone. A row with the name of one
+    before it for its weight, ``lam = "Jacobian"``, has the weight that was chosen for that one.
     """
 
     key: str
