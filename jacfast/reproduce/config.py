@@ -64,7 +64,7 @@ class Table:
     key: str
     title: str
     source: str
-    data: str  # the data set of the paper
+    data: str  # the data set that it is made of
     model: str
     columns: list[str]  # what is measured: see `measures.MEASURES`
     rank: str  # the column in which the order of the rows counts
@@ -84,6 +84,7 @@ class Table:
     )  # of `jacfast plot`, in the report
     pictured: list[str] = dataclasses.field(default_factory=list)  # rows that they show
     remark: str = ""
+    paper_data: str = ""  # the paper's data set, which is taken as well, where it is another
 
     def __post_init__(self) -> None:
         count("trial_epochs", self.trial_epochs, 0)
