@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from jacfast.attacks.box import Size
 from jacfast.attacks.gradient import look
 from jacfast.attacks.losses import Criterion
 from jacfast.attacks.measured import AttackResult
@@ -104,7 +105,13 @@ def _measure(adversarial: Tensor, own: float, ball: bool, **given: Any) -> Attac
         before=before,
         label=classes_of(logits),
         p=p,
-        radius=float(torch.as_tensor(given["eps"], dtype=torch.float64).max())
-        if ball
-        else math.inf,
+        radius=_radius(given["eps"]) if ball else math.inf,
     )
+
+
+def _radius(eps: Size) -> float:
+    """Return that of a ball; of a tensor, the least number that it may be the rounding of."""
+    if not isinstance(eps, Tensor):
+        return float(eps)
+    half = torch.finfo(eps.dtype).eps / 2 if eps.is_floating_point() else 0.0
+    return float(eps.max()) * (1 - half)

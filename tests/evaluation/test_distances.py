@@ -109,6 +109,18 @@ def test_a_cap_is_a_ball_too():
     assert got == float((right & ~found.success).double().mean())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_radius_of_a_tensor_is_the_number_that_it_was_made_of(dtype):
+    """0.1 in float32 is more than 0.1, and in bfloat16 by a thousandth."""
+    model, x, y, _ = linear(math.inf)
+    eps = torch.full((6,), 0.1, dtype=dtype)
+    found = jacfast.fgsm.result(model, x, y, eps=eps)
+    with pytest.warns(UserWarning, match="were not fooled"):
+        got = accuracy_curve(model, x, y, found, [0.1])
+    right = model(x).argmax(dim=1) == y
+    assert got == [float((right & ~found.success).double().mean())] != [0.8]
+
+
 def test_a_radius_is_saved_and_joined(tmp_path):
     model, x, y, _ = linear(math.inf)
     parts = [jacfast.pgd.result(model, x, y, eps=eps) for eps in (0.1, torch.full((6,), 0.2))]
