@@ -5,16 +5,27 @@ python -m benchmarks.growth
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacfast
-from benchmarks.harness import RESULTS, environment, print_table, take_turns, write
+from benchmarks.harness import (
+    RESULTS,
+    environment,
+    must_agree,
+    print_table,
+    take_turns,
+    write,
+)
 from jacfast import models
+from jacfast.penalties.base import Penalty
+from jacfast.timing.task import prepare
+from jacfast.timing.verify import Oracle, gradient
 
-REPEATS, STEPS = 7, 3
+REPEATS, STEPS, LAM = 7, 3, 0.01
 TICKS = (2, 3, 5, 10, 20)  # plain steps, in the picture
 # What varies; the rest is 256 samples, 10 classes, n = 1 and three hidden layers of 256.
 AXES = {
@@ -31,7 +42,7 @@ def by_hand(n: int) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
     def forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_()
         logits = model(x)
-        q = torch.linalg.qr(torch.randn(len(x), logits.shape[1], n)).Q
+        q = torch.linalg.qr(torch.randn(len(x), n, logits.shape[1]).mT).Q
         total = logits.new_zeros(())
         for v in q.movedim(2, 0):
             (g,) = torch.autograd.grad(logits, x, v, create_graph=True)
@@ -41,32 +52,54 @@ def by_hand(n: int) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
     return forward
 
 
-def of(penalty: jacfast.penalties.Penalty) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
+def of(penalty: Penalty) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
     return lambda model, x: jacfast.forward_with_penalty(model, x, penalty=penalty)
 
 
+def contenders(n: int, classes: int) -> dict[str, tuple[Callable, Penalty | None]]:
+    """Return by name what makes logits and penalty, and which penalty that is."""
+    found: dict[str, tuple[Callable, Penalty | None]] = {
+        "plain": (lambda model, x: (model(x), 0.0), None),
+        "autograd by hand": (by_hand(n), jacfast.Frobenius(n)),
+        "Frobenius": (of(jacfast.Frobenius(n)), jacfast.Frobenius(n)),
+    }
+    if n < classes:
+        found["CrossLipschitz"] = (of(jacfast.CrossLipschitz(n)), jacfast.CrossLipschitz(n))
+    return found
+
+
+def step(forward: Callable, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    model.zero_grad()
+    logits, penalty = forward(model, x)
+    (F.cross_entropy(logits, y) + LAM * penalty).backward()
+
+
+def verify(found: dict[str, tuple[Callable, Penalty | None]], *given: Any) -> None:
+    """Hold each against plain autograd in float64, of the same draws."""
+    model, x, y = given
+    for name, (forward, penalty) in found.items():
+        if penalty is not None:
+            task = prepare(model, x, y, penalty, LAM, (), None, None)
+            truth, most = Oracle(task, 0).gradient(penalty)
+            got = gradient(task, functools.partial(step, forward, *given))
+            must_agree(name, got, "plain autograd", truth, most)
+
+
 def point(axis: str, value: int) -> dict[str, dict]:
-    """Time a step of every contender at one point of an axis."""
+    """Verify and time a step of every contender at one point of an axis."""
     size = dict(zip(AXES, (1, 10, 256, 3), strict=True))
     n, classes, samples, hidden = (size | {axis: value}).values()
     torch.manual_seed(0)
     model = models.mlp(784, *[256] * hidden, classes)
     x, y = torch.rand(samples, 784), torch.randint(classes, (samples,))
-    forwards = {
-        "plain": lambda model, x: (model(x), 0.0),
-        "autograd by hand": by_hand(n),
-        "Frobenius": of(jacfast.Frobenius(n)),
-    }
-    if n < classes:
-        forwards["CrossLipschitz"] = of(jacfast.CrossLipschitz(n))
+    found = contenders(n, classes)
+    verify(found, model, x, y)
 
     def run(forward: Callable) -> None:
         for _ in range(STEPS):
-            model.zero_grad()
-            logits, penalty = forward(model, x)
-            (F.cross_entropy(logits, y) + 0.01 * penalty).backward()
+            step(forward, model, x, y)
 
-    runs = {name: functools.partial(run, forward) for name, forward in forwards.items()}
+    runs = {name: functools.partial(run, forward) for name, (forward, _) in found.items()}
     times = take_turns(runs, REPEATS)
     return {name: {k: v / STEPS for k, v in spent.items()} for name, spent in times.items()}
 

@@ -5,10 +5,13 @@ import os
 import subprocess
 from pathlib import Path
 
+from torch import Tensor
+
 from jacfast import timing
 from jacfast.timing.turns import take_turns
+from jacfast.timing.verify import error
 
-__all__ = ["RESULTS", "environment", "print_table", "take_turns", "write"]
+__all__ = ["RESULTS", "environment", "must_agree", "print_table", "take_turns", "write"]
 
 # JACFAST_RESULTS: another folder for the figures than that of the committed ones.
 RESULTS = Path(os.environ.get("JACFAST_RESULTS") or Path(__file__).parent / "results")
@@ -31,6 +34,12 @@ def write(name: str, results: dict) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
     return path
+
+
+def must_agree(name: str, found: Tensor, rival: str, want: Tensor, most: float) -> None:
+    """Raise unless a gradient is a rival's, up to a relative error; one with a NaN is none's."""
+    if not (off := error(found, want)) <= most:
+        raise RuntimeError(f"{name} must agree with {rival}; relative error {off:.2e}")
 
 
 def print_table(title: str, rows: list[tuple[str, ...]]) -> None:

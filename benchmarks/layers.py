@@ -16,7 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import jacfast
-from benchmarks.harness import environment, print_table, take_turns, write
+from benchmarks.harness import environment, must_agree, print_table, take_turns, write
 from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, gradient
 from jacfast.lean import TRAINING, training
 from jacfast.lean.activations import ACTIVATIONS
@@ -81,9 +81,7 @@ def measure(name: str) -> dict:
     torch.backends.cudnn.allow_tf32 = False
     want = gradient(steps["double backward"], model, x, y)
     for key in list(steps)[2:]:
-        error = float((gradient(steps[key], model, x, y) - want).norm() / want.norm())
-        if error > 1e-3:
-            raise RuntimeError(f"{key} must agree with double backward; error {error:.2e}")
+        must_agree(key, gradient(steps[key], model, x, y), "double backward", want, 1e-3)
     torch.backends.cudnn.allow_tf32 = True
     counts = {key: launches(step, model, x, y, LAM) for key, step in steps.items()}
     if DEVICE == "cuda":

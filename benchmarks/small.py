@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import jacfast
-from benchmarks.harness import environment, print_table, take_turns, write
+from benchmarks.harness import environment, must_agree, print_table, take_turns, write
 from benchmarks.step import LAM, gradient
 from jacfast import models
 from jacfast.calling import parts, tree
@@ -78,9 +78,7 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, penalty: Penalty) -> dict:
     steps["plain"] = always(True, penalty)
     want = gradient(rival, model, x, y)
     for name, step in steps.items():
-        error = float((gradient(step, model, x, y) - want).norm() / want.norm())
-        if not error < 1e-4:
-            raise RuntimeError(f"{name} must agree with double backward; error {error:.2e}")
+        must_agree(name, gradient(step, model, x, y), "double backward", want, 1e-4)
 
     def run(step: rivals.Step, times: int) -> None:
         for _ in range(times):

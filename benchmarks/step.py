@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import jacfast
-from benchmarks.harness import environment, print_table, take_turns, write
+from benchmarks.harness import environment, must_agree, print_table, take_turns, write
 from benchmarks.networks import ViT
 from jacfast import models
 from jacfast.timing import rivals
@@ -72,6 +72,8 @@ def captures(steps: dict[str, rivals.Step]) -> dict[str, rivals.Step]:
 def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:
     """Raise unless all who are exact, and all who estimate from the same draw, agree.
 
+    With the first of them that runs here.
+
     Returns:
         Those that do not run here, with what they raised.
     """
@@ -84,11 +86,10 @@ def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor
             print(f"{name} does not run here: {broken[name]}")
     drawn = [name for name in steps if name not in (*EXACT, *PLAIN, *ALONE)]
     for group in (EXACT, PLAIN, drawn):
-        want = found[group[0]]
-        for name in (name for name in group[1:] if name in found):
-            error = float((found[name] - want).norm() / want.norm())
-            if error > (0.05 if "bfloat16" in name else 1e-3):
-                raise RuntimeError(f"{name} must agree with {group[0]}; relative error {error:.2e}")
+        there = [name for name in group if name in found]
+        for name in there[1:]:
+            most = 0.05 if "bfloat16" in name else 1e-3
+            must_agree(name, found[name], there[0], found[there[0]], most)
     return broken
 
 

@@ -1,7 +1,8 @@
 """Has something become slower since the last saved run? python -m benchmarks.track [-k WORDS]
 
-Runs the ops and steps twice by pytest-benchmark and compares them with the newest run in its
-storage (``.benchmarks``). What the machine itself has become slower since shows in the rivals, of
+Runs the ops and steps twice by pytest-benchmark and compares them with a run of the same Python in
+its storage (``.benchmarks``): of those that have the most of their names, the newest. What the
+machine itself has become slower since shows in the rivals, of
 which the median is taken out; how far the two rounds of the same code lie apart is the noise. Who
 is slower than before by more than that, in both rounds, is a regression: exit status 1, and nothing
 is saved. Else the second round is saved, as the one to compare with. The first run is saved as it
@@ -30,10 +31,27 @@ def medians(file: Path) -> Medians:
     return {one["fullname"]: one["stats"]["median"] for one in found}
 
 
-def newest(storage: Path) -> Path | None:
-    """Return the run that was saved last, by pytest-benchmark's numbers; None if there is none."""
-    saved = [path for path in storage.glob("*/*.json") if re.match(r"\d{4,}_", path.name)]
-    return max(saved, key=lambda path: int(path.name.split("_")[0]), default=None)
+def before(saved: Path) -> tuple[Path, Medians] | None:
+    """Return the run to compare a saved one with; None if no earlier one has a name of it.
+
+    Its folder is of one machine and Python, and pytest-benchmark numbers the runs of each by
+    themselves. A run of a few names is none for one of all.
+    """
+    names = medians(saved).keys()
+    others = [path for path in _runs(saved.parent) if path != saved]
+    found = {path: medians(path) for path in sorted(others, key=_number, reverse=True)}
+    most = max(found, key=lambda path: len(found[path].keys() & names), default=None)
+    if most is None or not found[most].keys() & names:
+        return None
+    return most, found[most]
+
+
+def _runs(folder: Path) -> set[Path]:
+    return {path for path in folder.glob("*.json") if re.match(r"\d{4,}_", path.name)}
+
+
+def _number(path: Path) -> int:
+    return int(path.name.split("_")[0])
 
 
 def is_ours(name: str) -> bool:
@@ -49,27 +67,26 @@ def noise(first: Medians, second: Medians) -> float:
     return max((max(pair) / min(pair) for pair in both), default=1.0)
 
 
-def drift(before: Medians, first: Medians, second: Medians) -> float:
+def drift(earlier: Medians, first: Medians, second: Medians) -> float:
     """Return by which factor the machine is slower than before: the median over the rivals."""
-    names = before.keys() & first.keys() & second.keys()
-    rivals = [min(first[n], second[n]) / before[n] for n in names if not is_ours(n)]
+    names = earlier.keys() & first.keys() & second.keys()
+    rivals = [min(first[n], second[n]) / earlier[n] for n in names if not is_ours(n)]
     return statistics.median(rivals) if rivals else 1.0
 
 
-def slower(before: Medians, first: Medians, second: Medians) -> dict[str, float]:
+def slower(earlier: Medians, first: Medians, second: Medians) -> dict[str, float]:
     """Return those of ours that are slower than before, by name: by which factor.
 
     In both rounds, the machine's drift taken out, by more than the noise.
     """
-    allowed, shift = noise(first, second), drift(before, first, second)
-    names = before.keys() & first.keys() & second.keys()
-    factors = {n: min(first[n], second[n]) / before[n] / shift for n in names if is_ours(n)}
+    allowed, shift = noise(first, second), drift(earlier, first, second)
+    names = earlier.keys() & first.keys() & second.keys()
+    factors = {n: min(first[n], second[n]) / earlier[n] / shift for n in names if is_ours(n)}
     return {n: factor for n, factor in sorted(factors.items()) if factor > allowed}
 
 
 def main(words: list[str]) -> int:
     """Run twice, compare, print; return the exit status."""
-    before = newest(STORAGE)
     base = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", *words]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "first.json"
@@ -77,17 +94,19 @@ def main(words: list[str]) -> int:
         if done.returncode:
             return done.returncode
         first = medians(file)
+    there = _saved()
     done = subprocess.run([*base, f"--benchmark-save={NAME}"], check=False)
     if done.returncode:
         return done.returncode
-    saved = newest(STORAGE)
-    assert saved is not None
-    if before is None:
+    (saved,) = _saved() - there
+    found = before(saved)
+    if found is None:
         print(f"\nnothing to compare with yet; saved: {saved}")
         return 0
-    last, second = medians(before), medians(saved)
+    (path, last), second = found, medians(saved)
     worse, apart = slower(last, first, second), noise(first, second)
-    print_table(f"compared with {before}", _rows(worse))
+    compared = f"{len(last.keys() & first.keys() & second.keys())} of {len(second)} names"
+    print_table(f"compared with {path}, in {compared}", _rows(worse))
     print(
         f"machine: {drift(last, first, second):.2f} times as slow; noise: a factor of {apart:.2f}"
     )
@@ -98,6 +117,10 @@ def main(words: list[str]) -> int:
         return 1
     print(f"saved: {saved}")
     return 0
+
+
+def _saved() -> set[Path]:
+    return {path for folder in STORAGE.glob("*/") for path in _runs(folder)}
 
 
 def _rows(worse: dict[str, float]) -> list[tuple[str, ...]]:

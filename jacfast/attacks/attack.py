@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from jacfast.attacks.box import Size
 from jacfast.attacks.gradient import look
 from jacfast.attacks.losses import Criterion
 from jacfast.attacks.measured import AttackResult
@@ -29,11 +31,14 @@ class Attack(Protocol[P, Returned, Rich]):
     def result(self, *args: P.args, **kwargs: P.kwargs) -> Rich: ...
 
 
-def attack(p: float) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, AttackResult]]:
+def attack(
+    p: float, *, ball: bool = False
+) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, AttackResult]]:
     """Give an attack that returns images a `result`, an `AttackResult`.
 
     Args:
         p: the norm of its changes, where it has no argument p.
+        ball: whether it keeps to the ball of radius eps, its argument, in that norm.
     """
 
     def decorate(function: Callable[P, Tensor]) -> Attack[P, Tensor, AttackResult]:
@@ -43,7 +48,7 @@ def attack(p: float) -> Callable[[Callable[P, Tensor]], Attack[P, Tensor, Attack
         def result(*args: P.args, **kwargs: P.kwargs) -> AttackResult:
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
-            return _measure(function(*args, **kwargs), p, **given.arguments)
+            return _measure(function(*args, **kwargs), p, ball, **given.arguments)
 
         return _with_result(function, result)
 
@@ -80,7 +85,7 @@ def _with_result(function: Any, result: Any) -> Any:
     return function
 
 
-def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
+def _measure(adversarial: Tensor, own: float, ball: bool, **given: Any) -> AttackResult:
     """Return what the images do, by the arguments that the attack was called with."""
     x, y, target, p = given["x"], given["y"], given["target"], float(given.get("p", own))
     further = {name: given[name] for name in ("args", "kwargs", "output")}
@@ -100,4 +105,13 @@ def _measure(adversarial: Tensor, own: float, **given: Any) -> AttackResult:
         before=before,
         label=classes_of(logits),
         p=p,
+        radius=_radius(given["eps"]) if ball else math.inf,
     )
+
+
+def _radius(eps: Size) -> float:
+    """Return that of a ball; of a tensor, the least number that it may be the rounding of."""
+    if not isinstance(eps, Tensor):
+        return float(eps)
+    half = torch.finfo(eps.dtype).eps / 2 if eps.is_floating_point() else 0.0
+    return float(eps.max()) * (1 - half)

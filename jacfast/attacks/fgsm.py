@@ -13,7 +13,7 @@ from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
 
-@attack(math.inf)
+@attack(math.inf, ball=True)
 @takes_model
 def fgsm(
     model: AnyModel,

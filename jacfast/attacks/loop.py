@@ -1,6 +1,7 @@
 """The loop of DeepFool over one batch."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -148,4 +149,5 @@ class Loop:
             "stalled": self.all.stalled,
             "vjps": self.all.vjps,
         }
-        return DeepFoolResult(**{**fields, **changes}, p=self.options.p)
+        radius = math.inf if self.options.max_norm is None else float(self.options.max_norm)
+        return DeepFoolResult(**{**fields, **changes}, p=self.options.p, radius=radius)

@@ -1,6 +1,7 @@
 """What an attack found, whatever attack it was."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,19 +28,25 @@ class AttackResult:
     before: Tensor  # [N] int64, the class to leave
     label: Tensor  # [N] int64, the class of `adversarial`; -1 where a logit is NaN or +inf
     p: float = dataclasses.field(default=2.0, kw_only=True)  # the norm
+    # of the ball around x that the attack kept to, but for the rounding of x + r; inf if to none
+    radius: float = dataclasses.field(default=math.inf, kw_only=True)
 
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
-        """Join the results of consecutive batches; raises ValueError for none, or two norms."""
+        """Join the results of consecutive batches; raises ValueError for none, or two norms.
+
+        The radius is the largest of theirs.
+        """
         if len(norms := {part.p for part in parts}) != 1:
             raise ValueError(f"parts must be results in one norm; got p = {sorted(norms)}")
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls.names()}
-        return cls(**joined, p=parts[0].p)
+        return cls(**joined, p=parts[0].p, radius=max(part.radius for part in parts))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return the names of the tensors."""
-        return tuple(field.name for field in dataclasses.fields(cls) if field.name != "p")
+        fields = dataclasses.fields(cls)
+        return tuple(field.name for field in fields if field.name not in ("p", "radius"))
 
     def __repr__(self) -> str:
         figures, kind = self.figures(), str(self.r.dtype).removeprefix("torch.")
@@ -73,7 +80,7 @@ class AttackResult:
 
     def about(self) -> dict[str, str]:
         """Return what a file says of itself beside the tensors."""
-        return {"jacfast": type(self).__name__, "p": repr(self.p)}
+        return {"jacfast": type(self).__name__, "p": repr(self.p), "radius": repr(self.radius)}
 
     def save(self, path: str | Path) -> None:
         """Write every tensor to a safetensors file, in one move; the folder must exist."""
@@ -109,7 +116,8 @@ class AttackResult:
                 }
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read, {damage(Path(path), error)}") from error
-        return cls(**tensors, p=float(about["p"]))
+        radius = float(about.get("radius", "inf"))  # which files of before do not have
+        return cls(**tensors, p=float(about["p"]), radius=radius)
 
     @torch.no_grad()
     def survives_rounding(

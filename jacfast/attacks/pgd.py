@@ -14,7 +14,7 @@ from jacfast.attacks.losses import Loss
 from jacfast.calling import AnyModel, Further, takes_model
 
 
-@attack(math.inf)
+@attack(math.inf, ball=True)
 @takes_model
 def pgd(
     model: AnyModel,
@@ -85,7 +85,7 @@ def pgd(
     return ascent.run(x, y, target, generator if random_start else None, restarts)
 
 
-@attack(math.inf)
+@attack(math.inf, ball=True)
 @takes_model
 def bim(
     model: AnyModel,

@@ -59,9 +59,10 @@ def accuracy_curve(
 
     Of what an attack has found at x, `jacfast.minimal_norm.result` or `jacfast.deepfool` say, it is
     the robust accuracy at every eps from that one run: the share of samples that are classified as
-    `y` at x and whose ``||r||_p``, in the attack's own norm, is beyond eps. A sample that was not
-    fooled has an unknown distance and counts as robust at every eps; a warning says how many these
-    are.
+    `y` at x and whose ``||r||_p``, in the attack's own norm, is beyond eps. What an attack found in
+    a ball (PGD's, or below `max_norm`) is not beyond its radius, though x + r may round past it. A
+    sample that was not fooled has an unknown distance and counts as robust at every eps; a warning
+    says how many these are.
 
     Args:
         model, x, y, batch_size: as for `accuracy`.

@@ -6,17 +6,15 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.measured import AttackResult
-from jacfast.attacks.norms import lengths
 
 
 def distances(found: AttackResult, y: Tensor) -> Tensor:
     """Return ``||r||_p`` where the class is another one than y [N], float64; else inf.
 
-    Logits that are NaN or +inf are no class. Rounded down by what a rounding of x + r can have
-    added: an image at the edge of a ball of radius eps is inside it.
+    Logits that are NaN or +inf are no class. Of an attack that keeps to a ball nothing is beyond
+    its edge: what ``||r||_p`` has more is the rounding of x + r, in half types a tenth of eps.
     """
-    rounding = torch.finfo(found.r.dtype).eps * lengths(found.adversarial, found.p).double()
-    far = (found.norm.double() - rounding).clamp(min=0)
+    far = found.norm.double().clamp(max=found.radius)
     another = (found.label != y) & (found.label >= 0)
     return torch.where(another, far, math.inf)
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from jacfast.evaluation.roc import Roc
 from jacfast.plots.colours import lines
-from jacfast.plots.style import WIDTH, legend_below, new_figure, open_frame, wrapped
+from jacfast.plots.style import WIDTH, label_of, legend_below, new_figure, open_frame, wrapped
 
 SHARES = (0.2, 0.5, 1.0)  # of eps_ref, as in Deng, Zhang & Zhao
 EPS = {"JSMA": "change of a pixel in a step"}  # what eps is, where not the largest of an entry
@@ -41,7 +41,7 @@ def accuracy_figure(
     figure = new_figure(4.6)
     axis = figure.subplots()
     for name, style in lines(curves):
-        axis.plot(epsilons, [100 * share for share in curves[name]], label=name, **style)
+        axis.plot(epsilons, [100 * share for share in curves[name]], label=label_of(name), **style)
     axis.set_ylim(0, 101)
     axis.set_xlim(min(epsilons), max(epsilons))
     size = EPS.get(attack, "largest change of an entry")
@@ -86,7 +86,8 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
         axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         for name, style in lines(curves):
             curve = curves[name][k]
-            label = wrapped(f"{name}: AUC {curve.auc:.4f}", WIDTH / max(columns, 2) - 1.5, 9)
+            label = label_of(f"{name}: AUC {curve.auc:.4f}")
+            label = wrapped(label, WIDTH / max(columns, 2) - 1.5, 9)
             axis.plot(curve.false_positive, curve.true_positive, label=label, **style)
         axis.set_title(f"class {k}", fontsize=11)
         axis.set_aspect("equal")

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from jacfast.attacks.checks import above_zero
 from jacfast.plots.colours import lines
-from jacfast.plots.style import WIDTH, ZERO, legend_below, new_figure, open_frame, wrapped
+from jacfast.plots.style import (
+    WIDTH,
+    ZERO,
+    label_of,
+    legend_below,
+    new_figure,
+    open_frame,
+    wrapped,
+)
 
 BINS = 60
 
@@ -65,9 +73,8 @@ def _histogram(axis: Axes, sizes: dict[str, numpy.ndarray], threshold: float) ->
     for name, style in lines(sizes):
         size = sizes[name].ravel()
         share = numpy.full(len(size), 100 / len(size))
-        axis.hist(
-            size.clip(min=low), edges.tolist(), weights=share, histtype="step", label=name, **style
-        )
+        style |= {"label": label_of(name), "histtype": "step"}
+        axis.hist(size.clip(min=low), edges.tolist(), weights=share, **style)
     axis.axvline(threshold, color="0.4", linestyle=":")
     axis.set_xscale("log")
     axis.set_ylabel("share of entries, %")

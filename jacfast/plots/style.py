@@ -64,6 +64,11 @@ def open_frame(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def label_of(name: str) -> str:
+    """Return a name as a label: matplotlib has none in a legend that is empty or begins with _."""
+    return name if name and not name.startswith("_") else f" {name}"
+
+
 def legend_below(figure: Figure, axis: Axes) -> None:
     """Put the legend of `axis` under everything, where it covers no data, in 3 columns at most."""
     handles, labels = axis.get_legend_handles_labels()

@@ -55,16 +55,16 @@ class Table:
     A row whose file gives several weights, ``lam = [0.01, 0.02]``, is trained with each, and one is
     chosen on the `validation` images, the last of the training set, on which nothing is trained: of
     the weights that keep the accuracy there within `tolerance` points of the base's, the one with
-    the largest figure in the column `rank`; if none does, that of the highest accuracy. With
-    `trial_epochs` the choice is among networks that were trained for so many, and the row's own
-    network is trained with that weight alone. A row with the name of one before it for its weight,
-    ``lam = "Jacobian"``, has the weight that was chosen for that one.
+    the largest figure in the column `rank`, of the first `samples` of them; if none does, that of
+    the highest accuracy. With `trial_epochs` the choice is among networks that were trained for so
+    many, and the row's own network is trained with that weight alone. A row with the name of one
+    before it for its weight, ``lam = "Jacobian"``, has the weight that was chosen for that one.
     """
 
     key: str
     title: str
     source: str
-    data: str  # the data set of the paper
+    data: str  # the data set that it is made of
     model: str
     columns: list[str]  # what is measured: see `measures.MEASURES`
     rank: str  # the column in which the order of the rows counts
@@ -84,6 +84,7 @@ class Table:
     )  # of `jacfast plot`, in the report
     pictured: list[str] = dataclasses.field(default_factory=list)  # rows that they show
     remark: str = ""
+    paper_data: str = ""  # the paper's data set, which is taken as well, where it is another
 
     def __post_init__(self) -> None:
         count("trial_epochs", self.trial_epochs, 0)

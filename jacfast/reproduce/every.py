@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jacfast import data
 from jacfast.models import load_factory
 from jacfast.reproduce.config import Table, Training, load, names
+from jacfast.reproduce.data_sets import data_set, taken
 from jacfast.training.mode import set_mode
 
 DIGITS = "MNIST"  # 5,000 of them are at hand without a folder, for quick runs
@@ -49,7 +50,7 @@ def plan(
     found: dict[str, tuple[Path | None, int]] = {DIGITS: (None, 5000)} if quick else {}
     for folder in folders:
         split = data.load(folder)
-        name = split.name.split()[0]
+        name = data_set(split)
         if name in found and found[name][0] is not None:
             raise ValueError(
                 f"data must hold each data set once; got {name} in {found[name][0]} and {folder}"
@@ -58,10 +59,11 @@ def plan(
     planned, left_out = [], {}
     for name in names():
         table = load(name, quick)
-        if table.data not in found:
-            left_out[name] = f"needs {table.data}, which is not among the data"
+        there = [found[each] for each in taken(table) if each in found]
+        if not there:
+            left_out[name] = f"needs {' or '.join(taken(table))}, which is not among the data"
             continue
-        place, samples = found[table.data]
+        place, samples = there[0]
         done = (out / name / "result.json").exists()
         planned.append(Planned(table, place, 0 if done else operations(table, samples)))
     if not planned:

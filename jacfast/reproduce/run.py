@@ -13,13 +13,21 @@ from jacfast.data.split import on_device
 from jacfast.files import write_atomically
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Row, Table, load
+from jacfast.reproduce.data_sets import check, wanted
 from jacfast.reproduce.measures import find
 from jacfast.reproduce.seed import Run, file_of, made
 from jacfast.runs import claimed
 from jacfast.training.mode import set_mode
 from jacfast.version import __version__
 
-WORDS = ("title", "source", "remark", "pictures", "pictured")  # of a table: no figure hangs on them
+WORDS = (
+    "title",
+    "source",
+    "remark",
+    "pictures",
+    "pictured",
+    "paper_data",
+)  # of a table: no figure hangs on them
 
 
 def reproduce(
@@ -43,7 +51,9 @@ def reproduce(
         standard deviation over the seeds.
 
     Raises:
-        ValueError: no such table, or another data set than the paper's, or `out` holds another run.
+        ValueError: no such table, or `out` holds another run, or the data set is known to be
+            another than the paper's: by its format, and Fashion-MNIST, which has MNIST's, by its
+            checksum. (The tables of Deng, Zhang & Zhao take MNIST beside Fashion-MNIST, theirs.)
         FileNotFoundError: the data set is not there.
     """
     table = load(name, quick)
@@ -52,10 +62,9 @@ def reproduce(
     for curve in table.curves:
         parts.attack({"name": curve.attack})
     if folder is None and not quick:
-        raise ValueError(f"data must be a folder with {table.data}, as in the paper; got none")
+        raise ValueError(f"data must be a folder with {wanted(table)}; got none")
     split = data.load(folder)
-    if split.name.split()[0] != table.data:
-        raise ValueError(f"data must be {table.data}, as in the paper; got {split.name}")
+    check(table, split)
     read = {"quick": quick, "data": split.name, "checksum": split.checksum, "device": device}
     read["jacfast"] = __version__
     read["threads"] = torch.get_num_threads()  # sums are of other bits with another number

@@ -101,7 +101,7 @@ def order(result: dict[str, Any]) -> str:
 
 
 def _chosen(result: dict[str, Any]) -> str:
-    """Say which weights were chosen on images held out, a weight for each seed."""
+    """Say which weights were chosen, and on which images, a weight for each seed."""
     found = [
         f"{row['name']} {', '.join(f'{lam:g}' for lam in row['lam'])}"
         for row in result["rows"]
@@ -109,8 +109,13 @@ def _chosen(result: dict[str, Any]) -> str:
     ]
     if not found:
         return ""
-    held = result["table"]["validation"]
-    return f". Weights chosen on {held:,} training images held out: {'; '.join(found)}"
+    about = result["table"]
+    held, few = f"{about['validation']:,} training images held out", about["samples"]
+    if few < about["validation"]:  # the accuracy is of all, what is attacked of the first
+        held = f"by the accuracy on {held} and {about['rank']} on the first {few:,} of them"
+    else:
+        held = f"on {held}"
+    return f". Weights chosen {held}: {'; '.join(found)}"
 
 
 class _Pairs(NamedTuple):

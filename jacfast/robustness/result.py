@@ -48,7 +48,8 @@ class RobustnessReport:
     def distances(self) -> dict[str, Tensor]:
         """The least ``||r||_p`` that each attack found [N], and the worst case over all.
 
-        Float64; 0 for samples that are misclassified as they are, inf where nothing was found.
+        PGD's at most its eps, past which x + r may round. Float64; 0 for samples that are
+        misclassified as they are, inf where nothing was found.
         """
         found = self.attacked
         own = {"DeepFool": found.deepfool, "minimal norm": found.minimal, "PGD": found.pgd}

@@ -130,8 +130,8 @@ def _write(run: Harden, figures: dict[str, Any], draw: Callable[[], bytes]) -> N
 
 
 def _on_cpu(measures: Measures) -> DeepFoolResult:
-    tensors = {name: value.cpu() for name, value in measures.deepfool.tensors().items()}
-    return DeepFoolResult(**tensors, p=measures.deepfool.p)
+    tensors: dict[str, Any] = {k: v.cpu() for k, v in measures.deepfool.tensors().items()}
+    return dataclasses.replace(measures.deepfool, **tensors)
 
 
 def _check(run: Harden) -> None:

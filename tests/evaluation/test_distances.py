@@ -11,6 +11,14 @@ import jacfast
 from jacfast.evaluation import accuracy_curve, reference_epsilon
 from tests.nets import draw, predicted_and_distance
 
+ENDS = {
+    "deepfool": jacfast.deepfool,
+    "super": lambda *given: jacfast.deepfool(*given, variant="super"),
+    "minimal_norm": jacfast.minimal_norm.result,
+    "pgd": lambda *given: jacfast.pgd.result(*given, eps=0.3, random_start=False),
+    "fgsm": lambda *given: jacfast.fgsm.result(*given, eps=0.3),
+}
+
 EPSILONS = torch.linspace(0, 0.5, 41, dtype=torch.float64).tolist()
 
 
@@ -56,6 +64,73 @@ def test_at_its_own_eps_an_attack_says_what_it_says_as_a_function():
         assert got[2] == got[1]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_in_half_types_too(dtype, p):
+    model, x, y, _ = linear(p)
+    model, x, eps = model.to(dtype), x.to(dtype), 0.05
+    attack = lambda m, a, b, *, eps: jacfast.pgd(m, a, b, eps=eps, p=p, random_start=False)  # noqa: E731
+    found = jacfast.pgd.result(model, x, y, eps=eps, p=p, random_start=False)
+    assert bool((found.success & (found.norm > eps)).any())
+    with pytest.warns(UserWarning, match="were not fooled"):
+        got = accuracy_curve(model, x, y, found, [eps])
+    assert got == accuracy_curve(model, x, y, attack, [eps]) != [0.8]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("kind", ["deepfool", "super", "minimal_norm"])
+def test_what_was_found_at_its_length_is_not_nearer(kind, dtype):
+    """Not where a rounding of the whole image is longer: 0.039 in bfloat16, 0.005 in float16."""
+    model = nn.Linear(100, 2).to(dtype)
+    model.weight.data.zero_()
+    model.weight.data[0, 0] = 1
+    model.bias.data = torch.tensor([0, 0.47]).to(dtype)
+    x, y = torch.full((1, 100), 0.5, dtype=dtype), torch.tensor([0])
+    found = ENDS[kind](model, x, y)
+    length = float(found.norm)
+    assert found.success.all()
+    assert 0.029 < length < 0.1
+    sizes = [0.02, 0.999 * length, 1.001 * length]
+    assert accuracy_curve(model, x, y, found, sizes) == [1.0, 1.0, 0.0]
+    got = jacfast.robustness_report(model, x, y, eps=[0.02], budget=40, steps=4).distances
+    assert float(got["worst case"]) > 0.029
+
+
+def test_a_cap_is_a_ball_too():
+    model, x, y, _ = linear(2)
+    model, x = model.bfloat16(), x.bfloat16()
+    free = jacfast.deepfool(model, x, y, clip=None)
+    cap = 0.999 * float(free.norm[free.success].median())  # x + r rounds to the image beyond it
+    found = jacfast.deepfool(model, x, y, max_norm=cap, clip=None)
+    assert bool((found.success & (found.norm > cap)).any())
+    with pytest.warns(UserWarning, match="were not fooled"):
+        (got,) = accuracy_curve(model, x, y, found, [cap])
+    right = model(x).argmax(dim=1) == y
+    assert got == float((right & ~found.success).double().mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_radius_of_a_tensor_is_the_number_that_it_was_made_of(dtype):
+    """0.1 in float32 is more than 0.1, and in bfloat16 by a thousandth."""
+    model, x, y, _ = linear(math.inf)
+    eps = torch.full((6,), 0.1, dtype=dtype)
+    found = jacfast.fgsm.result(model, x, y, eps=eps)
+    with pytest.warns(UserWarning, match="were not fooled"):
+        got = accuracy_curve(model, x, y, found, [0.1])
+    right = model(x).argmax(dim=1) == y
+    assert got == [float((right & ~found.success).double().mean())] != [0.8]
+
+
+def test_a_radius_is_saved_and_joined(tmp_path):
+    model, x, y, _ = linear(math.inf)
+    parts = [jacfast.pgd.result(model, x, y, eps=eps) for eps in (0.1, torch.full((6,), 0.2))]
+    assert [part.radius for part in parts] == [0.1, pytest.approx(0.2)]
+    assert type(parts[0]).cat(parts).radius == parts[1].radius
+    parts[0].save(tmp_path / "found")
+    assert type(parts[0]).load(tmp_path / "found").radius == 0.1
+    assert jacfast.jsma.result(model, x, y, eps=0.1, steps=1).radius == math.inf
+
+
 def test_who_was_not_fooled_is_counted_and_said():
     x = torch.tensor([[0.1], [0.2], [0.3], [0.4]], dtype=torch.float64)
     y = torch.tensor([0, 0, 0, 1])
@@ -94,15 +169,6 @@ def hole(label, value=math.nan):
         return torch.where(x < 0.4, value, torch.cat([x - 0.3, 0.3 - x], dim=1).roll(label, 1))
 
     return model
-
-
-ENDS = {
-    "deepfool": jacfast.deepfool,
-    "super": lambda *given: jacfast.deepfool(*given, variant="super"),
-    "minimal_norm": jacfast.minimal_norm.result,
-    "pgd": lambda *given: jacfast.pgd.result(*given, eps=0.3, random_start=False),
-    "fgsm": lambda *given: jacfast.fgsm.result(*given, eps=0.3),
-}
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -119,6 +119,18 @@ def test_words_stay_on_the_page_and_apart(kind, names):
         assert not overlap(boxes[one], boxes[two]), (one, two)
 
 
+@pytest.mark.parametrize("names", [["_best"], ["_best", "__last"], ["", "other"], ["_" * 70]])
+@pytest.mark.parametrize("kind", ["accuracy", "roc of one", "roc of three", "spectra"])
+def test_a_name_that_matplotlib_would_leave_out_is_in_the_legend(kind, names):
+    figure = FIGURES[kind](names)
+    legends = figure.legends or [axis.get_legend() for axis in figure.axes if axis.get_title()]
+    assert legends
+    for legend in legends:
+        said = ["".join(text.get_text().split()) for text in legend.get_texts()]
+        assert [text.split(":")[0] for text in said] == names
+        assert all("AUC0.5" in text for text in said) == kind.startswith("roc")
+
+
 @pytest.mark.parametrize(("draw", "columns"), [(contour_figure, 4), (relief_figure, 2)])
 def test_what_a_panel_says_is_inside_and_covers_no_axis(draw, columns):
     flat = surface()._replace(values=torch.ones(5, 5), steps=123.456 * STEPS)

@@ -45,8 +45,9 @@ def test_a_weight_is_chosen_on_images_held_out(tables, tmp_path, monkeypatch):
     name = f"row1-{tried.index(far)}.pt"
     test = 100 * accuracy(trained(out, name), digits.test_x, digits.test_y)
     assert row["ours"][0] == pytest.approx(test)
-    said = f"Weights chosen on 100 training images held out: penalty {far['lam']:g}"
-    assert said in show.text(result)
+    said = f"on the first 20 of them: penalty {far['lam']:g}"
+    images = "100 training images held out"
+    assert f"Weights chosen by the accuracy on {images} and rho_adv {said}" in show.text(result)
     ones = torch.ones(1, 1, 28, 28)
     assert torch.equal(networks(result, out)["penalty"](ones), trained(out, name)(ones))
     for file in ("row1.json", "row1-chosen.json"):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jacfast.reproduce import load
 from tests.scripts.loading import ROOT
 from tests.scripts.loading import script as loaded
 
@@ -117,6 +118,8 @@ def test_the_page_of_the_repository_shows_what_was_measured():
     for file in files:
         result = json.loads(file.read_text())
         assert f"<!-- {file.stem} -->" in page
+        assert loaded("reproduction").block(result, []) in page
+        assert result["table"]["remark"] == load(file.stem).remark
         for row in result["rows"]:
             assert f"| {row['name']} |" in page
             assert f" {row['ours'][0]:.2f} " in page or f" {row['ours'][0]:.4f} " in page

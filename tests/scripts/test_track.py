@@ -81,7 +81,6 @@ def storage(tmp_path, monkeypatch):
 
 def test_runs_follow_each_other(storage, capsys):
     folder, rounds, save = storage
-    assert track.newest(folder.parent) is None
     rounds += [times(1.0), times(1.0)]
     assert track.main([]) == 0
     assert "nothing to compare with yet" in capsys.readouterr().out
@@ -91,10 +90,48 @@ def test_runs_follow_each_other(storage, capsys):
     assert [path.name for path in folder.iterdir()] == ["0001_track.json"]  # not the slower one
     rounds += [times(1.0), times(1.02)]
     assert track.main([]) == 0
-    assert track.newest(folder.parent).name == "0002_track.json"
+    capsys.readouterr()
     save(folder / "0003_mine.json", times(1.0))  # by --benchmark-save
     (folder / "notes.json").write_text("{}")
-    assert track.newest(folder.parent).name == "0003_mine.json"
+    rounds += [times(1.0), times(1.02)]
+    assert track.main([]) == 0
+    assert f"compared with {folder / '0003_mine.json'}, in 5 of 5 names" in capsys.readouterr().out
+
+
+def test_a_run_of_another_python_is_no_run_of_before(storage, capsys):
+    """pytest-benchmark numbers the runs of each folder, and there is one for each Python."""
+    folder, rounds, save = storage
+    other = folder.parent / "Linux-CPython-3.10-64bit"
+    other.mkdir()
+    save(other / "0007_track.json", times(1.0))
+    rounds += [times(1.0), times(1.0)]
+    assert track.main([]) == 0
+    assert "nothing to compare with yet" in capsys.readouterr().out
+    rounds += [times(1.0, **{STEP: 1.5}), times(1.1, **{STEP: 1.5})]
+    assert track.main([]) == 1
+    assert f"compared with {folder / '0001_track.json'}" in capsys.readouterr().out
+    assert [path.name for path in folder.iterdir()] == ["0001_track.json"]
+    assert [path.name for path in other.iterdir()] == ["0007_track.json"]
+
+
+def test_a_run_of_few_is_not_what_a_run_of_all_is_compared_with(storage, capsys):
+    folder, rounds, _ = storage
+    rounds += [times(1.0), times(1.0)]
+    assert track.main([]) == 0
+    few = dict.fromkeys((OP, RIVALS[2]), 1.0)
+    rounds += [few, few]
+    assert track.main(["-k", "ops"]) == 0
+    assert f"compared with {folder / '0001_track.json'}, in 2 of 2 names" in capsys.readouterr().out
+    rounds += [times(1.0, **{STEP: 1.5}), times(1.1, **{STEP: 1.5})]
+    assert track.main([]) == 1
+    assert f"compared with {folder / '0001_track.json'}, in 5 of 5 names" in capsys.readouterr().out
+    rounds += [few, few]
+    assert track.main(["-k", "ops"]) == 0
+    assert f"compared with {folder / '0002_track.json'}, in 2 of 2 names" in capsys.readouterr().out
+    more = times(1.0) | {"benchmarks/test_ops.py::test_op[[1]-a new one]": 1.0}
+    rounds += [more, more]
+    assert track.main([]) == 0
+    assert f"compared with {folder / '0001_track.json'}, in 5 of 6 names" in capsys.readouterr().out
 
 
 def test_pytest_benchmark_runs_them():
