@@ -14,19 +14,23 @@ class Draws:
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
         captured = self._gpu is not None and not readable(self._gpu)
-        self._before = None if captured else self._now()
+        self._next = None if captured else self._now()
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Draw inside the context from where this was made, outside it from where it was left."""
-        if self._before is None:
+        """Draw inside the context from where this was made, outside it from where it was left.
+
+        A further such context, for a further part of the batch, goes on where the last one ended.
+        """
+        if self._next is None:
             yield
             return
         now = self._now()
-        self._set(self._before)
         try:
+            self._set(self._next)
             yield
         finally:
+            self._next = self._now()
             self._set(now)
 
     def _now(self) -> list[Tensor]:
