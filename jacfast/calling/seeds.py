@@ -23,13 +23,13 @@ def at_seed(device: torch.device) -> Iterator[Callable[[], bool]]:
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices_of(device)):
-        torch.default_generator.manual_seed(0)
-        for gpu in devices_of(device):
-            torch.cuda.default_generators[gpu.index].manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        before = _states(device)
         try:
+            torch.default_generator.manual_seed(0)
+            for gpu in devices_of(device):
+                torch.cuda.default_generators[gpu.index].manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            before = _states(device)
             yield lambda: not all(map(torch.equal, before, _states(device)))
         finally:
             random.setstate(python)

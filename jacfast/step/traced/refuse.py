@@ -77,7 +77,9 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(argument.name)
             if any(t.untyped_storage().data_ptr() in fixed for t in within(value, Tensor)):
-                raise Refused(f"a change of x, an argument or a parameter in place, {name}")
+                raise Refused(
+                    f"a change of x, an argument, shared memory or a parameter in place, {name}"
+                )
 
 
 def reads_on_host(func: Callable) -> None:
