@@ -17,7 +17,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
-from jacfast.calling.draws import Draws, beside, readable
+from jacfast.calling.draws import Draws, beside
 from jacfast.calling.finite import (
     apart,
     check_finite,
@@ -49,6 +49,7 @@ from jacfast.calling.parts import (
     worth_two_calls,
 )
 from jacfast.calling.pieces import explain_freed, in_pieces
+from jacfast.calling.sources import readable
 from jacfast.calling.state import State
 from jacfast.calling.tensors import outline, rebuilt, tensors
 from jacfast.calling.tree import in_order, parameters, tree, weights

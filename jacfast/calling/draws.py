@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from jacfast.calling.sources import Sources, of_process, readable
+
 
 class Draws:
-    """Random numbers that a second pass may draw once more: those of the CPU and of `device`."""
+    """Random numbers that a second pass may draw once more.
+
+    Those of PyTorch on the CPU and on `device`, and those of Python and NumPy that all share.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device if device.type == "cuda" else None
@@ -33,21 +38,16 @@ class Draws:
             self._next = self._now()
             self._set(now)
 
-    def _now(self) -> list[Tensor]:
+    def _now(self) -> tuple[list[Tensor], Sources]:
         gpu = [] if self._gpu is None else [torch.cuda.get_rng_state(self._gpu)]
-        return [torch.get_rng_state(), *gpu]
+        return [torch.get_rng_state(), *gpu], Sources(of_process())
 
-    def _set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
+    def _set(self, states: tuple[list[Tensor], Sources]) -> None:
+        own, others = states
+        torch.set_rng_state(own[0])
         if self._gpu is not None:
-            torch.cuda.set_rng_state(states[1], self._gpu)
-
-
-def readable(device: torch.device) -> bool:
-    """Say whether a device's generator can be read: not while a CUDA graph is recorded."""
-    if device.type == "cuda":
-        return not torch.cuda.is_current_stream_capturing()
-    return device.type == "cpu"
+            torch.cuda.set_rng_state(own[1], self._gpu)
+        others.put()
 
 
 def beside(device: torch.device) -> torch.Generator:

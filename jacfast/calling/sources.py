@@ -1,4 +1,4 @@
-"""Sources of random numbers that a model may have of its own: of PyTorch, NumPy and Python."""
+"""Sources of random numbers: those of Python and NumPy, and PyTorch's that a model has itself."""
 
 import random
 import sys
@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-
-from jacfast.calling.draws import readable
 
 
 class Sources:
@@ -33,6 +31,20 @@ class Sources:
                 source.set_state(state)
             else:
                 getattr(source, "bit_generator", source).state = state
+
+
+def of_process() -> list[Any]:
+    """Return the sources behind the functions of `random` and of `numpy.random`."""
+    numpy = sys.modules.get("numpy.random")
+    own: list[Any] = [random.getstate.__self__]  # type: ignore[attr-defined]
+    return own if numpy is None else [*own, numpy.get_state.__self__]
+
+
+def readable(device: torch.device) -> bool:
+    """Say whether a device's generator can be read: not while a CUDA graph is recorded."""
+    if device.type == "cuda":
+        return not torch.cuda.is_current_stream_capturing()
+    return device.type == "cpu"
 
 
 def is_source(thing: Any) -> bool:

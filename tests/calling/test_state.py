@@ -210,6 +210,24 @@ def test_an_interrupt_at_the_beginning_of_a_second_pass_leaves_the_model_as_it_w
     assert identities(model) == objects
 
 
+def test_draws_of_python_and_numpy_come_again_and_go_on():
+    def numbers():
+        return random.random(), random.gauss(0, 1), np.random.random()
+
+    def started():
+        random.seed(0)
+        np.random.seed(0)
+
+    started()
+    draws = Draws(torch.device("cpu"))
+    first = numbers()
+    with draws.again():
+        assert numbers() == first
+    third = numbers()
+    started()
+    assert [numbers(), numbers()] == [first, third]
+
+
 def test_an_interrupt_while_seeds_are_set_leaves_all_numbers_as_they_were(monkeypatch):
     def interrupted(seed):
         raise KeyboardInterrupt
