@@ -212,11 +212,11 @@ def test_an_interrupt_at_the_beginning_of_a_second_pass_leaves_the_model_as_it_w
 
 def test_draws_of_python_and_numpy_come_again_and_go_on():
     def numbers():
-        return random.random(), random.gauss(0, 1), np.random.random()
+        return random.random(), random.gauss(0, 1), np.random.random()  # noqa: NPY002
 
     def started():
         random.seed(0)
-        np.random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
 
     started()
     draws = Draws(torch.device("cpu"))
