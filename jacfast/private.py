@@ -107,6 +107,9 @@ NAMES: dict[str, Use] = {
         "raises; if it is there and nn.Module does not call it, `penalised` raises that the model "
         "was not called",
     ),
+    "StateDict._extra_state": Use(
+        "models.weights", "weights with a state that is no tensor are refused as no state_dict"
+    ),
     "CompiledModule._orig_mod": Use(
         "calling.functions step.traced.guards",
         "silent: a compiled model is not recognised, and runs compiled",

@@ -173,6 +173,57 @@ def test_prefixes_that_are_the_models_own_stay(tmp_path):
     assert equal(saved, model)
 
 
+class Extra(nn.Module):
+    """A layer with a state that is no tensor, of which it refuses a negative one."""
+
+    def __init__(self, calls=0) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(4, 3), calls
+
+    def get_extra_state(self):
+        return {"calls": self.calls, "kind": "extra"}
+
+    def set_extra_state(self, state):
+        if state["calls"] < 0:
+            raise KeyError("no such number of calls")
+        self.calls = state["calls"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_extra_state_of_a_module_is_loaded(tmp_path, wrapped):
+    saved, model = nn.Sequential(Extra(3)), nn.Sequential(Extra())
+    state = saved.state_dict()
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "w.pt")
+    models.load_weights(model, tmp_path / "w.pt")
+    assert model[0].calls == 3
+    assert torch.equal(model[0].layer.weight, saved[0].layer.weight)
+
+
+def test_an_extra_state_that_the_module_refuses_changes_nothing(tmp_path):
+    model = nn.Sequential(Extra(1), Extra(2))
+    before = copy.deepcopy(model.state_dict())
+    torch.save(nn.Sequential(Extra(3), Extra(-1)).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt must fit the model: KeyError.*no such number"):
+        models.load_weights(model, tmp_path / "w.pt")
+    assert [one.calls for one in model] == [1, 2]
+    for name, value in model.state_dict().items():
+        assert value == before[name] if "extra" in name else torch.equal(value, before[name])
+
+
+def test_an_extra_state_of_another_shape_is_the_modules_own_affair(tmp_path):
+    class Sized(Extra):
+        def get_extra_state(self):
+            return torch.ones(self.calls)
+
+        def set_extra_state(self, state):
+            self.calls = len(state)
+
+    model = Sized(2)
+    torch.save(Sized(3).state_dict(), tmp_path / "w.pt")
+    models.load_weights(model, tmp_path / "w.pt")
+    assert model.calls == 3
+
+
 def test_archives_of_programs_name_the_remedy(tmp_path):
     torch.jit.save(torch.jit.trace(SMALL, torch.rand(2, 4)), tmp_path / "script.pt")
     with pytest.raises(ValueError, match=r"torch\.jit\.load\('.*script\.pt'\)\.state_dict\(\)"):

@@ -1,6 +1,7 @@
 """The private names of PyTorch that the package uses are there, and called as it believes."""
 
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,13 @@ def test_a_node_that_cannot_be_made_here_is_called_as_the_package_believes(name)
     assert re.search(rf"\b{name}\b", ELSEWHERE[name]), NODES[name]
 
 
+class Extra(nn.Module):
+    """A module with a state of its own."""
+
+    def get_extra_state(self):
+        return "a state"
+
+
 def objects():
     """Return by the names of the list what the private names belong to."""
     compiled = torch.compile(nn.Linear(1, 1), backend="eager"), torch.compile(len, backend="eager")
@@ -110,6 +118,7 @@ def objects():
     return {
         "torch": torch,
         "Module": nn.Linear(1, 1),
+        "StateDict": types.SimpleNamespace(**Extra().state_dict()),
         "DistributedDataParallel": nn.parallel.DistributedDataParallel,
         "CompiledModule": compiled[0],
         "CompiledFunction": compiled[1],

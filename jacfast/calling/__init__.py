@@ -5,8 +5,9 @@ eval flags, requires_grad, and that they end as they began (``held``), of the mo
 ``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
 ``taken``: functions in the place of PyTorch's, which may not take all of its arguments; ``parts``:
-when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes, ``draws``:
-what it draws, ``seeds``: from where; ``inputs``, ``arguments`` and ``outputs``: with what it is
+when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes (``places``:
+where that is, ``copies``: of tensors), ``draws``: what it draws, ``seeds``: from where,
+``sources``: or from where of its own; ``inputs``, ``arguments`` and ``outputs``: with what it is
 called, and what may come out, in which ``tensors`` finds the tensors; ``finite``: what NaN and
 infinity mean there; ``pieces``: that parameters are whole, and there; ``tree``: a model's modules,
 quickly; ``warning``: at whose line a warning is shown.
@@ -16,7 +17,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
-from jacfast.calling.draws import Draws, beside, readable, rng_states
+from jacfast.calling.draws import Draws, beside, rng_states
 from jacfast.calling.finite import (
     apart,
     check_finite,
@@ -48,6 +49,7 @@ from jacfast.calling.parts import (
     worth_two_calls,
 )
 from jacfast.calling.pieces import explain_freed, in_pieces
+from jacfast.calling.sources import readable
 from jacfast.calling.state import State
 from jacfast.calling.tensors import outline, rebuilt, tensors
 from jacfast.calling.tree import in_order, parameters, tree, weights

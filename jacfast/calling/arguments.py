@@ -50,7 +50,7 @@ class Arguments:
 
     @property
     def any(self) -> bool:
-        """Say whether there are arguments."""
+        """Say whether the call is more than ``model(x)``."""
         return bool(self._leaves)
 
     @property

@@ -7,45 +7,52 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from jacfast.calling.sources import Sources, of_process, readable
+
 
 class Draws:
-    """Random numbers that a second pass may draw once more: those of the CPU and of `device`."""
+    """Random numbers that a second pass may draw once more.
+
+    Those of PyTorch on the CPU and on `device`, and those of Python and NumPy that all share.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         captured = device.type == "cuda" and not readable(device)
-        self._before = None if captured else rng_states(device)
+        self._next = None if captured else self._now()
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Draw inside the context from where this was made, outside it from where it was left."""
-        if self._before is None:
+        """Draw inside the context from where this was made, outside it from where it was left.
+
+        A further such context, for a further part of the batch, goes on where the last one ended.
+        """
+        if self._next is None:
             yield
             return
-        now = rng_states(self._device)
-        self._set(self._before)
+        now = self._now()
         try:
+            self._set(self._next)
             yield
         finally:
+            self._next = self._now()
             self._set(now)
 
-    def _set(self, states: list[Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for state in states[1:]:
+    def _now(self) -> tuple[list[Tensor], Sources]:
+        return rng_states(self._device), Sources(of_process())
+
+    def _set(self, states: tuple[list[Tensor], Sources]) -> None:
+        own, others = states
+        torch.set_rng_state(own[0])
+        for state in own[1:]:
             torch.cuda.set_rng_state(state, self._device)
+        others.put()
 
 
 def rng_states(device: torch.device) -> list[Tensor]:
     """Return the states of the default generators of the CPU and of `device`."""
     gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return [torch.get_rng_state(), *gpu]
-
-
-def readable(device: torch.device) -> bool:
-    """Say whether a device's generator can be read: not while a CUDA graph is recorded."""
-    if device.type == "cuda":
-        return not torch.cuda.is_current_stream_capturing()
-    return device.type == "cpu"
 
 
 def beside(device: torch.device) -> torch.Generator:

@@ -23,6 +23,8 @@ FOREIGN = {"torch", "numpy", "transformers", "accelerate", *LIGHTNING}
 OPAQUE = (nn.Module, Tensor, type, types.FunctionType, types.ModuleType, functools.partial)
 SIMPLE = {type(None), bool, int, float, str, Tensor, nn.Parameter}
 PLAIN = {dict, OrderedDict, list, set, deque}
+FIXED = (tuple, frozenset)  # containers that stay as they are: another takes the place of one
+KNOWN = (SIMPLE | PLAIN) - {Tensor}  # what is remembered by its place, or not at all
 MANY = 1 << 12  # entries, from which on a container is data, and not looked into
 BYTES = 1 << 20  # of a NumPy array, whose numbers are remembered up to this size
 
@@ -55,11 +57,11 @@ def look(modules: Iterable[nn.Module]) -> list[Place]:
 def _inside(value: Any, name: str, owner: str, found: dict[int, Place], depth: int) -> None:
     if not depth or id(value) in found:
         return
-    if isinstance(value, (tuple, *CONTAINERS)):
+    if isinstance(value, (*FIXED, *CONTAINERS)):
         large = len(value) > MANY
         if large and depth < DEPTH:
             return
-        if not isinstance(value, tuple):
+        if not isinstance(value, FIXED):
             found[id(value)] = Place(value, copied(value), name, owner)
         inner = () if large else value.values() if isinstance(value, dict) else value
     elif _has_attributes(value):
@@ -91,12 +93,35 @@ def content(place: Place) -> Any:
 
 
 def entries(place: Place) -> Iterator[Any]:
-    """Yield what was held, in what has places for it: of a set or of bytes nothing."""
-    held = place.content
-    if isinstance(held, dict):
-        yield from held.values()
-    elif isinstance(held, list | deque):
-        yield from held
+    """Yield what was held, also in tuples and the like, but for what its place tells."""
+    if not isinstance(place.content, bytearray):
+        yield from _flat(place.content)
+
+
+def _flat(held: Any) -> Iterator[Any]:
+    for value in held.values() if isinstance(held, dict) else held:
+        if type(value) in KNOWN:
+            continue
+        if not isinstance(value, FIXED):
+            yield value
+        elif len(value) <= MANY:
+            yield from _flat(value)
+
+
+def _other(value: Any, instead: dict[int, Tensor]) -> Any:
+    """Return the tensor that is there instead, of a tuple one that holds such; or the same."""
+    if not isinstance(value, FIXED) or len(value) > MANY:
+        return instead.get(id(value), value)
+    inner = [_other(entry, instead) for entry in value]
+    if all(a is b for a, b in zip(inner, value, strict=True)):
+        return value
+    kind: Any = type(value)
+    if hasattr(kind, "n_sequence_fields"):  # of PyTorch, by values and indices
+        return kind(inner)
+    other = (tuple if isinstance(value, tuple) else frozenset).__new__(kind, inner)
+    if hasattr(value, "__dict__"):
+        vars(other).update(vars(value))
+    return other
 
 
 def is_array(value: Any) -> bool:
@@ -120,9 +145,11 @@ def put(places: Collection[Place], instead: dict[int, Tensor]) -> None:
         if not held and not now:
             continue
         if instead and isinstance(held, dict):
-            held = {k: instead.get(id(v), v) for k, v in held.items()}
+            held = {k: _other(v, instead) for k, v in held.items()}
         elif instead and isinstance(held, list | deque):
-            held = [instead.get(id(v), v) for v in held]
+            held = [_other(v, instead) for v in held]
+        elif instead and isinstance(held, set):
+            held = {_other(v, instead) for v in held}
         if alike(now, held):
             continue
         if isinstance(place.holder, CONTAINERS):

@@ -3,13 +3,12 @@
 import contextlib
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from jacfast.calling.draws import rng_states
+from jacfast.calling.sources import Sources, of_process
 
 
 def devices_of(device: torch.device) -> list[torch.device]:
@@ -23,22 +22,15 @@ def at_seed(device: torch.device) -> Iterator[Callable[[], bool]]:
 
     From the generators of the CPU and of `device`, and from those of NumPy and Python.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    others = Sources(of_process())
     with torch.random.fork_rng(devices_of(device)):
         torch.default_generator.manual_seed(0)
         for gpu in devices_of(device):
             torch.cuda.default_generators[gpu.index].manual_seed(0)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002
-        before = _states(device)
+        before, seeded = rng_states(device), others.now()
         try:
-            yield lambda: not all(map(torch.equal, before, _states(device)))
+            yield lambda: seeded.moved() or not all(map(torch.equal, before, rng_states(device)))
         finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _states(device: torch.device) -> list[Tensor]:
-    numpy: Any = np.random.get_state()  # noqa: NPY002
-    others = [*random.getstate()[1], *numpy[1].tolist(), numpy[2]]
-    return [*rng_states(device), torch.tensor(others)]
+            others.put()

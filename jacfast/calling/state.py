@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.copies import copies
 from jacfast.calling.places import CONTAINERS, again, content, entries, is_array, look, put
+from jacfast.calling.sources import Sources, is_source
 
 NONE = object()
 
@@ -21,25 +23,31 @@ class State:
     """What the modules of a model hold: attributes of any kind, and the values of tensors.
 
     Tensors are buffers and plain attributes; the parameters are the optimiser's. What is held in
-    containers, and in objects of the user's own, is remembered with them, four deep (`places`), and
-    the numbers of small NumPy arrays. The modules in `but` are left out. To be used once: for a
-    second pass, or to undo the first.
+    containers, and in objects of the user's own, is remembered with them, four deep (`places`), the
+    numbers of small NumPy arrays, and where random generators of the model's own are. The modules
+    and generators in `but` are left out. To be used once: for a second pass, or to undo the first.
     """
 
-    def __init__(self, model: nn.Module, but: Collection[nn.Module] = ()) -> None:
+    def __init__(self, model: nn.Module, but: Collection[Any] = ()) -> None:
         self._modules = [module for module in model.modules() if module not in but]
         self._places = look(self._modules)
         # tensor, copy and version by the tensor's id, which may have several owners
         self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._arrays: dict[int, tuple[Any, Any]] = {}
+        tensors, sources = dict[int, Tensor](), dict[int, Any]()
         held = [value for place in self._places for value in entries(place)]
         held += [buffer for module in self._modules for buffer in module._buffers.values()]
         for value in held:  # the second are those of a ScriptModule, whose place has none
             plain = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
-            if plain and not value.requires_grad and id(value) not in self._copies:
-                self._copies[id(value)] = value, value.clone(), _version(value)
+            if plain and not value.requires_grad:
+                tensors[id(value)] = value
             elif is_array(value):
                 self._arrays[id(value)] = value, value.copy()
+            elif is_source(value) and value not in but:
+                sources[id(value)] = value
+        for one, values in zip(tensors.values(), copies(tensors.values()), strict=True):
+            self._copies[id(one)] = one, values, _version(one)
+        self._sources = Sources(sources.values())
         scripted = [m for m in self._modules if isinstance(m, torch.jit.ScriptModule)]
         self._inside = [tensor for module in scripted for tensor in module.buffers()]
 
@@ -59,8 +67,10 @@ class State:
                     return f"{place.name or key} of a {place.owner}"
         if any(map(_differs, self._arrays.values())):
             return "a NumPy array"
+        if self._sources.moved():
+            return "a random generator"
         written = any(_version(one) != version for one, _, version in self._copies.values())
-        return "a buffer" if written else None  # of a ScriptModule
+        return "a tensor" if written else None  # in a set, or a buffer of a ScriptModule
 
     def exchanged(self) -> str | None:
         """Name something that is another object, or holds another one; None if there is nothing.
@@ -84,6 +94,7 @@ class State:
         _write(self._copies.values())
         put(self._places, {})
         _fill(self._arrays.values())
+        self._sources.put()
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
@@ -95,15 +106,18 @@ class State:
         now = again(self._places, self._modules)
         inside = [(one, one.clone(), _version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
-        _write(self._copies[id(one)] for one in self._inside)
-        put(self._places, {key: value for key, (_, value, _) in self._copies.items()})
-        _fill(self._arrays.values())
+        sources = self._sources.now()
         try:
+            _write(self._copies[id(one)] for one in self._inside)
+            put(self._places, {key: value for key, (_, value, _) in self._copies.items()})
+            _fill(self._arrays.values())
+            self._sources.put()
             yield
         finally:
             _write(inside)
             put(now, {})
             _fill(arrays)
+            sources.put()
 
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, Tensor) and isinstance(now, Tensor):

@@ -91,7 +91,8 @@ class JacobianTrainer(Trainer):
             self._lam = lam = self.jacobian_schedule(step)
             if is_due(self.jacobian_penalty, lam, step):
                 whole = self.accelerator.unwrap_model(model)
-                seen = whole, State(whole), Draws(self.args.device)
+                own = self.jacobian_options.get("generator")
+                seen = whole, State(whole, but=[own]), Draws(self.args.device)
         found: Any = super().compute_loss(
             model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
         )

@@ -1,6 +1,7 @@
 """How a user's own model comes in: a factory by its name, weights from a file."""
 
 import contextlib
+import copy
 import difflib
 import importlib
 import importlib.util
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.models import networks
-from jacfast.models.weights import bare, read_state, some
+from jacfast.models.weights import bare, is_extra, read_state, some
 from jacfast.models.zoo import ZOOS, is_of_zoo, of_zoo
 
 NEAR = 8  # names to choose from, in one message
@@ -123,21 +124,33 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Whole or not at all: when it fails, the model is as it was. Nothing in the file is executed. A
     state_dict inside a checkpoint is found, and what wrappers put before the keys (``module.``,
-    ``_orig_mod.``, ``model.``) comes off where the model has none of it.
+    ``_orig_mod.``, ``model.``) comes off where the model has none of it. What a module has of
+    ``get_extra_state`` goes to its ``set_extra_state``.
 
     Raises:
         FileNotFoundError: no such file. ValueError: it is no state_dict, does not fit (the message
-            names the keys). ImportError: .safetensors without the package safetensors.
+            names the keys, or the error of a ``set_extra_state``). ImportError: .safetensors
+            without the package safetensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights {path} are not there (no such file)")
     state = bare(read_state(path), model.state_dict())
     check_state(model, state, f"weights {path}")
-    model.load_state_dict(state)
+    if not any(map(is_extra, state)):
+        model.load_state_dict(state)
+        return
+    before = copy.deepcopy(model.state_dict())
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # whatever a module makes of its own state
+        model.load_state_dict(before)
+        raise ValueError(
+            f"weights {path} must fit the model: {type(error).__name__}: {error}"
+        ) from error
 
 
-def check_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def check_state(model: nn.Module, state: dict[str, Any], source: str) -> None:
     """Check that `state` can be loaded into `model` as a whole.
 
     Raises:
@@ -147,13 +160,15 @@ def check_state(model: nn.Module, state: dict[str, Tensor], source: str) -> None
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
     for key in own:
-        if key in state and (misfit := _misfit(own[key], state[key])):
+        if is_extra(key) or key not in state:
+            continue
+        if misfit := _misfit(own[key], state[key]):
             problems.append(f"{key} is {misfit}")
     if problems:
         raise ValueError(f"{source} must fit the model: {some(problems)}")
 
 
-def _misfit(own: Tensor, new: Tensor) -> str | None:
+def _misfit(own: Any, new: Any) -> str | None:
     """Say why `new` cannot be loaded into `own`; None if it can."""
     if not isinstance(own, Tensor):
         return None  # what a module keeps beside its tensors is its own affair

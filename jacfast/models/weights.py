@@ -23,8 +23,10 @@ def some(problems: list[str]) -> str:
     return "; ".join(problems[:SHOWN]) + rest
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Any]:
     """Read a state_dict, also one inside a checkpoint. Nothing in the file is executed.
+
+    Its values are tensors, but for what modules keep beside these.
 
     Raises:
         ValueError: it holds none; the message says what it is, and how to get the weights out.
@@ -74,7 +76,7 @@ def _reason(path: Path, error: Exception) -> str:
     )
 
 
-def _found(path: Path, state: Any) -> dict[str, Tensor]:
+def _found(path: Path, state: Any) -> dict[str, Any]:
     """Return the state_dict in what was read."""
     if not isinstance(state, dict):
         raise ValueError(
@@ -90,10 +92,15 @@ def _found(path: Path, state: Any) -> dict[str, Tensor]:
 
 
 def _is_weight(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, Tensor)
+    return isinstance(key, str) and (isinstance(value, Tensor) or is_extra(key))
 
 
-def bare(state: dict[str, Tensor], own: dict[str, Any]) -> dict[str, Tensor]:
+def is_extra(key: str) -> bool:
+    """Say whether an entry is what a module's ``get_extra_state`` returned: its own affair."""
+    return key.rpartition(".")[2] == "_extra_state"
+
+
+def bare(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return `state` without what a wrapper put before every key, and the model `own` has not."""
     if not any("_orig_mod." in key for key in own):  # torch.compile, also of a part
         state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}

@@ -120,6 +120,11 @@ class Around(Arguments):
         named = {key: value for key, value in kwargs.items() if key != place}
         super().__init__((*before, *after), named, samples=len(x) if x.dim() else 0)
 
+    @property
+    def any(self) -> bool:
+        """Say whether the call is more than ``model(x)``, which x by its name is."""
+        return super().any or self._place != 0
+
     def call(self, model: Callable, x: Tensor) -> Any:
         """Return whatever the model returns for x in its place and the others in theirs."""
 

@@ -95,7 +95,7 @@ class Run:
         trained = [p for p in parameters(self.modules) if p.requires_grad]
         pending = Pending(x, trained, self.frozen)
         with self.looking():
-            self._before = State(self.model) if self.guards else None
+            self._before = State(self.model, but=[self.generator]) if self.guards else None
         samples = x.shape[0]
         self._masks, self._returned = Masks(samples), Returned(samples, self.chunk)
         count = penalised(self.penalty, samples)

@@ -42,7 +42,7 @@ class Step:
 
     Attributes:
         everything: return all that the model returns, with a gradient, and not the logits alone.
-        around: a context for a call of the model on the whole batch.
+        around: a context for each call of the model.
     """
 
     penalty: Penalty | None = Frobenius()
@@ -130,10 +130,11 @@ class Step:
                 if usual and run.plain:
                     seen.remember(model, penalty, x, run.attends)
                 return found
-        run.frozen, before, draws = frozen, State(model, but=frozen), Draws(x.device)
+        run.frozen, before = frozen, State(model, but=[*frozen, self.generator])
         run.everything = False  # the model returns it here
-        with self.around():  # it may begin in place
-            returned = arguments.call(model, x.clone())
+        with self.around():
+            draws = Draws(x.device)
+            returned = arguments.call(model, x.clone())  # it may begin in place
         if not self.everything:
             returned = pick(returned, self.output)
         run.around = draws.again
@@ -174,6 +175,7 @@ class Step:
     def _asks_for_nothing(self, arguments: Arguments) -> bool:
         """Say whether a call asks for nothing that plain double backward does not do."""
         special = self.layer is not None or self.chunk_size is not None or self.everything
+        special = special or self.around is not contextlib.nullcontext
         return not special and self.batch_norm == "refuse" and not arguments.any
 
     def _plan(
@@ -207,7 +209,7 @@ class Step:
             generator=self.generator,
             guards=cuts and not certain,
             everything=self.everything,
-            around=contextlib.nullcontext if cuts else self.around,
+            around=self.around,
         )
 
 

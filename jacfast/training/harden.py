@@ -244,7 +244,8 @@ def _phase(
     set_mode(model, training=False)
     if not first:
         return
-    state = {key: value.cpu() for key, value in models.bare_model(model).state_dict().items()}
+    own = models.bare_model(model).state_dict().items()
+    state = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in own}
     checkpoint.save_atomically(state, run.out / RESULTS[name])
 
 

@@ -1,15 +1,17 @@
 """What a model keeps deep inside changes as by one call, whatever the step takes of passes."""
 
 import copy
+import random
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from jacfast import forward_with_penalty
+from jacfast import Frobenius, forward_with_penalty
 from jacfast.calling import State
 from jacfast.calling.places import MANY
 
@@ -33,6 +35,10 @@ class Keeping(nn.Module):
         self.ordered, self.counter = OrderedDict(mean=torch.zeros(2)), Counter()
         self.default, self.bytes, self.queue = defaultdict(list), bytearray(), deque([[1]])
         self.pair, self.names = ([], {}), {"x"}
+        self.stats, self.moments = (torch.zeros(2), (np.zeros(2), 0)), Moments(torch.zeros(2), [])
+        self.largest, self.held = torch.zeros(2, 2).max(0), [(torch.zeros(2),)]
+        self.tensor_set, self.frozen = {torch.zeros(2)}, frozenset([torch.zeros(2)])
+        self.named, self.sources = Pair(torch.zeros(2), 1), sources()
 
     def forward(self, x):
         self.write(self)
@@ -62,13 +68,61 @@ WRITES = {
     "a list in a queue": lambda m: m.queue[0].append(1),
     "a list in a tuple": lambda m: m.pair[0].append(1),
     "a set": lambda m: m.names.add(str(len(m.names))),
+    "a tensor in a tuple": lambda m: m.stats[0].add_(1),
+    "an array in a tuple": lambda m: np.add(m.stats[1][0], 1, out=m.stats[1][0]),
+    "a tensor in a named tuple": lambda m: m.moments.mean.add_(1),
+    "a tensor in a tuple of PyTorch's": lambda m: m.largest.values.add_(1),
+    "a tensor in a tuple of the user's": lambda m: m.named[0].add_(len(m.named.name)),
+    "a tensor in a tuple in a list": lambda m: m.held[0][0].add_(1),
+    "a tensor in a set": lambda m: next(iter(m.tensor_set)).add_(1),
+    "a tensor in a frozen set": lambda m: next(iter(m.frozen)).add_(1),
+    "a generator": lambda m: torch.rand(1, generator=m.sources["torch"]),
+    "a generator of NumPy": lambda m: m.sources["numpy"].normal(),
+    "a generator of NumPy's bits": lambda m: m.sources["bits"].random_raw(),
+    "an older one": lambda m: m.sources["older"][0].normal(),
+    "one of Python": lambda m: m.sources["python"].gauss(0, 1),
 }
+
+
+class Pair(tuple):
+    """A tuple that is made in a way of its own, and has an attribute."""
+
+    def __new__(cls, first, second):
+        return super().__new__(cls, (first, second))
+
+    def __init__(self, *values):
+        self.name = "pair"
+
+
+class Moments(NamedTuple):
+    """Two moments by their names."""
+
+    mean: torch.Tensor
+    others: list
+
+
+def sources() -> dict:
+    """Return sources of random numbers, each at its beginning."""
+    numpy = {"numpy": np.random.default_rng(0), "bits": np.random.PCG64(0)}
+    older = np.random.RandomState(0)
+    return numpy | {"older": (older,), "torch": torch.Generator(), "python": random.Random(0)}
+
+
+def drawn(found: dict) -> list:
+    """Return what sources would draw next."""
+    found = copy.deepcopy({name: one for name, one in found.items() if name != "torch"}) | {
+        "torch": torch.Generator().set_state(found["torch"].get_state())
+    }
+    values = [found["numpy"].normal(), found["bits"].random_raw(), found["older"][0].normal()]
+    return [*values, found["python"].gauss(0, 1), torch.rand(1, generator=found["torch"]).item()]
 
 
 def held(model: Keeping) -> str:
     parts = [model.nested, vars(model.meter), model.space, model.array, model.tensors]
     parts += [model.ordered, model.counter, model.default, model.bytes, model.queue, model.pair]
-    return repr([*parts, sorted(model.names)])
+    parts += [model.stats, model.moments, model.largest, model.held, model.tensor_set, model.frozen]
+    parts += [model.named, model.named.name]
+    return repr([*parts, drawn(model.sources), sorted(model.names)])
 
 
 EACH = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -116,6 +170,20 @@ def test_what_was_there_is_there_again(write):
     assert held(model) == after
     if write is not replace:
         assert [id(value) for value in vars(model).values()] == objects
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"at": torch.ones(4, 3)}, {"chunk_size": 2, "penalty": Frobenius(subsample=0.5)}],
+    ids=["at", "chunks"],
+)
+@pytest.mark.parametrize("own", [True, False])
+def test_the_generator_of_the_penalty_goes_on_although_the_model_holds_it(options, own):
+    model, x = Keeping(lambda m: None), torch.rand(4, 3)
+    model.source = torch.Generator() if own else torch.default_generator
+    options = options | {"generator": model.source} if own else options
+    values = {forward_with_penalty(model, x, **options)[1].item() for _ in range(3)}
+    assert len(values) == 3
 
 
 def test_data_are_not_looked_into():

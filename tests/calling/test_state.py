@@ -1,12 +1,16 @@
 """What a model holds, and that it is put back: values, objects, and who else refers to them."""
 
+import random
 from collections import OrderedDict, deque
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import jacfast
 from jacfast.calling import Draws, State
+from jacfast.calling.seeds import at_seed
 
 
 class Holding(nn.Module):
@@ -139,9 +143,102 @@ def test_draws_come_again_and_go_on():
     first, second = torch.rand(2), torch.rand(2)
     with draws.again():
         assert torch.equal(torch.rand(2), first)
+    with draws.again():  # of a further part
+        assert torch.equal(torch.rand(2), second)
     third = torch.rand(2)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(6), torch.cat([first, second, third]))
+
+
+class Sharing(nn.Module):
+    """Buffers that share their memory, in several layouts and types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer("all", torch.zeros(3, 4))
+        self.register_buffer("first", self.all[:, :2])
+        self.turned, self.same = self.all.T, self.all.data
+        self.bits = self.all.view(torch.int32)[1]
+        self.kept = [torch.view_as_complex(self.all.view(3, 2, 2))]
+
+    def forward(self, x):
+        self.first.add_(1)
+        self.same[2].add_(2)
+        return self.layer(x) * self.turned.sum()
+
+
+def test_buffers_that_share_memory_share_it_in_a_second_pass():
+    model, twin, x = Sharing(), Sharing(), torch.rand(2, 3)
+    twin.layer.load_state_dict(model.layer.state_dict())
+    state, want = State(model), twin(x)
+    model(x)
+    with state.again():
+        assert torch.equal(model(x), want)
+        assert model.all.flatten().tolist() == [1, 1, 0, 0, 1, 1, 0, 0, 3, 3, 2, 2]
+        for name in ("first", "turned", "same", "bits"):
+            assert torch.equal(getattr(model, name), getattr(twin, name))
+        assert torch.equal(model.kept[0], twin.kept[0])
+    assert torch.equal(model.all, twin.all)
+    assert model.first.data_ptr() == model.all.data_ptr()
+
+
+def test_a_step_writes_to_buffers_that_share_memory_as_one_call_does():
+    model, x = Sharing().double(), torch.rand(2, 3).double()
+    model.register_buffer("first", model.all[:, :2])  # which .double() has parted
+    model.turned, model.same = model.all.T, model.all
+    at, weight = x + 1, model.layer.weight
+    _, value = jacfast.forward_with_penalty(model, x, at=at, penalty=jacfast.Frobenius("exact"))
+    assert model.all.sum() == 14
+    torch.testing.assert_close(value, 14**2 * weight.square().sum())
+
+
+def test_an_interrupt_at_the_beginning_of_a_second_pass_leaves_the_model_as_it_was(monkeypatch):
+    model, x = Holding(), torch.ones(2, 3)
+    state = State(model)
+    model(x)
+    after, objects = values(model), identities(model)
+
+    def interrupted(arrays):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jacfast.calling.state._fill", interrupted)
+    with pytest.raises(KeyboardInterrupt), state.again():
+        pass
+    assert values(model) == after
+    assert identities(model) == objects
+
+
+def test_draws_of_python_and_numpy_come_again_and_go_on():
+    def numbers():
+        return random.random(), random.gauss(0, 1), np.random.random()  # noqa: NPY002
+
+    def started():
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+
+    started()
+    draws = Draws(torch.device("cpu"))
+    first = numbers()
+    with draws.again():
+        assert numbers() == first
+    third = numbers()
+    started()
+    assert [numbers(), numbers()] == [first, third]
+
+
+def test_an_interrupt_while_seeds_are_set_leaves_all_numbers_as_they_were(monkeypatch):
+    def interrupted(seed):
+        raise KeyboardInterrupt
+
+    before = random.getstate(), torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        patch.setattr(np.random, "seed", interrupted)
+        with pytest.raises(KeyboardInterrupt), at_seed(torch.device("cpu")):
+            pass
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
 
 
 def test_a_scripted_model():

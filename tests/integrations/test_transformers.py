@@ -279,8 +279,11 @@ def test_one_step_changes_the_model_once_and_arguments_go_along(tmp_path, share)
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_each_step_has_draws_of_its_own(tmp_path):
+@pytest.mark.parametrize("own", [False, True])
+def test_each_step_has_draws_of_its_own(tmp_path, own):
     run, inputs = masked(tmp_path, penalty=jacfast.Frobenius())
+    if own:
+        run.jacobian_options["generator"] = run.model.source = torch.Generator()
     run.model.forward = functools.partial(undropped, run.model)
     torch.manual_seed(1)
     assert len({run.compute_loss(run.model.train(), dict(inputs)).item() for _ in range(5)}) == 5
@@ -289,6 +292,61 @@ def test_each_step_has_draws_of_its_own(tmp_path):
 def undropped(model, pixel_values, attention_mask, labels=None):
     logits = model.head((pixel_values.flatten(1)[:, :6] * attention_mask @ torch.ones(6, 8)).tanh())
     return {"loss": logits.sum(), "logits": logits}
+
+
+class Noisy(nn.Module):
+    """A small model with dropout, of x alone: its later steps may be plain double backward."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6) if norm else nn.Identity()
+        self.first, self.head = nn.Linear(6, 8), nn.Linear(8, 5)
+
+    def forward(self, pixel_values, labels=None):
+        h = self.first(self.norm(pixel_values)).tanh()
+        logits = self.head(nn.functional.dropout(h, 0.5, self.training))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"logits": logits} if loss is None else {"loss": loss, "logits": logits}
+
+
+class Second(Noisy):
+    """The same with another parameter before x."""
+
+    def forward(self, ids=None, pixel_values=None, labels=None):
+        assert ids is None
+        return super().forward(pixel_values, labels)
+
+
+OF_PENALTY = {  # autocast leaves float64 as it is
+    "alone": {},
+    "chunks": {"chunk_size": 2},
+    "precision": {"precision": torch.bfloat16},
+    "precision, chunks": {"precision": torch.bfloat16, "chunk_size": 2},
+    "frozen": {"batch_norm": "frozen"},
+}
+
+
+@pytest.mark.parametrize("options", OF_PENALTY.values(), ids=OF_PENALTY)
+@pytest.mark.parametrize("kind", [Noisy, Second])
+def test_each_step_has_the_masks_of_its_loss_and_draws_nothing_else(tmp_path, kind, options):
+    data = hand.batches([4])
+    x, y = data[0][0].double(), data[0][1]
+    torch.manual_seed(0)
+    model = kind("batch_norm" in options).double()
+    twin, penalty = copy.deepcopy(model), jacfast.InputGradient()
+    run = trainer(model, data, tmp_path, penalty=penalty, jacobian_options=options)
+    for _ in range(3):
+        torch.manual_seed(1)
+        got = run.compute_loss(run.model.train(), {"pixel_values": x, "labels": y})
+        drawn = torch.rand(1)
+        torch.manual_seed(1)
+        loss = twin.train()(pixel_values=x, labels=y)["loss"]
+        assert torch.equal(torch.rand(1), drawn)
+        torch.manual_seed(1)
+        twin.norm.eval()
+        leaf = x.clone().requires_grad_()
+        value = penalty(twin(pixel_values=leaf)["logits"], leaf, y)
+        torch.testing.assert_close(got, loss + 0.3 * value)
 
 
 def test_options_and_refusals(tmp_path):

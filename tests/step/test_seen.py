@@ -1,5 +1,6 @@
 """A model whose last call was PyTorch's own throughout: the next is not watched, and alike."""
 
+import contextlib
 import gc
 import sys
 
@@ -9,9 +10,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jacfast import graph, penalties
+from jacfast.calling import Arguments
 from jacfast.lean import attention
 from jacfast.penalties import EntrywiseL1, Frobenius, InputGradient
 from jacfast.step import seen
+from jacfast.step.attach import Around
+from jacfast.step.step import Step
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, plain, step
 from tests.step.switching import Net
@@ -193,3 +197,35 @@ def test_names_of_nodes_are_their_own(size):
     for node in graph.nodes(outputs):
         want.setdefault(node.name(), set()).add(node)
     assert {name: set(some) for name, some in graph.Graph(outputs).named.items()} == want
+
+
+class Second(nn.Module):
+    """x is its second argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+    def forward(self, ids=None, x=None):
+        assert ids is None
+        return self.layer(x)
+
+
+def test_x_is_passed_by_its_name_in_later_calls_too(size):
+    model, x = Second(), torch.rand(4, 3)
+    calls = [Step(Frobenius())(model, x, None, Around((), {"x": x}, "x")) for _ in range(3)]
+    assert all(torch.equal(logits, calls[0][0]) for logits, _ in calls)
+
+
+def test_a_context_around_the_call_holds_in_later_calls_too(size):
+    entered, model, x = [], Second(), torch.rand(4, 3)
+    model.forward = model.layer.forward  # of x alone
+
+    @contextlib.contextmanager
+    def around():
+        entered.append(1)
+        yield
+
+    for _ in range(3):
+        Step(Frobenius(), around=around)(model, x, None, Arguments(samples=4))
+    assert len(entered) == 3

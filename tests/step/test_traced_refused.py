@@ -95,6 +95,11 @@ def changed_in_place(model, h):
     return h
 
 
+def shared(model, h):
+    model.columns.add_(1)
+    return h * model.all.sum()
+
+
 BETWEEN = {
     "item": (lambda m, h: h * h.sum().item(), "depend on values"),
     "branch": (lambda m, h: h if h.sum() > 0 else 2 * h, "depend on values"),
@@ -110,6 +115,7 @@ BETWEEN = {
     "a side loss in a list": (side_losses, "the call changes losses of a Net"),
     "a counter": (counted, "the call changes calls of a Net"),
     "a parameter in place": (changed_in_place, "a parameter in place"),
+    "shared memory": (shared, "shared memory or a parameter in place"),
     "random": (lambda m, h: h * random.random(), "random numbers of Python or NumPy"),
     "numpy.random": (lambda m, h: h * NUMPY.rand(), "random numbers of Python or NumPy"),
     "a generator": (lambda m, h: h * torch.rand(6, generator=SOURCE), "torch.Generator"),
@@ -126,6 +132,8 @@ def net(between) -> tuple[nn.Module, Tensor, Tensor]:
     model = Net(between).double()
     model.loss = model.first.weight.mean()
     model.losses = [model.first.weight.mean()]
+    model.register_buffer("all", torch.zeros(2, 2))
+    model.register_buffer("columns", model.all[:, :1])
     return model, torch.randn(5, 6).double(), torch.arange(5)
 
 

@@ -369,7 +369,15 @@ class Attention(Own):
         return super().forward(F.scaled_dot_product_attention(x, x, x))
 
 
-@pytest.mark.parametrize("kind", [Frozen, Named, InPlace, Attention])
+class Extra(Own):
+    def get_extra_state(self):
+        return {"kind": "no tensor"}
+
+    def set_extra_state(self, state):
+        assert state == {"kind": "no tensor"}
+
+
+@pytest.mark.parametrize("kind", [Frozen, Named, InPlace, Attention, Extra])
 def test_every_kind_of_network_comes_to_its_figures(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(models, "load_factory", lambda spec: kind())
     write_mnist(tmp_path / "data", train=40, test=20)

@@ -76,7 +76,7 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
     if len({t.device.type for t in given if t.dim()}) > 1:
         raise Refused(f"a copy between devices, {name}")
     if any(t.untyped_storage().data_ptr() in fixed for t in within(changed, Tensor)):
-        raise Refused(f"a change of x, an argument or a parameter in place, {name}")
+        raise Refused(f"a change of x, an argument, shared memory or a parameter in place, {name}")
 
 
 def reads_on_host(func: Callable) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from jacfast.calling import State, eager, without_autocast
+from jacfast.calling.copies import sharing
 from jacfast.step.draw import Draw, Noise
 from jacfast.step.pending import Pending
 from jacfast.step.run import Run
@@ -181,6 +182,7 @@ def _fixed(model: nn.Module, look: Look) -> list[Tensor]:
     for module in model.modules():
         held = (*vars(module).values(), *module.buffers(recurse=False))
         copies |= {id(t) for t in held if isinstance(t, Tensor) and not t.requires_grad}
+    copies -= {id(t) for some in sharing(look.tensors).values() for t in some}  # not by Inductor
     return [tensor for tensor in look.tensors if id(tensor) not in copies]
 
 
