@@ -131,7 +131,7 @@ class Run:
         order = pending.order
         if order is None or len(order) < len(pending.x):
             return values
-        return [torch.empty_like(v).index_copy(0, order, v) for v in values]
+        return [torch.empty_like(v).index_copy_(0, order, v) for v in values]
 
     def _penalised(
         self, pending: Pending, x: Tensor, y: Tensor | None, first: int, count: int

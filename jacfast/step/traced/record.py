@@ -11,8 +11,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from jacfast.step.traced.graph import Call, Value
+from jacfast.step.traced.graph import Call, Value, within
 from jacfast.step.traced.refuse import Refused, check_call, reads_on_host
+from jacfast.step.traced.unseen import Unwritten, check_read
 
 ALIASES = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
 
@@ -40,6 +41,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self._known = WeakTensorKeyDictionary()
         self._shared = set[Value]()  # by several tensors
+        self._unwritten = Unwritten()
         self.inputs: list[Value] = []
         self.calls: list[Call] = []
         self.constants: dict[Value, Tensor] = {}
@@ -75,10 +77,12 @@ class Recorder(TorchDispatchMode):
             return self._lift(args[0])
         self._check_random()
         check_call(func, args, kwargs, self._fixed)
+        self._unwritten.check_read(func, args, kwargs)
         given = _with_values((args, kwargs), self.value)
         if torch.Tag.inplace_view in func.tags and given[0][0] in self._shared:
             raise Refused(f"a change of a tensor's shape in place, {func}")
         returned = func(*args, **kwargs)
+        self._unwritten.note(func, args, kwargs, returned)
         if func in ALIASES:
             self._known[returned] = given[0][0]
             self._shared.add(given[0][0])
@@ -115,13 +119,29 @@ class Recorder(TorchDispatchMode):
                 "the generator, gradient checkpointing)"
             )
 
-    def finish(self) -> None:
-        """Check what has happened since the last call."""
+    def finish(self, outputs: Iterable[Tensor | None]) -> list[Value | None]:
+        """Return the values of these; check them, and what has happened since the last call."""
         self._check_random()
+        for tensor in within(list(outputs), Tensor):
+            self._unwritten.check(tensor)
+        return [None if one is None else self.value(one) for one in outputs]
+
+    def check_read(self, func: Callable, given: Any, found: Any, first: int) -> None:
+        """Refuse a function whose calls, from the `first` on, do not show what it reads."""
+        pairs = [(tensor, self._known.get(tensor)) for tensor in within(given, Tensor)]
+        known = (self._known.get(tensor) for tensor in within(found, Tensor))
+        check_read(func, pairs, [v for v in known if v is not None], self.calls[first:])
 
 
 class Watch(TorchFunctionMode):
-    """While active, functions that hand a tensor's values or memory to Python are refused."""
+    """While active, functions that read values of tensors past every operation are refused.
+
+    So are those that hand them, or the memory, to Python.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -129,7 +149,10 @@ class Watch(TorchFunctionMode):
         reads_on_host(func)
         if func is torch.autograd.grad:
             return self._grad(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        first = len(self._recorder.calls)
+        found = func(*args, **(kwargs or {}))
+        self._recorder.check_read(func, (args, kwargs), found, first)
+        return found
 
     def _grad(self, outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> Any:
         """Let backward passes be watched, too: a mode is off while it handles a call with tensors.

@@ -24,6 +24,8 @@ READS = {
     Tensor.data.__set__,  # type: ignore[attr-defined]
 }
 WAITS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+# takes lengths out of a tensor, and has no tag
+PACK = torch.ops.aten._pack_padded_sequence.default
 INDEX = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default)
 INDEX_IN_PLACE = torch.ops.aten.index_put_.default
 
@@ -59,8 +61,11 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
     name = str(func)
     if func.namespace in ("c10d", "_c10d_functional"):
         raise Refused(f"communication with other processes, {name}")
-    if any(tag in func.tags for tag in WAITS) and not _by_numbers(func, args):
+    waits = func is PACK or any(tag in func.tags for tag in WAITS)
+    if waits and not _by_numbers(func, args):
         raise Refused(f"shapes or control flow that depend on values, {name}")
+    if next(within((args, kwargs), torch.UntypedStorage), None) is not None:
+        raise Refused(f"values or memory of a tensor in Python's hands, {name}")
     given = list(within((args, kwargs), Tensor))
     if func is INDEX_IN_PLACE and given[0].is_cuda and not _by_numbers(func, args):
         raise Refused(f"a mask that the host must count, {name}")

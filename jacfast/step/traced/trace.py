@@ -92,7 +92,7 @@ class _Tracing:
 
     def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
-        with Watch(), recorder:
+        with Watch(recorder), recorder:
             pending = self.run.forward(x, y, whole)
             given = [pending.total, *pending.values]
             place = len(recorder.calls)
@@ -104,9 +104,8 @@ class _Tracing:
                 with torch.no_grad(), without_autocast(x.device):
                     missing = [None] * (len(given) - len(incoming))
                     found = pending.gradients(*incoming, *missing)
-        recorder.finish()
         first = [*given, *further]
-        outputs = [None if one is None else recorder.value(one) for one in [*first, *found]]
+        outputs = recorder.finish([*first, *found])
         whole_graph = Graph(recorder.inputs, recorder.calls, outputs, recorder.constants)
         forward, backward = whole_graph.cut(place, len(first))
         places = {v: i for i, v in enumerate(recorder.inputs) if v not in coming}
