@@ -123,6 +123,10 @@ REFUSED = {
     "a deep copy": (copied, "Python's hands"),
     "an empty tensor": (lambda h, g: h + 0 * torch.empty(6).double().nan_to_num(), "empty"),
     "a part of an empty one": (lambda h, g: h + 0 * h.new_empty(8)[2:].nan_to_num(), "empty"),
+    "a list of numbers": (lambda h, g: h * torch.tensor([*g.double()]), "depend on values"),
+    "an old tensor of a list": (lambda h, g: h * torch.Tensor([*g.double()]), "depend on values"),
+    "a new tensor of a list": (lambda h, g: h * h.new_tensor([[*g]]), "depend on values"),
+    "an index of a list": (lambda h, g: h[:, [g[0] - 1, g[1] - 1] * 3], "depend on values"),
     "counts": (lambda h, g: h * torch.bincount(g).sum(), "depend on values"),
     "unique": (lambda h, g: h * g.unique().sum(), "depend on values"),
     "repeats": (lambda h, g: h * g.repeat_interleave(g).sum(), "depend on values"),
@@ -135,9 +139,9 @@ REFUSED = {
 def test_others_are_refused(kind):
     between, reason = REFUSED[kind]
     model = Between(between).double()
+    x = torch.randn(4, 6).double()
+    calls = [(x, {"args": (torch.arange(1, 7).roll(i),)}) for i in range(2)]
     with pytest.warns(UserWarning, match=f"runs eager, and not compiled=.*{reason}"):
-        x = torch.randn(4, 6).double()
-        calls = [(x, {"args": (torch.arange(1, 7).roll(i),)}) for i in range(2)]
         assert_eager_each_time(model, calls)
 
 
@@ -154,6 +158,8 @@ RECORDED = {
     "without entries": lambda h, g: h * torch.cat([torch.empty(0, dtype=g.dtype), g]),
     "one that is not read": lambda h, g: h * g.new_empty(4, 6).shape[0] * g,
     "the shape of integers": lambda h, g: h.expand_as(g.expand(len(h), 6)) * g,
+    "numbers of a list": lambda h, g: h * h.new_tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) * g,
+    "a copy": lambda h, g: h * torch.as_tensor(g) * torch.stack([*g.double()]),
     "a type": lambda h, g: h.to(g.long().to(torch.float64)) * g,
     "an index": lambda h, g: h[:, g - 1],
     "a mask": lambda h, g: h.masked_fill(g > 2, 0.5),

@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from jacfast.step.traced.graph import Call, Value, within
 from jacfast.step.traced.refuse import Refused, check_call, reads_on_host
-from jacfast.step.traced.unseen import Unwritten, check_read
+from jacfast.step.traced.unseen import Unwritten, check_read, read_by_address
 
 ALIASES = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
 
@@ -126,11 +126,13 @@ class Recorder(TorchDispatchMode):
             self._unwritten.check(tensor)
         return [None if one is None else self.value(one) for one in outputs]
 
-    def check_read(self, func: Callable, given: Any, found: Any, first: int) -> None:
+    def check_read(
+        self, func: Callable, args: tuple, kwargs: dict[str, Any], found: Any, first: int
+    ) -> None:
         """Refuse a function whose calls, from the `first` on, do not show what it reads."""
-        pairs = [(tensor, self._known.get(tensor)) for tensor in within(given, Tensor)]
-        known = (self._known.get(tensor) for tensor in within(found, Tensor))
-        check_read(func, pairs, [v for v in known if v is not None], self.calls[first:])
+        given = map(self._known.get, read_by_address(args, kwargs))
+        values = map(self._known.get, within(found, Tensor))
+        check_read(func, given, [v for v in values if v is not None], self.calls[first:])
 
 
 class Watch(TorchFunctionMode):
@@ -147,11 +149,12 @@ class Watch(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         reads_on_host(func)
+        kwargs = kwargs or {}
         if func is torch.autograd.grad:
-            return self._grad(*args, **(kwargs or {}))
+            return self._grad(*args, **kwargs)
         first = len(self._recorder.calls)
-        found = func(*args, **(kwargs or {}))
-        self._recorder.check_read(func, (args, kwargs), found, first)
+        found = func(*args, **kwargs)
+        self._recorder.check_read(func, args, kwargs, found, first)
         return found
 
     def _grad(self, outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> Any:

@@ -1,5 +1,7 @@
 """What cannot be traced: each with its reason, for the warning with which it runs eager."""
 
+import random
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,8 +25,13 @@ READS = {
     *(Tensor.storage, Tensor.__dlpack__, Tensor.set_, Tensor.backward, torch.autograd.backward),
     Tensor.data.__set__,  # type: ignore[attr-defined]
 }
+# what makes a number of a tensor, in torch.Tensor([...]) past every operation
+NUMBERS = {
+    *(Tensor.item, Tensor.__index__, Tensor.__int__, Tensor.__float__, Tensor.__complex__),
+    Tensor.__bool__,
+}
 WAITS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-# takes lengths out of a tensor, and has no tag
+# the length of what it returns depends on values, and no tag says so
 PACK = torch.ops.aten._pack_padded_sequence.default
 INDEX = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default)
 INDEX_IN_PLACE = torch.ops.aten.index_put_.default
@@ -56,6 +63,16 @@ def check_module(module: nn.Module) -> None:
                 raise Refused(f"a hook on a {type(module).__name__}")
 
 
+def check_object(thing: Any) -> None:
+    """Refuse what cannot be asked for its state, and changes whenever it is used."""
+    kind = type(thing)
+    hidden = hasattr(kind, "__next__") and not hasattr(thing, "__dict__")
+    if hidden and kind not in weakref.ProxyTypes:
+        raise Refused(f"an iterator among what the model holds or is given, a {kind.__name__}")
+    if isinstance(thing, random.SystemRandom):
+        raise Refused("random numbers of Python or NumPy")
+
+
 def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) -> None:
     """Refuse an operation that waits for the device, or changes what a trace cannot put back."""
     name = str(func)
@@ -78,17 +95,24 @@ def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) 
         return
     if len({t.device.type for t in given if t.dim()}) > 1:
         raise Refused(f"a copy between devices, {name}")
+    written = [v for alias, v in with_aliases(func, args, kwargs) if alias and alias.is_write]
+    if any(t.untyped_storage().data_ptr() in fixed for t in within(written, Tensor)):
+        raise Refused(f"a change of x, an argument or a parameter in place, {name}")
+
+
+def with_aliases(func: Any, args: tuple, kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield what the schema says of each argument's memory (a write, a view), and the argument."""
     for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[place] if place < len(args) else kwargs.get(argument.name)
-            if any(t.untyped_storage().data_ptr() in fixed for t in within(value, Tensor)):
-                raise Refused(f"a change of x, an argument or a parameter in place, {name}")
+        value = args[place] if place < len(args) else kwargs.get(argument.name)
+        yield argument.alias_info, value
 
 
 def reads_on_host(func: Callable) -> None:
     """Refuse a function that gives a tensor's values or memory to Python."""
     if func in READS:
         raise Refused(f"values or memory of a tensor in Python's hands, {func.__name__}")
+    if func in NUMBERS:
+        raise Refused(f"shapes or control flow that depend on values, {func.__name__}")
 
 
 def _by_numbers(func: Any, args: tuple) -> bool:

@@ -1,8 +1,8 @@
 """What C++ does with tensors past every operation: integers that it reads, memory that it fills.
 
-A function of PyTorch may take sizes or places out of a tensor by its address, and an extension may
-fill what PyTorch has allocated. No operation shows it, so that a replay would have the numbers of
-the recording, or none at all.
+A function of PyTorch may take sizes, places or numbers out of a tensor by its address, and an
+extension may fill what PyTorch has allocated. No operation shows it, so that a replay would have
+the numbers of the recording, or none at all.
 """
 
 import types
@@ -13,17 +13,27 @@ import torch
 from torch import Tensor
 
 from jacfast.step.traced.graph import Call, Value, within
-from jacfast.step.traced.refuse import Refused
+from jacfast.step.traced.refuse import Refused, with_aliases
 
 # what gives its result the shape or type of a tensor, whatever is in that
 CONVOLUTION = torch.ops.aten.convolution_backward.default
 SHAPES = {Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.type_as, Tensor.to}
 
 
+def read_by_address(args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the arguments that C++ may read: integers, for sizes; in lists any, for numbers."""
+    return [
+        tensor
+        for one in (*args, *kwargs.values())
+        for tensor in within(one, Tensor)
+        if tensor.numel() and (_whole(tensor) or isinstance(one, list | tuple))
+    ]
+
+
 def check_read(
-    func: Callable, given: Iterable[tuple[Tensor, Value | None]], found: list[Value], did: list[Call]
+    func: Callable, given: Iterable[Value | None], found: list[Value], did: list[Call]
 ) -> None:
-    """Refuse a function in C++ that was given integers, and showed them to no operation.
+    """Refuse a function in C++ that was `given` what it may read, and showed it to no operation.
 
     `did` is what it called, `found` what it returned. An operation that makes integers for nobody
     (a contiguous copy) shows them to none.
@@ -35,7 +45,7 @@ def check_read(
         in_vain = isinstance(call.results, Value) and not call.acts and _whole(call.results.like)
         if not in_vain or call.results in shown:
             shown.update(call.reads())
-    if any(_whole(tensor) and tensor.numel() and value not in shown for tensor, value in given):
+    if any(value not in shown for value in given):
         raise Refused(f"shapes or control flow that depend on values, {func.__name__}")
 
 
@@ -56,15 +66,14 @@ class Unwritten:
         idle = set[int]()
         if func is CONVOLUTION:  # reads the input for the weight's gradient alone, and so on
             idle = {1 + i for i, other in enumerate((1, 0)) if not args[10][other]}
-        for place, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is None and place not in idle:  # else written to, or viewed
-                value = args[place] if place < len(args) else kwargs.get(argument.name)
+        for place, (alias, value) in enumerate(with_aliases(func, args, kwargs)):
+            if alias is None and place not in idle:  # else written to, or viewed
                 for tensor in within(value, Tensor):
                     self.check(tensor)
 
     def check(self, tensor: Tensor) -> None:
         """Refuse a tensor whose memory no operation has written to."""
-        if self._place(tensor) in self._places:
+        if _place(tensor) in self._places:
             raise Refused(
                 f"an empty tensor of shape {list(tensor.shape)} that no operation of PyTorch fills"
             )
@@ -72,17 +81,17 @@ class Unwritten:
     def note(self, func: Any, args: tuple, kwargs: dict[str, Any], returned: Any) -> None:
         """Note what an operation has allocated, and what it has written to."""
         if _name(func).removeprefix("new_").startswith("empty"):
-            self._places |= {self._place(tensor) for tensor in within(returned, Tensor)} - {0}
+            self._places |= {_place(tensor) for tensor in within(returned, Tensor)} - {0}
         elif self._places:
             views = any(one.alias_info is not None for one in func._schema.returns)
             written = [] if views else [returned]  # memory that was another tensor's before
-            for place, argument in enumerate(func._schema.arguments):
-                if argument.alias_info is not None and argument.alias_info.is_write:
-                    written.append(args[place] if place < len(args) else kwargs.get(argument.name))
-            self._places -= {self._place(tensor) for tensor in within(written, Tensor)}
+            for alias, value in with_aliases(func, args, kwargs):
+                written += [value] if alias is not None and alias.is_write else []
+            self._places -= {_place(tensor) for tensor in within(written, Tensor)}
 
-    def _place(self, tensor: Tensor) -> int:
-        return tensor.untyped_storage().data_ptr()
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _name(func: Any) -> str:
@@ -90,4 +99,5 @@ def _name(func: Any) -> str:
 
 
 def _by_shape(func: Any) -> bool:
-    return _name(func).endswith("_like") or _name(func).startswith("new_")
+    words = _name(func).split("_")
+    return words[0] == "new" or words[-1] == "like"
