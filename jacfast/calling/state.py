@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling.places import CONTAINERS, again, content, entries, is_array, look, put
+from jacfast.calling.places import CONTAINERS, NUMBERS, again, content, entries, is_array, look, put
+from jacfast.calling.sources import Sources, is_source
 
 NONE = object()
 
@@ -21,9 +22,10 @@ class State:
     """What the modules of a model hold: attributes of any kind, and the values of tensors.
 
     Tensors are buffers and plain attributes; the parameters are the optimiser's. What is held in
-    containers, and in objects of the user's own, is remembered with them, four deep (`places`), and
-    the numbers of small NumPy arrays. The modules in `but` are left out. To be used once: for a
-    second pass, or to undo the first.
+    containers, and in objects of the user's own, is remembered with them, four deep (`places`), the
+    numbers of small NumPy arrays, and where random numbers of Python and NumPy come from (a draw is
+    no change: a second pass draws the same). The modules in `but` are left out. To be used once:
+    for a second pass, or to undo the first.
     """
 
     def __init__(self, model: nn.Module, but: Collection[nn.Module] = ()) -> None:
@@ -32,6 +34,7 @@ class State:
         # tensor, copy and version by the tensor's id, which may have several owners
         self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._arrays: dict[int, tuple[Any, Any]] = {}
+        sources: dict[int, Any] = {}
         held = [value for place in self._places for value in entries(place)]
         held += [buffer for module in self._modules for buffer in module._buffers.values()]
         for value in held:  # the second are those of a ScriptModule, whose place has none
@@ -40,6 +43,9 @@ class State:
                 self._copies[id(value)] = value, value.clone(), _version(value)
             elif is_array(value):
                 self._arrays[id(value)] = value, value.copy()
+            elif is_source(value):
+                sources[id(value)] = value
+        self._sources = Sources(sources.values())
         scripted = [m for m in self._modules if isinstance(m, torch.jit.ScriptModule)]
         self._inside = [tensor for module in scripted for tensor in module.buffers()]
 
@@ -84,6 +90,7 @@ class State:
         _write(self._copies.values())
         put(self._places, {})
         _fill(self._arrays.values())
+        self._sources.put()
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
@@ -95,15 +102,18 @@ class State:
         now = again(self._places, self._modules)
         inside = [(one, one.clone(), _version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
+        sources = self._sources.now()
         _write(self._copies[id(one)] for one in self._inside)
         put(self._places, {key: value for key, (_, value, _) in self._copies.items()})
         _fill(self._arrays.values())
+        self._sources.put()
         try:
             yield
         finally:
             _write(inside)
             put(now, {})
             _fill(arrays)
+            sources.put()
 
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, Tensor) and isinstance(now, Tensor):
@@ -139,7 +149,7 @@ def _identical(before: Any, now: Any) -> bool:
 
 def _pairwise(same: Callable[[Any, Any], bool], before: Any, now: Any) -> bool:
     """Compare two containers but dictionaries, entry by entry."""
-    if isinstance(before, set | bytearray):
+    if isinstance(before, (set, *NUMBERS)):
         return before == now
     return len(before) == len(now) and all(map(same, before, now))
 
