@@ -1,8 +1,10 @@
 """Configurations of every kind: a recorded step follows what is changed in them."""
 
 import argparse
+import ctypes
 import dataclasses
 import gc
+import mmap
 import types
 import warnings
 import weakref
@@ -159,6 +161,16 @@ OBJECTS = {
         lambda: array("d", [1.0, 2.0]),
         lambda m: m.held[0],
         lambda m: m.held.__setitem__(0, 2.0),
+    ),
+    "a number of C": (
+        lambda: ctypes.c_double(1.0),
+        lambda m: m.held.value,
+        lambda m: setattr(m.held, "value", 2.0),
+    ),
+    "a map of memory": (
+        lambda: mmap.mmap(-1, 8),
+        lambda m: 1 + m.held[0],
+        lambda m: m.held.__setitem__(0, 2),
     ),
     "a view of bytes": (
         lambda: memoryview(bytearray(b"ab")),

@@ -151,7 +151,17 @@ def filled(h, given):
     return h * made[:, :6].sum(0)
 
 
+def freed(h, given):
+    """Constants that may lie where an empty tensor has been."""
+    ones = [1.0] * 1000
+    for _ in range(20):
+        h.new_empty(1000)
+        h = h * h.new_tensor(ones).mean()
+    return h * given
+
+
 RECORDED = {
+    "what has been freed": freed,
     "an empty tensor that is filled": filled,
     "one that is written as a whole": lambda h, g: h * torch.add(g, 1, out=torch.empty_like(g)),
     "like an empty one": lambda h, g: h * torch.ones_like(torch.empty_like(g)) * g,

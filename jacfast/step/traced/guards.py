@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from jacfast.calling.attributes import attributes, of_user
+from jacfast.calling.attributes import FOREIGN, attributes, of_user
 from jacfast.calling.sources import is_source
 from jacfast.calling.state import computed
 from jacfast.step.traced.objects import Same, content, opaque
@@ -180,12 +180,14 @@ class Look:
             if self._classes.get(one, -1) >= depth:
                 continue
             self._classes[one] = depth
-            if one.__module__.partition(".")[0] in BASES:
+            package = one.__module__.partition(".")[0]
+            if package in BASES:
                 continue
+            inner = 0 if package in FOREIGN else depth
             for name, value in vars(one).items():
                 if name not in NOTES:
                     self.key.append(name)
-                    self.at(value, depth)
+                    self.at(value, inner)
             self.key.append(None)
 
     def _at_names(self, held: Mapping[Any, Any], depth: int) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 import weakref
-from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -35,20 +34,21 @@ def content(thing: Any) -> Any:
     if numpy is not None and isinstance(thing, (numpy.ndarray, numpy.generic)):
         if thing.dtype.hasobject:
             return thing.tolist()
-        if thing.nbytes > BYTES and _frozen(thing):
-            return None
-        about: Any = (thing.dtype.descr, thing.shape)
-    elif isinstance(thing, bytearray | array | memoryview):
-        thing = memoryview(thing)
-        about = thing.format
+        memory, about, frozen = thing, (thing.dtype.descr, thing.shape), _frozen(thing)
     else:
+        try:
+            memory = memoryview(thing)
+        except (TypeError, ValueError, BufferError):  # it has none
+            return None
+        about, frozen = (memory.format, memory.shape), memory.readonly
+    if memory.nbytes <= BYTES:
+        return about, memory.tobytes()
+    if frozen:
         return None
-    if thing.nbytes > BYTES:
-        raise Refused(
-            f"an array of {thing.nbytes} bytes, too large to be compared in every call: make it a "
-            "tensor, or read-only (flags.writeable = False)"
-        )
-    return about, thing.tobytes()
+    raise Refused(
+        f"an array of {memory.nbytes} bytes, too large to be compared in every call: make it a "
+        "tensor, or read-only (flags.writeable = False)"
+    )
 
 
 def _frozen(values: Any) -> bool:

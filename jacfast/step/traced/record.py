@@ -53,6 +53,7 @@ class Recorder(TorchDispatchMode):
     def take(self, tensor: Tensor) -> Value:
         """Take a tensor for one more input."""
         self._known[tensor] = value = Value(tensor)
+        self._unwritten.forget(tensor)
         self.inputs.append(value)
         return value
 
@@ -96,6 +97,7 @@ class Recorder(TorchDispatchMode):
         constant, copy = Value(tensor), Value(tensor)
         self.constants[constant] = tensor.clone()
         self._known[tensor] = copy
+        self._unwritten.forget(tensor)
         self.calls.append(Call(torch.ops.aten.clone.default, (constant,), {}, copy, False))
         return tensor
 

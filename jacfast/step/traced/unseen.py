@@ -87,7 +87,11 @@ class Unwritten:
             written = [] if views else [returned]  # memory that was another tensor's before
             for alias, value in with_aliases(func, args, kwargs):
                 written += [value] if alias is not None and alias.is_write else []
-            self._places -= {_place(tensor) for tensor in within(written, Tensor)}
+            self.forget(written)
+
+    def forget(self, tensors: Any) -> None:
+        """Take it that there is something in these, which may lie where others have been freed."""
+        self._places -= {_place(tensor) for tensor in within(tensors, Tensor)}
 
 
 def _place(tensor: Tensor) -> int:
