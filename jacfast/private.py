@@ -46,6 +46,7 @@ NAMES: dict[str, Use] = {
     "torch.ops.aten._safe_softmax": Use(
         "fused_attention", "raises in a one-line penalty through fused attention"
     ),
+    "torch.ops.aten._pack_padded_sequence": Use("step.traced.refuse", "raises at import"),
     "torch.autograd.forward_ad._current_level": Use("ops.lives", "raises in every op"),
     "torch.nn.modules.batchnorm._BatchNorm": Use("step.checks", "raises at import"),
     "torch.nn.modules.batchnorm._NormBase": Use("calling.baked", "raises at import"),
@@ -75,7 +76,9 @@ NAMES: dict[str, Use] = {
     "torch.ops._c10d_functional": Use(
         "step.traced.refuse", "silent: communication of the model would be recorded"
     ),
-    "OpOverload._schema": Use("step.traced.writes", "not traced: an error is the reason"),
+    "OpOverload._schema": Use(
+        "step.traced.unseen step.traced.writes", "not traced: an error is the reason"
+    ),
     "Inductor._boxed_call": Use(
         "step.traced.backends", "silent: what is kept is freed at the end of a backward pass"
     ),

@@ -6,20 +6,19 @@ by its entries. `look` finds those of a model, `put` makes them hold again what 
 
 import copy
 import functools
-import sys
 import types
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-CONTAINERS = (dict, list, set, deque, bytearray)
+from jacfast.calling.attributes import attributes, has_attributes, put_attributes
+
+CONTAINERS = (dict, list, set, deque, bytearray, array)
+NUMBERS = (bytearray, array)  # containers without objects
 DEPTH = 4  # of containers and objects in each other, below an attribute of a module
-# Of these packages nothing is looked into: what changes there (a trainer, a writer of logs) is not
-# the model's.
-LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
-FOREIGN = {"torch", "numpy", "transformers", "accelerate", *LIGHTNING}
 OPAQUE = (nn.Module, Tensor, type, types.FunctionType, types.ModuleType, functools.partial)
 SIMPLE = {type(None), bool, int, float, str, Tensor, nn.Parameter}
 PLAIN = {dict, OrderedDict, list, set, deque}
@@ -64,9 +63,9 @@ def _inside(value: Any, name: str, owner: str, found: dict[int, Place], depth: i
         if not isinstance(value, FIXED):
             found[id(value)] = Place(value, copied(value), name, owner)
         inner = () if large else value.values() if isinstance(value, dict) else value
-    elif _has_attributes(value):
-        found[id(value)] = Place(value, dict(vars(value)), name, owner)
-        inner = vars(value).values()
+    elif not isinstance(value, OPAQUE) and has_attributes(value):
+        found[id(value)] = Place(value, dict(attributes(value)), name, owner)
+        inner = found[id(value)].content.values()
     else:
         return
     for entry in inner:
@@ -79,17 +78,9 @@ def copied(container: Any) -> Any:
     return container.copy() if type(container) in PLAIN else copy.copy(container)
 
 
-def _has_attributes(value: Any) -> bool:
-    if isinstance(value, OPAQUE) or not hasattr(value, "__dict__"):
-        return False
-    package = type(value).__module__.partition(".")[0]
-    ours = package not in FOREIGN and package not in sys.stdlib_module_names
-    return ours or package == "__main__" or type(value) is types.SimpleNamespace
-
-
 def content(place: Place) -> Any:
     """Return what a place holds now."""
-    return place.holder if isinstance(place.holder, CONTAINERS) else vars(place.holder)
+    return place.holder if isinstance(place.holder, CONTAINERS) else attributes(place.holder)
 
 
 def entries(place: Place) -> Iterator[Any]:
@@ -152,20 +143,20 @@ def put(places: Collection[Place], instead: dict[int, Tensor]) -> None:
             held = {_other(v, instead) for v in held}
         if alike(now, held):
             continue
-        if isinstance(place.holder, CONTAINERS):
+        if isinstance(now, NUMBERS):
+            now[:] = held
+        elif isinstance(place.holder, CONTAINERS):
             now.clear()
             (now.update if isinstance(now, dict | set) else now.extend)(held)
-            continue
-        for name in now.keys() - held.keys():
-            del now[name]
-        now.update({k: v for k, v in held.items() if k not in now or now[k] is not v})
+        else:
+            put_attributes(place.holder, held)
 
 
 def alike(one: Any, other: Any) -> bool:
     """Say whether two containers hold the same objects, in the same order."""
     if len(one) != len(other):
         return False
-    if isinstance(one, set | bytearray):
+    if isinstance(one, (set, *NUMBERS)):
         return one == other
     if isinstance(one, dict):
         pairs = zip(one.items(), other.items(), strict=True)

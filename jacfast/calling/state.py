@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.calling.copies import copies
-from jacfast.calling.places import CONTAINERS, again, content, entries, is_array, look, put
+from jacfast.calling.places import CONTAINERS, NUMBERS, again, content, entries, is_array, look, put
 from jacfast.calling.sources import Sources, is_source
 
 NONE = object()
@@ -153,7 +153,7 @@ def _identical(before: Any, now: Any) -> bool:
 
 def _pairwise(same: Callable[[Any, Any], bool], before: Any, now: Any) -> bool:
     """Compare two containers but dictionaries, entry by entry."""
-    if isinstance(before, set | bytearray):
+    if isinstance(before, (set, *NUMBERS)):
         return before == now
     return len(before) == len(now) and all(map(same, before, now))
 

@@ -46,3 +46,9 @@ Draw = Order | Noise
 def penalised(penalty: Penalty, samples: int) -> int:
     """Return how many samples of a batch are penalised."""
     return max(1, round(samples * penalty.subsample))
+
+
+def is_own(generator: torch.Generator | None, device: torch.device) -> bool:
+    """Say whether a generator is the caller's own, and none from which the model draws, too."""
+    usual = torch.cuda.default_generators if device.type == "cuda" else (torch.default_generator,)
+    return generator is not None and generator not in usual

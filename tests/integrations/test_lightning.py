@@ -11,7 +11,7 @@ from torch import nn
 import jacfast
 from jacfast.training.schedule import Schedule
 from tests.integrations import hand
-from tests.nets import NETS, mlp
+from tests.nets import NETS, mlp, relative_error
 
 pl = pytest.importorskip("lightning.pytorch")
 from jacfast.integrations.lightning import JacobianPenalty  # noqa: E402
@@ -332,3 +332,35 @@ def test_without_lightning_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match=r"run pip install jacfast\[lightning\]"):
         importlib.import_module(name)
+
+
+class Asking(pl.LightningModule):
+    """Scales its logits by what it asks its trainer, and by a hyperparameter."""
+
+    def __init__(self, name=None, scale=2.0):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Linear(6, 5).double()
+
+    def forward(self, x):
+        by = 1 if self.hparams.name is None else 1 + getattr(self, self.hparams.name)
+        return self.net(x).tanh() * by * self.hparams.scale
+
+
+@pytest.mark.filterwarnings("always:forward_with_penalty runs eager")
+@pytest.mark.parametrize("name", [None, "current_epoch", "global_step"])
+def test_a_recorded_step_knows_nothing_of_the_trainer(name, recwarn):
+    model, x = Asking(name), torch.randn(4, 6).double()
+    model.trainer = trainer = pl.Trainer(logger=False, accelerator="cpu")
+    for epoch in range(3):
+        trainer.fit_loop.epoch_progress.current.processed = epoch
+        trainer.fit_loop.epoch_progress.current.completed = epoch
+        optimizer = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer
+        optimizer.step.total.completed = epoch
+        logits, _ = jacfast.forward_with_penalty(model, x, compiled="traced")
+        assert relative_error(logits, model(x)) < 1e-9
+        assert name is None or getattr(model, name) == epoch
+    assert model.trainer is trainer
+    said = [str(one.message) for one in recwarn if "runs eager" in str(one.message)]
+    assert len(said) == (name is not None)
+    assert name is None or f"_trainer of a Asking, which is asked for its {name}" in said[0]

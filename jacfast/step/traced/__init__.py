@@ -19,6 +19,7 @@ from jacfast.calling import Arguments, tree, warn
 from jacfast.calling.functions import compiled_module
 from jacfast.penalties.base import Penalty
 from jacfast.portion import at_hand
+from jacfast.step.draw import is_own
 from jacfast.step.run import Run
 from jacfast.step.traced.backends import BACKENDS, chosen
 from jacfast.step.traced.capture import elsewhere
@@ -117,8 +118,8 @@ class Traced:
         options = (step.layer, step.precision, step.batch_norm, step.chunk_size, step.output)
         self.things: tuple = (
             *(x, y, list(vars(arguments).values()), type(penalty), fields, model),
-            *(*options, step.everything, step.generator is None, around is contextlib.nullcontext),
-            *(backend, whole),
+            *(*options, step.everything, around is contextlib.nullcontext, backend, whole),
+            *(step.generator is None, is_own(step.generator, x.device)),
             *(() if (here := at_hand()) is None else vars(here).values()),  # what a draw depends on
         )
         self.reason: str | None = None
@@ -167,7 +168,7 @@ class Traced:
             return
         stray = None
         try:
-            made = trace(run, self.things, self.look.key, self.x, self.y, self.whole)
+            made = trace(run, self.things, self.look, self.x, self.y, self.whole)
             backend, graphs = chosen(self.backend, made.forward, self.x.device), made.graphs()
             stray = elsewhere(graphs, self.x.device) if backend == "cudagraphs" else None
             self.plan = Plan(made, "traced" if stray else backend)

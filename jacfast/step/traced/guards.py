@@ -1,29 +1,42 @@
 """What a trace depends on: the key by which a later call finds it, and the tensors it is given."""
 
 import functools
+import sys
 import types
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from jacfast.calling.attributes import FOREIGN, attributes, of_user
+from jacfast.calling.sources import is_source
 from jacfast.calling.state import computed
-from jacfast.step.traced.refuse import Refused, check_module, modes
+from jacfast.step.traced.objects import Same, content, opaque
+from jacfast.step.traced.refuse import Refused, check_module, check_object, modes
 
-SIMPLE = (
-    *(int, float, bool, complex, str, bytes, types.NoneType, types.EllipsisType),
-    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+SIMPLE = frozenset(
+    (
+        *(int, float, bool, complex, str, bytes, types.NoneType, types.EllipsisType),
+        *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+    )
 )
+FIXED = frozenset((types.FunctionType, types.BuiltinFunctionType, types.ModuleType))
 EVERY = frozenset(vars(nn.Module()))  # attributes of every module
 PRECISIONS = (("mkldnn", "matmul"), ("mkldnn", "conv"), ("cuda", "matmul"), ("cuda", "conv"))
+BASES = {"torch", "jacfast", *sys.stdlib_module_names}  # packages whose classes stay as they are
+# what Python notes of a class
+NOTES = frozenset(
+    (
+        *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
+        *("__dataclass_fields__", "__dataclass_params__", "__match_args__", "__slotnames__"),
+        *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__orig_bases__"),
+        *("__parameters__", "__abstractmethods__"),
+    )
+)
 DEPTH = 3  # of objects in attributes: their attributes, theirs, and so on; then the identity
-# packages whose objects change in every step, and choose nothing in a model
-OPAQUE = ("lightning", "pytorch_lightning", "torch.optim", "torch.utils.data")
-BYTES = 1 << 16  # of an array whose numbers are looked at
 
 
 class Look:
@@ -32,12 +45,15 @@ class Look:
     Attributes:
         key: everything but the values of tensors, to be compared.
         tensors: each tensor once, in the order in which they were met.
+        sources: of random numbers, those of Python and NumPy.
     """
 
     def __init__(self) -> None:
         self.key: list[Any] = []
         self.tensors: list[Tensor] = []
+        self.sources: list[Any] = []
         self._seen: dict[int, int] = {}
+        self._classes: dict[type, int] = {}  # by how deep they were looked into
         self._held: list[Any] = []  # whose id is its own meanwhile
 
     @classmethod
@@ -77,13 +93,15 @@ class Look:
         self.key.append(tensor.requires_grad)
 
     def _at_object(self, thing: Any, depth: int) -> None:
-        if isinstance(thing, nn.Module):
+        if type(thing) in FIXED:
+            self.key.append(Same(thing))
+        elif isinstance(thing, nn.Module):
             self._at_module(thing)
         elif isinstance(thing, list | tuple | deque):
             self.key.append(len(thing))
             for one in thing:
                 self.at(one, depth)
-        elif isinstance(thing, dict):
+        elif isinstance(thing, dict | types.MappingProxyType):
             self._at_names(thing, depth)
         elif isinstance(thing, pytree.TreeSpec):
             self.key.append(thing)
@@ -91,21 +109,39 @@ class Look:
             self.at((thing.func, thing.args, thing.keywords), depth)
         elif isinstance(thing, types.MethodType):
             self.at((thing.__self__, thing.__func__), depth)
-        elif isinstance(thing, set | frozenset) and all(type(one) in SIMPLE for one in thing):
+        elif isinstance(thing, set | frozenset):
+            self._at_set(thing, depth)
+        elif isinstance(thing, type):
+            self.key.append(Same(thing))
+            if depth and of_user(thing):
+                self._at_class(thing, depth - 1)
+        else:
+            self._at_other(thing, depth)
+
+    def _at_set(self, thing: Collection[Any], depth: int) -> None:
+        if all(type(one) in SIMPLE for one in thing):
             self.key.append(frozenset(thing))
         else:
-            self.key.append(Same(thing))
-            self._inside(thing, depth)
+            self.at(list(thing), depth)
 
-    def _inside(self, thing: Any, depth: int) -> None:
-        """Look at what an object of some other kind holds."""
+    def _at_other(self, thing: Any, depth: int) -> None:
+        """Look at what an object of some other kind holds: numbers, attributes."""
         kind = type(thing)
-        if kind.__module__ == "numpy" and getattr(thing, "nbytes", BYTES) < BYTES:
-            self.key.append(thing.tobytes())
-        if isinstance(thing, type | types.FunctionType | types.ModuleType):
-            return
-        if depth and hasattr(thing, "__dict__") and not kind.__module__.startswith(OPAQUE):
-            self._at_names(vars(thing), depth - 1)
+        check_object(thing)
+        held = None
+        if is_source(thing):
+            self.sources.append(thing)
+        elif depth and not opaque(kind):
+            held = attributes(thing) if of_user(kind) else getattr(thing, "__dict__", None)
+        numbers = content(thing)
+        if numbers is not None:
+            self.at(numbers, depth)
+        elif not held or kind.__weakrefoffset__:  # else by what it holds: nobody is to hold it
+            self.key.append(Same(thing))
+        if held:
+            self._at_names(held, depth - 1)
+        if depth and of_user(kind):
+            self._at_class(kind, depth - 1)
 
     def _at_module(self, module: nn.Module) -> None:
         if "_orig_mod" in module._modules:  # of torch.compile, whose own attributes say nothing
@@ -130,38 +166,31 @@ class Look:
         for name, inner in held["_modules"].items():
             key.append(name)
             self.at(inner)
-        self._at_class(type(module))
+        self._at_class(type(module), DEPTH)
 
-    def _at_class(self, kind: type) -> None:
-        """Look at the methods and attributes of a class that is not torch's own."""
+    def _at_class(self, kind: type, depth: int) -> None:
+        """Look at the methods and attributes of a class, but not at torch's or Python's own."""
+        if self._classes.get(kind, -1) >= depth:
+            return
         for one in kind.__mro__:
-            if one.__module__.startswith("torch.") or id(one) in self._seen:
-                break
-            self._seen[id(one)] = len(self._seen)
-            self._at_names(vars(one), 0)
+            if self._classes.get(one, -1) >= depth:
+                continue
+            self._classes[one] = depth
+            package = one.__module__.partition(".")[0]
+            if package in BASES:
+                continue
+            inner = 0 if package in FOREIGN else depth
+            for name, value in vars(one).items():
+                if name not in NOTES:
+                    self.key.append(name)
+                    self.at(value, inner)
+            self.key.append(None)
 
     def _at_names(self, held: Mapping[Any, Any], depth: int) -> None:
         self.key.append(len(held))
         for name, value in held.items():
             self.key.append(name if type(name) in SIMPLE else Same(name))
             self.at(value, depth)
-
-
-class Same:
-    """Stands for an object by its identity, without holding it."""
-
-    def __init__(self, thing: Any) -> None:
-        self.kind, self.hash = type(thing), hash((type(thing), id(thing)))
-        try:
-            self.held: Callable[[], Any] = weakref.ref(thing)
-        except TypeError:
-            self.held = lambda: thing
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.held() is other.held() is not None
-
-    def __hash__(self) -> int:
-        return self.hash
 
 
 def settings(device: torch.device) -> tuple:

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from jacfast.calling import rng_states
-from jacfast.step.traced.graph import Call, Value
+from jacfast.step.traced.graph import Call, Value, within
 from jacfast.step.traced.refuse import Refused, check_call, reads_on_host
+from jacfast.step.traced.unseen import Unwritten, check_read, read_by_address
 from jacfast.step.traced.writes import aliased
 
 ALIASES = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
@@ -44,6 +45,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self._known = WeakTensorKeyDictionary()
         self._shared = set[Value]()  # by several tensors
+        self._unwritten = Unwritten()
         self.inputs: list[Value] = []
         self.calls: list[Call] = []
         self.constants: dict[Value, Tensor] = {}
@@ -56,6 +58,7 @@ class Recorder(TorchDispatchMode):
     def take(self, tensor: Tensor) -> Value:
         """Take a tensor for one more input."""
         self._known[tensor] = value = Value(tensor)
+        self._unwritten.forget(tensor)
         self.inputs.append(value)
         return value
 
@@ -80,10 +83,12 @@ class Recorder(TorchDispatchMode):
             return self._lift(args[0])
         self._check_random()
         check_call(func, args, kwargs, self._fixed)
+        self._unwritten.check_read(func, args, kwargs)
         given = _with_values((args, kwargs), self.value)
         if torch.Tag.inplace_view in func.tags and given[0][0] in self._shared:
             raise Refused(f"a change of a tensor's shape in place, {func}")
         returned = func(*args, **kwargs)
+        self._unwritten.note(func, args, kwargs, returned)
         if func in ALIASES:
             self._known[returned] = given[0][0]
             self._shared.add(given[0][0])
@@ -97,6 +102,7 @@ class Recorder(TorchDispatchMode):
         constant, copy = Value(tensor), Value(tensor)
         self.constants[constant] = tensor.clone()
         self._known[tensor] = copy
+        self._unwritten.forget(tensor)
         self.calls.append(Call(torch.ops.aten.clone.default, (constant,), {}, copy, False))
         return tensor
 
@@ -120,21 +126,43 @@ class Recorder(TorchDispatchMode):
                 "the generator, gradient checkpointing)"
             )
 
-    def finish(self) -> None:
-        """Check what has happened since the last call."""
+    def finish(self, outputs: Iterable[Tensor | None]) -> list[Value | None]:
+        """Return the values of these; check them, and what has happened since the last call."""
         self._check_random()
+        for tensor in within(list(outputs), Tensor):
+            self._unwritten.check(tensor)
+        return [None if one is None else self.value(one) for one in outputs]
+
+    def check_read(
+        self, func: Callable, args: tuple, kwargs: dict[str, Any], found: Any, first: int
+    ) -> None:
+        """Refuse a function whose calls, from the `first` on, do not show what it reads."""
+        given = map(self._known.get, read_by_address(args, kwargs))
+        values = map(self._known.get, within(found, Tensor))
+        check_read(func, given, [v for v in values if v is not None], self.calls[first:])
 
 
 class Watch(TorchFunctionMode):
-    """While active, functions that hand a tensor's values or memory to Python are refused."""
+    """While active, functions that read values of tensors past every operation are refused.
+
+    So are those that hand them, or the memory, to Python.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         reads_on_host(func)
+        kwargs = kwargs or {}
         if func is torch.autograd.grad:
-            return self._grad(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return self._grad(*args, **kwargs)
+        first = len(self._recorder.calls)
+        found = func(*args, **kwargs)
+        self._recorder.check_read(func, args, kwargs, found, first)
+        return found
 
     def _grad(self, outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> Any:
         """Let backward passes be watched, too: a mode is off while it handles a call with tensors.

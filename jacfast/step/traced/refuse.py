@@ -1,5 +1,7 @@
 """What cannot be traced: each with its reason, for the warning with which it runs eager."""
 
+import random
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +26,14 @@ READS = {
     *(Tensor.storage, Tensor.__dlpack__, Tensor.set_, Tensor.backward, torch.autograd.backward),
     Tensor.data.__set__,  # type: ignore[attr-defined]
 }
+# what makes a number of a tensor, in torch.Tensor([...]) past every operation
+NUMBERS = {
+    *(Tensor.item, Tensor.__index__, Tensor.__int__, Tensor.__float__, Tensor.__complex__),
+    Tensor.__bool__,
+}
 WAITS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+# the length of what it returns depends on values, and no tag says so
+PACK = torch.ops.aten._pack_padded_sequence.default
 INDEX = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default)
 INDEX_IN_PLACE = torch.ops.aten.index_put_.default
 
@@ -55,13 +64,26 @@ def check_module(module: nn.Module) -> None:
                 raise Refused(f"a hook on a {type(module).__name__}")
 
 
+def check_object(thing: Any) -> None:
+    """Refuse what cannot be asked for its state, and changes whenever it is used."""
+    kind = type(thing)
+    hidden = hasattr(kind, "__next__") and not hasattr(thing, "__dict__")
+    if hidden and kind not in weakref.ProxyTypes:
+        raise Refused(f"an iterator among what the model holds or is given, a {kind.__name__}")
+    if isinstance(thing, random.SystemRandom):
+        raise Refused("random numbers of Python or NumPy")
+
+
 def check_call(func: Any, args: tuple, kwargs: dict[str, Any], fixed: set[int]) -> None:
     """Refuse an operation that waits for the device, or changes what a trace cannot put back."""
     name = str(func)
     if func.namespace in ("c10d", "_c10d_functional"):
         raise Refused(f"communication with other processes, {name}")
-    if any(tag in func.tags for tag in WAITS) and not _by_numbers(func, args):
+    waits = func is PACK or any(tag in func.tags for tag in WAITS)
+    if waits and not _by_numbers(func, args):
         raise Refused(f"shapes or control flow that depend on values, {name}")
+    if next(within((args, kwargs), torch.UntypedStorage), None) is not None:
+        raise Refused(f"values or memory of a tensor in Python's hands, {name}")
     given = list(within((args, kwargs), Tensor))
     if func is INDEX_IN_PLACE and given[0].is_cuda and not _by_numbers(func, args):
         raise Refused(f"a mask that the host must count, {name}")
@@ -83,6 +105,8 @@ def reads_on_host(func: Callable) -> None:
     """Refuse a function that gives a tensor's values or memory to Python."""
     if func in READS:
         raise Refused(f"values or memory of a tensor in Python's hands, {func.__name__}")
+    if func in NUMBERS:
+        raise Refused(f"shapes or control flow that depend on values, {func.__name__}")
 
 
 def _by_numbers(func: Any, args: tuple) -> bool:

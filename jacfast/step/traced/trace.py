@@ -10,10 +10,10 @@ from torch.utils import _pytree as pytree
 
 from jacfast.calling import State, eager, without_autocast
 from jacfast.calling.copies import sharing
-from jacfast.step.draw import Draw, Noise
+from jacfast.step.draw import Draw, Noise, is_own
 from jacfast.step.pending import Pending
 from jacfast.step.run import Run
-from jacfast.step.traced.aside import leaving_nothing
+from jacfast.step.traced.aside import asking_nobody, leaving_nothing
 from jacfast.step.traced.graph import Graph, Value
 from jacfast.step.traced.guards import SIMPLE, Look
 from jacfast.step.traced.record import Recorder, Watch, unrecorded
@@ -64,23 +64,21 @@ class Trace:
         return [self.forward] if self.backward is None else [self.forward, self.backward]
 
 
-def trace(
-    run: Run, things: tuple, key: list[Any], x: Tensor, y: Tensor | None, whole: bool
-) -> Trace:
+def trace(run: Run, things: tuple, seen: Look, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
     """Run it once, with gradients of 1, and return what it did; raise what it raises, or Refused.
 
     The model, x and all random numbers are as they were afterwards. `things` are what the run
-    depends on, the model among them, and `key` is what a look at them has found.
+    depends on, the model among them, and `seen` is what a look at them has found.
     """
-    own = run.generator is not None and run.generator not in _default_generators(x.device)
-    outside = own or run.around is not contextlib.nullcontext
-    with eager(), leaving_nothing(run.model, x.device):
+    outside = is_own(run.generator, x.device) or run.around is not contextlib.nullcontext
+    with eager(), leaving_nothing(run.model, x.device, seen.sources):
         before, look = State(run.model), Look.at_all(things)
-        if look.key != key:
+        if look.key != seen.key:
             raise Refused("buffers that share their memory")
-        done = _Tracing(run, look, x, outside).trace(x, y, whole)
+        with asking_nobody(run.model):
+            done = _Tracing(run, look, x, outside).trace(x, y, whole)
         changed = before.exchanged()
-        if changed or Look.at_all(things).key != key:
+        if changed or Look.at_all(things).key != seen.key:
             raise Refused(f"the call changes {changed or 'an attribute of a module'}")
     return done
 
@@ -100,7 +98,7 @@ class _Tracing:
     def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
         trained: list[Value] = []
-        with Watch(), recorder:
+        with Watch(recorder), recorder:
             pending = self.run.forward(x, y, whole)
             given = [pending.total, *pending.values]
             place = len(recorder.calls)
@@ -113,9 +111,8 @@ class _Tracing:
                 with torch.no_grad(), without_autocast(x.device):
                     missing = [None] * (len(given) - len(incoming))
                     found = pending.gradients(*incoming, *missing)
-        recorder.finish()
         first = [*given, *further]
-        outputs = [None if one is None else recorder.value(one) for one in [*first, *found]]
+        outputs = recorder.finish([*first, *found])
         whole_graph = Graph(recorder.inputs, recorder.calls, outputs, recorder.constants)
         forward, backward = whole_graph.cut(place, len(first))
         places = {v: i for i, v in enumerate(recorder.inputs) if v not in coming}
@@ -184,9 +181,3 @@ def _fixed(model: nn.Module, look: Look) -> list[Tensor]:
         copies |= {id(t) for t in held if isinstance(t, Tensor) and not t.requires_grad}
     copies -= {id(t) for some in sharing(look.tensors).values() for t in some}  # not by Inductor
     return [tensor for tensor in look.tensors if id(tensor) not in copies]
-
-
-def _default_generators(device: torch.device) -> list[torch.Generator]:
-    if device.type == "cuda":
-        return list(torch.cuda.default_generators)
-    return [torch.default_generator]

@@ -1,5 +1,6 @@
 """What operations write to, by their schemas."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from jacfast.step.traced.graph import Graph, Value, values
@@ -23,6 +24,13 @@ def aliased(function: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[list[An
         elif told:
             viewed.append(given.get(one.name))
     return written, viewed
+
+
+def with_aliases(func: Any, args: tuple, kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield what the schema says of each argument's memory (a write, a view), and the argument."""
+    for place, argument in enumerate(func._schema.arguments):
+        value = args[place] if place < len(args) else kwargs.get(argument.name)
+        yield argument.alias_info, value
 
 
 def written(graph: Graph) -> list[int]:

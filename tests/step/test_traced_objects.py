@@ -1,0 +1,392 @@
+"""Configurations of every kind: a recorded step follows what is changed in them."""
+
+import argparse
+import ctypes
+import dataclasses
+import gc
+import mmap
+import types
+import warnings
+import weakref
+from array import array
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jacfast import Frobenius, forward_with_penalty
+from tests.step.steps import assert_same, fast
+from tests.step.tracing import assert_traced, plans
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    scale: float = 1.0
+    inner: object = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    scale: float = 1.0
+
+
+class Mixed(Slotted):
+    """Slots of a parent, and a dictionary of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = 1.0
+
+
+class Private:
+    __slots__ = ("__scale", "empty")
+
+    def __init__(self) -> None:
+        self.__scale = 1.0
+
+    def set(self, scale: float) -> None:
+        self.__scale = scale
+
+    def get(self) -> float:
+        return self.__scale
+
+
+class Config:
+    scale = 1.0
+
+
+class Hashed:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+
+class Scaled:
+    scale = 1.0
+
+
+class Net(nn.Module):
+    """A linear layer, scaled by what some object says."""
+
+    def __init__(self, read) -> None:
+        super().__init__()
+        self.last, self.read, self.held = nn.Linear(6, 5), read, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x).tanh() * float(self.read(self))
+
+
+def at_class(value):
+    return lambda: type("Net", (Net,), {"held_at_class": value()})
+
+
+def large(dtype=np.float64) -> np.ndarray:
+    return np.ones(1 << 13, dtype)  # of float64 64 KiB
+
+
+def subclassed(kind) -> np.ndarray:
+    return type("Own", (np.ndarray,), {})((4,), buffer=np.ones(4)) if kind else np.ma.ones(4)
+
+
+SIMPLE = lambda m: m.held.scale  # noqa: E731
+# what is held, how it is read, how it is changed
+OBJECTS = {
+    "slots": (Slotted, SIMPLE, lambda m: setattr(m.held, "scale", 2.0)),
+    "slots in slots": (
+        lambda: Slotted(inner=Slotted()),
+        lambda m: m.held.inner.scale,
+        lambda m: setattr(m.held.inner, "scale", 2.0),
+    ),
+    "slots, replaced": (Frozen, SIMPLE, lambda m: setattr(m, "held", Frozen(2.0))),
+    "slots of a parent": (Mixed, SIMPLE, lambda m: setattr(m.held, "scale", 2.0)),
+    "a dictionary beside slots": (
+        Mixed,
+        lambda m: m.held.more,
+        lambda m: setattr(m.held, "more", 2.0),
+    ),
+    "private slots": (Private, lambda m: m.held.get(), lambda m: m.held.set(2.0)),
+    "a class": (lambda: Kind, SIMPLE, lambda m: setattr(m.held, "scale", 2.0)),
+    "the class of an object": (
+        lambda: Kind(),
+        SIMPLE,
+        lambda m: setattr(type(m.held), "scale", 2.0),
+    ),
+    "a set of objects": (
+        lambda: {Hashed(1.0)},
+        lambda m: sum(one.scale for one in m.held),
+        lambda m: m.held.add(Hashed(2.0)),
+    ),
+    "an object in a set": (
+        lambda: {Hashed(1.0)},
+        lambda m: sum(one.scale for one in m.held),
+        lambda m: setattr(next(iter(m.held)), "scale", 2.0),
+    ),
+    "a set of tuples": (
+        lambda: {(1, 2)},
+        lambda m: len(m.held),
+        lambda m: m.held.add((2, 3)),
+    ),
+    "64 KiB": (large, lambda m: m.held[5], lambda m: m.held.__setitem__(5, 2)),
+    "a part of an array": (
+        lambda: large()[::2],
+        lambda m: m.held[5],
+        lambda m: m.held.__setitem__(5, 2),
+    ),
+    "objects of an array": (
+        lambda: np.array([Hashed(1.0), 5.0], dtype=object),
+        lambda m: m.held[0].scale,
+        lambda m: setattr(m.held[0], "scale", 2.0),
+    ),
+    "a subclass of arrays": (
+        lambda: subclassed(True),
+        lambda m: m.held[1],
+        lambda m: m.held.__setitem__(1, 2),
+    ),
+    "a masked array": (
+        lambda: subclassed(False),
+        lambda m: m.held.sum(),
+        lambda m: m.held.__setitem__(1, np.ma.masked),
+    ),
+    "the dtype of an array": (
+        lambda: np.ones(2),
+        lambda m: m.held.view(np.int64)[0] / 2**62,
+        lambda m: setattr(m, "held", np.ones(4, np.float32)),
+    ),
+    "bytes": (
+        lambda: bytearray(b"ab"),
+        lambda m: m.held[0] / 100,
+        lambda m: m.held.__setitem__(0, 2),
+    ),
+    "numbers": (
+        lambda: array("d", [1.0, 2.0]),
+        lambda m: m.held[0],
+        lambda m: m.held.__setitem__(0, 2.0),
+    ),
+    "a number of C": (
+        lambda: ctypes.c_double(1.0),
+        lambda m: m.held.value,
+        lambda m: setattr(m.held, "value", 2.0),
+    ),
+    "a map of memory": (
+        lambda: mmap.mmap(-1, 8),
+        lambda m: 1 + m.held[0],
+        lambda m: m.held.__setitem__(0, 2),
+    ),
+    "a view of bytes": (
+        lambda: memoryview(bytearray(b"ab")),
+        lambda m: m.held[0] / 100,
+        lambda m: m.held.__setitem__(0, 2),
+    ),
+    "a proxy of a dictionary": (
+        lambda: types.MappingProxyType(TABLE),
+        lambda m: m.held["scale"],
+        lambda m: TABLE.update(scale=2.0),
+    ),
+    "arguments of a command": (
+        lambda: argparse.Namespace(scale=1.0),
+        SIMPLE,
+        lambda m: setattr(m.held, "scale", 2.0),
+    ),
+}
+TABLE = {"scale": 1.0}
+
+
+class Kind(Config):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    TABLE["scale"] = Kind.scale = 1.0
+
+
+def assert_followed(model: nn.Module, change) -> None:
+    """Check recorded steps against eager ones, before a change and after it."""
+    x = torch.randn(4, 6).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            for _ in range(2):
+                got = fast(model, x, None, Frobenius("exact"), compiled="traced")
+                assert_same(got, fast(model, x, None, Frobenius("exact")))
+            change(model)
+            change = lambda m: None  # noqa: E731
+    assert_traced(model, 2)
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_what_an_attribute_holds(kind):
+    make, read, change = OBJECTS[kind]
+    model = Net(read).double()
+    model.held = make()
+    assert_followed(model, change)
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_what_the_class_holds(kind):
+    make, read, change = OBJECTS[kind]
+    model = type("Own", (Net,), {"held": make()})(read).double()
+    del model.held  # the instance's
+    if kind in ("slots, replaced", "the dtype of an array"):
+        write = change
+
+        def change(m):
+            write(m)
+            type(m).held = vars(m).pop("held")
+
+    assert_followed(model, change)
+
+
+def test_a_class_behind_one_of_torch():
+    """In the order of the classes nn.Module comes first."""
+    mixin = type("Mixin", (Scaled,), {})
+    model = type("Own", (Net, mixin), {})(lambda m: m.scale).double()
+    assert_followed(model, lambda m: setattr(mixin, "scale", 2.0))
+
+
+def test_a_class_that_an_attribute_names():
+    kind = type("Own", (Net,), {"scale": 1.0})
+    model = kind(lambda m: m.scale).double()
+    model.held = model.again = kind
+    assert_followed(model, lambda m: setattr(kind, "scale", 2.0))
+
+
+class Given(Net):
+    def forward(self, x, given):
+        self.held = None
+        return self.last(x).tanh() * float(self.read(given))
+
+
+@pytest.mark.parametrize("size", [10, 1 << 13])
+def test_arrays_among_the_arguments(size):
+    """By their numbers: another array of the same ones is no other call."""
+    model, x = Given(lambda given: given[5]).double(), torch.randn(4, 6).double()
+    values = np.ones(size)
+    for i in range(4):
+        values[5] = 1 + i // 2
+        calls = ({"args": (values,)}, {"args": (values.copy(),), "compiled": "traced"})
+        assert_same(*(fast(model, x, None, Frobenius("exact"), **options) for options in calls))
+    assert_traced(model, 2)
+
+
+def test_large_arrays():
+    x, values = torch.randn(4, 6).double(), np.ones((1 << 17) + 1)
+    model = Net(lambda m: m.held[5]).double()
+    model.held = values
+    with pytest.warns(UserWarning, match=r"runs eager.*an array of 1048584 bytes, too large"):
+        fast(model, x, None, Frobenius(), compiled="traced")
+    values.flags.writeable = False
+    fast(model, x, None, Frobenius(), compiled="traced")
+    assert_traced(model, 1)
+    model.held = np.ones((1 << 17) + 2)[:]
+    model.held.flags.writeable = False  # but what it shares its memory with can be written to
+    with pytest.warns(UserWarning, match=r"runs eager.*an array of 1048592 bytes"):
+        fast(model, x, None, Frobenius(), compiled="traced")
+
+
+@pytest.mark.parametrize("kind", [Slotted, Mixed])
+def test_nothing_is_held(kind):
+    model, x = Net(lambda m: 1.0).double(), torch.randn(4, 6).double()
+    model.held = kind()
+    model.held.inner = model
+    fast(model, x, None, Frobenius(), compiled="traced")
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("options", [{"at": True}, {"compiled": "traced"}], ids=str)
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (Slotted, lambda held: setattr(held, "scale", held.scale + 1)),
+        (Mixed, lambda held: setattr(held, "scale", held.scale + 1)),
+        (Mixed, lambda held: setattr(held, "more", held.more + 1)),
+        (Frozen, lambda held: object.__setattr__(held, "scale", held.scale + 1)),
+        (Private, lambda held: held.set(held.get() + 1)),
+        (Private, lambda held: setattr(held, "empty", getattr(held, "empty", 0) + 1)),
+        (lambda: Slotted(inner=torch.zeros(2)), lambda held: held.inner.add_(1)),
+        (lambda: array("d", [1.0]), lambda held: held.append(len(held))),
+        (lambda: argparse.Namespace(n=0), lambda held: setattr(held, "n", held.n + 1)),
+    ],
+)
+def test_a_step_writes_as_one_call_does(make, write, options):
+    """A second pass, and a recording, leave objects as one call does."""
+    x = torch.randn(4, 6).double()
+    once, model = (Net(lambda m: (write(m.held), 1.0)[1]).double() for _ in range(2))
+    once.held, model.held = make(), make()
+    if "at" in options:
+        options = {"at": x}
+    for _ in range(2):
+        once(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            forward_with_penalty(model, x, **options)
+        assert shown(model.held) == shown(once.held)
+    assert all(plan is None for plan in plans(model)) or isinstance(model.held, Slotted)
+
+
+def shown(held) -> str:
+    names = ("scale", "more", "inner", "empty", "n")
+    private = held.get() if isinstance(held, Private) else held if isinstance(held, array) else 0
+    return repr([*(getattr(held, name, None) for name in names), private])
+
+
+class Trainer:
+    """Of a package that is called like Lightning."""
+
+    def __init__(self) -> None:
+        self.current_epoch, self.scale = 0, 1.0
+
+
+def trainer_of(package: str) -> object:
+    return type("Trainer", (Trainer,), {"__module__": package})()
+
+
+@pytest.mark.parametrize("package", ["lightning_net", "torch_optim", "loggingtools"])
+def test_a_package_whose_name_begins_like_another(package):
+    model = Net(SIMPLE).double()
+    model.held = trainer_of(package)
+    assert_followed(model, lambda m: setattr(m.held, "scale", 2.0))
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch.trainer", "torch.optim.sgd"])
+def test_what_a_trainer_says_is_not_recorded(package):
+    model, x = Net(lambda m: 1.0 + m.held.current_epoch).double(), torch.randn(4, 6).double()
+    model.held = trainer = trainer_of(package)
+
+    def calls():
+        for epoch in range(3):
+            trainer.current_epoch = epoch
+            got = fast(model, x, None, Frobenius("exact"), compiled="traced")
+            assert_same(got, fast(model, x, None, Frobenius("exact")))
+
+    with pytest.warns(UserWarning, match=r"runs eager.*held of a Net.*asked for its current_epoch"):
+        calls()
+    assert model.held is trainer
+
+
+def test_a_trainer_that_is_not_asked_may_change():
+    model, x = Net(lambda m: 1.0).double(), torch.randn(4, 6).double()
+    model.held = trainer_of("lightning.pytorch.trainer")
+    for epoch in range(3):
+        model.held.current_epoch = epoch
+        fast(model, x, None, Frobenius("exact"), compiled="traced")
+    assert_traced(model, 1)
+
+
+def test_a_trainer_that_is_asked_in_vain():
+    """By code that catches every error."""
+
+    def read(model):
+        try:
+            return model.held.scale
+        except Exception:
+            return 0.5
+
+    model, x = Net(read).double(), torch.randn(4, 6).double()
+    model.held = trainer_of("lightning.pytorch.trainer")
+    with pytest.warns(UserWarning, match=r"runs eager.*held of a Net.*asked for its scale"):
+        got = fast(model, x, None, Frobenius("exact"), compiled="traced")
+    assert_same(got, fast(model, x, None, Frobenius("exact")))
