@@ -85,7 +85,7 @@ def content(place: Place) -> Any:
 
 def entries(place: Place) -> Iterator[Any]:
     """Yield what was held, also in tuples and the like, but for what its place tells."""
-    if not isinstance(place.content, bytearray):
+    if not isinstance(place.content, NUMBERS):
         yield from _flat(place.content)
 
 

@@ -129,7 +129,7 @@ def plain_step(
             outputs = outputs[rows]
     else:
         joined = torch.cat([passed, pick(model(x[order[count:]]), output)])
-        logits = torch.empty_like(joined).index_copy(0, order, joined)
+        logits = torch.empty_like(joined).index_copy_(0, order, joined)
     y = y if y is None or order is None else y[order[:count]]
     penalty.check(outputs, y)
     noise = Noise(count, outputs)(penalty, generator)

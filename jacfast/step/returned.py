@@ -72,4 +72,4 @@ def join(parts: Sequence[Tensor], order: Tensor | None) -> Tensor:
     if len(parts) == 1:
         return parts[0].detach().clone()
     rows = torch.cat([part.detach() for part in parts])
-    return rows if order is None else torch.empty_like(rows).index_copy(0, order, rows)
+    return rows if order is None else torch.empty_like(rows).index_copy_(0, order, rows)

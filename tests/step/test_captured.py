@@ -117,7 +117,7 @@ def test_draws_are_looked_for_on_the_tensors_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_rng_state", of_device)
     recorder = Recorder([], [], torch.device("cuda", 1))
     states[0] += 1
-    recorder.finish()
+    recorder.finish([])
     states[1] += 1
     with pytest.raises(Refused, match="random numbers that are set or drawn"):
-        recorder.finish()
+        recorder.finish([])
