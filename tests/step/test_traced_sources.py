@@ -50,6 +50,10 @@ SOURCES = {
     "a Random": (lambda: random.Random(0), lambda s: s.gauss(0, 1)),
     "a count": (lambda: itertools.count(1), next),
     "a generator function": (numbers, next),
+    "a method of a Generator": (lambda: np.random.default_rng(0).random, lambda s: s()),
+    "a method of a Random": (lambda: random.Random(0).random, lambda s: s()),
+    "Python's method of one": (lambda: random.Random(0).uniform, lambda s: s(0, 1)),
+    "a method of a count": (lambda: itertools.count(1).__next__, lambda s: s()),
     "a list's iterator": (lambda: iter([1, 2, 3, 4, 5, 6]), next),
     "the system's": (random.SystemRandom, lambda s: 1 + 0 * s.random()),
 }

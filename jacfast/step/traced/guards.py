@@ -23,7 +23,7 @@ SIMPLE = frozenset(
         *(torch.dtype, torch.device, torch.layout, torch.memory_format),
     )
 )
-FIXED = frozenset((types.FunctionType, types.BuiltinFunctionType, types.ModuleType))
+FIXED = frozenset((types.FunctionType, types.ModuleType))
 EVERY = frozenset(vars(nn.Module()))  # attributes of every module
 PRECISIONS = (("mkldnn", "matmul"), ("mkldnn", "conv"), ("cuda", "matmul"), ("cuda", "conv"))
 BASES = {"torch", "jacfast", *sys.stdlib_module_names}  # packages whose classes stay as they are
@@ -109,6 +109,9 @@ class Look:
             self.at((thing.func, thing.args, thing.keywords), depth)
         elif isinstance(thing, types.MethodType):
             self.at((thing.__self__, thing.__func__), depth)
+        elif isinstance(thing, types.BuiltinFunctionType | types.MethodWrapperType):
+            self.key.append(Same(thing))
+            self.at(thing.__self__, depth)
         elif isinstance(thing, set | frozenset):
             self._at_set(thing, depth)
         elif isinstance(thing, type):
