@@ -24,13 +24,13 @@ def at_seed(device: torch.device) -> Iterator[Callable[[], bool]]:
     """
     others = Sources(of_process())
     with torch.random.fork_rng(devices_of(device)):
-        torch.default_generator.manual_seed(0)
-        for gpu in devices_of(device):
-            torch.cuda.default_generators[gpu.index].manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        before, seeded = rng_states(device), others.now()
         try:
+            torch.default_generator.manual_seed(0)
+            for gpu in devices_of(device):
+                torch.cuda.default_generators[gpu.index].manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            before, seeded = rng_states(device), others.now()
             yield lambda: seeded.moved() or not all(map(torch.equal, before, rng_states(device)))
         finally:
             others.put()
