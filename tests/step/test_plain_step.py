@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral
+from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral, models
+from jacfast.calling import tree
 from jacfast.calling.parts import ALONE, ALONE_IN_EVAL
 from jacfast.graph import nodes
 from jacfast.step import plain as plain_way
@@ -253,3 +254,10 @@ def test_what_hangs_from_x_waits_for_the_backward_pass(network, penalty, kind, s
     got = [*(p.grad for p in weights), root.grad / 2 if kind == "hook" else given.grad]
     assert relative_error(torch.cat([g.flatten() for g in got]), want) < ROUNDING
     assert len(seen) == (kind == "hook")
+
+
+@pytest.mark.parametrize(("samples", "cheaper"), [(256, True), (327, True), (330, False)])
+def test_the_gram_matrix_must_pay_with_a_third_to_spare(samples, cheaper, size):
+    """Products alone would say 219 samples, of which the node's calls take what is saved."""
+    model, x = models.mlp(784, 256, 256, 10), torch.rand(samples, 784)
+    assert plain_way.is_cheaper(model, tree(model), Frobenius(), x) == cheaper
