@@ -111,6 +111,18 @@ def _ms(of: dict) -> str:
 
 
 AXES = ("projections n", "classes K", "samples N", "hidden layers")
+
+
+def derivatives(found: dict) -> Iterator[list[str]]:
+    """Yield first and second derivatives of each function, in ms, beside PyTorch's."""
+    yield ["", "first", "PyTorch", "second", "PyTorch", "PyTorch over jacfast, second"]
+    times = {name: 1e3 * of["median"] for name, of in found["times"].items()}
+    for name in (key.removesuffix(", first") for key in times if key.endswith(", first")):
+        keys = [f"{name}, {order}{of}" for order in ("first", "second") for of in ("", ", PyTorch")]
+        values = [times[key] for key in keys]
+        yield [name, *(f"{ms:.2f}" for ms in values), f"{values[3] / values[2]:.1f}"]
+
+
 TABLES: dict[str, tuple] = {  # of each name its rows, and the files that they are made of
     "step, MLP": (step, "step-mlp-cpu"),
     "step, TF-tutorial CNN": (step, "step-tf_cnn-cpu"),
@@ -123,6 +135,8 @@ TABLES: dict[str, tuple] = {  # of each name its rows, and the files that they a
     "breakdown": (breakdown, "breakdown-cpu"),
     **{f"growth, {axis}": (functools.partial(growth, axis), "growth-cpu") for axis in AXES},
     "projections": (projections, "projections-cpu"),
+    "activations": (derivatives, "activations-cpu"),
+    "norms": (derivatives, "norms-cpu"),
     "attention": (attention, "attention-cpu"),
     "attention, memory": (attention_memory, "attention-cpu"),
 }
