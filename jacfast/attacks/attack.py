@@ -114,4 +114,4 @@ def _radius(eps: Size) -> float:
     if not isinstance(eps, Tensor):
         return float(eps)
     half = torch.finfo(eps.dtype).eps / 2 if eps.is_floating_point() else 0.0
-    return float(eps.max()) * (1 - half)
+    return float(eps.detach().max()) * (1 - half)

@@ -20,7 +20,15 @@ from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
 from jacfast.attacks.stream import NOTE, about, of_all
-from jacfast.calling import check_finite, check_weights, logits_of, quiet, sane, say_bad_logits
+from jacfast.calling import (
+    check_finite,
+    check_weights,
+    classes_of,
+    logits_of,
+    quiet,
+    sane,
+    say_bad_logits,
+)
 from jacfast.files import tensor_file, write_atomically
 from jacfast.runs import check_does, checksum
 from jacfast.team import Team, shared
@@ -139,7 +147,7 @@ class _Job:
                 after.append(logits_of(self.model, moved.to(device)).cpu())
         say_bad_logits(self.model, self.x.cpu(), found["logits"])
         logits = torch.cat(after)
-        then, now = _classes(found["logits"]), _classes(logits)
+        then, now = classes_of(found["logits"]), classes_of(logits)
         target = self.options.get("target")
         if target is None:
             reached, left = now != then, then == y if self.labels else torch.ones_like(y).bool()
@@ -152,8 +160,3 @@ class _Job:
         figures = {name: 100 * float(share.double().mean()) for name, share in shares.items()}
         sizes = {f"||r||_{p:g}, mean of fooled": r.norm(p, dim=1).mean() for p in NORMS}
         return figures | {name: float(size) for name, size in sizes.items()}
-
-
-def _classes(logits: Tensor) -> Tensor:
-    """Return the classes [N] of logits [N, K]; -1 where one is NaN, which is no class."""
-    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))

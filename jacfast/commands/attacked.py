@@ -11,6 +11,7 @@ from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.norms import lengths
+from jacfast.calling import classes_of
 from jacfast.commands.subject import Subject
 
 # One pixel, 80 times, and its changes: Jakubovitz & Giryes, figure 2.
@@ -33,14 +34,14 @@ def perturbations_fgsm(subject: Subject) -> Figure:
     x, results = subject.x, {}
     for name, model in subject.models.items():
         moved = fgsm(model, x, subject.y, eps=eps)
-        before, label = (evaluation.predict(model, at).argmax(dim=1) for at in (x, moved))
+        before, label = (classes_of(evaluation.predict(model, at)) for at in (x, moved))
         once = torch.ones_like(before)
         results[name] = DeepFoolResult(
             adversarial=moved,
             r=moved - x,
             norm=lengths(moved - x),
             iterations=once,
-            success=label != before,
+            success=(label != before) & (label >= 0),
             before=before,
             label=label,
             stalled=torch.zeros_like(before, dtype=torch.bool),

@@ -22,7 +22,10 @@ def distances(found: AttackResult, y: Tensor) -> Tensor:
 def share_beyond(eps: float, right: Tensor, far: Tensor) -> float:
     """Return the share of samples that are `right` [N] at x and farther than eps; at 0 of `right`.
 
+    Farther by more than a rounding of float32, in which eps may have been given.
+
     Args:
         far: distances [N], inf where none is known.
     """
-    return float((right & ((far > eps) | (eps == 0))).double().mean())
+    edge = eps * (1 + torch.finfo(torch.float32).eps)
+    return float((right & ((far > edge) | (eps == 0))).double().mean())

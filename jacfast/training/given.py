@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from jacfast.attacks.batches import split_batch
 from jacfast.attacks.checks import at_least, count, one_of
@@ -178,8 +178,8 @@ def _check_stepped(scheduler: LRScheduler, interval: str) -> None:
 def check_total_steps(
     scheduler: LRScheduler | None, interval: str, epochs: int, steps: int | None
 ) -> None:
-    """Check that a scheduler of so many steps, as OneCycleLR is, does not end before the run."""
-    most = getattr(scheduler, "total_steps", None)
+    """Check that a OneCycleLR, which raises behind its last step, does not end before the run."""
+    most = scheduler.total_steps if isinstance(scheduler, OneCycleLR) else math.inf
     needed = epochs if interval == "epoch" else epochs * (steps or 0)
-    if most is not None and needed > most:
+    if needed > most:
         raise ValueError(f"scheduler must have total_steps >= {needed}, as the run has; got {most}")

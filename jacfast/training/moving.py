@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from jacfast.calling import State, in_eval_mode, pick
+from jacfast.calling.seeds import at_seed
 from jacfast.models.loading import check_state
 from jacfast.runs import check_behaviour
 from jacfast.training.given import Loader, Tensors
@@ -103,14 +104,20 @@ class Moving:
     def _outputs(self) -> Tensor | None:
         """Return the outputs [N, ...] in eval mode, where the model is called as model(x).
 
-        What a model draws, it draws from seed 0; a look leaves neither it nor generators changed.
+        What a model draws, it draws from seed 0, also from Python's and NumPy's numbers; a look
+        leaves neither it nor generators changed.
         """
         probe = self.batches.probe
         if probe is None:
             return None
         modules = list(self.model.modules())
         try:
-            with State(self.model).again(), seeded(self.model, 0), in_eval_mode(modules):
+            with (
+                State(self.model).again(),
+                seeded(self.model, 0),
+                at_seed(probe.device),
+                in_eval_mode(modules),
+            ):
                 found = pick(self.model(probe.clone()))
         except Exception:  # the loss calls it in another way, whatever that is
             return None

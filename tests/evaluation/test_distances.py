@@ -121,6 +121,15 @@ def test_the_radius_of_a_tensor_is_the_number_that_it_was_made_of(dtype):
     assert got == [float((right & ~found.success).double().mean())] != [0.8]
 
 
+@pytest.mark.parametrize("eps", [0.7, 0.35])
+def test_sizes_in_float32_have_their_edge(eps):
+    """As numbers they are less than what the attack was given."""
+    model, x, y, _ = linear(math.inf)
+    found = jacfast.pgd.result(model, x, y, eps=eps, random_start=False)
+    of_numbers = accuracy_curve(model, x, y, found, [eps])
+    assert accuracy_curve(model, x, y, found, torch.tensor([eps])) == of_numbers
+
+
 def test_a_radius_is_saved_and_joined(tmp_path):
     model, x, y, _ = linear(math.inf)
     parts = [jacfast.pgd.result(model, x, y, eps=eps) for eps in (0.1, torch.full((6,), 0.2))]

@@ -244,6 +244,13 @@ def test_a_class_behind_one_of_torch():
     assert_followed(model, lambda m: setattr(mixin, "scale", 2.0))
 
 
+@pytest.mark.parametrize("method", [staticmethod, classmethod])
+def test_a_method_of_the_class_that_is_replaced(method):
+    one, two = (method(lambda *_, value=value: value) for value in (1.0, 2.0))
+    kind = type("Own", (Net,), {"value": one})
+    assert_followed(kind(lambda m: m.value()).double(), lambda m: setattr(kind, "value", two))
+
+
 def test_a_class_that_an_attribute_names():
     kind = type("Own", (Net,), {"scale": 1.0})
     model = kind(lambda m: m.scale).double()

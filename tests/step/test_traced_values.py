@@ -72,7 +72,7 @@ SPLITS = {
     "torch.tensor_split": lambda x, ends: torch.tensor_split(x, ends),
     "indices by name": lambda x, ends: x.tensor_split(tensor_indices_or_sections=ends),
     "strided indices": lambda x, ends: x.tensor_split(
-        torch.stack([ends, ends.new_tensor([len(x)])]).expand(2, 2)[:, 0]
+        torch.stack([ends, torch.tensor([len(x)])]).expand(2, 2)[:, 0]
     )[:2],
     "sizes": lambda x, ends: x.split([int(ends), len(x) - int(ends)]),
     "slices": lambda x, ends: (x[: ends[0]], x[ends[0] :]),
@@ -169,6 +169,10 @@ RECORDED = {
     "one that is not read": lambda h, g: h * g.new_empty(4, 6).shape[0] * g,
     "the shape of integers": lambda h, g: h.expand_as(g.expand(len(h), 6)) * g,
     "numbers of a list": lambda h, g: h * h.new_tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) * g,
+    "numbers like integers": lambda h, g: h * g.new_tensor([1, 2, 3, 4, 5, 6]) * g,
+    "one that counts by nothing": lambda h, g: (
+        g * torch.addmm(torch.empty_like(h), h, torch.eye(6).double(), beta=0)
+    ),
     "a copy": lambda h, g: h * torch.as_tensor(g) * torch.stack([*g.double()]),
     "a type": lambda h, g: h.to(g.long().to(torch.float64)) * g,
     "an index": lambda h, g: h[:, g - 1],

@@ -1,5 +1,8 @@
 """To save a checkpoint changes nothing, and what it holds goes on as if there had been none."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +36,13 @@ class Counting(nn.Linear):
     def forward(self, x):
         self.calls += 1
         return super().forward(x) * (1 + 0.1 * self.calls)
+
+
+class ByPython(nn.Linear):
+    """Draws from the numbers that all share."""
+
+    def forward(self, x):
+        return super().forward(x * (0.9 + 0.2 * random.random() * np.random.rand()))  # noqa: NPY002
 
 
 class Spectral(nn.Module):
@@ -75,6 +85,16 @@ def test_alone_saved_and_resumed_are_one_run(kind, training, tmp_path):
     assert torch.equal(
         train(kind, 2, training, save=tmp_path / "parts.pt", resume=True), alone
     )  # fmt: skip
+
+
+def test_saving_leaves_the_numbers_that_all_share(tmp_path):
+    """They are the caller's, and not resumed."""
+    found = []
+    for options in ({}, {"save": tmp_path / "c.pt"}):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        found.append(train(ByPython, 2, **options))
+    assert torch.equal(*found)
 
 
 def test_another_network_that_draws_or_names_its_logits_is_still_refused(tmp_path):

@@ -109,6 +109,8 @@ class Look:
             self.at((thing.func, thing.args, thing.keywords), depth)
         elif isinstance(thing, types.MethodType):
             self.at((thing.__self__, thing.__func__), depth)
+        elif isinstance(thing, staticmethod | classmethod):
+            self.at(thing.__func__, depth)
         elif isinstance(thing, types.BuiltinFunctionType | types.MethodWrapperType):
             self.key.append(Same(thing))
             self.at(thing.__self__, depth)
@@ -137,9 +139,10 @@ class Look:
         elif depth and not opaque(kind):
             held = attributes(thing) if of_user(kind) else getattr(thing, "__dict__", None)
         numbers = content(thing)
+        known = of_user(kind) and held and not isinstance(thing, int | float | str | bytes)
         if numbers is not None:
             self.at(numbers, depth)
-        elif not held or kind.__weakrefoffset__:  # else by what it holds: nobody is to hold it
+        elif not known or kind.__weakrefoffset__:  # else by what it holds: nobody is to hold it
             self.key.append(Same(thing))
         if held:
             self._at_names(held, depth - 1)

@@ -137,7 +137,7 @@ class Recorder(TorchDispatchMode):
         self, func: Callable, args: tuple, kwargs: dict[str, Any], found: Any, first: int
     ) -> None:
         """Refuse a function whose calls, from the `first` on, do not show what it reads."""
-        given = map(self._known.get, read_by_address(args, kwargs))
+        given = map(self._known.get, read_by_address(func, args, kwargs))
         values = map(self._known.get, within(found, Tensor))
         check_read(func, given, [v for v in values if v is not None], self.calls[first:])
 

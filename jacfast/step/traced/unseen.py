@@ -19,13 +19,14 @@ from jacfast.step.traced.writes import with_aliases
 # what gives its result the shape or type of a tensor, whatever is in that
 CONVOLUTION = torch.ops.aten.convolution_backward.default
 SHAPES = {Tensor.expand_as, Tensor.view_as, Tensor.reshape_as, Tensor.type_as, Tensor.to}
+MADE_LIKE = {Tensor.new_tensor, Tensor.new}  # a tensor of the type of the first argument
 
 
-def read_by_address(args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
+def read_by_address(func: Callable, args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
     """Return the arguments that C++ may read: integers, for sizes; in lists any, for numbers."""
     return [
         tensor
-        for one in (*args, *kwargs.values())
+        for one in (*args[func in MADE_LIKE :], *kwargs.values())
         for tensor in within(one, Tensor)
         if tensor.numel() and (_whole(tensor) or isinstance(one, list | tuple))
     ]
@@ -67,6 +68,8 @@ class Unwritten:
         idle = set[int]()
         if func is CONVOLUTION:  # reads the input for the weight's gradient alone, and so on
             idle = {1 + i for i, other in enumerate((1, 0)) if not args[10][other]}
+        elif kwargs.get("beta") == 0:  # of addmm and its like: not even NaN counts there
+            idle = {0}
         for place, (alias, value) in enumerate(with_aliases(func, args, kwargs)):
             if alias is None and place not in idle:  # else written to, or viewed
                 for tensor in within(value, Tensor):
