@@ -56,6 +56,7 @@ def contenders(kind: str, x: Tensor, g: Tensor, u: Tensor) -> Runs:
 
 def main() -> None:
     """Verify, time, print and write results/activations-cpu.json (or activations-cuda.json)."""
+    torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = torch.Generator(device).manual_seed(0)
     shape = SHAPE[device.type]

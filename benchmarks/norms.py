@@ -79,6 +79,7 @@ def contenders(name: str, device: torch.device) -> Runs:
 
 def main() -> None:
     """Verify, time, print and write results/norms-cpu.json (or norms-cuda.json)."""
+    torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs: Runs = {}
     for name in CASES:
