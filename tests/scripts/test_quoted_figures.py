@@ -91,7 +91,26 @@ def of_attention() -> Iterator[tuple[str, str]]:
     yield BENCHMARKS, f"are most of the {own:.0f}."
 
 
-@pytest.mark.parametrize("figures", [of_the_step, of_deepfool, of_attention])
+def of_growth() -> Iterator[tuple[str, str]]:
+    found = read("growth-cpu")
+
+    def more(axis: str, value: str) -> float:
+        row = {who: of["median"] for who, of in found[axis][value].items()}
+        return row["autograd by hand"] / row["Frobenius"] - 1
+
+    yield BENCHMARKS, f"by {more('projections n', '10'):.0%} with ten projections"
+    yield BENCHMARKS, f"by {more('samples N', '2048'):.0%} with 2,048 samples"
+    few = [("samples N", "128"), *((axis, value) for axis in FEW for value in found[axis])]
+    assert all(abs(more(*point)) < 0.08 for point in few)
+    row = found["samples N"]["32"]
+    over = [row[who]["median"] / row["autograd by hand"]["median"] - 1 for who in OURS]
+    yield BENCHMARKS, f"with 32 samples ours take {100 * min(over):.0f} to {max(over):.0%} more"
+
+
+FEW, OURS = ("classes K", "hidden layers"), ("Frobenius", "CrossLipschitz")
+
+
+@pytest.mark.parametrize("figures", [of_the_step, of_deepfool, of_attention, of_growth])
 def test_sentences_quote_the_results(figures):
     for page, words in figures():
         assert words in (ROOT / page).read_text(), page
