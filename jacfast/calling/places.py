@@ -63,6 +63,8 @@ def _inside(value: Any, name: str, owner: str, found: dict[int, Place], depth: i
         if not isinstance(value, FIXED):
             found[id(value)] = Place(value, copied(value), name, owner)
         inner = () if large else value.values() if isinstance(value, dict) else value
+    elif behind := _behind(value):
+        inner = behind
     elif not isinstance(value, OPAQUE) and has_attributes(value):
         found[id(value)] = Place(value, dict(attributes(value)), name, owner)
         inner = found[id(value)].content.values()
@@ -71,6 +73,15 @@ def _inside(value: Any, name: str, owner: str, found: dict[int, Place], depth: i
     for entry in inner:
         if type(entry) not in SIMPLE:
             _inside(entry, name, owner, found, depth - 1)
+
+
+def _behind(value: Any) -> tuple[Any, ...]:
+    """Return what a bound method, or a function with some of its arguments, belongs to."""
+    if isinstance(value, types.MethodType | types.BuiltinFunctionType):
+        return (value.__self__,)
+    if isinstance(value, functools.partial):
+        return (value.func, *value.args, *value.keywords.values())
+    return ()
 
 
 def copied(container: Any) -> Any:
@@ -95,6 +106,7 @@ def _flat(held: Any) -> Iterator[Any]:
             continue
         if not isinstance(value, FIXED):
             yield value
+            yield from _flat(_behind(value))
         elif len(value) <= MANY:
             yield from _flat(value)
 

@@ -105,7 +105,13 @@ def test_it_is_found_wherever_it_is(place, source):
 
 
 @pytest.mark.parametrize("place", ["an attribute", "a list", "an object", "slots"])
-@pytest.mark.parametrize("source", ["a Generator", "a RandomState", "a Random", "a bit generator"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("a Generator", "a RandomState", "a Random", "a bit generator"),
+        *("a method of a Generator", "a method of a Random", "Python's method of one"),
+    ],
+)
 def test_a_second_pass_draws_the_same(source, place):
     """With x as the other point, both passes draw the same: the penalty is that of one pass."""
     torch.manual_seed(0)

@@ -35,6 +35,8 @@ def content(thing: Any) -> Any:
         if thing.dtype.hasobject:
             return thing.tolist()
         memory, about, frozen = thing, (thing.dtype.descr, thing.shape), _frozen(thing)
+        if frozen and isinstance(thing, numpy.ndarray):
+            return None
     else:
         try:
             memory = memoryview(thing)
