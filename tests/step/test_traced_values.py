@@ -130,7 +130,6 @@ REFUSED = {
     "counts": (lambda h, g: h * torch.bincount(g).sum(), "depend on values"),
     "unique": (lambda h, g: h * g.unique().sum(), "depend on values"),
     "repeats": (lambda h, g: h * g.repeat_interleave(g).sum(), "depend on values"),
-    "combinations": (lambda h, g: h * torch.combinations(g).sum(), "depend on values"),
     "a selection": (lambda h, g: h * g.masked_select(g > 1).sum(), "depend on values"),
 }
 
