@@ -110,11 +110,6 @@ def _is_instance_norm(node: Node, channels: int, samples: int) -> bool:
     return len(sizes) > 1 and sizes[0] * sizes[1] == channels and sizes[0] % samples == 0
 
 
-def couples_samples(outputs: Tensor, x: Tensor) -> bool:
-    """Say whether a sample's outputs depend on other samples, through a batch-norm after x."""
-    return any(True for _ in coupling(Graph(outputs, past=x.grad_fn), x))
-
-
 def has_running_statistics(node: Node) -> bool:
     """Say whether a batch-norm could use running statistics instead of the batch's."""
     try:

@@ -114,8 +114,8 @@ class Moving:
         try:
             with (
                 State(self.model).again(),
-                seeded(self.model, 0),
-                at_seed(probe.device),
+                seeded(self.model, 0),  # all of its GPUs
+                at_seed(probe.device),  # and Python and NumPy
                 in_eval_mode(modules),
             ):
                 found = pick(self.model(probe.clone()))

@@ -19,7 +19,7 @@ def leaving_nothing(
 ) -> Iterator[None]:
     """Let the model and all random numbers be as they were after the context.
 
-    `sources` are those of Python and NumPy that the call is given; the process has more.
+    `sources` are those that the call is given; Python and NumPy have their own for the process.
     """
     still = _still(Sources([*of_process(), *sources]))
     state, draws, cached = State(model), Draws(device), torch.is_autocast_cache_enabled()
@@ -42,7 +42,7 @@ def _still(sources: Sources) -> Iterator[None]:
             sources.put()
             moved = True
     if moved:
-        raise Refused("random numbers of Python or NumPy")
+        raise Refused("random numbers of Python or NumPy, or of a source of the model's own")
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ class Look:
     Attributes:
         key: everything but the values of tensors, to be compared.
         tensors: each tensor once, in the order in which they were met.
-        sources: of random numbers, those of Python and NumPy.
+        sources: of random numbers, but for the default generators of PyTorch.
     """
 
     def __init__(self) -> None:
