@@ -1,9 +1,11 @@
 """The vector-Jacobian product: how every penalty, attack and Jacobian row pulls cotangents back."""
 
+import contextlib
 import functools
 import math
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,10 +21,11 @@ from jacfast.second import explain_new, watched
 # Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
 # measured on a CPU, see benchmarks/README.md, 'Batched projections'.
 BATCH_UP_TO = 32
-# `is_grads_batched` has rules for few operations: of a convolution it makes a loop over the rows.
-# torch.func.vmap makes one call of it, which pays where that loop has few samples, and not where a
-# graph is kept (benchmarks/README.md, 'Residual networks').
+# `is_grads_batched` has rules for few operations: of a convolution it makes a loop over the rows,
+# which with a graph pays up to so many samples alone. Without one torch.func.vmap makes one call of
+# it up to there, and does not pay beyond (benchmarks/README.md, 'Residual networks').
 TOGETHER_UP_TO = 8
+LOOPS = "ConvolutionBackward0"
 # On a GPU launches count, not caches: the host makes one in 5 to 10 us, and a backward pass waits
 # for that until a layer moves what memory gives in this time, 10 to 30 MB at 1 to 3 TB/s. Of layers
 # as large as x, read and written in float32, that is one of about so many entries: all rows that
@@ -88,7 +91,7 @@ def _pulled(
 ) -> list[Tensor]:
     count = len(cotangents)
     at_once = count if create_graph else fitting(graph, x)
-    if count > 1 and at_once > 1 and few(count, x) and batches(graph, create_graph):
+    if at_once > 1 and together(count, x, graph, create_graph):
         try:
             parts = cotangents.chunk(-(-count // at_once))
             kinds = None if create_graph else frozenset(graph.named)
@@ -104,7 +107,8 @@ def _pulled(
 def fitting(graph: Graph, x: Tensor) -> int:
     """Return how many rows of each sample of x may pass back through `graph` at a time.
 
-    On a CPU as many as keep the largest tensor below 16 MB; for a GPU `few` says whether all may.
+    On a CPU as many as keep the largest tensor below 16 MB; for a GPU `together` says whether all
+    may.
     """
     if x.device.type != "cpu":
         return GPU_ENTRIES
@@ -112,11 +116,30 @@ def fitting(graph: Graph, x: Tensor) -> int:
     return BYTES // max(1, largest * x.element_size())
 
 
-def few(count: int, x: Tensor) -> bool:
-    """Say whether so many rows for each sample of x [N, ...] are worth one batched backward."""
+def together(count: int, x: Tensor, graph: Graph, create_graph: bool) -> bool:
+    """Say whether one batched backward is right for so many rows of each sample, and worth it."""
     if x.device.type == "cpu":
-        return len(x) <= BATCH_UP_TO
-    return count * x.numel() <= GPU_ENTRIES
+        looped = create_graph and LOOPS in graph.named
+        few = len(x) <= (TOGETHER_UP_TO if looped else BATCH_UP_TO)
+    else:
+        few = count * x.numel() <= GPU_ENTRIES
+    return count > 1 and few and batches(graph, create_graph)
+
+
+def each_or_all(pull: Callable[..., Tensor], vectors: Tensor, at_once: bool) -> Iterator[Tensor]:
+    """Yield what `pull` makes of the vectors [n, N, K]: one by one as [1, N, ...], or all at once.
+
+    What has no batching rule is looped over.
+    """
+    if at_once:
+        found = None
+        with contextlib.suppress(RuntimeError):
+            found = pull(vectors, batched=True)
+        if found is not None:
+            yield found
+            return
+    for v in vectors.unbind(0):
+        yield pull(v)[None]
 
 
 def looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:

@@ -30,3 +30,22 @@ def test_a_function_rules_batching_out_only_where_the_product_passes_it(before, 
     monkeypatch.setattr(jacfast.vjp, "BATCH_UP_TO", 0)
     for a, b in zip(got, second_derivatives(model, leaf, before), strict=True):
         assert relative_error(a, b) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("samples", "create_graph", "calls"),
+    [(8, True, 1), (9, True, 3), (9, False, 1), (32, False, 1), (33, False, 3)],
+)
+def test_a_convolution_with_a_graph_is_batched_for_few_samples(
+    samples, create_graph, calls, monkeypatch
+):
+    """Of which a batched backward pass makes a loop over the rows anyway."""
+    model, _ = build("cnn")
+    x, v = draw(samples, 2, 8, 8).requires_grad_(), draw(3, samples, 5)
+    made, grad = [], jacfast.vjp.grad
+    monkeypatch.setattr(jacfast.vjp, "grad", lambda *a, **b: made.append(1) or grad(*a, **b))
+    rows = pull_back(model(x), x, v, create_graph)
+    assert len(made) == calls
+    (jacobian,) = torch.autograd.functional.jacobian(lambda x: model(x).sum(0), (x,))
+    expected = torch.einsum("rnk,kn...->rn...", v, jacobian).flatten(2)
+    assert relative_error(rows.detach(), expected) < 1e-12

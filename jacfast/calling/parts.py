@@ -7,9 +7,10 @@ one, a forward function of an instance, hooks, parametrizations. Dropout in trai
 mask over the batch, of which each part gets its own (`jacfast.calling.masks`).
 """
 
+import math
 import operator
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ _hooks_of = operator.attrgetter(*HOOKS)
 BYTES = 1 << 24
 # measured: benchmarks/README.md, 'Small networks'
 ENTRIES, PRODUCTS = 1 << 19, 1 << 26
+CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 LEAST = 32  # samples: with fewer, the gradients of the weights are added up too often
 
 _seen: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
@@ -83,8 +85,14 @@ def has_few_products(modules: Iterable[nn.Module], x: Tensor) -> bool:
 
 
 def entries_of(model: nn.Module, x: Tensor) -> int:
-    """Return how many entries the largest tensor of a batch x has in a `separable` model."""
-    return _look(model, x).bytes // x.element_size() * x.shape[0]
+    """Return how many entries the largest layer of a batch x has in a `separable` model."""
+    return _look(model, x).entries * x.shape[0]
+
+
+def convolved(x: Tensor, weight: Tensor, stride: Sequence[int], groups: int) -> int:
+    """Return how many entries the output of a convolution has, but for its borders."""
+    inputs = weight.shape[1] * groups
+    return x.numel() * weight.shape[0] // max(1, inputs * math.prod(stride))
 
 
 def rows_of(model: nn.Module, x: Tensor) -> int:
@@ -134,11 +142,24 @@ class Largest(TorchFunctionMode):
 
 
 class _Sizes(Largest):
-    """The same, and how many outputs a sample has; dropout is to draw nothing here."""
+    """The same, how many entries the largest has, and how many outputs a sample.
+
+    Dropout is to draw nothing here. Convolutions are counted as lean ones are.
+    """
 
     outputs = 0
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__(x)
+        self.entries = x.numel()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func in FUNCTIONS:
             return args[0]
-        return super().__torch_function__(func, types, args, kwargs)
+        found = super().__torch_function__(func, types, args, kwargs)
+        if isinstance(found, Tensor):
+            self.entries = max(self.entries, found.numel())
+        if func in CONVOLUTIONS:  # called by layers, which give all arguments in order
+            x, weight, _, stride, _, _, groups = args
+            self.entries = max(self.entries, convolved(x, weight, stride, groups))
+        return found

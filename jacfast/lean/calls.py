@@ -1,12 +1,12 @@
 """What runs in place of a call of PyTorch: a lean layer; None for a call that none knows."""
 
-import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacfast.calling.parts import convolved
 from jacfast.calling.taken import taken
 from jacfast.lean.affine import Affine
 from jacfast.lean.batch_norm import EvalNorm
@@ -47,7 +47,7 @@ def conv(
         return None
     of = input.dim() - 2
     shape = Shape(each(stride, of), each(padding, of), each(dilation, of), groups)
-    if lean.table.trains and not lean.pays(_entries(input, weight, shape)):
+    if lean.table.trains and not lean.pays(convolved(input, weight, shape.stride, groups)):
         return None
     x = operand(input, weight, bias)
     if x is None:
@@ -136,9 +136,3 @@ def batch_norm(
     constants = [None if t is None else t.detach() for t in (weight, bias)]
     layer = EvalNorm(running_mean, running_var, eps, lean.sweep, *constants, lean.skips(input))
     return Affine.apply(input, weight, bias, layer)
-
-
-def _entries(x: Tensor, weight: Tensor, shape: Shape) -> int:
-    """Return how many entries the output of a convolution has, but for its borders."""
-    inputs = weight.shape[1] * shape.groups
-    return x.numel() * weight.shape[0] // max(1, inputs * math.prod(shape.stride))

@@ -59,10 +59,13 @@ class Entry:
             z = layer(z)
         return z
 
-    def row(self, d: Tensor, samples: Tensor | None) -> Tensor:
-        """Return J^T v [N, ...] of the gradient [N, ...] at the edge, or that of some samples."""
+    def row(self, d: Tensor, samples: Tensor | None, batched: bool) -> Tensor:
+        """Return J^T v [N, ...] of the gradient [N, ...] at the edge, or that of some samples.
+
+        If `batched`, of many cotangents, in a dimension in front.
+        """
         g = d if self._weight is None else d @ self._weight
-        return g if samples is None else g.index_select(0, samples)
+        return g if samples is None else g.index_select(int(batched), samples)
 
 
 def first_linear(model: nn.Module, penalty: Penalty) -> nn.Linear | None:

@@ -1,7 +1,6 @@
 """The penalty of samples that have passed: its value, and the sweeps that its gradient takes."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from jacfast.lean import Gram
 from jacfast.penalties.base import Penalty
 from jacfast.second import explain_new, watched
 from jacfast.step.pending import Part, Pending
-from jacfast.vjp import batches, few
+from jacfast.vjp import each_or_all, together
 
 
 def penalise(
@@ -69,21 +68,17 @@ def _pulled(
     """Yield J^T v with its graph, one by one as [1, N, ...], or all at once, where that pays."""
     grad: Callable[..., Any] = grad_twice if part.lean.attends else torch.autograd.grad
     options = {"create_graph": pending.keeps, "retain_graph": True, "allow_unused": True}
-    watch = functools.partial(watched, part.graph, part.leaf)
-    worth = len(vectors) > 1 and few(len(vectors), part.leaf) and not part.lean.attends
-    if batched and worth and batches(part.graph, create_graph=True):
-        g = None
-        with watch(), contextlib.suppress(RuntimeError):  # what has no batching rule is looped
-            (g,) = grad([outputs], [target], [vectors], is_grads_batched=True, **options)
-        if g is not None:
-            yield g
-            return
-    for v in vectors.unbind(0):
-        with watch() if pending.keeps else contextlib.nullcontext():
-            (g,) = grad([outputs], [target], [v], **options)
+
+    def pull(v: Tensor, batched: bool = False) -> Tensor:
+        with watched(part.graph, part.leaf) if pending.keeps else contextlib.nullcontext():
+            (g,) = grad([outputs], [target], [v], **options, is_grads_batched=batched)
         if g is None:
             raise ValueError("the model's output must depend on x; its gradient is None")
-        yield g[None]
+        return g
+
+    batched = batched and not part.lean.attends
+    at_once = batched and together(len(vectors), part.leaf, part.graph, create_graph=True)
+    return each_or_all(pull, vectors, at_once)
 
 
 def _gram(part: Part, outputs: Tensor, rows: int) -> Gram | None:

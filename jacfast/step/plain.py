@@ -3,6 +3,8 @@
 Of known layers, whose graph needs no look, and of models that `jacfast.step.seen` remembers.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,7 +32,7 @@ from jacfast.second import explain_new, watched
 from jacfast.step.draw import Noise, Order, penalised
 from jacfast.step.entry import Entry, first_linear
 from jacfast.step.seen import Expected
-from jacfast.vjp import grad
+from jacfast.vjp import each_or_all, grad, together
 
 # Of the known layers, those whose backward pass jacfast.second or jacfast.layouts puts right.
 HELPED = (nn.Hardsigmoid, _BatchNorm, _InstanceNorm)
@@ -44,7 +46,7 @@ DENSE = {
 CALL = 1 << 24
 # Entries of the largest tensor, times the rows that are pulled back, up to which the Gram matrix of
 # a first layer costs more calls than it saves products.
-SMALL = 1 << 16
+SMALL = 1 << 17
 
 
 def is_cheaper(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: Tensor) -> bool:
@@ -136,20 +138,29 @@ def plain_step(
     y = y if y is None or order is None else y[order[:count]]
     penalty.check(outputs, y)
     noise = Noise(count, outputs)(penalty, generator)
-    pulled = [
-        entry.row(_pulled(outputs, entry, v, graph), rows)
-        for v in penalty.cotangents(outputs, entry.x, y, noise)
-    ]
-    totals = [penalty.total(g[None]) for g in pulled]
+    vectors = penalty.cotangents(outputs, entry.x, y, noise)
+    totals = [penalty.total(g) for g in _pulled(outputs, entry, vectors, rows, graph)]
     total = torch.stack(totals).sum(0) if len(totals) > 1 else totals[0]
     return logits, penalty.reduce(total, count)
 
 
-def _pulled(outputs: Tensor, entry: Entry, v: Tensor, graph: Graph | None) -> Tensor:
-    """Return what arrives at the entry, with its graph; see that it has one if that is unknown."""
-    if graph is None:
-        return grad(outputs, entry.edge, v, create_graph=True)
-    with watched(graph, entry.x):
-        g = grad(outputs, entry.edge, v, create_graph=True)
-    explain_new(graph, g)
-    return g
+def _pulled(
+    outputs: Tensor, entry: Entry, vectors: Tensor, rows: Tensor | None, graph: Graph | None
+) -> Iterator[Tensor]:
+    """Yield J^T v with its graph, one by one as [1, N, ...], or all at once, where that pays.
+
+    See that each has a second derivative, if that is unknown: of a `graph`.
+    """
+
+    def pull(v: Tensor, batched: bool = False) -> Tensor:
+        if graph is None:
+            g = grad(outputs, entry.edge, v, create_graph=True, batched=batched)
+        else:
+            with watched(graph, entry.x):
+                g = grad(outputs, entry.edge, v, create_graph=True, batched=batched)
+            explain_new(graph, g)
+        return entry.row(g, rows, batched)
+
+    count = len(vectors)
+    at_once = count > 1 and together(count, entry.x, graph or Graph(outputs), create_graph=True)
+    return each_or_all(pull, vectors, at_once)

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
+import jacfast
 from jacfast import models
-from jacfast.calling import part_of, separable, tree
+from jacfast.calling import part_of, parts, separable, tree
+from jacfast.lean import mode
+from jacfast.step import plain
 
 
 class Own(nn.Linear):
@@ -96,3 +99,21 @@ def test_parts_follow_from_the_size_of_the_activations():
     assert part_of(wide, torch.zeros(500, 4, device="meta")) == 500  # as on a GPU
     wider = nn.Sequential(nn.Linear(4, 1 << 19), nn.ReLU(), nn.Linear(1 << 19, 3))
     assert part_of(wider, torch.zeros(500, 4)) == 32
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 6, 5),
+        nn.Conv2d(2, 6, 3, stride=(2, 1), padding=1),
+        nn.Conv2d(2, 8, 3, groups=2),
+    ],
+)
+def test_a_convolution_has_as_many_entries_as_when_a_lean_layer_is_chosen(layer, monkeypatch):
+    """Else a step with lean layers is taken plain, or one without them is not."""
+    model, x = nn.Sequential(layer, nn.ReLU(), nn.Flatten()), torch.rand(4, 2, 9, 9)
+    asked = []
+    monkeypatch.setattr(mode.Lean, "pays", lambda _, entries: asked.append(entries))
+    monkeypatch.setattr(plain, "is_cheaper", lambda *_: False)
+    jacfast.forward_with_penalty(model, x)
+    assert parts.entries_of(model, x) == max(asked)

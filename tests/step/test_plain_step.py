@@ -1,5 +1,7 @@
 """Steps of small networks, by plain double backward: the same numbers as by the node."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -95,6 +97,21 @@ def test_penalties(network, penalty, size):
     assert not has_node(fast(model, x, y, PENALTIES[penalty])[1])
 
 
+@pytest.mark.parametrize(
+    ("network", "samples", "pulls"),
+    [("mlp", 32, 1), ("mlp", 33, 3), ("cifar", 8, 1), ("cifar", 9, 3)],
+)
+def test_projections_are_pulled_back_at_once_where_that_pays(
+    network, samples, pulls, size, monkeypatch
+):
+    model, x, y = build(network, samples)
+    made, pull = [], plain_way.grad
+    monkeypatch.setattr(plain_way, "grad", lambda *a, **b: made.append(1) or pull(*a, **b))
+    found = [step(way, model.eval(), x, y, Frobenius(3)) for way in (fast, plain)]
+    assert len(made) == pulls
+    assert_same(*found)
+
+
 class NotZeroAtZero(InputGradient):
     """By which the others would count, had they no part in the gradient."""
 
@@ -114,11 +131,11 @@ def test_a_part_of_the_batch_is_the_one_that_the_node_takes(
     found = []
     for by_plain in (plain_way.is_cheaper, lambda *_: False):
         monkeypatch.setattr(plain_way, "is_cheaper", by_plain)
-        for kind in (Frobenius, InputGradient, NotZeroAtZero):
+        for kind in (Frobenius, functools.partial(Frobenius, 3), InputGradient, NotZeroAtZero):
             penalty = kind(subsample=0.5)
             source = torch.Generator().manual_seed(3) if generator else None
             found.append(step(fast, model, x, y, penalty, generator=source))
-    for one, other in zip(found[:3], found[3:], strict=True):
+    for one, other in zip(found[:4], found[4:], strict=True):
         assert_same(one, other)
 
 
