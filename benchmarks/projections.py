@@ -3,6 +3,8 @@
 python -m benchmarks.projections
 """
 
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,11 +23,9 @@ def step(model: nn.Module, samples: int, at_once: int) -> list[torch.Tensor]:
     x = torch.rand(samples, 1, 28, 28, generator=generator).requires_grad_()
     y = torch.randint(10, (samples,), generator=generator)
     logits = model(x)
-    before, jacfast.vjp.BATCH_UP_TO = jacfast.vjp.BATCH_UP_TO, at_once
-    try:
+    most = {"BATCH_UP_TO": at_once, "TOGETHER_UP_TO": at_once}  # the latter of convolutions
+    with mock.patch.multiple(jacfast.vjp, **most):
         penalty = frobenius_penalty(logits, x, PROJECTIONS, generator=generator)
-    finally:
-        jacfast.vjp.BATCH_UP_TO = before
     loss = F.cross_entropy(logits, y) + 0.1 * penalty
     return list(torch.autograd.grad(loss, list(model.parameters())))
 
