@@ -8,6 +8,7 @@ from torch import nn
 
 import jacfast
 from benchmarks import activations, attention, growth, minimal_norm, sharing, step
+from benchmarks.lengths import Attack
 from jacfast.ops import activation_second
 from jacfast.timing import rivals
 from jacfast.timing.attacks import agree
@@ -105,9 +106,29 @@ def test_attacks_of_no_length_do_not_agree():
 
 
 def test_images_that_are_nan_are_not_in_the_box():
-    attacks = {"none": lambda _model, x, _y: x, "broken": lambda _model, x, _y: x * math.nan}
+    attacks = {
+        "none": Attack(lambda _model, x, _y: x),
+        "broken": Attack(lambda _model, x, _y: x * math.nan),
+    }
     with pytest.raises(RuntimeError, match="broken left the box"):
-        minimal_norm.distances(MODEL, X, Y, attacks, 2)
+        minimal_norm.distances(MODEL, X, Y, attacks, 2, (X, Y))
+
+
+def test_a_rival_has_the_constants_that_are_best_on_other_images():
+    """What fools nobody is the worst of all; what would be best on x is not looked for."""
+    model = nn.Linear(1, 2)  # class 1 above one half
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        model.bias.copy_(torch.tensor([0.5, 0.0]))
+    x, y = torch.tensor([[0.4], [0.45]]), torch.tensor([0, 0])
+    grid = ({"to": 0.5}, {"to": 0.9}, {"to": 0.6})
+    jump = {"jump": Attack(lambda _model, x, _y, to: torch.full_like(x, to), grid)}
+    far, costs = minimal_norm.distances(model, x, y, jump, 2, (x, y))
+    assert costs["jump"]["chosen"] == {"to": 0.6}
+    torch.testing.assert_close(far["jump"], torch.tensor([0.2, 0.15]).double())
+    far, costs = minimal_norm.distances(model, x, y, jump, 2, (torch.tensor([[0.7]]), y[:1] + 1))
+    assert costs["jump"]["chosen"] == {"to": 0.5}
+    assert far["jump"].isinf().all()
 
 
 @pytest.mark.parametrize("where", ["a", "b"])
