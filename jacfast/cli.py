@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -36,7 +37,10 @@ LESS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit status: 0, 2 for a user's error, 130 when interrupted."""
+    """Run one command; return the exit status.
+
+    0, 2 for a user's error, 130 when interrupted, 141 when nobody reads what is printed.
+    """
     options: dict[str, Any] = {}
     try:
         options |= vars(_parser(arguments).parse_args(arguments))
@@ -44,7 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
         restore()
         given = {name: value for name, value in options.items() if name not in ("command", "quiet")}
         with silent(options.get("quiet", False)):
-            return options["command"](**given)
+            status = options["command"](**given)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads on, as behind `| head`: what is left is for nobody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as of a program that SIGPIPE ends
     except KeyboardInterrupt:
         print(f"\njacfast: interrupted; {_again(options)}", file=sys.stderr)
         return 130

@@ -268,6 +268,19 @@ def test_an_interrupt_during_the_import_is_one_line(start, tmp_path):
     assert process.returncode == 130
 
 
+def test_nobody_who_reads_on_is_no_error():
+    """As behind `| head`: no words, and the status of a program that the signal ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jacfast", "reproduce"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 141
+
+
 def test_json_is_one_object_and_no_words(tmp_path, monkeypatch, capsys):
     figures = {"before": {"rho_adv": float("nan"), "fgsm": {"0.1": 0.5}}, "step": (1, 2)}
     monkeypatch.setattr("jacfast.training.harden.harden", lambda *_: figures)

@@ -26,7 +26,7 @@ def accuracy(
 ) -> float:
     """Return the share of samples that the model, in eval mode, classifies as `y`.
 
-    A sample with a logit that is NaN counts as misclassified.
+    A sample with a logit that is NaN or +inf counts as misclassified.
 
     Args:
         model: maps [N, ...] to logits [N, K]; left as it was.

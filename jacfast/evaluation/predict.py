@@ -11,6 +11,7 @@ from jacfast.calling import (
     Call,
     Further,
     check_labels,
+    classes_of,
     logits_of,
     quiet,
     say_bad_logits,
@@ -45,11 +46,11 @@ def predict(
 
 
 def classified(model: Call, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """Say per sample [N] whether it is classified as y [N]; with a logit that is NaN it is not."""
+    """Say per sample [N] whether it is classified as y [N]; with NaN or +inf it is not."""
     check_labels(y, len(x))
     logits = predict(model, x, batch_size)
     check_labels(y, *logits.shape)
-    return (logits.argmax(dim=1) == y) & ~logits.isnan().any(dim=1)
+    return classes_of(logits) == y
 
 
 def batches(model: Call, x: Tensor, batch_size: int) -> list[tuple[Call, Tensor]]:

@@ -35,6 +35,18 @@ def test_nan_is_wrong():
     assert accuracy(signs, x, Y) == 0.75
 
 
+@pytest.mark.parametrize(("at", "number", "share"), [(0, math.inf, 0.75), (1, -math.inf, 1.0)])
+def test_plus_infinity_says_no_class_and_minus_does(at, number, share):
+    """As in what attacks say of a sample."""
+
+    def model(x):
+        logits = signs(x).clone()
+        logits[0, at] = number
+        return logits
+
+    assert accuracy(model, X, Y) == share
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 250])
 def test_curve(batch_size):
     got = accuracy_curve(signs, X, Y, free, [0.35, 0, 0.15, 0.25, 1], batch_size=batch_size)
