@@ -116,14 +116,20 @@ def fitting(graph: Graph, x: Tensor) -> int:
     return BYTES // max(1, largest * x.element_size())
 
 
-def together(count: int, x: Tensor, graph: Graph, create_graph: bool) -> bool:
-    """Say whether one batched backward is right for so many rows of each sample, and worth it."""
+def few(count: int, x: Tensor, loops: bool = False) -> bool:
+    """Say whether so many rows for each sample of x [N, ...] are worth one batched backward.
+
+    One that `loops` is worth it for fewer samples.
+    """
     if x.device.type == "cpu":
-        looped = create_graph and LOOPS in graph.named
-        few = len(x) <= (TOGETHER_UP_TO if looped else BATCH_UP_TO)
-    else:
-        few = count * x.numel() <= GPU_ENTRIES
-    return count > 1 and few and batches(graph, create_graph)
+        return len(x) <= (TOGETHER_UP_TO if loops else BATCH_UP_TO)
+    return count * x.numel() <= GPU_ENTRIES
+
+
+def together(count: int, x: Tensor, graph: Graph, create_graph: bool) -> bool:
+    """Say whether it is right, and worth it, that so many rows go back through `graph` at once."""
+    loops = create_graph and LOOPS in graph.named
+    return count > 1 and few(count, x, loops) and batches(graph, create_graph)
 
 
 def each_or_all(pull: Callable[..., Tensor], vectors: Tensor, at_once: bool) -> Iterator[Tensor]:

@@ -105,7 +105,8 @@ def bim(
 
     Arguments, result and errors are those of `pgd`, but for the default step size: here
     ``1.25 eps / steps``. Kurakin et al. fix the step at one grey value and take 1.25 eps of them
-    (for eps above 16 of 255): the edge is reached though a fifth of the steps are lost.
+    (for eps up to 16 of 255, eps + 4 above): the edge is reached though a fifth of the steps are
+    lost.
 
     Source: Kurakin, Goodfellow & Bengio 2017 (arXiv 1607.02533), section 2.2.
     """
