@@ -175,6 +175,7 @@ NODES: dict[str, Use] = {
     "SyncBatchNorm": Use("graph", "the same over several processes"),
     "BatchNorm": Use("vjp", "a batched backward pass, wrong for some layouts"),
     "GroupNorm": Use("vjp", "a batched backward pass, wrong for some shapes"),
+    "ConvolutionBackward0": Use("vjp", "a batched backward pass for more samples than it pays for"),
     "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
     "DifferentiableGraphBackward": Use("layouts", "no warning where TorchScript has fused layers"),
     "HardsigmoidBackward0": Use("second", "PyTorch raises that there is no second derivative"),

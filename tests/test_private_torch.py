@@ -55,6 +55,7 @@ MAKERS = {
     "BatchNormBackward": (nn.BatchNorm2d(2)(X), is_batch_norm),
     "BatchNorm": (nn.InstanceNorm2d(2)(X), is_batch_norm),
     "GroupNorm": (nn.GroupNorm(1, 2)(X), None),
+    "ConvolutionBackward0": (nn.Conv2d(2, 3, 1)(X), None),
     "DifferentiableGraphBackward": (fused_by_torchscript(X), None),
     "HardsigmoidBackward0": (F.hardsigmoid(X), None),
     "LinalgVectorNormBackward0": (F.normalize(X), is_norm),

@@ -42,6 +42,7 @@ from jacfast.calling.outputs import (
 from jacfast.calling.parts import (
     entries_of,
     has_few_products,
+    hears_gradients,
     may_be_cut,
     part_of,
     rows_of,
@@ -83,6 +84,7 @@ __all__ = [
     "explain_freed",
     "grad_twice",
     "has_few_products",
+    "hears_gradients",
     "in_eval_mode",
     "in_order",
     "in_pieces",

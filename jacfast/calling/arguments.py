@@ -35,52 +35,68 @@ class Arguments:
         named = isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)
         if kwargs is not None and not named:
             raise TypeError(f"kwargs must hold arguments by name; got {kwargs!r}")
-        self._leaves: list[Any] = []
-        self._follow: list[int] = []
-        if not args and not kwargs:
-            return
-        leaves, self._shape = pytree.tree_flatten((tuple(args), dict(kwargs or {})))
-        self._leaves = [ordinary(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._given = tuple(args), dict(kwargs or {})
+        self._tensors = [t for t in pytree.tree_leaves(self._given) if isinstance(t, Tensor)]
+        # by the number of a tensor that was given, what is passed in its place
+        self._instead = {id(t): new for t in self._tensors if (new := ordinary(t)) is not t}
         # settled here: after a cut, others may happen to have as many entries
-        self._follow = [
-            place
-            for place, leaf in enumerate(self._leaves)
-            if isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == samples
-        ]
+        self._follow = [t for t in self._tensors if t.dim() > 0 and len(t) == samples]
 
     @property
     def any(self) -> bool:
         """Say whether the call is more than ``model(x)``."""
-        return bool(self._leaves)
+        return any(self._given)
 
     @property
     def follow(self) -> bool:
         """Say whether some belong to the samples."""
         return bool(self._follow)
 
+    def apart(self) -> "Arguments":
+        """Return the same in containers of their own, to which nobody else's model writes."""
+        other = copy.copy(self)
+        other._given = pytree.tree_map(lambda leaf: leaf, self._given)
+        return other
+
+    def parts(self) -> tuple:
+        """Return what is passed, and which of its tensors belong to the samples."""
+        follow = {id(t) for t in self._follow}
+        return self._passed(), [id(t) in follow for t in self._tensors]
+
     def rows(self, index: slice | Tensor) -> "Arguments":
         """Return those of some samples: a slice, or a tensor of indices or of bool, as of x."""
-        if not self._follow:
-            return self
-        part = copy.copy(self)
-        part._leaves = list(self._leaves)
-        for place in self._follow:
-            leaf = self._leaves[place]
-            part._leaves[place] = leaf[index if isinstance(index, slice) else index.to(leaf.device)]
-        return part
+        some = {
+            id(t): self._now(t)[index if isinstance(index, slice) else index.to(t.device)]
+            for t in self._follow
+        }
+        return self._with(some) if some else self
 
     def double(self) -> "Arguments":
         """Return them with tensors of floating point in float64."""
-        other = copy.copy(self)
-        other._leaves = [
-            leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
-            for leaf in self._leaves
-        ]
-        return other
+        return self._with(
+            {id(t): self._now(t).double() for t in self._tensors if t.is_floating_point()}
+        )
 
     def call(self, model: Callable, x: Tensor) -> Any:
-        """Return whatever the model returns for x and these."""
-        if not self._leaves:
-            return model(x)
-        args, kwargs = pytree.tree_unflatten(self._leaves, self._shape)
+        """Return whatever the model returns for x and these.
+
+        Of containers those are copied in which a tensor is replaced: a list that the model writes
+        to is the caller's.
+        """
+        args, kwargs = self._passed()
         return model(x, *args, **kwargs)
+
+    def _passed(self) -> tuple:
+        return pytree.tree_map(self._now, self._given, is_leaf=self._stays)
+
+    def _now(self, leaf: Any) -> Any:
+        return self._instead.get(id(leaf), leaf)
+
+    def _stays(self, part: Any) -> bool:
+        """Say whether nothing in a part of the arguments is replaced."""
+        return not any(id(leaf) in self._instead for leaf in pytree.tree_leaves(part))
+
+    def _with(self, instead: dict[int, Tensor]) -> "Arguments":
+        other = copy.copy(self)
+        other._instead = self._instead | instead
+        return other

@@ -56,6 +56,12 @@ def separable(modules: list[nn.Module]) -> bool:
     return not _has_any_global_hook() and all(map(_alone, modules))
 
 
+def hears_gradients(modules: Iterable[nn.Module]) -> bool:
+    """Say whether hooks of these modules, or of all, are called in backward passes."""
+    own = any(module._backward_hooks or module._backward_pre_hooks for module in modules)
+    return own or bool(_has_any_global_hook())
+
+
 def may_be_cut(x: Tensor) -> bool:
     """Say whether there is something to be gained: on a CPU, with many samples."""
     return x.device.type == "cpu" and x.shape[0] > LEAST

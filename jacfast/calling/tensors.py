@@ -1,11 +1,15 @@
 """The tensors in what a model returns: found, and put back."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import operator
+from collections import UserDict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from jacfast.calling.attributes import attributes
 
 SIMPLE = (bool, int, float, complex, str, bytes)
 
@@ -18,7 +22,7 @@ def tensors(returned: Any) -> list[Tensor]:
     """
     found: dict[int, Tensor] = {}
     for leaf in pytree.tree_leaves(returned):
-        for tensor in [leaf] if isinstance(leaf, Tensor) else _attributes(leaf).values():
+        for tensor in [leaf] if isinstance(leaf, Tensor) else _held(leaf):
             found[id(tensor)] = tensor
     return list(found.values())
 
@@ -30,13 +34,13 @@ def rebuilt(returned: Any, places: Sequence[Tensor], values: Sequence[Tensor]) -
     def replace(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return new.get(id(leaf), leaf)
-        changed = {k: new[id(t)] for k, t in _attributes(leaf).items() if id(t) in new}
-        if not changed:
+        if not any(id(tensor) in new for tensor in _held(leaf)):
             return leaf
-        leaf = copy.copy(leaf)
-        for name, value in changed.items():
-            object.__setattr__(leaf, name, value)  # of frozen dataclasses, too
-        return leaf
+        other = copy.copy(leaf)
+        for put, name, value in _contents(leaf):
+            if put is operator.setitem or isinstance(value, Tensor):
+                put(other, name, rebuilt(value, places, values))
+        return other
 
     return pytree.tree_map(replace, returned)
 
@@ -54,11 +58,17 @@ def outline(returned: Any) -> list[Any]:
 def _parts(leaf: Any, order: dict[int, int]) -> Iterator[Any]:
     if isinstance(leaf, Tensor):
         yield order[id(leaf)], leaf.shape[1:], leaf.dtype, leaf.device
-    elif _attributes(leaf):
+    elif _held(leaf):
         yield type(leaf)
-        for name, value in vars(leaf).items():
-            yield name
-            yield from _parts(value, order) if isinstance(value, Tensor) else [_simple(value)]
+        for put, name, value in _contents(leaf):
+            yield put, name
+            if put is operator.setitem or isinstance(value, Tensor):
+                parts, structure = pytree.tree_flatten(value)
+                yield structure
+                for part in parts:
+                    yield from _parts(part, order)
+            else:
+                yield _simple(value)
     else:
         yield _simple(leaf)
 
@@ -67,6 +77,20 @@ def _simple(value: Any) -> Any:
     return type(value), value if isinstance(value, SIMPLE) else id(value)
 
 
-def _attributes(leaf: Any) -> dict[str, Tensor]:
-    held = getattr(leaf, "__dict__", {})
-    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+def _held(leaf: Any) -> list[Tensor]:
+    """Return the tensors in a dictionary of some class, and among an object's attributes."""
+    found = []
+    for put, _, value in _contents(leaf):
+        found += tensors(value) if put is operator.setitem else []
+        found += [value] if isinstance(value, Tensor) else []
+    return found
+
+
+def _contents(leaf: Any) -> Iterator[tuple[Callable, Any, Any]]:
+    """Yield items and attributes of what is no container of pytree's: how to put them, and where.
+
+    By `object.__setattr__` those of frozen dataclasses, too.
+    """
+    if isinstance(leaf, dict | UserDict):
+        yield from ((operator.setitem, name, value) for name, value in leaf.items())
+    yield from ((object.__setattr__, *one) for one in attributes(leaf).items())

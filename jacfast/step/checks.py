@@ -45,10 +45,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
         check_input(at, name="at")
         if len(at) != len(x):
             raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
-    if options.step is not None:
-        _check_step(options.step)
-    if penalty is not None and options.step is None and penalty.every > 1:
-        raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
+    check_step(penalty, options.step)
     if options.precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(
             f"precision must be torch.bfloat16 or torch.float16; got {options.precision}"
@@ -67,10 +64,16 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
     return modules
 
 
-def _check_step(step: Any) -> None:
-    """A fraction of an epoch, say, is hardly ever a multiple of `every`: there is no penalty."""
-    one = isinstance(step, Tensor) and step.numel() == 1
-    count("step", step.item() if one else step, 0)
+def check_step(penalty: Penalty | None, step: Any) -> None:
+    """Check the number of the step, which a penalty with `every` asks for.
+
+    A fraction of an epoch, say, is hardly ever a multiple of that: there would be no penalty.
+    """
+    if step is not None:
+        one = isinstance(step, Tensor) and step.numel() == 1
+        count("step", step.item() if one else step, 0)
+    elif penalty is not None and penalty.every > 1:
+        raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:

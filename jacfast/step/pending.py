@@ -1,14 +1,14 @@
 """What a forward pass leaves to its backward pass: the sweeps through its graphs."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from jacfast.calling import grad_twice, in_eval_mode
+from jacfast.calling import grad_twice, hears_gradients, in_eval_mode, parameters
 from jacfast.graph import Graph, leaf_of, nodes, saves
 from jacfast.lean import COLLECT, Lean, Sweep
 from jacfast.second import in_words
@@ -40,13 +40,16 @@ class Pending:
     """
 
     def __init__(
-        self, x: Tensor, parameters: list[Tensor], frozen: Sequence[nn.Module] = ()
+        self, x: Tensor, modules: Sequence[nn.Module], frozen: Sequence[nn.Module]
     ) -> None:
-        self.x, self.parameters, self.frozen = x, parameters, frozen
+        self.x, self.frozen = x, frozen
+        self.parameters = [p for p in parameters(modules) if p.requires_grad]
         self.trains = torch.is_grad_enabled()
-        self.keeps = self.trains and (bool(parameters) or x.requires_grad)
+        self.keeps = self.trains and (bool(self.parameters) or x.requires_grad)
         self.learned = False  # whether the penalty depends on parameters but through the outputs
-        self.sweep = Sweep(wants_root=self.keeps and x.requires_grad)
+        # a hook on a module hangs behind the module's input
+        root = x.requires_grad or hears_gradients(modules)
+        self.sweep = Sweep(wants_root=self.keeps and root)
         self.sums = Gradients()
         self.order: Tensor | None = None  # which sample of x each sample of the parts is
         self.parts: list[Part] = []
@@ -133,20 +136,22 @@ class Pending:
         self, part: Part, outputs: list[Tensor], weights: list[Tensor], keep: bool
     ) -> Tensor | None:
         """Add the parameters' gradients of the weighted outputs up; return that of the samples."""
-        inputs = [*self.parameters, *([part.leaf] if self.sweep.wants_root else [])]
+        # what has been frozen since is passed by, as in a plain backward pass
+        trained = [p for p in self.parameters if p.requires_grad]
+        inputs = [*trained, *([part.leaf] if self.sweep.wants_root else [])]
         grad: Callable[..., Any] = grad_twice if part.lean.attends else torch.autograd.grad
         try:
             # checkpoints run parts of the model again, as in the forward pass
             frozen = in_eval_mode(self.frozen) if self.frozen else contextlib.nullcontext()
-            # the graph of cotangents, and what it hangs from outside, may be in several sweeps
-            keep = keep or self.learned
+            # the graph of cotangents, and what is from outside, may be in several sweeps
+            keep = keep or self.learned or any(True for _ in self._others(part))
             with self.sweep.of(COLLECT), frozen:
                 found = grad(outputs, inputs, weights, retain_graph=keep, allow_unused=True)
         except RuntimeError as error:
             if "is not implemented" not in str(error):
                 raise
             raise in_words(error) from error
-        for parameter, gradient in zip(self.parameters, found, strict=False):
+        for parameter, gradient in zip(trained, found, strict=False):
             if gradient is not None:
                 self.sums.add(parameter, gradient)
         if (gram := part.lean.gram) and (gradient := gram.collected()) is not None:
@@ -165,12 +170,18 @@ class Pending:
 
         What its nodes have saved is freed, of which PyTorch would complain in words of its own.
         """
-        refuse = refusing(self.sweep)
+        refuse, others = refusing(self.sweep), set(self._others(part))
         for some in part.graph.named.values():
             if saves(some[0]):
                 for node in some:
-                    if self.began is None or node._sequence_nr() >= self.began:  # type: ignore[attr-defined]
+                    if node not in others:
                         node.register_prehook(refuse)
+
+    def _others(self, part: Part) -> Iterator[Node]:
+        """Yield what in a part's graph is older than the pass, and someone else's."""
+        for some in part.graph.named.values():
+            if self.began is not None and saves(some[0]):
+                yield from (node for node in some if node._sequence_nr() < self.began)  # type: ignore[attr-defined]
 
 
 def check_leaves(graph: Graph, known: Iterable[Tensor]) -> None:

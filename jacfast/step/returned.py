@@ -21,10 +21,17 @@ class Returned:
         """Take what is returned for some samples, the `logits` among it; return what has a graph.
 
         Raises:
-            ValueError: of parts it could not be put together.
+            TypeError: the logits are nowhere to be found. ValueError: of parts it could not be put
+                together.
         """
         found = tensors(returned)
         graphs = [tensor.requires_grad for tensor in found]
+        if logits.requires_grad and not any(graphs):
+            raise TypeError(
+                "the model must return its logits where they can be replaced (a tensor, a tuple, a "
+                "list, a dictionary, an attribute): there are none in what it returns, a "
+                f"{type(returned).__name__}"
+            )
         if samples < self.samples:
             what = self._odd([t for t in found if t is not logits], samples)
             if what is None and self._parts and not self._alike(returned, graphs):

@@ -16,7 +16,6 @@ from jacfast.calling import (
     as_rows,
     drops,
     has_few_products,
-    parameters,
     pick,
     rebuilt,
 )
@@ -92,8 +91,7 @@ class Run:
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
-        trained = [p for p in parameters(self.modules) if p.requires_grad]
-        pending = Pending(x, trained, self.frozen)
+        pending = Pending(x, self.modules, self.frozen)
         with self.looking():
             self._before = State(self.model, but=[self.generator]) if self.guards else None
         samples = x.shape[0]
@@ -210,7 +208,7 @@ class Run:
         Without lean layers the node saves the gradient of x, a product with the first weight: much
         where there are few layers, which are large. On a GPU nobody has looked.
         """
-        usual = pending.keeps and not pending.sweep.wants_root and len(part.leaf) == len(pending.x)
+        usual = pending.keeps and not pending.x.requires_grad and len(part.leaf) == len(pending.x)
         usual = usual and part.leaf.device.type == "cpu" and part.lean.unused
         return usual and has_few_products(self.modules, part.leaf)
 

@@ -30,7 +30,7 @@ from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
 from jacfast.step import plain, seen
-from jacfast.step.checks import BatchNorm, check, with_batch_statistics
+from jacfast.step.checks import BatchNorm, check, check_step, with_batch_statistics
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import Backend
@@ -82,6 +82,8 @@ class Step:
         modules = []
         if traced is None or traced.plan is None:  # else one like it has been checked
             modules = check(model, x, y, self)
+        else:  # but for what no plan depends on
+            check_step(penalty, self.step)
         if penalty is None or pauses:
             returned = arguments.call(model, x.clone())  # it may begin in place
             logits = pick(returned, self.output)

@@ -50,8 +50,27 @@ def test_one_sample_becomes_many():
     assert torch.equal(seen(cut)[0][0], MASK[:1].expand(5, 2))
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_the_model_writes_to_is_the_callers(cut):
+    """But for containers in which a tensor is replaced."""
+    notes, states = [], {"mask": [MASK], "own": {}}
+    whole = Arguments((notes,), {"states": states}, samples=4)
+    args, kwargs = seen(whole.rows(slice(2)) if cut else whole)
+    assert args[0] is notes
+    assert (kwargs["states"] is states) == (not cut)
+    assert kwargs["states"]["own"] is states["own"]
+    assert len(kwargs["states"]["mask"][0]) == (2 if cut else 4)
+    assert len(states["mask"][0]) == 4
+
+
+def test_an_empty_list_is_an_argument():
+    notes = []
+    assert seen(Arguments((notes,), samples=4))[0][0] is notes
+
+
 def test_what_there_is():
     assert not Arguments(samples=4).any
+    assert Arguments(([],), samples=4).any
     assert Arguments((1,), samples=4).any
     assert not Arguments((TABLE, torch.tensor(4.0)), {"a": 4}, samples=4).follow
     assert Arguments(kwargs={"mask": MASK}, samples=4).follow

@@ -65,13 +65,16 @@ def test_adapters_of_small_rank(penalty):
 def test_backward_hooks_of_modules_see_the_gradients_and_change_nothing():
     model, x, y = build("mlp")
     want = gradient(loss_of(*plain(model, x, y, Frobenius("exact")), y), model)
-    seen = []
-    for module in (model, model[0]):
-        module.register_full_backward_hook(lambda *_: seen.append(1))
+    seen = {model: [], model[0]: []}
+    for module, found in seen.items():
+        module.register_full_backward_hook(lambda *call, found=found: found.append(call[2][0]))
     with penalised(model, penalty=Frobenius("exact")) as held:
         logits = model(x)
+    pulled = {module: len(found) for module, found in seen.items()}
     assert relative_error(gradient(loss_of(logits, held.penalty, y), model), want) < ROUNDING
-    assert seen
+    assert all(len(found) == pulled[module] + 1 for module, found in seen.items())
+    of_loss = (logits.detach().softmax(1) - F.one_hot(y, logits.shape[1])) / len(y)
+    torch.testing.assert_close(seen[model][-1], of_loss)
 
 
 def live() -> list:

@@ -35,8 +35,29 @@ class Net(nn.Module):
         return self.returns(self.last(h), h, x)
 
 
+class Mapping(dict):
+    """A dictionary of a class of one's own, which pytree takes for a leaf."""
+
+
+class Easy(dict):
+    """A dictionary whose items are attributes, too."""
+
+    def __init__(self, **items) -> None:
+        super().__init__(**items)
+        self.__dict__.update(items)
+
+
+@dataclasses.dataclass(slots=True, frozen=True)
+class Slots:
+    logits: torch.Tensor
+    label: torch.Tensor
+
+
 # What is of samples, whatever has a graph.
 JOINED = {
+    "a dictionary of its own": lambda z, h, x: Mapping(logits=z, more=[h, h.detach() > 0]),
+    "items and attributes": lambda z, h, x: Easy(logits=z),
+    "slots": lambda z, h, x: Slots(z, z.detach().argsort(1)),
     "a dictionary": lambda z, h, x: {"logits": z, "label": z.argmax(1)},
     "a tuple": lambda z, h, x: (z.sum(1), {"h": [h, h.detach().half()]}, z.argmax(1) > 0),
     "the same twice": lambda z, h, x: {"logits": z, "again": z, "labels": [z.argmax(1)] * 2},
@@ -63,8 +84,10 @@ def leaves(returned) -> list[torch.Tensor]:
     """Return all tensors of something returned, in their order."""
     if isinstance(returned, torch.Tensor):
         return [returned]
-    if isinstance(returned, Output):
-        returned = vars(returned)
+    if isinstance(returned, Output | Slots):
+        returned = {
+            field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)
+        }
     inner = returned.values() if isinstance(returned, dict) else returned
     return [t for one in inner if not isinstance(one, str | float | None) for t in leaves(one)]
 
@@ -226,3 +249,17 @@ def test_known_layers_that_return_two_tensors(pool, options, size):
         assert one.dtype == other.dtype
         assert relative_error(one, other) < ROUNDING
     assert relative_error(forward_with_penalty(model, x)[0], model(x)[0]) < ROUNDING
+
+
+def test_logits_that_cannot_be_replaced():
+    class Deep:
+        def __init__(self, z) -> None:
+            self.held = [[z]]
+
+        @property
+        def logits(self):
+            return self.held[0][0]
+
+    model, x = build(lambda z, h, x: Deep(z))
+    with pytest.raises(TypeError, match=r"must return its logits where they can be replaced.*Deep"):
+        call(model, x)

@@ -14,6 +14,7 @@ from torch import nn
 from jacfast import (
     Frobenius,
     WithPenalty,
+    forward_with_penalty,
     penalised,
 )
 from tests.nets import relative_error
@@ -159,3 +160,12 @@ def test_everything_that_a_model_returns():
             both.append([*(t.detach() for t in found), gradient(loss + held.penalty, model)])
         assert_same(*both)
     assert_traced(model, 1)
+
+
+@pytest.mark.parametrize("number", [None, -4])
+def test_the_number_of_the_step_is_checked_in_every_call(number):
+    model, x, _ = build("mlp")
+    rare = Frobenius(every=4)
+    forward_with_penalty(model, x, penalty=rare, compiled="traced", step=0)
+    with pytest.raises(ValueError, match="step must be"):
+        forward_with_penalty(model, x, penalty=rare, compiled="traced", step=number)

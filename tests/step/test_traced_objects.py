@@ -397,3 +397,20 @@ def test_a_trainer_that_is_asked_in_vain():
     with pytest.warns(UserWarning, match=r"runs eager.*held of a Net.*asked for its scale"):
         got = fast(model, x, None, Frobenius("exact"), compiled="traced")
     assert_same(got, fast(model, x, None, Frobenius("exact")))
+
+
+def test_a_list_that_the_model_writes_to_is_the_callers():
+    """Once for each call, the recorded one as well."""
+
+    class Noting(nn.Linear):
+        def forward(self, x, notes):
+            notes.append(x.detach().sum())
+            return super().forward(x)
+
+    model, x = Noting(4, 3), torch.rand(5, 4)
+    for compiled in (None, "traced", "traced"):
+        notes = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            forward_with_penalty(model, x, args=(notes,), compiled=compiled)
+        assert [float(note) for note in notes] == [float(x.sum())]

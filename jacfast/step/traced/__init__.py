@@ -111,13 +111,13 @@ class Traced:
         around: Callable[[], Any] = contextlib.nullcontext,
     ) -> None:
         self.step, self.backend, self.model, self.x, self.y = step, backend, model, x, y
-        self.whole, self.around = whole, around
+        self.whole, self.around, self.apart = whole, around, arguments.apart()
         penalty: Any = step.penalty
         fields = {field.name: getattr(penalty, field.name) for field in dataclasses.fields(penalty)}
         fields |= getattr(penalty, "__dict__", {})  # of a class that is no dataclass
         options = (step.layer, step.precision, step.batch_norm, step.chunk_size, step.output)
         self.things: tuple = (
-            *(x, y, list(vars(arguments).values()), type(penalty), fields, model),
+            *(x, y, self.apart.parts(), type(penalty), fields, model),
             *(*options, step.everything, around is contextlib.nullcontext, backend, whole),
             *(step.generator is None, is_own(step.generator, x.device)),
             *(() if (here := at_hand()) is None else vars(here).values()),  # what a draw depends on
@@ -168,7 +168,8 @@ class Traced:
             return
         stray = None
         try:
-            made = trace(run, self.things, self.look, self.x, self.y, self.whole)
+            alone = dataclasses.replace(run, arguments=self.apart)  # it leaves no trace
+            made = trace(alone, self.things, self.look, self.x, self.y, self.whole)
             backend, graphs = chosen(self.backend, made.forward, self.x.device), made.graphs()
             stray = elsewhere(graphs, self.x.device) if backend == "cudagraphs" else None
             self.plan = Plan(made, "traced" if stray else backend)
