@@ -17,6 +17,7 @@ from jacfast.calling.places import CONTAINERS, NUMBERS, again, content, entries,
 from jacfast.calling.sources import Sources, is_source
 
 NONE = object()
+SMALL = 4096  # entries of a tensor, up to which its values are compared
 
 
 class State:
@@ -54,7 +55,8 @@ class State:
     def changed(self) -> str | None:
         """Name something that is another or was written to; None if there is nothing.
 
-        Values are not looked at: a GPU need not be waited for, and its graphs can be captured.
+        Of tensors on a GPU values are not looked at: it need not be waited for, and its graphs can
+        be captured.
         """
         for place in self._places:
             now, held = content(place), place.content
@@ -69,7 +71,7 @@ class State:
             return "a NumPy array"
         if self._sources.moved():
             return "a random generator"
-        written = any(_version(one) != version for one, _, version in self._copies.values())
+        written = any(_written(*known) for known in self._copies.values())
         return "a tensor" if written else None  # in a set, or a buffer of a ScriptModule
 
     def exchanged(self) -> str | None:
@@ -122,8 +124,8 @@ class State:
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, Tensor) and isinstance(now, Tensor):
             if before is now:
-                _, _, version = self._copies.get(id(before), (None, None, _version(now)))
-                return _version(now) == version
+                known = self._copies.get(id(before))
+                return known is None or not _written(*known)
             # a weight that is computed from others in every call
             return now.grad_fn is not None and now.shape == before.shape
         if isinstance(before, CONTAINERS) or isinstance(now, CONTAINERS):
@@ -163,6 +165,16 @@ def _differs(array: tuple[Any, Any]) -> bool:
     return one.tobytes() != before.tobytes()
 
 
+def _written(one: Tensor, before: Tensor, version: int) -> bool:
+    """Say whether a tensor has been written to since.
+
+    Observers of quantization write past its version, which is seen in small tensors on a CPU.
+    """
+    if _version(one) != version or one.device.type != "cpu" or one.numel() > SMALL:
+        return _version(one) != version
+    return not bool(((one == before) | ((one != one) & (before != before))).all())
+
+
 def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:
     """Give NumPy arrays the numbers of these copies."""
     for one, values in arrays:
@@ -171,10 +183,10 @@ def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:
 
 
 def _write(values: Iterable[tuple[Tensor, Tensor, int]]) -> None:
-    """Give tensors their values back, if they are not of the version that had them."""
+    """Give tensors their values back, if they have been written to."""
     with torch.no_grad():
         for tensor, value, version in values:
-            if _version(tensor) != version:
+            if _written(tensor, value, version):
                 tensor.copy_(value)
 
 

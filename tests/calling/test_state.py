@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
 
 import jacfast
 from jacfast.calling import Draws, State
@@ -263,3 +264,13 @@ def test_a_scripted_model():
     model(x)
     state.undo()
     assert all(map(torch.equal, model.buffers(), after))
+
+
+def test_an_observer_of_quantization_that_writes_past_the_versions():
+    observer = FusedMovingAvgObsFakeQuantize()
+    model, x = nn.Sequential(observer, nn.Linear(4, 3)), torch.randn(8, 4)
+    with pytest.raises(ValueError, match="chunk_size must be the whole batch"):
+        jacfast.forward_with_penalty(model, x, chunk_size=2)
+    assert observer.activation_post_process.min_val.isinf()
+    jacfast.forward_with_penalty(model, x, at=2 * x)
+    assert observer.activation_post_process.min_val == x.min()
