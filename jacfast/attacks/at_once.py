@@ -1,5 +1,6 @@
 """The search for the nearest boundary on a GPU: all rows of a sample at once, in one fused op."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -31,88 +32,72 @@ class Directed(NamedTuple):
 class AtOnce:
     """Compares all candidates of all samples, running or not, in operations of fixed shapes.
 
+    What stays is made here, once for a batch.
+
     Args:
-        options: of the attack. same: whether the classes are the same in every call.
+        options: of the attack. x, logits: of the samples, [N, ...] and [N, K].
+        classes: [N, C + 1], in ascending order but for the last, the origin.
+        same: whether the origin is the same in every call.
     """
 
-    def __init__(self, options: Options, same: bool) -> None:
+    def __init__(
+        self, options: Options, x: Tensor, logits: Tensor, classes: Tensor, same: bool
+    ) -> None:
         self.options, self.same = options, same
-        self._fixed: _Fixed | None = None
-        self._cotangents: tuple[Tensor, Tensor] | None = None
+        samples, count = len(classes), classes.shape[1] - 1
+        # the cotangents e_label - e_origin [C, N, K]; without the origin, if that changes
+        self.vectors = logits.new_zeros(count, *logits.shape)
+        self.vectors.scatter_(2, classes.T[:-1, :, None], 1.0)
+        if same:
+            self.vectors.scatter_(2, classes[:, -1].expand(count, -1)[..., None], -1.0)
+        self.last = torch.full_like(classes[:, 0], count)  # the column of the origin
+        self.here = torch.arange(samples, device=x.device)
+        self.none = x.new_zeros(1, 1, 1)  # an entry of the origin's own row, of differences from it
+        self.norms = x.new_zeros(count + 1, samples, dtype=accumulator(x.dtype))
 
-    def rows(self) -> "AtOnce":
-        """Return the search of other samples."""
-        return AtOnce(self.options, self.same)
+    def rows(self, index: Tensor) -> "AtOnce":
+        """Return the search of some samples."""
+        part = copy.copy(self)
+        part.vectors = self.vectors[:, index]
+        part.last, part.here = self.last[: len(index)], self.here[: len(index)]
+        part.norms = self.norms[:, : len(index)]
+        return part
 
     def nearest(
-        self,
-        model: Call,
-        leaf: Tensor,
-        logits: Tensor,
-        origin: Tensor,
-        labels: Tensor,
-        running: Tensor,
+        self, model: Call, leaf: Tensor, logits: Tensor, classes: Tensor, running: Tensor
     ) -> tuple[Boundary, int]:
         """Find the nearest boundaries, as `Search.nearest`."""
-        if self._fixed is None:
-            self._fixed = _Fixed(leaf, logits, labels, self.options.q)
-        if self._cotangents is None or not self.same:
-            self._cotangents = self._fixed.cotangents(origin)
-        classes, vectors = self._cotangents
+        vectors = self.vectors
+        if not self.same:
+            away = classes[:, -1].expand(len(vectors), -1)[..., None]
+            vectors = vectors.scatter(2, away, -1.0)
         blocks: list[Tensor] = []
         for part in vectors.split(rows_at_once(leaf)):
             blocks += pull_back_blocks(logits, leaf, part)
         z = logits.detach().gather(1, classes)
-        find = self._by_step if self.options.q == 2 else self._by_norms
-        return find(z, blocks, self._fixed), labels.shape[1]
+        return (self._by_step if self.options.q == 2 else self._by_norms)(z, blocks), len(vectors)
 
-    def _by_step(self, z: Tensor, blocks: list[Tensor], fixed: "_Fixed") -> Directed:
+    def _by_step(self, z: Tensor, blocks: list[Tensor]) -> Directed:
         """Find the nearest boundaries in the 2-norm."""
-        rows = self.options.restrict(torch.cat([*blocks, fixed.none]))
+        rows = self.options.restrict(torch.cat([*blocks, self.none.expand_as(blocks[0][:1])]))
         z = _in(rows.dtype, z)
         # a floor of one, so that r has a direction at the boundary as well
-        r, _, distance = deepfool_step(z, rows.transpose(0, 1), fixed.last, floor=1.0)
+        r, _, distance = deepfool_step(z, rows.transpose(0, 1), self.last, floor=1.0)
         return Directed(r, distance, distance + 1)
 
-    def _by_norms(self, z: Tensor, blocks: list[Tensor], fixed: "_Fixed") -> Directed:
+    def _by_norms(self, z: Tensor, blocks: list[Tensor]) -> Directed:
         """Find the nearest boundaries in another norm: the op gets norms for rows of one entry."""
         rows = self.options.restrict(torch.cat(blocks) if len(blocks) > 1 else blocks[0])
-        norms = fixed.norms
+        norms = self.norms
         norms[:-1].copy_(dual_norm(rows.flatten(0, 1), self.options.q).view(rows.shape[:2]))
         z = _in(norms.dtype, z)
-        _, winner, distance = deepfool_step(z, norms.T[..., None], fixed.last, floor=0.0)
+        _, winner, distance = deepfool_step(z, norms.T[..., None], self.last, floor=0.0)
         if len(rows) == 1:
             w, norm = rows[0], norms[0]
         else:  # without a winner any
-            w, norm = rows[winner, fixed.here], norms[winner, fixed.here]
+            w, norm = rows[winner, self.here], norms[winner, self.here]
         unit = Nearest(w, distance, norm, winner).direction(self.options.q)
         return Directed(unit, distance, None)
-
-
-class _Fixed:
-    """What does not change from iteration to iteration; the origin is the last of the classes.
-
-    Args:
-        leaf, logits: [n, ...] and [n, K], of an iteration. labels: [n, C]. q: of the norm.
-    """
-
-    def __init__(self, leaf: Tensor, logits: Tensor, labels: Tensor, q: float) -> None:
-        self.labels = labels.sort(dim=1).values  # of equal distances the first wins
-        samples, count = labels.shape
-        self.towards = logits.new_zeros(count, *logits.shape)
-        self.towards.scatter_(2, self.labels.T[..., None], 1.0)
-        self.last = torch.full_like(labels[:, 0], count)  # the column of the origin
-        if q == 2:  # the origin's own row, of differences from it
-            self.none = leaf.new_zeros(1, samples, leaf[0].numel())
-        else:  # the norms of the rows, and 0 of the origin's
-            self.norms = leaf.new_zeros(count + 1, samples, dtype=accumulator(leaf.dtype))
-            self.here = torch.arange(samples, device=leaf.device)
-
-    def cotangents(self, origin: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the classes [n, C + 1] and the cotangents ``e_label - e_origin`` [C, n, K]."""
-        classes = torch.cat([self.labels, origin[:, None]], dim=1)
-        away = origin.expand(len(self.towards), -1)[..., None]
-        return classes, self.towards.scatter(2, away, -1.0)
 
 
 def _in(dtype: torch.dtype, z: Tensor) -> Tensor:

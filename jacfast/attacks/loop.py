@@ -54,10 +54,18 @@ class Loop:
             labels = target[:, None]
         masked = x.device.type != "cpu" if masked is None else masked
         self.masked = masked and (1 + labels.shape[1]) * x.numel() <= ROOM
+        if self.masked:
+            labels = labels.sort(dim=1).values  # of equal distances the first wins
+        classes = torch.cat([labels, self.origin[:, None]], dim=1)
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
         self.walk = Walk(x, self.options, eps)
-        finder = AtOnce(self.options, same=target is None) if self.masked else search
-        self.all = Part(finder, model, self.walk, self.origin, labels, target is not None)
+        others = None
+        if target is not None:
+            others = torch.full_like(clean, math.inf).scatter_(1, labels, -math.inf)
+        finder: Search | AtOnce = search
+        if self.masked:
+            finder = AtOnce(self.options, x, clean, classes, same=target is None)
+        self.all = Part(finder, model, self.walk, classes, others)
 
     @torch.no_grad()
     def _look(self, x: Tensor) -> tuple[Tensor, int]:

@@ -10,8 +10,7 @@ from jacfast.attacks.search import Search
 from jacfast.attacks.walk import Walk
 from jacfast.calling import Call, logits_of
 
-GIVEN = ("origin", "labels")
-CHANGING = ("left", "tries", "top", "vjps", "running")
+CHANGING = ("left", "top", "vjps", "going")
 
 
 class Part:
@@ -23,8 +22,9 @@ class Part:
     Args:
         search: of the nearest boundary.
         model, walk: of the samples.
-        origin: [n], the class to leave. labels: [n, C], the classes to go to.
-        targeted: whether `labels` are to be reached, from whatever class is at the point.
+        classes: [n, C + 1], the classes to go to; the last is the one to leave.
+        others: [n, K], inf, but -inf for a class that is to be reached, the only one to go to, from
+            whatever class is at the point; None if a class is to be left.
     """
 
     def __init__(
@@ -32,38 +32,53 @@ class Part:
         search: Search | AtOnce,
         model: Call,
         walk: Walk,
-        origin: Tensor,
-        labels: Tensor,
-        targeted: bool,
+        classes: Tensor,
+        others: Tensor | None,
     ) -> None:
         self.search, self.model, self.walk, self.options = search, model, walk, walk.options
-        self.origin, self.labels, self.targeted = origin, labels, targeted
-        self.left = torch.full_like(origin, self.options.steps)  # steps, to be taken at most
-        self.tries = torch.zeros_like(origin)  # steps, taken or not
-        self.vjps = torch.zeros_like(origin)  # gradient rows
-        self.top = torch.zeros_like(origin, dtype=walk.x.dtype)  # the largest logit
-        self.running = torch.zeros_like(origin, dtype=torch.bool)
+        self.classes, self.others = classes, others
+        self.vjps = torch.zeros_like(self.origin)  # gradient rows
+        self.top = torch.zeros_like(self.origin, dtype=walk.x.dtype)  # the largest logit
+        # [n, 2], counted in one operation: who tries a step, and who takes it; how many are left
+        self.going = classes.new_zeros(len(classes), 2, dtype=torch.bool)
+        self.left = torch.full_like(self.going, self.options.steps, dtype=torch.int64)
 
     def __len__(self) -> int:
-        return len(self.origin)
+        return len(self.classes)
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes to go to [n, C]."""
+        return self.classes[:, :-1]
+
+    @property
+    def origin(self) -> Tensor:
+        """The class to leave [n]."""
+        return self.classes[:, -1]
+
+    @property
+    def running(self) -> Tensor:
+        """Which samples run [n]."""
+        return self.going[:, 0]
 
     @property
     def iterations(self) -> Tensor:
         """How many steps each sample has taken [n]."""
-        return self.options.steps - self.left
+        return self.options.steps - self.left[:, 1]
 
     @property
     def stalled(self) -> Tensor:
         """Which samples [n] could not take a step; they have tried that once."""
-        return self.tries > self.iterations
+        return self.left[:, 0] < self.left[:, 1]
 
     def rows(self, index: Tensor) -> "Part":
         """Return some of the samples, by themselves."""
         part = copy.copy(self)
-        part.search, part.model = self.search.rows(), self.model.rows(index)
+        part.search, part.model = self.search.rows(index), self.model.rows(index)
         part.walk = self.walk.rows(index)
-        for name in (*GIVEN, *CHANGING):
+        for name in ("classes", *CHANGING):
             setattr(part, name, getattr(self, name)[index])
+        part.others = None if self.others is None else self.others[index]
         return part
 
     def put(self, index: Tensor, part: "Part") -> None:
@@ -76,40 +91,41 @@ class Part:
         """Take a step with those running samples that are not yet fooled; the others are done."""
         self.step(*self.evaluate(fooled))
 
-    def evaluate(self, fooled: bool | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def evaluate(self, fooled: bool | None = None) -> tuple[Tensor, Tensor, bool]:
         """See which samples go on; return what `step` takes.
 
         Who is fooled is seen at the model, unless `fooled` says it.
         """
         linearize, test = self.options.linearize, self.options.test
         leaf, logits = self.forward(test, graph=linearize == test)
-        label = self.look(logits, fooled)
+        self.look(logits, fooled)
         if linearize != test:
-            return *self.forward(linearize, graph=True), None
-        return leaf, logits, label if fooled is None else None
+            return *self.forward(linearize, graph=True), False
+        return leaf, logits, fooled is None
 
     def forward(self, kind: str, graph: bool) -> tuple[Tensor, Tensor]:
         """Return the points, as the leaf of a graph where asked, and the logits there."""
         with torch.set_grad_enabled(graph):
             leaf = self.walk.point(kind).requires_grad_(graph)
-            return leaf, logits_of(self.model, leaf)
+            return leaf, logits_of(self.model, leaf, own=not graph)
 
-    def look(self, logits: Tensor, fooled: bool | None) -> Tensor:
-        """See which samples go on; return their classes.
+    def look(self, logits: Tensor, fooled: bool | None) -> None:
+        """See which samples go on; with targets the classes that are left are those here.
 
         With logits NaN or +inf the class says nothing. Such a sample stalls at its step: at this
         one, or, taken for fooled here, at that of the next run, as the result is not.
         """
-        self.top, label = logits.detach().max(dim=1)
+        self.top = logits.new_empty(len(self))
+        label = torch.empty_like(self.origin) if self.others is None else self.origin
+        torch.max(logits.detach(), dim=1, out=(self.top, label))
         if fooled is None:
-            self.running &= self.held(label)
-        return label
+            self.running.logical_and_(self.held(label))
 
     def held(self, label: Tensor) -> Tensor:
         """Say which samples [n] are not fooled where the model sees these classes [n]."""
-        return label != self.labels[:, 0] if self.targeted else label == self.origin
+        return label == self.origin if self.others is None else label != self.labels[:, 0]
 
-    def step(self, leaf: Tensor, logits: Tensor, label: Tensor | None = None) -> Tensor | int:
+    def step(self, leaf: Tensor, logits: Tensor, seen: bool = False) -> Tensor | int:
         """Add to r the step onto the nearest boundary, for the running samples; return its rows.
 
         So many gradient rows each sample has cost, [n] or all alike: whoever calls adds them up.
@@ -118,21 +134,12 @@ class Part:
 
         Args:
             leaf, logits: the graph.
-            label: [n], the classes at these logits, of which none is the target of a sample that
-                runs; looked for, if not given.
+            seen: whether these logits were looked at, and no sample runs that has its target.
         """
-        origin = self.origin
-        if self.targeted:  # the class at the point, or the next one to the target
-            origin = self._nearest_other(logits) if label is None else label
-        nearest, rows = self.search.nearest(
-            self.model, leaf, logits, origin, self.labels, self.running
-        )
-        self.tries += self.running
-        self.walk.step(nearest, self.top, self.running)
-        self.left.add_(self.running, alpha=-1)
-        self.running.logical_and_(self.left)
+        if self.others is not None and not seen:  # the class here, or the next one to the target
+            torch.argmax(torch.minimum(logits.detach(), self.others), dim=1, out=self.origin)
+        nearest, rows = self.search.nearest(self.model, leaf, logits, self.classes, self.running)
+        self.walk.step(nearest, self.top, self.going)
+        self.left.add_(self.going, alpha=-1)
+        torch.logical_and(self.going[:, 1], self.left[:, 1], out=self.running)
         return rows
-
-    def _nearest_other(self, logits: Tensor) -> Tensor:
-        """Return the likeliest classes [n] but the targets."""
-        return logits.detach().scatter(1, self.labels, float("-inf")).argmax(dim=1)

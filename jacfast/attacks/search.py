@@ -33,7 +33,7 @@ class Search:
         self.layers = chain(unwrapped(model.plain)) if options.p == 2 else None
         self.bound: Tensor | None = None  # [K, K], of the gradient of z_j - z_k
 
-    def rows(self) -> "Search":
+    def rows(self, index: Tensor) -> "Search":
         """Return the search of some of the samples: the same, as bounds are of the network."""
         return self
 
@@ -57,20 +57,20 @@ class Search:
         model: Call,
         leaf: Tensor,
         logits: Tensor,
-        origin: Tensor,
-        labels: Tensor,
+        classes: Tensor,
         running: Tensor,
     ) -> tuple[Nearest, Tensor]:
         """Find the nearest boundary of the n running samples.
 
         Args:
             model: of the n samples; leaf, logits: [n, ...] and [n, K], the graph.
-            origin: [n], the class to leave; labels: [n, C], the candidates.
+            classes: [n, C + 1], the candidates; the last is the class to leave.
             running: [n] bool, whose result matters.
 
         Returns:
             The nearest, and [n] int64, how many rows each sample cost.
         """
+        labels, origin = classes[:, :-1], classes[:, -1]
         z = logits.detach()
         f = z.gather(1, labels) - z.gather(1, origin[:, None])
         least = self._least(f, origin, labels, running)

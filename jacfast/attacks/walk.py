@@ -36,11 +36,14 @@ class Walk:
         self.x, self.options, self.r = x, options, torch.zeros_like(x)
         box = options.box
         size = box.unless_zero(self.norm_of(x))
-        self.resolution = eps * size
-        self.least = 2 * self.resolution + options.floor  # the length of a step below that
+        resolution = eps * size
+        self.least = 2 * resolution + options.floor  # the length of a step below that
+        short = bool((resolution >= options.floor).any())
+        self.resolution = resolution if short else None  # None: no step is below that
         held = box.bounded or options.max_norm is not None  # then x + r cannot run away
         # how far the steps to come may go, all together; None: as far as they lead
         self.ahead = None if held else FAR * size
+        self.inside = options.clip_steps and box.bounded  # then x + r is finite
         holes = ~(x.abs() < float("inf"))
         self.holes = holes if bool(holes.any()) else None  # entries of x that are not finite
 
@@ -66,31 +69,37 @@ class Walk:
         """Return where the samples are."""
         return self.options.point(self.x, self.r, kind)
 
-    def step(self, nearest: Boundary, top: Tensor, running: Tensor) -> None:
-        """Step onto the boundaries; `running` [N] becomes those that moved.
+    def step(self, nearest: Boundary, top: Tensor, going: Tensor) -> None:
+        """Step onto the boundaries; `going` [N, 2] says who runs, and then who of these moved.
 
         A step that x could not resolve is lengthened. Those stay that are not running, have no
         boundary, would run away, would get to no finite point, or whose largest logit `top` [N] is
         not finite.
         """
         options, infinite = self.options, float("inf")
+        running, moved = going.unbind(dim=1)
         length = nearest.distance + options.floor if options.floor else nearest.distance
-        length = torch.where(length <= self.resolution, self.least, length)
+        if self.resolution is not None:
+            length = torch.where(length <= self.resolution, self.least, length)
         r, reach = self._within(nearest.add_to(self.r, length, options.q))
         # of no boundary the length is infinite; zero times what is not finite is NaN
-        if self.ahead is None:
-            running &= torch.addcmul(length, reach, top, value=0) < infinite
+        if reach is None:
+            sound = torch.add(length, top, alpha=0) < infinite
+        elif self.ahead is None:
+            sound = torch.addcmul(length, reach, top, value=0) < infinite
         else:
             ahead = self.ahead - length
-            running &= torch.addcmul(ahead, reach, top, value=0) >= 0
-            torch.where(running, ahead, self.ahead, out=self.ahead)
-        torch.where(running.view(-1, *[1] * (r.dim() - 1)), r, self.r, out=self.r)
+            sound = torch.addcmul(ahead, reach, top, value=0) >= 0
+        torch.logical_and(running, sound, out=moved)
+        if self.ahead is not None:
+            torch.where(moved, ahead, self.ahead, out=self.ahead)
+        torch.where(moved.view(-1, *[1] * (r.dim() - 1)), r, self.r, out=self.r)
 
-    def _within(self, r: Tensor) -> tuple[Tensor, Tensor]:
+    def _within(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return r inside the box and below the cap, where asked.
 
         And [N] float64, not finite where the adversarial input has an entry that is not, of x that
-        are: their sum.
+        are: their sum; None where there can be no such entry.
         """
         x, options, scale = self.x, self.options, 1 + self.options.overshoot
         point = None
@@ -103,6 +112,8 @@ class Walk:
             r = shorten(r, options.max_norm / scale, options.p)
         if point is None:  # else r is finite where the clipped point is
             point = options.point(x, r, "overshot")
+        if self.inside:
+            return r, None
         if self.holes is not None:
             point = point.masked_fill(self.holes, 0)
         return r, point.flatten(1).sum(dim=1, dtype=torch.float64)

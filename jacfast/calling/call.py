@@ -62,14 +62,15 @@ class Call:
         self.arguments = Arguments(args, kwargs, samples=samples)
         self._done: set[str] = set()  # shared by all parts of a batch
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, own: bool = False) -> Tensor:
         """Return the tensor that is meant, as the model gives it.
 
         It gets a copy, through which gradients flow: a model may begin with an operation in place
-        (``x.sub_(mean)``), which would change the user's x, and is an error on a leaf.
+        (``x.sub_(mean)``), which would change the user's x, and is an error on a leaf. If x is its
+        `own`, no leaf and of use to nobody else, there is no copy.
         """
         with unseen(self.model) if self.first_time("called") else contextlib.nullcontext():
-            returned = self.arguments.call(self.model, x.clone())
+            returned = self.arguments.call(self.model, x if own else x.clone())
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad and not found.requires_grad:
             raise ValueError(
@@ -138,10 +139,13 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
     return cast(Callable[P, R], called)
 
 
-def logits_of(model: Callable[..., Any], x: Tensor) -> Tensor:
-    """Return the logits [N, K], or say what is wrong with them; say once what is no logits."""
+def logits_of(model: Callable[..., Any], x: Tensor, own: bool = False) -> Tensor:
+    """Return the logits [N, K], or say what is wrong with them; say once what is no logits.
+
+    `own`: as of a `Call`.
+    """
     call = model if isinstance(model, Call) else Call(model, len(x))
-    logits = as_logits(call(x), x)
+    logits = as_logits(call(x, own), x)
     if call.first_time("looked at") and _probabilities(logits):
         warn(
             "the model's outputs look like probabilities; attacks and measures need the logits "

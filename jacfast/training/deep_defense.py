@@ -183,7 +183,8 @@ def _step(
     The nearest is searched for without a graph; only its own row is computed with one.
     """
     everyone = torch.ones_like(origin, dtype=torch.bool)
-    nearest, _ = search.nearest(model, point, logits, origin, labels, running=everyone)
+    classes = torch.cat([labels, origin[:, None]], dim=1)
+    nearest, _ = search.nearest(model, point, logits, classes, running=everyone)
     winner = nearest.winner.clamp(min=0)
     between = cotangents.difference(logits, winner, origin)
     w = pull_back(logits, point, between, create_graph=True)[0]

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from jacfast import vjp
-from jacfast.calling import Call
+from jacfast.calling.arguments import Arguments
 
 TWO = ("scatter", "masked_fill", "index_put", "index_add", "index_fill", "index_copy")
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "item")
@@ -26,8 +26,7 @@ class Launches(TorchDispatchMode):
     An operation launches one kernel, unless all that it returns is memory of its arguments which it
     does not write (a view), or new memory that nobody has written (``empty``); two, if it copies
     what its namesake in place would write to. It waits if the host reads a number, the shape of
-    what it returns depends on values, or memory is copied between host and device. The model gets a
-    copy of x at each call.
+    what it returns depends on values, or memory is copied between host and device.
     """
 
     def __init__(self) -> None:
@@ -49,15 +48,13 @@ class Launches(TorchDispatchMode):
     @contextlib.contextmanager
     def counting(self, monkeypatch) -> Iterator["Launches"]:
         """Count, but not what calls of the model and `torch.autograd.grad` launch."""
-        monkeypatch.setattr(Call, "__call__", self._apart(Call.__call__, copies="x"))
+        monkeypatch.setattr(Arguments, "call", self._apart(Arguments.call))
         monkeypatch.setattr(vjp, "grad", self._apart(vjp.grad))
         with _Copies(self), self:
             yield self
 
-    def _apart(self, function, copies: str | None = None):
+    def _apart(self, function):
         def called(*args, **kwargs):
-            if copies:
-                self.launched[f"copy of {copies}"] += 1
             self.inside += 1
             try:
                 return function(*args, **kwargs)
@@ -90,7 +87,7 @@ def _shape_depends_on_values(func, args) -> bool:
 
 
 def _is_free(func, args, kwargs, result) -> bool:
-    if func.overloadpacket.__name__.startswith("empty"):
+    if func.overloadpacket.__name__.removeprefix("new_").startswith("empty"):
         return True
     given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if _is(t)}
     made = [t.untyped_storage().data_ptr() for t in tree_leaves(result) if _is(t)]

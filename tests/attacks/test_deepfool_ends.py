@@ -1,5 +1,7 @@
 """How deepfool ends: verified in the batch that is returned, and never at a point out of sight."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -107,9 +109,17 @@ def test_what_cannot_run_away_takes_all_its_steps(held):
     assert bool(got.adversarial.isfinite().all())
 
 
-@pytest.mark.parametrize("cap", [None, 60.0])
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda size: {},
+        lambda size: {"max_norm": 60 * size},
+        lambda size: {"clip": (-math.inf, 2 * size), "clip_steps": True},
+    ],
+    ids=["free", "cap", "half a box"],
+)
 @pytest.mark.parametrize(("dtype", "slope"), [(torch.float16, 2e-6), (torch.float32, 1e-37)])
-def test_a_step_to_no_finite_point_is_not_taken(dtype, slope, cap):
+def test_a_step_to_no_finite_point_is_not_taken(dtype, slope, held):
     """The boundary is farther than the dtype reaches; the other sample's is near."""
     size = 1e3 if dtype == torch.float16 else 1e33
     x = torch.full((2, 4), size, dtype=dtype)
@@ -119,7 +129,7 @@ def test_a_step_to_no_finite_point_is_not_taken(dtype, slope, cap):
         far, near = z[:, :1].float() * slope + 1e3, z[:, :1].float() / size - 0.9
         return torch.cat([torch.where(z[:, 1:2] > 0, far, near), 0 * far], dim=1)
 
-    got = deepfool(model, x, max_norm=cap and cap * size)
+    got = deepfool(model, x, **held(size))
     assert got.stalled.tolist() == [True, False]
     assert got.success.tolist() == [False, True]
     assert not bool(got.r[0].any())

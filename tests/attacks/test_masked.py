@@ -138,7 +138,15 @@ class Poisoned(nn.Module):
         return torch.where(kind == 5, flat, z)
 
 
-@pytest.mark.parametrize("options", [{}, {"p": math.inf}, {"clip": (-4.0, 4.0)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"p": math.inf},
+        {"clip": (-4.0, 4.0)},
+        {"clip": (-4.0, 4.0), "clip_steps": True},
+    ],
+)
 def test_broken_samples_stall_alone(options, monkeypatch):
     """Arguments of the samples go along with them, into the halves as well."""
     model, x = build("smooth_mlp", 30)
@@ -167,10 +175,9 @@ def test_a_step_from_the_boundary_has_its_direction():
     model = nn.Linear(3, 2, bias=False).double()
     model.weight.data = torch.tensor([[3.0, 0, 0], [0, 4, 0]]).double()
     leaf = torch.tensor([[4.0, 3.0, 9.0]]).double().requires_grad_()
-    origin, other = torch.tensor([0]), torch.tensor([[1]])
-    call, running = Call(model, 1), torch.tensor([True])
+    classes, running, call = torch.tensor([[1, 0]]), torch.tensor([True]), Call(model, 1)
     search = part_of(model, leaf.detach()).search
-    nearest, _ = search.nearest(call, leaf, model(leaf), origin, other, running)
+    nearest, _ = search.nearest(call, leaf, model(leaf), classes, running)
     assert float(nearest.distance) == 0
     step = nearest.add_to(torch.zeros_like(leaf), torch.tensor([10.0]).double(), 2.0)
     torch.testing.assert_close(step, torch.tensor([[-6.0, 8.0, 0.0]]).double())
@@ -221,7 +228,7 @@ def test_shapes_are_halves(monkeypatch):
 def test_no_step_beyond_the_last():
     """In whatever iteration of a run a sample comes to it."""
     part = part_of(exponential, torch.tensor([[10.0], [9.0]]).double(), steps=4)
-    part.left[1], part.tries[1] = 2, 2
+    part.left[1] = 2
     for _ in range(6):
         part.iterate()
     assert part.iterations.tolist() == [4, 4]

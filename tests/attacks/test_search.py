@@ -131,9 +131,8 @@ def test_of_classes_that_all_tie_the_lowest_still_wins():
     searcher.bound = gradient_bound(searcher.layers, torch.zeros(1, 5, dtype=torch.float64))
     leaf = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
     for order in ([1, 2, 3], [3, 2, 1], [2, 3, 1]):
-        labels, running = torch.tensor([order]), torch.tensor([True])
-        origin = torch.zeros(1, dtype=torch.int64)
-        nearest, rows = searcher.nearest(Call(model, 1), leaf, model(leaf), origin, labels, running)
+        classes, running = torch.tensor([[*order, 0]]), torch.tensor([True])
+        nearest, rows = searcher.nearest(Call(model, 1), leaf, model(leaf), classes, running)
         assert int(nearest.winner) == 1
         assert int(rows) == 3
 
