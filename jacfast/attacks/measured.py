@@ -51,13 +51,15 @@ class AttackResult:
     def __repr__(self) -> str:
         figures, kind = self.figures(), str(self.r.dtype).removeprefix("torch.")
         norm, fooled = f"||r||_{self.p:g}", f"{figures['fooled, %']:.4g}% fooled"
-        about = f"{kind}{list(self.r.shape)}, {fooled}, mean {norm} {figures[f'{norm}, mean']:.4g}"
-        return f"{type(self).__name__}({about})"
+        mean = f"their mean {norm} {figures[f'{norm}, mean of fooled']:.4g}"
+        return f"{type(self).__name__}({kind}{list(self.r.shape)}, {fooled}, {mean})"
 
     def summary(self) -> str:
         """Return a table: how many were fooled, how far away, and what it cost.
 
-        The norms are those of all samples, of those not fooled the r that they had reached.
+        The norms are those of the samples that were fooled, NaN if none was: how far the others are
+        is unknown. So read them with the share that was fooled: an attack that finds less has other
+        samples in its mean.
         """
         rows = {name: _shown(name, value) for name, value in self.figures().items()}
         width = max(map(len, rows))
@@ -65,13 +67,13 @@ class AttackResult:
 
     def figures(self) -> dict[str, float]:
         """Return the figures of `summary` by their names."""
-        norm = self.norm.double()
+        norm = self.norm[self.success].double()
         return {
-            "samples": len(norm),
+            "samples": len(self.norm),
             "fooled, %": 100 * float(self.success.double().mean()),
-            f"||r||_{self.p:g}, mean": float(norm.mean()),
-            f"||r||_{self.p:g}, median": float(norm.median()),
-            f"||r||_{self.p:g}, largest": float(norm.max()),
+            f"||r||_{self.p:g}, mean of fooled": float(norm.mean()),
+            f"||r||_{self.p:g}, median of fooled": float(norm.median()),
+            f"||r||_{self.p:g}, largest of fooled": max(norm.tolist(), default=math.nan),
         }
 
     def tensors(self) -> dict[str, Tensor]:
