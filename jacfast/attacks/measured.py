@@ -31,6 +31,10 @@ class AttackResult:
     # of the ball around x that the attack kept to, but for the rounding of x + r; inf if to none
     radius: float = dataclasses.field(default=math.inf, kw_only=True)
 
+    def __post_init__(self) -> None:
+        for name in ("p", "radius"):  # NumPy's numbers, too: a file has them in Python's words
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
         """Join the results of consecutive batches; raises ValueError for none, or two norms.

@@ -1,10 +1,12 @@
 """The rich result of every attack, by the same name and with the same figures."""
 
+import dataclasses
 import inspect
 import math
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -124,6 +126,19 @@ def test_saved_loaded_joined(name, tmp_path):
         other.load(tmp_path / "found.safetensors")
     assert f"||r||_{found.p:g}, mean" in found.summary()
     assert pickle.loads(pickle.dumps(attack.result)) is attack.result
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_numbers_of_numpy_are_saved_as_those_of_python(kind, tmp_path):
+    for attack in (deepfool, minimal_norm, fmn, pgd):
+        size = {deepfool: {"max_norm": kind(2)}, pgd: {"eps": kind(2)}}.get(attack, {})
+        found = attack.result(MODEL, X, p=kind(2), **size)
+        assert type(found.p) is type(found.radius) is float
+        found.save(tmp_path / "found.safetensors")
+        again = type(found).load(tmp_path / "found.safetensors")
+        assert (again.p, again.radius) == (found.p, found.radius) == (2, 2 if size else math.inf)
+    replaced = dataclasses.replace(found, p=kind(3), radius=kind(4))
+    assert replaced.about() == dataclasses.replace(found, p=3, radius=4).about()
 
 
 def test_the_signature_is_that_of_the_attack():

@@ -312,6 +312,18 @@ def test_numbers_of_numpy(tmp_path):
     harden(dataclasses.replace(run, lam=0.1, **options), resume=True)
 
 
+def test_options_of_numpy_are_those_of_python(tmp_path):
+    given = {"lam": 0.5, "lr": 0.25, "seed": 3, "mean": (0.5, 0.25), "std": (1.0, 2.0)}
+    want = Harden(tmp_path, **given).options()
+    for kind in (np.float64, np.float32):
+        numpy = {
+            name: tuple(map(kind, value)) if isinstance(value, tuple) else kind(value)
+            for name, value in given.items()
+        }
+        found = Harden(tmp_path, **numpy | {"seed": np.int64(3)}).options()
+        assert json.dumps(found) == json.dumps(want)
+
+
 def test_what_a_factory_draws_follows_from_the_seed(tmp_path, monkeypatch):
     class Noisy(nn.Linear):
         def __init__(self):
