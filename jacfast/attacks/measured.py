@@ -80,6 +80,16 @@ class AttackResult:
             f"||r||_{self.p:g}, largest of fooled": max(norm.tolist(), default=math.nan),
         }
 
+    def clean_label(self) -> Tensor:
+        """Return the class of each sample as it was [N] int64, as far as the result knows it.
+
+        It is `before`, but for samples that are left as they were: of labels that were given,
+        `before` says nothing of the model, and such a sample may have been another class at once.
+        `fgsm`, `bim`, `pgd`, and `jsma` with ``stop=False``, move that one, too, and its class is
+        unknown then.
+        """
+        return torch.where(self.norm == 0, self.label, self.before)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by its name."""
         return {name: getattr(self, name) for name in self.names()}
