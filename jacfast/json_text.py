@@ -11,7 +11,12 @@ def as_json(figures: Any, indent: int | None = None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return dicts, lists and numbers with None in the place of what is NaN or infinite."""
+    """Return dicts, lists and numbers with None in the place of what is NaN or infinite.
+
+    Numbers of NumPy are Python's own.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

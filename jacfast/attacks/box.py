@@ -19,6 +19,7 @@ class Box:
 
     low: Size = -math.inf
     high: Size = math.inf
+    eps: float = 0.0  # the machine epsilon of the bounds as they were given, the coarser one's
 
     @property
     def bounded(self) -> bool:
@@ -44,11 +45,12 @@ class Box:
         """Check that x lies in the box: clipping alone would change it.
 
         A bound may be passed by a rounding of the box's values, as in ``(0 - mean) / std`` of
-        images normalised in another order, or taken back; what is NaN is not looked at.
+        images normalised in another order, or taken back, in the coarser dtype of x and of the
+        bounds as they were given; what is NaN is not looked at.
         """
         ends = torch.cat([torch.as_tensor(end).flatten().cpu() for end in (self.low, self.high)])
         largest = torch.where(ends.isfinite(), ends.abs(), 0).max()
-        slack = 2 * torch.finfo(x.dtype).eps * float(largest)
+        slack = 2 * max(torch.finfo(x.dtype).eps, self.eps) * float(largest)
         beyond = x[(x < self.low - slack) | (x > self.high + slack)]
         if beyond.numel():
             raise ValueError(
@@ -66,7 +68,15 @@ def box_of(clip: Clip, x: Tensor, *, name: str = "clip") -> Box:
     low, high = (per_entry(name, bound, x) for bound in clip)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         low, high = (torch.as_tensor(bound).to(x) for bound in (low, high))
-    return Box(low, high)
+    return Box(low, high, max(map(_eps, clip)))
+
+
+def _eps(bound: Size) -> float:
+    """Return the machine epsilon of a bound; 0 of an exact one, a number of Python's own."""
+    if isinstance(bound, float | int):
+        return 0.0
+    kind = torch.as_tensor(bound).dtype  # of NumPy's numbers, too
+    return torch.finfo(kind).eps if kind.is_floating_point else 0.0
 
 
 def check_bounds(name: str, clip: Any) -> None:

@@ -157,5 +157,5 @@ class Loop:
             "stalled": self.all.stalled,
             "vjps": self.all.vjps,
         }
-        radius = math.inf if self.options.max_norm is None else float(self.options.max_norm)
+        radius = math.inf if self.options.max_norm is None else self.options.max_norm
         return DeepFoolResult(**{**fields, **changes}, p=self.options.p, radius=radius)

@@ -31,6 +31,10 @@ class AttackResult:
     # of the ball around x that the attack kept to, but for the rounding of x + r; inf if to none
     radius: float = dataclasses.field(default=math.inf, kw_only=True)
 
+    def __post_init__(self) -> None:
+        for name in ("p", "radius"):  # NumPy's numbers, too: a file has them in Python's words
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
         """Join the results of consecutive batches; raises ValueError for none, or two norms.
@@ -51,13 +55,15 @@ class AttackResult:
     def __repr__(self) -> str:
         figures, kind = self.figures(), str(self.r.dtype).removeprefix("torch.")
         norm, fooled = f"||r||_{self.p:g}", f"{figures['fooled, %']:.4g}% fooled"
-        about = f"{kind}{list(self.r.shape)}, {fooled}, mean {norm} {figures[f'{norm}, mean']:.4g}"
-        return f"{type(self).__name__}({about})"
+        mean = f"their mean {norm} {figures[f'{norm}, mean of fooled']:.4g}"
+        return f"{type(self).__name__}({kind}{list(self.r.shape)}, {fooled}, {mean})"
 
     def summary(self) -> str:
         """Return a table: how many were fooled, how far away, and what it cost.
 
-        The norms are those of all samples, of those not fooled the r that they had reached.
+        The norms are those of the samples that were fooled, NaN if none was: how far the others are
+        is unknown. So read them with the share that was fooled: an attack that finds less has other
+        samples in its mean.
         """
         rows = {name: _shown(name, value) for name, value in self.figures().items()}
         width = max(map(len, rows))
@@ -65,14 +71,24 @@ class AttackResult:
 
     def figures(self) -> dict[str, float]:
         """Return the figures of `summary` by their names."""
-        norm = self.norm.double()
+        norm = self.norm[self.success].double()
         return {
-            "samples": len(norm),
+            "samples": len(self.norm),
             "fooled, %": 100 * float(self.success.double().mean()),
-            f"||r||_{self.p:g}, mean": float(norm.mean()),
-            f"||r||_{self.p:g}, median": float(norm.median()),
-            f"||r||_{self.p:g}, largest": float(norm.max()),
+            f"||r||_{self.p:g}, mean of fooled": float(norm.mean()),
+            f"||r||_{self.p:g}, median of fooled": float(norm.median()),
+            f"||r||_{self.p:g}, largest of fooled": max(norm.tolist(), default=math.nan),
         }
+
+    def clean_label(self) -> Tensor:
+        """Return the class of each sample as it was [N] int64, as far as the result knows it.
+
+        It is `before`, but for samples that are left as they were: of labels that were given,
+        `before` says nothing of the model, and such a sample may have been another class at once.
+        `fgsm`, `bim`, `pgd`, and `jsma` with ``stop=False``, move that one, too, and its class is
+        unknown then.
+        """
+        return torch.where(self.norm == 0, self.label, self.before)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by its name."""

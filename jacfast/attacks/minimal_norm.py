@@ -134,7 +134,7 @@ def minimal_norm(
         label=classes_of(after),
         forwards=hunt.forwards + 2,
         backwards=hunt.backwards,
-        p=float(p),
+        p=p,
     )
 
 

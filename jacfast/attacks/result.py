@@ -17,11 +17,7 @@ class DeepFoolResult(AttackResult):
     vjps: Tensor  # [N] int64, vector-Jacobian products spent on the sample
 
     def clean_label(self) -> Tensor:
-        """Return the class of each sample as it was [N] int64.
-
-        It is `before`, but for samples that no step was taken for: of labels that were given,
-        `before` says nothing of the model, and such a sample may have been another class at once.
-        """
+        """Return the class of each sample as it was [N] int64: of those of no step, `label`."""
         return torch.where(self.iterations == 0, self.label, self.before)
 
     def figures(self) -> dict[str, float]:

@@ -1,17 +1,17 @@
 """The pictures of `jacfast plot` that are of attacked images."""
 
+import dataclasses
 import functools
+import math
 
 import torch
 from matplotlib.figure import Figure
 
 from jacfast import evaluation, plots
-from jacfast.attacks import DeepFoolResult
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.norms import lengths
-from jacfast.calling import classes_of
 from jacfast.commands.subject import Subject
 
 # One pixel, 80 times, and its changes: Jakubovitz & Giryes, figure 2.
@@ -33,20 +33,8 @@ def perturbations_fgsm(subject: Subject) -> Figure:
         )
     x, results = subject.x, {}
     for name, model in subject.models.items():
-        moved = fgsm(model, x, subject.y, eps=eps)
-        before, label = (classes_of(evaluation.predict(model, at)) for at in (x, moved))
-        once = torch.ones_like(before)
-        results[name] = DeepFoolResult(
-            adversarial=moved,
-            r=moved - x,
-            norm=lengths(moved - x),
-            iterations=once,
-            success=(label != before) & (label >= 0),
-            before=before,
-            label=label,
-            stalled=torch.zeros_like(before, dtype=torch.bool),
-            vjps=once,
-        )
+        found = fgsm.result(model, x, eps=eps)  # in its own norm all would be of one length
+        results[name] = dataclasses.replace(found, norm=lengths(found.r), p=2.0, radius=math.inf)
     return plots.perturbation_figure(x, subject.y, results)
 
 

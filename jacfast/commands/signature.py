@@ -122,7 +122,8 @@ def check_options(attack: Callable[..., Any], labels: bool, options: dict[str, A
         raise Called
 
     box = {**defaults(attack), **options}.get("clip")
-    inside = 0.5 if box is None else sum(box) / 2
+    # the box's nearest point to 0.5, and not zero: the report divides by an image's length
+    inside = 0.5 if box is None else sorted((0.5, *box))[1] or box[0]
     y = torch.zeros(1, dtype=torch.int64)
     reach = options.get("target")
     given = {**options, **({} if reach is None else {"target": y + reach})}

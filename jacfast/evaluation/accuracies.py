@@ -91,7 +91,7 @@ def accuracy_curve(
                 "fooled; they count as robust at every eps"
             )
         return [share_beyond(eps, right, far) for eps in sizes]
-    parts = list(zip(batches(model, x, batch_size), y.split(batch_size), strict=True))
+    parts = list(zip(batches(model, x, batch_size), y.split(int(batch_size)), strict=True))
     shares = []
     for eps in sizes:
         fine = [

@@ -41,23 +41,29 @@ def mean_over(
         A float, or a list of floats where the measure returns a sequence.
 
     Raises:
-        TypeError, ValueError: as `measure`; or it returns no number, a batch is of another type,
-            there is none, or the processes are not given the same. ConnectionAbortedError,
-            TimeoutError: as `jacfast.deepfool_to_disk`.
+        TypeError, ValueError: as `measure`; or it returns no number, or not as many for each batch,
+            a batch is of another type, there is none, or the processes are not given the same.
+            ConnectionAbortedError, TimeoutError: as `jacfast.deepfool_to_disk`.
     """
     if options.get("over", "all") != "all":
         raise ValueError(f"over must be 'all' for a mean over batches; got {options['over']!r}")
     device = device_of(model)
 
+    name = getattr(measure, "__name__", type(measure).__name__)
+
     def of(number: int, batch: Any) -> tuple[int, list[float], bool]:
         x, y = split_batch(batch, number, labels)
         given = [x.to(device), *([] if y is None else [y.to(device)])]
         value = measure(model, *given, **options)
-        if isinstance(value, Sequence):
-            return len(x), [float(each) for each in value], True
-        return len(x), [float(value)], False
+        several = isinstance(value, Sequence)
+        try:
+            return len(x), [float(each) for each in (value if several else [value])], several
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                "measure must return a number, or a sequence of numbers; "
+                f"got {type(value).__name__} of {name}"
+            ) from error
 
-    name = getattr(measure, "__name__", type(measure).__name__)
     about = {"measure": name, "labels": labels, "model": checksum_of(model)}
     team = Team.here()
     with team.together():
@@ -66,6 +72,10 @@ def mean_over(
     if not found:
         raise ValueError("batches must yield at least one batch; got none")
     sizes, values, several = zip(*found, strict=True)
+    if len(counts := {len(each) for each in values}) > 1:
+        raise ValueError(
+            f"measure must return as many numbers for each batch; got {sorted(counts)} of {name}"
+        )
     means = [_mean(sizes, each) for each in zip(*values, strict=True)]
     return means if several[0] else means[0]
 

@@ -1,10 +1,12 @@
 """Images, what an attack made of them, and the change."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from jacfast.attacks import DeepFoolResult
+from jacfast.attacks import AttackResult
 from jacfast.attacks.checks import count
 from jacfast.attacks.norms import lengths
 from jacfast.calling import check_labels
@@ -13,7 +15,7 @@ from jacfast.plots.style import WIDTH, image, new_figure, tag, wrapped
 
 
 def perturbation_figure(
-    x: Tensor, y: Tensor, results: dict[str, DeepFoolResult], rows: int = 6
+    x: Tensor, y: Tensor, results: Mapping[str, AttackResult], rows: int = 6
 ) -> Figure:
     """Draw images, their perturbed versions for one or more models, and the differences.
 
@@ -23,7 +25,9 @@ def perturbation_figure(
 
     Args:
         x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
-        results: `deepfool`, or what another attack found, of each model at x, by its name.
+        results: what `deepfool`, or the `result` of another attack, found at x for each model, by
+            its name. Those of `fgsm`, `bim` and `pgd` should be without y: given labels, they move
+            images that are misclassified as they are, too, which nothing tells from the others.
         rows: how many images at most: those that all models classify correctly and the attack
             fooled in all, one of each class first.
 
@@ -43,13 +47,13 @@ def perturbation_figure(
     return figure
 
 
-def ratios(result: DeepFoolResult, x: Tensor) -> Tensor:
+def ratios(result: AttackResult, x: Tensor) -> Tensor:
     """Return ||r_i|| / ||x_i|| [N], both in the norm of the result, which must be of x."""
     check_attacked(result, x)
     return result.norm / lengths(x, result.p)
 
 
-def choose(y: Tensor, results: list[DeepFoolResult], rows: int) -> list[int]:
+def choose(y: Tensor, results: Sequence[AttackResult], rows: int) -> list[int]:
     """Return the images worth showing, one of each class first."""
     count("rows", rows)
     for found in results:
@@ -64,7 +68,7 @@ def choose(y: Tensor, results: list[DeepFoolResult], rows: int) -> list[int]:
 
 
 def draw_perturbations(
-    figure: Figure | SubFigure, x: Tensor, shown: list[int], results: dict[str, DeepFoolResult]
+    figure: Figure | SubFigure, x: Tensor, shown: list[int], results: Mapping[str, AttackResult]
 ) -> None:
     """Draw one row per image into a figure."""
     names, found = list(results), list(results.values())

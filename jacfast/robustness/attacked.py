@@ -19,14 +19,14 @@ from jacfast.robustness.gradients import gradients
 class Attacked:
     """What was found at M samples and E sizes; distances are float64, inf where nothing was found.
 
-    `first`, `later` and `scaled` leave each other out: each names the first way that succeeded.
+    Nobody of `later` or `scaled` is in `first`; but who was fooled in both other ways is in both.
     """
 
     deepfool: Tensor  # [M], the distance of DeepFool's image in the box
     minimal: Tensor  # [M], of that of minimal_norm
     pgd: Tensor  # [M], of the nearest one that a run of PGD found
     first: Tensor  # [M, E] bool, fooled by PGD from its first start
-    later: Tensor  # [M, E] bool, not from that, but from another one
+    later: Tensor  # [M, E] bool, not from that, but from a further one
     scaled: Tensor  # [M, E] bool, not from the first start, but with larger logits
     still: Tensor  # [M] bool, no gradient
     saturated: Tensor  # [M] bool, only the plain cross-entropy has none

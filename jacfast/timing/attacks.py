@@ -22,8 +22,9 @@ def against(model: nn.Module, x: Tensor, y: Tensor, peer: Peer) -> dict[str, dic
     """Verify that the attacks agree with the peer's choices; time them, and ours without a box.
 
     Returns:
-        By contender (``"same choices"``, ``"no box"`` and the peer's package): seconds, mean norm
-        and the share fooled; of ours vector-Jacobian products, and how many times as fast it is.
+        By contender (``"same choices"``, ``"no box"`` and the peer's package): seconds, the mean
+        norm of what is returned, of those not fooled, too, as both must have done the same, and the
+        share fooled; of ours vector-Jacobian products, and how many times as fast it is.
 
     Raises:
         RuntimeError: the mean norms are more than 1% apart, or ours fools fewer samples.

@@ -19,6 +19,7 @@ from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import check_finite, check_weights
 from jacfast.data.split import on_device
 from jacfast.files import write_atomically
+from jacfast.json_text import finite
 from jacfast.memory import ran_out
 from jacfast.penalties import Frobenius
 from jacfast.penalties.base import projections
@@ -254,6 +255,6 @@ def _numbers(measures: Measures) -> dict[str, Any]:
     attack = values.pop("deepfool")
     return values | {
         "fooled": float(attack.success.double().mean()),
-        "median_norm": float(attack.norm.median()),
+        "median_norm": finite(float(attack.norm[attack.success].median())),
         "iterations": float(attack.iterations.double().mean()),
     }

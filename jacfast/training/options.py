@@ -56,7 +56,7 @@ def _plain(value: Any) -> str | int | float | None:
     if isinstance(value, numbers.Integral):  # of NumPy, too
         return int(value)
     if isinstance(value, tuple):
-        return ",".join(map(repr, value))
-    if isinstance(value, float):
+        return ",".join(repr(_plain(each)) for each in value)
+    if isinstance(value, numbers.Real):
         return float(value)
     return str(value) if isinstance(value, Path) else value

@@ -1,10 +1,12 @@
 """The rich result of every attack, by the same name and with the same figures."""
 
+import dataclasses
 import inspect
 import math
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -126,6 +128,19 @@ def test_saved_loaded_joined(name, tmp_path):
     assert pickle.loads(pickle.dumps(attack.result)) is attack.result
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_numbers_of_numpy_are_saved_as_those_of_python(kind, tmp_path):
+    for attack in (deepfool, minimal_norm, fmn, pgd):
+        size = {deepfool: {"max_norm": kind(2)}, pgd: {"eps": kind(2)}}.get(attack, {})
+        found = attack.result(MODEL, X, p=kind(2), **size)
+        assert type(found.p) is type(found.radius) is float
+        found.save(tmp_path / "found.safetensors")
+        again = type(found).load(tmp_path / "found.safetensors")
+        assert (again.p, again.radius) == (found.p, found.radius) == (2, 2 if size else math.inf)
+    replaced = dataclasses.replace(found, p=kind(3), radius=kind(4))
+    assert replaced.about() == dataclasses.replace(found, p=3, radius=4).about()
+
+
 def test_the_signature_is_that_of_the_attack():
     for attack, _, _ in ATTACKS.values():
         own, result = inspect.signature(attack), inspect.signature(attack.result)
@@ -158,8 +173,41 @@ def test_repr_is_a_line(found):
 def test_repr_says_how_many_were_fooled_and_how_far():
     found = fgsm.result(MODEL, X, eps=0.25, clip=None)
     fooled = 100 * float(found.success.double().mean())
-    words = f"AttackResult(float32[7, 3, 2, 2], {fooled:.4g}% fooled, mean ||r||_inf 0.25)"
+    words = f"AttackResult(float32[7, 3, 2, 2], {fooled:.4g}% fooled, their mean ||r||_inf 0.25)"
     assert repr(found) == words
+
+
+def found_one_of(norms, success):
+    """Return a result of some norms, as an attack that returns x where it finds nothing has it."""
+    r = torch.tensor(norms)[:, None] * torch.tensor([1.0, 0.0])
+    label = torch.tensor(success).long()
+    return AttackResult(r, r, r.norm(dim=1), label.bool(), 0 * label, label)
+
+
+def test_norms_are_those_of_the_fooled_alone():
+    """Where nothing is found the distance is unknown: as 0 it would make weak attacks strong."""
+    found = found_one_of([3.0, 0.0, 1.0, 8.0, 0.0], [True, False, True, True, False])
+    figures = found.figures()
+    assert figures["samples"] == 5
+    assert figures["fooled, %"] == 60
+    assert figures["||r||_2, mean of fooled"] == 4
+    assert figures["||r||_2, median of fooled"] == 3
+    assert figures["||r||_2, largest of fooled"] == 8
+    assert "60% fooled, their mean ||r||_2 4)" in repr(found)
+    capped = deepfool(MODEL, X, max_norm=float(deepfool(MODEL, X).norm.median()))
+    assert set(capped.success.tolist()) == {False, True}  # the others have an r, too
+    assert capped.figures()["||r||_2, mean of fooled"] == pytest.approx(
+        float(capped.norm[capped.success].mean())
+    )
+
+
+def test_norms_of_nobody_are_no_numbers():
+    found = found_one_of([0.0, 0.0], [False, False])
+    norms = {name: value for name, value in found.figures().items() if name.startswith("||r||")}
+    assert len(norms) == 3
+    assert all(math.isnan(value) for value in norms.values())
+    assert found.summary().count("nan") == 3
+    assert "0% fooled, their mean ||r||_2 nan)" in repr(found)
 
 
 @pytest.mark.parametrize(("attack", "options", "_p"), ATTACKS.values(), ids=ATTACKS)

@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -165,3 +166,26 @@ def test_images_normalised_and_taken_back_may_pass_a_bound_of_zero_by_a_rounding
     assert float(got.min()) == 0
     with pytest.raises(ValueError, match="x must lie in the box"):
         jacfast.fgsm(model, x - 1e-3, eps=0.1)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, np.float32])
+def test_bounds_may_be_rounded_more_coarsely_than_the_images(kind):
+    """ART keeps those of float64 images in float32: images on a face lie a rounding beyond it."""
+    ends = torch.tensor([-0.7, 1.3], dtype=torch.float64)
+    x = ends.repeat(2, 6).view(2, 3, 2, 2)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).double()
+    if isinstance(kind, torch.dtype):
+        clips = [tuple(ends.to(kind)), tuple(end.to(kind).expand(3, 1, 1) for end in ends)]
+        eps = torch.finfo(kind).eps
+    else:
+        clips, eps = [tuple(map(kind, ends.tolist()))], np.finfo(kind).eps
+    for clip in clips:
+        assert float(x.max()) > float(clip[1].max())
+        for attack in (jacfast.deepfool, jacfast.minimal_norm):
+            attack(model, x, clip=clip)
+            with pytest.raises(ValueError, match="x must lie in the box"):
+                attack(model, x * (1 + 8 * eps), clip=clip)
+    close = x * (1 + 1e-9)
+    for exact in (ends, ends.tolist()):
+        with pytest.raises(ValueError, match="x must lie in the box"):
+            jacfast.deepfool(model, close, clip=tuple(exact))

@@ -28,8 +28,8 @@ def test_summary():
     assert lines["samples"] == "2"
     assert lines["fooled, %"] == "100.00"
     assert lines["stalled"] == "0"
-    assert lines["||r||_2, mean"] == "0.25"
-    assert lines["||r||_2, largest"] == "0.4"
+    assert lines["||r||_2, mean of fooled"] == "0.25"
+    assert lines["||r||_2, largest of fooled"] == "0.4"
     assert lines["iterations, mean"] == "1.00"
     assert lines["vector-Jacobian products per sample"] == "1.0"
     assert "stalled                                      1" in deepfool(model, x[3:]).summary()

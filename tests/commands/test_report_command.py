@@ -1,12 +1,15 @@
 """jacfast report: the files and figures are those of the function."""
 
+import inspect
 import json
 
 import pytest
 import torch
 
 import jacfast
-from jacfast import cli, data, models
+from jacfast import cli, data, models, robustness_report
+from jacfast.commands.attack import EVERY
+from jacfast.commands.signature import check_options
 from tests.data.files import write_mnist
 
 
@@ -112,3 +115,18 @@ def test_a_report_takes_the_place_of_an_earlier_one_and_leaves_the_rest(given):
     (out / "report.html").unlink()  # killed after the picture
     assert command(folder, *FEW) == 0
     assert (out / "w.pt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("box", [(-1.0, 1.0), (-1.0, 0.0), (0.0, 255.0), (-2.5, -2.0), (2.0, 3.0)])
+def test_the_image_by_which_options_are_checked_fits_every_box(box):
+    check_options(robustness_report, True, {"clip": box})
+    for attack in EVERY.values():
+        own = inspect.signature(attack).parameters
+        needed = {name: value for name, value in (("eps", 0.1), ("steps", 2)) if name in own}
+        check_options(attack, False, {**needed, "clip": box})
+
+
+def test_a_box_around_zero(given, capsys):
+    words = ("--clip=-1,1", "--samples", "5", "--budget", "10", "--steps", "2", "--quiet")
+    assert command(given[1], *words) == 0
+    assert "in the box (-1.0, 1.0)" in " ".join(capsys.readouterr().out.split())

@@ -1,5 +1,6 @@
 """A measure over batches is that of the whole, for any number of processes."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -71,3 +72,39 @@ def test_other_weights_in_one_process_are_refused(problem, together):
 def test_errors(batches, options, error, words):
     with pytest.raises(error, match=words):
         mean_over(accuracy, nn.Identity(), batches, **options)
+
+
+@pytest.mark.parametrize(
+    ("measure", "got"),
+    [
+        (jacfast.distance_bounds, "got Bounds of distance_bounds"),
+        (jacfast.deepfool, "got DeepFoolResult of deepfool"),
+        (lambda model, x: model(x), "got Tensor"),
+        (lambda model, x: model(x).detach().numpy(), "got ndarray"),
+        (lambda model, x: None, "got NoneType"),
+        (lambda model, x: {"mean": 1.0}, "got dict"),
+        (lambda model, x: "many", "got str"),
+        (lambda model, x: [0.5, None], "got list"),
+        (lambda model, x: 1j, "got complex"),
+    ],
+)
+def test_a_measure_that_returns_no_numbers(problem, measure, got):
+    model, x, _ = problem
+    with pytest.raises(TypeError, match=f"measure must return a number, or a sequence .*; {got}"):
+        mean_over(measure, model, [x], labels=False)
+
+
+def test_a_measure_of_numbers_that_are_not_as_many_each_time():
+    batches = [torch.ones(3, 2), torch.ones(1, 2)]
+    with pytest.raises(ValueError, match=r"measure must return as many numbers .*; got \[1, 3\]"):
+        mean_over(lambda model, x: x[:, 0].tolist(), nn.Identity(), batches, labels=False)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.float32, np.array, int])
+def test_numbers_of_other_kinds(kind):
+    batches = [torch.ones(3, 2), torch.ones(1, 2)]
+    assert mean_over(lambda model, x: kind(2), nn.Identity(), batches, labels=False) == 2.0
+    several = mean_over(
+        lambda model, x: (kind(2), kind(len(x))), nn.Identity(), batches, labels=False
+    )
+    assert several == [2.0, 2.5]

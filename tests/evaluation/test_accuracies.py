@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ def test_plus_infinity_says_no_class_and_minus_does(at, number, share):
     assert accuracy(model, X, Y) == share
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 250])
+@pytest.mark.parametrize("batch_size", [1, np.int64(3), 250])
 def test_curve(batch_size):
     got = accuracy_curve(signs, X, Y, free, [0.35, 0, 0.15, 0.25, 1], batch_size=batch_size)
     assert got == [0.25, 1.0, 0.75, 0.5, 0.0]

@@ -8,7 +8,18 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from jacfast import deepfool, models
+from jacfast import (
+    bim,
+    carlini_wagner,
+    ddn,
+    deepfool,
+    fgsm,
+    fmn,
+    jsma,
+    minimal_norm,
+    models,
+    pgd,
+)
 from jacfast.evaluation import Roc
 from jacfast.plots import (
     accuracy_figure,
@@ -117,12 +128,13 @@ def attacked(channels=1):
     return x, found, longer
 
 
-def test_images_misclassified_from_the_start_are_not_shown():
-    """DeepFool that was given the labels leaves them as they are, and calls them fooled."""
+@pytest.mark.parametrize("attack", [deepfool, minimal_norm, ddn, fmn, carlini_wagner])
+def test_images_misclassified_from_the_start_are_not_shown(attack):
+    """Attacks that were given the labels leave them as they are, and call them fooled."""
     torch.manual_seed(0)
     x, net = torch.rand(6, 1, 8, 8), models.mlp(64, 16, 4).eval()
     y = (net(x).argmax(dim=1) + 1) % 4
-    figure = perturbation_figure(x, y, {"m": deepfool(net, x, y)})
+    figure = perturbation_figure(x, y, {"m": attack.result(net, x, y)})
     assert figure.get_suptitle() == "no image is classified correctly and fooled by every model"
 
 
@@ -136,6 +148,24 @@ def test_rows(channels):
     assert f"{3 * ratio:.2g} (3x)" in tags
     assert sum(bool(axis.images) for axis in figure.axes) == 2 * 5
     png(figure)
+
+
+def test_results_of_any_attack():
+    """Each in its own norm, and those of DeepFool beside others."""
+    torch.manual_seed(0)
+    x, net = torch.rand(6, 1, 8, 8), models.mlp(64, 16, 4).eval()
+    y = net(x).argmax(dim=1)
+    y[0] = (y[0] + 1) % 4
+    for attack, options in ((fgsm, {}), (bim, {}), (pgd, {}), (jsma, {"steps": 60})):
+        found = attack.result(net, x, **options if attack is jsma else {"eps": 0.4})
+        right = int((found.success[1:]).sum())
+        assert right > 0
+        figure = perturbation_figure(x, y, {"m": found})
+        assert sum(bool(axis.images) for axis in figure.axes) == 3 * right
+    both = {"DeepFool": deepfool(net, x), "minimal norm": minimal_norm.result(net, x)}
+    right = int((both["DeepFool"].success & both["minimal norm"].success)[1:].sum())
+    figure = perturbation_figure(x, y, both)
+    assert sum(bool(axis.images) for axis in figure.axes) == 5 * right > 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pickle
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -229,6 +230,20 @@ def test_half_precision():
     )
     for eps in (0.02, 0.1):
         assert found.robust_accuracy(eps) == pytest.approx(whole.robust_accuracy(eps), abs=0.08)
+
+
+def test_numbers_of_numpy_are_written_as_those_of_python(tmp_path: Path):
+    model, x, y, _ = linear(2)
+    given = {"p": 2, "eps": (0.25, 0.5), "budget": 10, "steps": 3, "restarts": 2, "batch_size": 13}
+    want = jacfast.robustness_report(model, x, y, **given).to_dict()
+    numpy = {
+        name: np.asarray(value)[()] if name != "eps" else tuple(map(np.float32, value))
+        for name, value in given.items()
+    }
+    found = jacfast.robustness_report(model, x, y, clip=(np.float64(0), np.float32(1)), **numpy)
+    found.save(tmp_path)
+    assert json.loads((tmp_path / "figures.json").read_text()) == want
+    assert json.dumps(found.to_dict()) == json.dumps(want)
 
 
 def test_grey_values_in_their_box_draw_no_warning():

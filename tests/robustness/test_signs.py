@@ -10,6 +10,9 @@ from torch import nn
 
 import jacfast
 from jacfast import data, models
+from jacfast.calling import Call
+from jacfast.robustness import ascents
+from jacfast.robustness.choices import Choices
 
 SIZES = {2: (0.4, 0.8), math.inf: (0.03, 0.06)}
 SAMPLES = 50
@@ -149,3 +152,22 @@ def test_another_impossible_class_in_the_next_call_is_drawn(digits):
         return torch.cat([inner(x), pair.expand(len(x), -1)], dim=1)
 
     assert "random outputs" in hidden(digits, change)[0]
+
+
+def test_who_is_missed_from_the_first_start_may_be_fooled_in_both_other_ways(monkeypatch):
+    """Each sign counts all whom its own way fooled, and the first start did not."""
+    fooled = iter([[True, False, False], [True, True, False], [True, True]])
+
+    def run(_call, x, y, *_, **__):
+        success = torch.tensor(next(fooled))
+        return jacfast.AttackResult(x, 0 * x, torch.ones(len(x)), success, y, y + success.long())
+
+    monkeypatch.setattr(ascents, "_run", run)
+    x, y = torch.rand(3, 4), torch.zeros(3).long()
+    choices = Choices(p=2.0, eps=(1.0,), budget=5, steps=1, restarts=2, clip=None)
+    found = ascents.ascents(Call(nn.Identity(), 3), x, y, choices, torch.Generator())
+    who = {name: found[name][:, 0].tolist() for name in ("first", "scaled", "later")}
+    assert who["first"] == [True, False, False]
+    assert who["scaled"] == [False, True, False]
+    assert who["later"] == [False, True, True]
+    assert found["pgd"].tolist() == [1, 1, 1]

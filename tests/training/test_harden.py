@@ -18,6 +18,7 @@ from jacfast.evaluation import accuracy
 from jacfast.timing import ours
 from jacfast.training import harden as module
 from jacfast.training.harden import PHASES, harden
+from jacfast.training.measure import Measures
 from jacfast.training.options import Harden
 from jacfast.training.table import table
 from tests.data.files import write_mnist
@@ -77,6 +78,16 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert base64.b64encode(picture).decode() in page
     assert f"<td>{100 * figures['after']['accuracy']:.2f}</td>" in page
+
+
+def test_the_median_norm_is_that_of_the_fooled():
+    torch.manual_seed(0)
+    attack = deepfool(models.mlp(16, 8, 4), torch.rand(5, 16))
+    norm = torch.tensor([1.0, 7.0, 0.0, 3.0, 0.0])
+    for fooled, want in (([True, True, False, True, False], 3.0), ([False] * 5, None)):
+        found = dataclasses.replace(attack, norm=norm, success=torch.tensor(fooled))
+        numbers = module._numbers(Measures(0.0, 0.0, 0.0, 0.0, {}, {}, found))
+        assert numbers["median_norm"] == want
 
 
 def test_the_weights_are_those_of_the_loops_by_hand(tmp_path, monkeypatch):
@@ -299,6 +310,18 @@ def test_numbers_of_numpy(tmp_path):
     assert figures["options"]["lam"] == 0.1
     assert json.loads((run.out / "figures.json").read_text()) == figures
     harden(dataclasses.replace(run, lam=0.1, **options), resume=True)
+
+
+def test_options_of_numpy_are_those_of_python(tmp_path):
+    given = {"lam": 0.5, "lr": 0.25, "seed": 3, "mean": (0.5, 0.25), "std": (1.0, 2.0)}
+    want = Harden(tmp_path, **given).options()
+    for kind in (np.float64, np.float32):
+        numpy = {
+            name: tuple(map(kind, value)) if isinstance(value, tuple) else kind(value)
+            for name, value in given.items()
+        }
+        found = Harden(tmp_path, **numpy | {"seed": np.int64(3)}).options()
+        assert json.dumps(found) == json.dumps(want)
 
 
 def test_what_a_factory_draws_follows_from_the_seed(tmp_path, monkeypatch):
