@@ -55,9 +55,9 @@ def mean_over(
         x, y = split_batch(batch, number, labels)
         given = [x.to(device), *([] if y is None else [y.to(device)])]
         value = measure(model, *given, **options)
-        several = isinstance(value, Sequence)
+        values = value if isinstance(value, Sequence) else [value]
         try:
-            return len(x), [float(each) for each in (value if several else [value])], several
+            return len(x), [float(each) for each in values], values is value
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
                 "measure must return a number, or a sequence of numbers; "
