@@ -25,7 +25,8 @@ APART = 0
 PLANS = {
     "activation_first": Plan(WHOLE, values=3),
     "activation_second": Plan(WHOLE, values=5),
-    "attention_second": Plan((1, 4, 4), values=8),
+    "attention_second_rows<double": Plan((1, 4, 4), values=8),
+    "attention_second": Plan((1, 4, APART, 4), values=8, float32=True),
     "deepfool_candidate_copy": Plan((1,), values=2),
     "deepfool_candidate_decide": Plan((1,), bytes=8),
     "deepfool_candidate_measure<double": Plan((1,), values=1),
