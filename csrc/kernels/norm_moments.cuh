@@ -33,13 +33,13 @@ template <typename B, bool SECOND, typename T, int VEC>
 __device__ inline bool measure(const Norm& op, const int64_t row, Moments<SECOND>& moments) {
   if (op.centred) {
     ThreadSum<B> sums[SECOND ? 3 : 2] = {};
-    for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
+    for_row<SECOND, T, VEC>(op, row, [&](const auto& packs, auto size, const auto& at) {
       B pack[SECOND ? 3 : 2] = {};
       auto& to = pack_of<T>(pack, sums);
 #pragma unroll
       for (int e = 0; e < size.value; ++e) {
         to[0] += B(wide(packs.x.at[e]));
-        to[1] += B(at.weigh(packs.g.at[e], d + e));
+        to[1] += B(at.weigh(wide(packs.g.at[e]), e));
         if constexpr (SECOND) to[2] += B(wide(packs.u.at[e]));
       }
       if constexpr (sizeof(T) == 2) add_pack(pack, sums);
@@ -54,13 +54,13 @@ __device__ inline bool measure(const Norm& op, const int64_t row, Moments<SECOND
           mean_u = SECOND ? B(moments.means.at[SECOND ? 2 : 0]) : 0;
   ThreadSum<B> sums[SECOND ? 4 : 2] = {};
   Largest<float, SECOND ? 2 : 1> largest;  // magnitudes of the factors h and u
-  for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
+  for_row<SECOND, T, VEC>(op, row, [&](const auto& packs, auto size, const auto& at) {
     B pack[SECOND ? 4 : 2] = {};
     auto& to = pack_of<T>(pack, sums);
 #pragma unroll
     for (int e = 0; e < size.value; ++e) {
       const B x = without(B(wide(packs.x.at[e])), mean, rest);
-      const B h = B(at.weigh(packs.g.at[e], d + e)) - mean_h;
+      const B h = B(at.weigh(wide(packs.g.at[e]), e)) - mean_h;
       to[0] += x * x;
       to[1] += h * x;
       if constexpr (sizeof(B) == 4) largest.raise(0, fabsf(h));

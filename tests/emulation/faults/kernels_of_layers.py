@@ -165,6 +165,20 @@ LAYER_KERNELS = [
         "norm",
     ),
     Fault(
+        "norm: a pack has the weights of the first one",
+        "csrc/kernels/norm.cuh",
+        "weight + each * d, each}",
+        "weight + 0 * d, each}",
+        "norm",
+    ),
+    Fault(
+        "norm: entries between boundaries are the first one's",
+        "csrc/kernels/norm.cuh",
+        "load<WORD>(from + e)",
+        "load<WORD>(from + 0 * e)",
+        "norm",
+    ),
+    Fault(
         "norm: the rows of all groups have the first one's weights",
         "csrc/kernels/norm.cuh",
         "row % op.groups * channels",
@@ -202,8 +216,8 @@ LAYER_KERNELS = [
     Fault(
         "norm: the derivative in g has no weight",
         "csrc/kernels/norm_rows.cuh",
-        "at.weight == nullptr ? along : at.weight[at.each * (d + e)] * along",
-        "along",
+        "narrow(at.weigh(along, e), of_g.at[e])",
+        "narrow(along, of_g.at[e])",
         "norm",
     ),
     Fault(
