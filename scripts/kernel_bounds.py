@@ -12,11 +12,6 @@ COUNTED = "sm_86"  # whose code the counts of the table are of
 REASONS = {
     r".*\bdouble": "Kernels in float64: networks are checked in it and not trained, and two of the "
     "cards have next to none of it.",
-    r"attention_second_rows(?!.*double)": "`attention_second`: sums are in float64, for which an "
-    "entry is converted and added, at two a clock on this card.",
-    r"norm_rows<.*(half|bfloat16), 1>": "`norm_rows` in half types, where tensors begin at "
-    "different distances from a boundary: entry by entry, sums in float32 with what is rounded off "
-    "take longer than memory.",
     r"deepfool_step_.*<(half|bfloat16), 1>": "`deepfool_step` in half types, for rows whose "
     "distance 16 bytes do not divide: entry by entry, sums in float32 with what is rounded off "
     "take longer than memory on the other two cards.",

@@ -33,10 +33,10 @@ LOW = {
     "halfspace_projection_whole": "the sums of a sweep, one for each pair of half-spaces, take the "
     "registers, 45 of them in the form for more than three. The rows of a sample of images come "
     "from the first-level cache after the first sweep, so few warps are enough to wait for them.",
-    "norm_rows": "in float64, in which networks are checked and not trained; entry by entry "
-    "(`<..., 1>`), where tensors begin at different distances from a boundary; and in the second "
+    "norm_rows": "in float64, in which networks are checked and not trained; and in the second "
     "derivative of half types, where 20 warps with three loads of 16 bytes each have 30 KB in "
-    "flight: their sums take the registers.",
+    "flight, and of tensors that begin at different distances from a boundary (`<..., 1>`): their "
+    "sums take the registers.",
 }
 
 HEAD = """# The CUDA kernels' resources

@@ -51,7 +51,7 @@ __device__ inline Sums<COUNT> sweep(const DeepFoolStep& op, const int64_t i, con
   if constexpr (in_float32) {
     FloatSum short_sums[COUNT];
     for_differences<T, VEC, COUNT>(op, i, p, first, [&](const int s, const auto& w, auto size) {
-      short_sums[s].add(pack_sum<Squared, size.value>(w));
+      short_sums[s] += pack_sum<Squared, size.value>(w);
     });
 #pragma unroll
     for (int s = 0; s < COUNT; ++s) sums.at[s] = short_sums[s].total();

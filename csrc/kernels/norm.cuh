@@ -11,10 +11,10 @@
 
 namespace jacfast::cuda {
 
-// Blocks on a multiprocessor at least: sums take registers, most of them those of doubles, of rows
-// entry by entry, and of packs of eight in the second derivative.
+// Blocks on a multiprocessor at least: sums take registers, most of them those of doubles, and in
+// the second derivative those of packs of eight, and of tensors that are not read alike.
 template <bool SECOND, typename T, int VEC>
-constexpr int NORM_BLOCKS = sizeof(T) == 8 || VEC == 1 || (SECOND && VEC == 8) ? 1 : 2;
+constexpr int NORM_BLOCKS = sizeof(T) == 8 || (SECOND && VEC != 4) ? 1 : 2;
 
 template <typename T>
 __device__ inline const T* input(const void* from, const int64_t begin) {
@@ -33,29 +33,47 @@ struct Stretch {
   int64_t begin;  // in the tensors
   const Acc<T>* weight;
   int each;  // 1: one each
-  __device__ Acc<T> weigh(const T g, const int64_t d) const {
-    return weight == nullptr ? wide(g) : wide(g) * weight[each * d];
+  __device__ Stretch from(const int64_t d) const { return {begin + d, weight + each * d, each}; }
+  // The value times the weight of entry e.
+  __device__ Acc<T> weigh(const Acc<T> value, const int e) const {
+    return weight == nullptr ? value : value * weight[each * e];
   }
 };
 
-// Give this thread its share of row `row`: use(d, packs, size, stretch), d counted in the stretch.
+// A pack, read in words of up to VEC entries, on whose boundaries it lies.
+template <int VEC, int SIZE, typename T>
+__device__ inline Pack<T, SIZE> load_by(const T* from) {
+  constexpr int WORD = VEC < SIZE ? VEC : SIZE;
+  Pack<T, SIZE> pack;
+#pragma unroll
+  for (int e = 0; e < SIZE; e += WORD) {
+    const auto word = load<WORD>(from + e);
+#pragma unroll
+    for (int w = 0; w < WORD; ++w) pack.at[e + w] = word.at[w];
+  }
+  return pack;
+}
+
+// Give this thread its share of row `row`: use(packs, size, stretch), the stretch from there on.
+// Packs are those of x; g and u are read in words of VEC entries.
 template <bool SECOND, typename T, int VEC, typename Use>
 __device__ inline void for_row(const Norm& op, const int64_t row, Use&& use) {
   const int64_t channels = op.row_channels(), length = op.size == 1 ? channels : op.size;
   const int64_t stretches = op.size == 1 ? 1 : channels;
-  Stretch<T> at{row * op.row_size(), static_cast<const Acc<T>*>(op.weight), op.size == 1};
+  const bool each = op.size == 1 && op.weight != nullptr;
+  Stretch<T> at{row * op.row_size(), static_cast<const Acc<T>*>(op.weight), each};
   if (at.weight != nullptr) at.weight += row % op.groups * channels;
   for (int64_t c = 0; c < stretches; ++c, at.begin += length) {
-    for_packs<VEC, 1>(
+    for_packs<16 / sizeof(T), 1>(
         input<T>(op.x, at.begin), 0, length,
         [&](const int64_t d, auto size) {
           NormPacks<T, size.value> packs;
           packs.x = load<size.value>(input<T>(op.x, at.begin + d));
-          packs.g = load<size.value>(input<T>(op.g, at.begin + d));
-          if constexpr (SECOND) packs.u = load<size.value>(input<T>(op.u, at.begin + d));
+          packs.g = load_by<VEC, size.value>(input<T>(op.g, at.begin + d));
+          if constexpr (SECOND) packs.u = load_by<VEC, size.value>(input<T>(op.u, at.begin + d));
           return packs;
         },
-        [&](const int64_t d, const auto& packs, auto size) { use(d, packs, size, at); });
+        [&](const int64_t d, const auto& packs, auto size) { use(packs, size, at.from(d)); });
     if (at.weight != nullptr) ++at.weight;
   }
 }

@@ -13,17 +13,6 @@ struct Moments {
   Sums<SECOND ? 4 : 2> products;
 };
 
-__device__ inline double total(const FloatSum& sum) { return sum.total(); }
-__device__ inline double total(const double sum) { return sum; }
-
-template <int COUNT, typename P>
-__device__ inline Sums<COUNT> team_total(const P (&partial)[COUNT]) {
-  Sums<COUNT> sums;
-#pragma unroll
-  for (int s = 0; s < COUNT; ++s) sums.at[s] = total(partial[s]);
-  return team_sum(sums);
-}
-
 // Where entries are added: of half types, which have few digits, those of a pack among themselves.
 template <typename T, typename B, typename P, int COUNT>
 __device__ inline auto& pack_of(B (&pack)[COUNT], P (&sums)[COUNT]) {
@@ -38,41 +27,19 @@ __device__ inline void add_pack(const B (&pack)[COUNT], P (&sums)[COUNT]) {
   for (int s = 0; s < COUNT; ++s) sums[s] += pack[s];
 }
 
-// The largest magnitudes of the factors h and u of a row.
-struct Factors {
-  float h = 0, u = 0;
-  __device__ Factors from_lane(const int lanes) const {
-    return {lane_xor(h, lanes), lane_xor(u, lanes)};
-  }
-};
-
-// Whether float32 had digits for the products: none that counts was below 2^-126, and no sum was
-// infinite, which leaves a NaN.
-template <int COUNT>
-__device__ inline bool held(const Sums<COUNT>& products, Factors largest) {
-  largest = team_reduce(largest, [](const Factors& a, const Factors& b) -> Factors {
-    return {fmaxf(a.h, b.h), fmaxf(a.u, b.u)};
-  });
-  const auto enough = [](const float most) { return most == 0 || most >= 0x1p-60f; };
-  bool each = held(products.at[0]) && enough(largest.h) && enough(largest.u);
-#pragma unroll
-  for (const double product : products.at) each &= isfinite(product);
-  return each;
-}
-
 // Fill in the moments of a row, by sums in B; whether B has held them all. The mean of x is in two
 // parts, as beside it entries can be differences; what the others' round off falls out of the sums.
 template <typename B, bool SECOND, typename T, int VEC>
 __device__ inline bool measure(const Norm& op, const int64_t row, Moments<SECOND>& moments) {
   if (op.centred) {
     ThreadSum<B> sums[SECOND ? 3 : 2] = {};
-    for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
+    for_row<SECOND, T, VEC>(op, row, [&](const auto& packs, auto size, const auto& at) {
       B pack[SECOND ? 3 : 2] = {};
       auto& to = pack_of<T>(pack, sums);
 #pragma unroll
       for (int e = 0; e < size.value; ++e) {
         to[0] += B(wide(packs.x.at[e]));
-        to[1] += B(at.weigh(packs.g.at[e], d + e));
+        to[1] += B(at.weigh(wide(packs.g.at[e]), e));
         if constexpr (SECOND) to[2] += B(wide(packs.u.at[e]));
       }
       if constexpr (sizeof(T) == 2) add_pack(pack, sums);
@@ -86,28 +53,28 @@ __device__ inline bool measure(const Norm& op, const int64_t row, Moments<SECOND
   const B mean_h = B(moments.means.at[1]),
           mean_u = SECOND ? B(moments.means.at[SECOND ? 2 : 0]) : 0;
   ThreadSum<B> sums[SECOND ? 4 : 2] = {};
-  Factors largest;
-  for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
+  Largest<float, SECOND ? 2 : 1> largest;  // magnitudes of the factors h and u
+  for_row<SECOND, T, VEC>(op, row, [&](const auto& packs, auto size, const auto& at) {
     B pack[SECOND ? 4 : 2] = {};
     auto& to = pack_of<T>(pack, sums);
 #pragma unroll
     for (int e = 0; e < size.value; ++e) {
       const B x = without(B(wide(packs.x.at[e])), mean, rest);
-      const B h = B(at.weigh(packs.g.at[e], d + e)) - mean_h;
+      const B h = B(at.weigh(wide(packs.g.at[e]), e)) - mean_h;
       to[0] += x * x;
       to[1] += h * x;
-      if constexpr (sizeof(B) == 4) largest.h = fmaxf(largest.h, fabsf(h));
+      if constexpr (sizeof(B) == 4) largest.raise(0, fabsf(h));
       if constexpr (SECOND) {
         const B u = B(wide(packs.u.at[e])) - mean_u;
         to[2] += u * x;
         to[3] += u * h;
-        if constexpr (sizeof(B) == 4) largest.u = fmaxf(largest.u, fabsf(u));
+        if constexpr (sizeof(B) == 4) largest.raise(1, fabsf(u));
       }
     }
     if constexpr (sizeof(T) == 2) add_pack(pack, sums);
   });
   moments.products = team_total(sums);
-  return sizeof(B) == 8 || held(moments.products, largest);
+  return sizeof(B) == 8 || (held(moments.products.at[0]) && held(moments.products, largest));
 }
 
 // In float32 where entries have no more digits, and float32 holds the sums: most cards have next to

@@ -30,21 +30,21 @@ __global__ __launch_bounds__(JACFAST_MAX_THREADS,
     const double of_u = SECOND ? means.at[SECOND ? 2 : 0] : 0;
     stats_of<A>(op, row) = {mean, rest, A(of_u), A(of_u - A(of_u)), rstd, along_x};
   }
-  for_row<SECOND, T, VEC>(op, row, [&](int64_t d, const auto& packs, auto size, const auto& at) {
+  for_row<SECOND, T, VEC>(op, row, [&](const auto& packs, auto size, const auto& at) {
     Pack<T, size.value> of_x, of_g;
 #pragma unroll
     for (int e = 0; e < size.value; ++e) {
       const A x = wide(packs.x.at[e]) - mean - rest;
-      A sum = by_h * (at.weigh(packs.g.at[e], d + e) - mean_h) + by_x * x;
+      A sum = by_h * (at.weigh(wide(packs.g.at[e]), e) - mean_h) + by_x * x;
       if constexpr (SECOND) {
         const A u = wide(packs.u.at[e]) - mean_u, along = rstd * u + along_x * x;
         sum += by_u * u;
-        narrow(at.weight == nullptr ? along : at.weight[at.each * (d + e)] * along, of_g.at[e]);
+        narrow(at.weigh(along, e), of_g.at[e]);
       }
       narrow(sum, of_x.at[e]);
     }
-    store<size.value>(static_cast<T*>(op.of_x) + at.begin + d, of_x);
-    if constexpr (SECOND) store<size.value>(static_cast<T*>(op.of_g) + at.begin + d, of_g);
+    store<size.value>(static_cast<T*>(op.of_x) + at.begin, of_x);
+    if constexpr (SECOND) store<size.value>(static_cast<T*>(op.of_g) + at.begin, of_g);
   });
 }
 

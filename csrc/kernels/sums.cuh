@@ -37,16 +37,58 @@ struct FloatSum {
     low = __fadd_rn(low, __fadd_rn(lost, __fsub_rn(value, added)));
     high = sum;
   }
-  __device__ void add(const FloatSum& other) {
+  __device__ void operator+=(const FloatSum& other) {
     *this += other.high;
     low = __fadd_rn(low, other.low);
   }
   __device__ double total() const { return double{high} + low; }
 };
+__device__ inline double total(const FloatSum& sum) { return sum.total(); }
+__device__ inline double total(const double sum) { return sum; }
 
 // A thread's sum of values of type A.
 template <typename A>
 using ThreadSum = std::conditional_t<sizeof(A) == 4, FloatSum, double>;
+
+template <int COUNT, typename P>
+__device__ inline Sums<COUNT> team_total(const P (&partial)[COUNT]) {
+  Sums<COUNT> sums;
+#pragma unroll
+  for (int s = 0; s < COUNT; ++s) sums.at[s] = total(partial[s]);
+  return team_sum(sums);
+}
+
+// Products with what their rounding loses, in the type of a thread's sum.
+__device__ inline FloatSum product(const float a, const float b) {
+  const float high = __fmul_rn(a, b);
+  return {high, __fmaf_rn(a, b, -high)};
+}
+__device__ inline FloatSum product(const FloatSum& a, const float b) {
+  const FloatSum high = product(a.high, b);
+  return {high.high, __fmaf_rn(a.low, b, high.low)};
+}
+__device__ inline double product(const double a, const double b) { return a * b; }
+
+// The largest values of a thread, reduced together; of NaN nothing is known.
+template <typename T, int COUNT>
+struct Largest {
+  T at[COUNT] = {};
+  __device__ void raise(const int s, const T value) { at[s] = fmax(at[s], value); }
+  __device__ Largest from_lane(const int lanes) const {
+    Largest other;
+#pragma unroll
+    for (int s = 0; s < COUNT; ++s) other.at[s] = lane_xor(at[s], lanes);
+    return other;
+  }
+};
+template <typename T, int COUNT>
+__device__ inline Largest<T, COUNT> team_largest(const Largest<T, COUNT>& largest) {
+  return team_reduce(largest, [](Largest<T, COUNT> a, const Largest<T, COUNT>& b) {
+#pragma unroll
+    for (int s = 0; s < COUNT; ++s) a.raise(s, b.at[s]);
+    return a;
+  });
+}
 
 // Terms of sums: of an entry, and in float32 added to `to` and rounded once.
 struct Squared {
@@ -90,6 +132,18 @@ __device__ inline FloatSum pack_sum(Value&& value) {
 // its pack (the square of a large bfloat16).
 __device__ inline bool held(const double sum) { return sum >= 0x1p-70 && sum < INFINITY; }
 
+// The same of sums of products of two factors and a weight up to 1, of whose magnitudes the largest
+// in a thread are known: also beside small weights that sum up, 2^-149 is beyond their precision.
+template <int SUMS, int FACTORS>
+__device__ inline bool held(const Sums<SUMS>& sums, const Largest<float, FACTORS>& largest) {
+  bool each = true;
+#pragma unroll
+  for (const float most : team_largest(largest).at) each &= most == 0 || most >= 0x1p-50f;
+#pragma unroll
+  for (const double sum : sums.at) each &= isfinite(sum);
+  return each;
+}
+
 // The sum of the terms over part of a row, for every thread of the team: in packs of float32, two
 // in flight as registers allow, and in float64 where T is double or float32 does not hold it.
 template <typename Term, typename T>
@@ -104,7 +158,7 @@ __device__ inline double sum_part(const T* row, const Span part) {
     FloatSum short_sum;
     in_row(std::integral_constant<int, 2>{}, [&](int64_t, const auto& entries, auto size) {
       const auto value = [&](const int e) { return wide(entries.at[e]); };
-      short_sum.add(pack_sum<Term, size.value>(value));
+      short_sum += pack_sum<Term, size.value>(value);
     });
     const double sum = team_sum(short_sum.total());
     if (held(sum)) return sum;

@@ -24,7 +24,7 @@ def attention_second(tile: Tensor) -> None:
 
     Args:
         tile: [4, R, S], contiguous, float32 or float64: the rows of S, dP, E and F; afterwards of
-            P, dS, W and G. Row statistics are accumulated in float64.
+            P, dS, W and G. Row statistics have more digits than float32.
 
     Raises:
         TypeError: `tile` is not a float32 or float64 tensor.

@@ -59,16 +59,16 @@ def test_the_longest_version_of_a_loop_counts_and_no_narrow_one():
 
 
 def test_sweeps_add_up():
-    read = ["LDG.E.128 R4, [R2.64]"] * 4
-    largest = loop("LDG.E.128 R4, [R2.64]", "FMNMX R1, R4, R1, !PT", name=".L_x_0")
+    read = ["LDG.E.64 R4, [R2.64]"] * 4
+    largest = loop("LDG.E.64 R4, [R2.64]", "FMNMX R1, R4, R1, !PT", name=".L_x_0")
     sums = loop(*read, *["DADD R8, R8, R4"] * 4)
-    write = loop(*read, *["STG.E.128 [R2.64], R4"] * 4, name=".L_x_2")
-    found = counts.counted("attention_second_rows<float, 4>", kernel(*largest, *sums, *write))
-    assert [trip.split(":")[0] for trip in found.trips] == ["4", "4", "4"]
-    assert found.all == (3 + 9 + 9) / 4
-    assert found.bytes == 32
+    write = loop(*read, *["STG.E.64 [R2.64], R4"] * 4, name=".L_x_2")
+    found = counts.counted("attention_second_rows<double, 1>", kernel(*largest, *sums, *write))
+    assert [trip.split(":")[0] for trip in found.trips] == ["1", "1", "1"]
+    assert found.all == 3 + 9 + 9
+    assert found.bytes == 64
     with pytest.raises(SystemExit, match="2 kinds of loops; PLANS says 3"):
-        counts.counted("attention_second_rows<float, 4>", kernel(*largest, *sums))
+        counts.counted("attention_second_rows<double, 1>", kernel(*largest, *sums))
 
 
 def test_of_a_branch_the_wide_stores_count_and_no_helper_where_there_is_a_way_around():
