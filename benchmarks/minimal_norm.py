@@ -1,6 +1,6 @@
 """How near to the shortest perturbation does each attack come, and for how many passes?
 
-python -m benchmarks.minimal_norm [CASE ...] [--images 100] [--p 1]
+python -m benchmarks.minimal_norm [CASE ...] [--images 500] [--p 1]
 python -m benchmarks.minimal_norm --data FOLDER --network NAME MODEL WEIGHTS [--network ...]
 """
 
@@ -147,7 +147,7 @@ def figures(size: Tensor, best: Tensor) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}")
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--data", type=Path, help="folder of --network's data set")
     parser.add_argument("--network", nargs=3, action="append", metavar=("NAME", "MODEL", "WEIGHTS"))
     parser.add_argument("--p", type=int, default=2, choices=(1, 2), help="the norm")
