@@ -37,7 +37,7 @@ bench-step: $(VENV)/built
 	$(BIN)/python -m benchmarks.sizes
 	$(BIN)/python -m benchmarks.sizes --threads 2
 	$(BIN)/python -m benchmarks.small
-	$(BIN)/python -m benchmarks.sizes --compiled 8-16 784-200 conv1d ViT "tf_tutorial_cnn, N = 64" "seck_c, N = 256"
+	$(BIN)/python -m benchmarks.sizes --compiled 8-16 784-200 conv1d ViT
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.robustness $(if $(DATA),--data $(DATA))

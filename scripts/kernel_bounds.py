@@ -13,8 +13,8 @@ REASONS = {
     r".*\bdouble": "Kernels in float64: networks are checked in it and not trained, and two of the "
     "cards have next to none of it.",
     r"deepfool_step_.*<(half|bfloat16), 1>": "`deepfool_step` in half types, for rows whose "
-    "distance 16 bytes do not divide: entry by entry, sums in float32 with what is rounded off "
-    "take longer than memory on the other two cards.",
+    "distance 16 bytes do not divide: entry by entry, sums are in float64, of which two of the "
+    "cards have next to none; of single squares, what float32 rounds off would be more work.",
     r"max_pool_(choose|gather|scatter_cells)(?!.*double)": "`max_pool`: a thread has one window, "
     "and finds out where it lies, whatever the type; in half types that takes longer than memory, "
     "in float32 about as long.",
