@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import select
 import sys
 from typing import Any
 
@@ -51,9 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
             status = options["command"](**given)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # nobody reads on, as behind `| head`: what is left is for nobody
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as of a program that SIGPIPE ends
+    except BrokenPipeError as error:
+        return _unread(error)
     except KeyboardInterrupt:
         print(f"\njacfast: interrupted; {_again(options)}", file=sys.stderr)
         return 130
@@ -67,6 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"jacfast: {_flagged(str(error), options)}", file=sys.stderr)
         return 2
+
+
+def _unread(error: BrokenPipeError) -> int:
+    """Return the status of a program that SIGPIPE ends, where nobody reads on: behind `| head`."""
+    here = select.poll()
+    here.register(sys.stdout.fileno(), 0)  # for errors alone
+    if here.poll(0):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is for nobody
+        return 141
+    print(f"jacfast: {error}", file=sys.stderr)  # of another pipe
+    return 2
 
 
 def _less(options: dict[str, Any]) -> str:

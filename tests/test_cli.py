@@ -281,6 +281,15 @@ def test_nobody_who_reads_on_is_no_error():
     assert process.wait(timeout=60) == 141
 
 
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capfd):
+    def broken(**_):
+        raise BrokenPipeError(32, "of a worker")
+
+    monkeypatch.setattr("jacfast.commands.reproduce.reproduce", broken)
+    assert cli.main(["reproduce"]) == 2
+    assert "of a worker" in capfd.readouterr().err
+
+
 def test_json_is_one_object_and_no_words(tmp_path, monkeypatch, capsys):
     figures = {"before": {"rho_adv": float("nan"), "fgsm": {"0.1": 0.5}}, "step": (1, 2)}
     monkeypatch.setattr("jacfast.training.harden.harden", lambda *_: figures)

@@ -63,7 +63,8 @@ class AttackResult:
 
         The norms are those of the samples that were fooled, NaN if none was: how far the others are
         is unknown. So read them with the share that was fooled: an attack that finds less has other
-        samples in its mean.
+        samples in its mean. Samples that were another class from the start, and stayed where they
+        were (of labels that were given), are in neither.
         """
         rows = {name: _shown(name, value) for name, value in self.figures().items()}
         width = max(map(len, rows))
@@ -71,10 +72,11 @@ class AttackResult:
 
     def figures(self) -> dict[str, float]:
         """Return the figures of `summary` by their names."""
-        norm = self.norm[self.success].double()
+        left = ~self.success | (self.norm > 0)  # for the attack to do
+        norm = self.norm[self.success & left].double()
         return {
             "samples": len(self.norm),
-            "fooled, %": 100 * float(self.success.double().mean()),
+            "fooled, %": 100 * float(self.success[left].double().mean()),
             f"||r||_{self.p:g}, mean of fooled": float(norm.mean()),
             f"||r||_{self.p:g}, median of fooled": float(norm.median()),
             f"||r||_{self.p:g}, largest of fooled": max(norm.tolist(), default=math.nan),

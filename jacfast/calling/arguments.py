@@ -35,7 +35,7 @@ class Arguments:
         named = isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)
         if kwargs is not None and not named:
             raise TypeError(f"kwargs must hold arguments by name; got {kwargs!r}")
-        self._given = tuple(args), dict(kwargs or {})
+        self._given, self._samples = (tuple(args), dict(kwargs or {})), samples
         self._tensors = [t for t in pytree.tree_leaves(self._given) if isinstance(t, Tensor)]
         # by the number of a tensor that was given, what is passed in its place
         self._instead = {id(t): new for t in self._tensors if (new := ordinary(t)) is not t}
@@ -55,7 +55,7 @@ class Arguments:
     def apart(self) -> "Arguments":
         """Return the same in containers of their own, to which nobody else's model writes."""
         other = copy.copy(self)
-        other._given = pytree.tree_map(lambda leaf: leaf, self._given)
+        other._given = pytree.tree_map(_copied, self._given)
         return other
 
     def parts(self) -> tuple:
@@ -65,6 +65,8 @@ class Arguments:
 
     def rows(self, index: slice | Tensor) -> "Arguments":
         """Return those of some samples: a slice, or a tensor of indices or of bool, as of x."""
+        if isinstance(index, slice) and index == slice(0, self._samples):
+            return self
         some = {
             id(t): self._now(t)[index if isinstance(index, slice) else index.to(t.device)]
             for t in self._follow
@@ -83,6 +85,8 @@ class Arguments:
         Of containers those are copied in which a tensor is replaced: a list that the model writes
         to is the caller's.
         """
+        if not self.any:
+            return model(x)
         args, kwargs = self._passed()
         return model(x, *args, **kwargs)
 
@@ -100,3 +104,8 @@ class Arguments:
         other = copy.copy(self)
         other._instead = self._instead | instead
         return other
+
+
+def _copied(leaf: Any) -> Any:
+    """Return a copy of what is a container, but of a class that pytree does not know."""
+    return copy.copy(leaf) if isinstance(leaf, list | dict | set) else leaf

@@ -168,10 +168,14 @@ def _differs(array: tuple[Any, Any]) -> bool:
 def _written(one: Tensor, before: Tensor, version: int) -> bool:
     """Say whether a tensor has been written to since.
 
-    Observers of quantization write past its version, which is seen in small tensors on a CPU.
+    Observers of quantization write past its version, and resize it; which is seen in small tensors
+    on a CPU.
     """
-    if _version(one) != version or one.device.type != "cpu" or one.numel() > SMALL:
-        return _version(one) != version
+    if _version(one) != version or one.shape != before.shape:
+        return True
+    looked_at = one.device.type == "cpu" and one.layout == torch.strided
+    if not looked_at or one.numel() > SMALL:
+        return False
     return not bool(((one == before) | ((one != one) & (before != before))).all())
 
 
@@ -187,6 +191,8 @@ def _write(values: Iterable[tuple[Tensor, Tensor, int]]) -> None:
     with torch.no_grad():
         for tensor, value, version in values:
             if _written(tensor, value, version):
+                if tensor.shape != value.shape:
+                    tensor.resize_(value.shape)
                 tensor.copy_(value)
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from jacfast.attacks.batches import split_batch
 from jacfast.attacks.parts import device_of
 from jacfast.calling import Model
@@ -57,8 +59,8 @@ def mean_over(
         value = measure(model, *given, **options)
         values = value if isinstance(value, Sequence) else [value]
         try:
-            return len(x), [float(each) for each in values], values is value
-        except (TypeError, ValueError, RuntimeError) as error:
+            return len(x), [_number(each) for each in values], values is value
+        except (TypeError, ValueError) as error:
             raise TypeError(
                 "measure must return a number, or a sequence of numbers; "
                 f"got {type(value).__name__} of {name}"
@@ -82,3 +84,9 @@ def mean_over(
 
 def _mean(sizes: Sequence[int], values: Sequence[float]) -> float:
     return math.fsum(n * value for n, value in zip(sizes, values, strict=True)) / sum(sizes)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() != 1:  # of which PyTorch's error is another
+        raise TypeError(f"a tensor of {value.numel()} entries is no number")
+    return float(value)

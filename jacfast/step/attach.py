@@ -125,6 +125,10 @@ class Around(Arguments):
         """Say whether the call is more than ``model(x)``, which x by its name is."""
         return super().any or self._place != 0
 
+    def parts(self) -> tuple:
+        """Return what is passed, which of its tensors belong to the samples, and where x is."""
+        return *super().parts(), self._place
+
     def call(self, model: Callable, x: Tensor) -> Any:
         """Return whatever the model returns for x in its place and the others in theirs."""
 

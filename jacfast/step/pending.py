@@ -139,6 +139,8 @@ class Pending:
         # what has been frozen since is passed by, as in a plain backward pass
         trained = [p for p in self.parameters if p.requires_grad]
         inputs = [*trained, *([part.leaf] if self.sweep.wants_root else [])]
+        if not inputs:
+            return None
         grad: Callable[..., Any] = grad_twice if part.lean.attends else torch.autograd.grad
         try:
             # checkpoints run parts of the model again, as in the forward pass

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.ao.quantization import FusedMovingAvgObsFakeQuantize
+from torch.ao.quantization.fake_quantize import default_fused_per_channel_wt_fake_quant
 
 import jacfast
 from jacfast.calling import Draws, State
@@ -274,3 +275,33 @@ def test_an_observer_of_quantization_that_writes_past_the_versions():
     assert observer.activation_post_process.min_val.isinf()
     jacfast.forward_with_penalty(model, x, at=2 * x)
     assert observer.activation_post_process.min_val == x.min()
+
+
+def test_observers_of_channels_are_resized_past_the_versions():
+    class Quantized(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+            self.fake = default_fused_per_channel_wt_fake_quant()
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.fake(self.weight), self.bias)
+
+    model, x = Quantized(), torch.randn(8, 4)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="chunk_size must be the whole batch"):
+        jacfast.forward_with_penalty(model, x, chunk_size=2)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_sparse_buffer_is_not_compared():
+    class Graph(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+            self.register_buffer("edges", torch.eye(4).to_sparse())
+
+        def forward(self, x):
+            return super().forward(torch.sparse.mm(self.edges, x.T).T)
+
+    logits, _ = jacfast.forward_with_penalty(Graph(), torch.randn(8, 4), chunk_size=2)
+    assert logits.shape == (8, 3)

@@ -95,3 +95,13 @@ def test_a_parameter_that_is_frozen_before_the_backward_pass_gets_nothing():
     assert model[0].weight.grad is None
     for p, g in list(zip(model.parameters(), want, strict=True))[1:]:
         assert relative_error(p.grad, g) < ROUNDING
+
+
+def test_a_model_that_is_frozen_whole_before_the_backward_pass():
+    model, x = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(5, 6)
+    other = torch.ones((), requires_grad=True)
+    logits, value = forward_with_penalty(model, x, penalty=EXACT)
+    model.requires_grad_(False)
+    (logits.sum() + value + 2 * other).backward()
+    assert other.grad == 2
+    assert all(p.grad is None for p in model.parameters())

@@ -169,3 +169,20 @@ def test_the_number_of_the_step_is_checked_in_every_call(number):
     forward_with_penalty(model, x, penalty=rare, compiled="traced", step=0)
     with pytest.raises(ValueError, match="step must be"):
         forward_with_penalty(model, x, penalty=rare, compiled="traced", step=number)
+
+
+def test_the_place_of_x_is_another_call():
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, u, v):
+            return self.a(u).tanh() + 2 * self.b(v).tanh()
+
+    model = Pair().double()
+    u, v = torch.randn(2, 4, 3).double()
+    for place in (0, 1, 0):
+        with penalised(model, penalty=Frobenius(), argument=place, compiled="traced"):
+            logits = model(u, v)
+        assert relative_error(logits, model(u, v)) < ROUNDING

@@ -399,7 +399,12 @@ def test_a_trainer_that_is_asked_in_vain():
     assert_same(got, fast(model, x, None, Frobenius("exact")))
 
 
-def test_a_list_that_the_model_writes_to_is_the_callers():
+class Log(list):
+    """A list of a class of one's own."""
+
+
+@pytest.mark.parametrize("kind", [list, Log])
+def test_a_list_that_the_model_writes_to_is_the_callers(kind):
     """Once for each call, the recorded one as well."""
 
     class Noting(nn.Linear):
@@ -409,7 +414,7 @@ def test_a_list_that_the_model_writes_to_is_the_callers():
 
     model, x = Noting(4, 3), torch.rand(5, 4)
     for compiled in (None, "traced", "traced"):
-        notes = []
+        notes = kind()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             forward_with_penalty(model, x, args=(notes,), compiled=compiled)
