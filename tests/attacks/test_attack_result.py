@@ -24,6 +24,7 @@ from jacfast import (
     fmn,
     jsma,
     minimal_norm,
+    models,
     pgd,
 )
 from jacfast import data as datasets
@@ -247,3 +248,16 @@ def test_a_save_that_is_interrupted_leaves_the_file_of_before(tmp_path, monkeypa
         after.save(path)
     assert torch.equal(AttackResult.load(path).adversarial, before.adversarial)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("attack", [deepfool.result, minimal_norm.result])
+def test_who_is_fooled_from_the_start_is_in_no_figure(attack):
+    torch.manual_seed(0)
+    model, x = models.mlp(16, 8, 4).double().eval(), torch.rand(20, 16).double()
+    y = model(x).argmax(1)
+    y[:10] = (y[:10] + 1) % 4
+    found, alone = attack(model, x, y).figures(), attack(model, x[10:], y[10:]).figures()
+    assert found.pop("samples") == 20
+    assert alone.pop("samples") == 10
+    for name in ("fooled, %", "||r||_2, mean of fooled", "||r||_2, median of fooled"):
+        assert found[name] == pytest.approx(alone[name])
