@@ -107,10 +107,28 @@ def of_growth() -> Iterator[tuple[str, str]]:
     yield BENCHMARKS, f"with 32 samples ours take {100 * min(over):.0f} to {max(over):.0%} more"
 
 
+def of_sizes() -> Iterator[tuple[str, str]]:
+    counts = []
+    for threads in (1, 2):
+        found = read(f"sizes-all-{threads}-cpu")
+        rows = [
+            of["jacfast"]["of_double_backward"]
+            for name, of in found.items()
+            if name != "environment"
+        ]
+        counts += [len(rows), sum(ratio > 1.03 for ratio in rows)]
+    total, one, _, two = counts
+    words = f"with one thread {one} of {total} rows miss it by more than 3%, with two threads {two}"
+    yield BENCHMARKS, words
+    times = read("projections-cpu")["times"]
+    gains = [of["loop"]["median"] / of["batched"]["median"] - 1 for of in times.values()][2:5]
+    yield BENCHMARKS, f"{100 * min(gains):.0f} to {max(gains):.0%} that it does without beyond"
+
+
 FEW, OURS = ("classes K", "hidden layers"), ("Frobenius", "CrossLipschitz")
 
 
-@pytest.mark.parametrize("figures", [of_the_step, of_deepfool, of_attention, of_growth])
+@pytest.mark.parametrize("figures", [of_the_step, of_deepfool, of_attention, of_growth, of_sizes])
 def test_sentences_quote_the_results(figures):
     for page, words in figures():
         assert words in (ROOT / page).read_text(), page
