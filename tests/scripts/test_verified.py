@@ -114,6 +114,16 @@ def test_images_that_are_nan_are_not_in_the_box():
         minimal_norm.distances(MODEL, X, Y, attacks, 2, (X, Y))
 
 
+def test_an_attack_that_ends_in_an_assertion_has_found_nothing():
+    def asserting(_model, x, _y):
+        raise AssertionError
+
+    far, _ = minimal_norm.distances(
+        MODEL, X, MODEL(X).argmax(1), {"a": Attack(asserting)}, 2, (X, Y)
+    )
+    assert far["a"].isinf().all()
+
+
 def test_a_rival_has_the_constants_that_are_best_on_other_images():
     """What fools nobody is the worst of all; what would be best on x is not looked for."""
     model = nn.Linear(1, 2)  # class 1 above one half
