@@ -58,13 +58,17 @@ def mean_over(
         given = [x.to(device), *([] if y is None else [y.to(device)])]
         value = measure(model, *given, **options)
         values = value if isinstance(value, Sequence) else [value]
+        many = any(isinstance(each, Tensor) and each.numel() != 1 for each in values)
         try:
-            return len(x), [_number(each) for each in values], values is value
-        except (TypeError, ValueError) as error:
+            numbers = None if many else [float(each) for each in values]
+        except (TypeError, ValueError):
+            numbers = None
+        if numbers is None:
             raise TypeError(
                 "measure must return a number, or a sequence of numbers; "
                 f"got {type(value).__name__} of {name}"
-            ) from error
+            )
+        return len(x), numbers, values is value
 
     about = {"measure": name, "labels": labels, "model": checksum_of(model)}
     team = Team.here()
@@ -84,9 +88,3 @@ def mean_over(
 
 def _mean(sizes: Sequence[int], values: Sequence[float]) -> float:
     return math.fsum(n * value for n, value in zip(sizes, values, strict=True)) / sum(sizes)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, Tensor) and value.numel() != 1:  # of which PyTorch's error is another
-        raise TypeError(f"a tensor of {value.numel()} entries is no number")
-    return float(value)
