@@ -53,7 +53,7 @@ class Arguments:
         return bool(self._follow)
 
     def apart(self) -> "Arguments":
-        """Return the same in containers of their own, to which nobody else's model writes."""
+        """Return the same in containers of their own: a model may write to these unseen."""
         other = copy.copy(self)
         other._given = pytree.tree_map(_copied, self._given)
         return other
