@@ -89,7 +89,7 @@ def _from_to(values: list[float], form: str) -> str:
 
 
 def _optimality(of: dict) -> str:
-    low, high = of["interval of 95%"]
+    low, high = (round(end, 3) + 0.0 for end in of["interval of 95%"])  # no -0
     failed = f", {of['failed']} failed" if of["failed"] else ""
     return f"{of['optimality']:.3f} ({low:.3f} to {high:.3f}){failed}"
 
