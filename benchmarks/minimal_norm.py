@@ -8,6 +8,7 @@ import argparse
 import functools
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,12 @@ def best(
 def run(
     attack: Attack, constants: dict[str, float], model: nn.Module, x: Tensor, y: Tensor
 ) -> Tensor:
-    """Return what it finds; x, if it ends in an assertion of its own, as foolbox's may."""
+    """Return what it finds; x, with a warning, if it ends in an assertion of its own."""
     torch.manual_seed(SEED)
     try:
         return attack.run(model, x, y, **constants).detach()
-    except AssertionError:
+    except AssertionError:  # as foolbox's may
+        warnings.warn(f"an attack with {constants} ended in an assertion", stacklevel=2)
         return x
 
 

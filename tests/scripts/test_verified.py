@@ -118,9 +118,9 @@ def test_an_attack_that_ends_in_an_assertion_has_found_nothing():
     def asserting(_model, x, _y):
         raise AssertionError
 
-    far, _ = minimal_norm.distances(
-        MODEL, X, MODEL(X).argmax(1), {"a": Attack(asserting)}, 2, (X, Y)
-    )
+    attacks, y = {"a": Attack(asserting)}, MODEL(X).argmax(1)
+    with pytest.warns(UserWarning, match="ended in an assertion"):
+        far, _ = minimal_norm.distances(MODEL, X, y, attacks, 2, (X, Y))
     assert far["a"].isinf().all()
 
 
