@@ -133,8 +133,9 @@ __device__ inline FloatSum pack_sum(Value&& value) {
 __device__ inline bool held(const double sum) { return sum >= 0x1p-70 && sum < INFINITY; }
 
 // The same of sums of products of two factors and a weight up to 1, of whose magnitudes the largest
-// in a thread are known: 2^-149 is beyond their precision where a weight of 2^-26 or more has a part
-// in the sum. One of products of 2^-100 under smaller weights alone loses up to 2^-50 over a weight.
+// in a thread are known: 2^-149 is beyond their precision where a weight of 2^-26 or more has a
+// part in the sum. One of products of 2^-100 under smaller weights alone loses up to 2^-50 over a
+// weight.
 template <int SUMS, int FACTORS>
 __device__ inline bool held(const Sums<SUMS>& sums, const Largest<float, FACTORS>& largest) {
   bool each = true;
