@@ -28,7 +28,7 @@ class Attack(NamedTuple):
 
 def attacks(p: int) -> dict[str, Attack]:
     """Return all in the p-norm, by name."""
-    return {**ours(p), **advlib(p), **foolbox(p)}
+    return {**ours(p), **advlib(p), **foolbox(p), **(torchattacks() if p == 2 else {})}
 
 
 def ours(p: int) -> dict[str, Attack]:
@@ -121,3 +121,19 @@ def foolbox(p: int) -> dict[str, Attack]:
         name = "Brendel & Bethge of foolbox, 1000 steps"
         found[name] = by(fb.attacks.L2BrendelBethgeAttack, rates, steps=1000)
     return found
+
+
+def torchattacks() -> dict[str, Attack]:
+    """Return torchattacks': Carlini & Wagner's has one weight of the margin, and no search for it.
+
+    It cannot move a pixel that is 0 or 1, as those of the background of a digit are.
+    """
+    import torchattacks as ta
+
+    weights = ({"c": 1.0}, {"c": 10.0}, {"c": 100.0})
+    return {
+        "C&W of torchattacks, 1000 steps": Attack(
+            lambda m, x, y, **k: ta.CW(m, steps=1000, **k)(x, y), weights
+        ),
+        "DeepFool of torchattacks": Attack(lambda m, x, y: ta.DeepFool(m)(x, y)),
+    }

@@ -170,7 +170,10 @@ def main() -> None:
         mean = float(shortest.mean())
         results[case] = {"images": len(x), "mean of the best": mean, "attacks": rows}
         show(case, rows)
-        about = {"environment": environment("foolbox", "adv-lib"), "data": split.name}
+        about = {
+            "environment": environment("foolbox", "adv-lib", "torchattacks"),
+            "data": split.name,
+        }
         write(file, {**about, "cases": results})
 
 
