@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import Node
+from torch.autograd.graph import Node, get_gradient_edge
 
 LEAF = "torch::autograd::AccumulateGrad"
 
 
-def nodes(*outputs: Tensor, past: Node | None = None) -> Iterator[Node]:
+def nodes(*outputs: Tensor | Node | None, past: Node | None = None) -> Iterator[Node]:
     """Yield every node of the graph that `outputs` hang from, each once.
 
     Not `past`, nor what is reached through that node alone.
     """
-    todo: list[Node | None] = [output.grad_fn for output in outputs]
+    todo = [output.grad_fn if isinstance(output, Tensor) else output for output in outputs]
     seen = {past, None}
     while todo:
         node = todo.pop()
@@ -91,8 +91,9 @@ def shape_of(node: Node) -> list[int]:
 def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
     """Yield the batch-norms with statistics of the batch in the `graph` from outputs to x.
 
-    Instance-norm is one over a batch of size 1, which is a view of [rows, channels, ...] with a
-    channel for each of these: where the rows are samples, or parts of them, it is none of these.
+    None of these is one whose input does not depend on x: a weight may be standardised by it. And
+    instance-norm is one over a batch of size 1, which is a view of [rows, channels, ...] with a
+    channel for each of these: where the rows are samples, or parts of them, it is none either.
     """
     for name, some in graph.named.items():
         if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
@@ -100,8 +101,14 @@ def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
     for node in graph.batch_norms:
         if len(x) > 1 and node._saved_training:  # type: ignore[attr-defined]
             batch, channels, *_ = shape_of(node)
-            if batch > 1 or not _is_instance_norm(node, channels, len(x)):
+            alone = batch == 1 and _is_instance_norm(node, channels, len(x))
+            if not alone and _depends(node.next_functions[0][0], x):
                 yield node
+
+
+def _depends(node: Node | None, x: Tensor) -> bool:
+    """Say whether what `node` stands for was computed from x."""
+    return get_gradient_edge(x).node in nodes(node)
 
 
 def _is_instance_norm(node: Node, channels: int, samples: int) -> bool:

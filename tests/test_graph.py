@@ -83,7 +83,37 @@ class Halves(nn.Module):
         return F.instance_norm(halves).view(len(x), -1)
 
 
+class Standardised(nn.Module):
+    """A weight of zero mean and unit variance for each channel, by batch-norm, as timm has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3, 3, 1, 1, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, 3, -1)
+        return F.conv2d(x, F.batch_norm(flat, None, None, training=True).view_as(self.weight))
+
+
+class Prototypes(Standardised):
+    """Scores by learned directions that are normalised over one another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        directions = F.batch_norm(self.weight.flatten(1), None, None, training=True)
+        return x.movedim(1, -1) @ directions.t()
+
+
+class Gated(nn.Module):
+    """A gate by batch statistics, of the input itself: nothing but a product leads to x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach() * F.batch_norm(x, None, None, training=True)
+
+
 NORMS = {
+    "weights by batch-norm": (Standardised(), 4, False),
+    "prototypes by batch-norm": (Prototypes(), 4, False),
+    "a gate by batch-norm": (Gated(), 4, True),
     "batch-norm": (nn.BatchNorm2d(3), 4, True),
     "batch-norm without running statistics": (
         nn.BatchNorm2d(3, track_running_stats=False).eval(),
