@@ -14,7 +14,7 @@ class Node(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pending: Pending, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.pending = pending
+        ctx.pending, ctx.inputs = pending, (x, *parameters)
         ctx.set_materialize_grads(False)
         found = (pending.total, *pending.values)
         # they will hold this node, which holds `pending`
@@ -27,19 +27,20 @@ class Node(torch.autograd.Function):
         with torch.no_grad(), eager():  # checkpoints run parts of the model again
             found = ctx.pending.gradients(*gradients)
         if differentiated:  # create_graph=True
-            found = _Last.apply(torch.ones((), requires_grad=True), *found)
+            found = _Last.apply(len(found), *found, *ctx.inputs, *gradients)
         return None, *found
 
 
 class _Last(torch.autograd.Function):
     """Gradients that have no derivative: an error, whether the loss's own gradient has one or not.
 
-    PyTorch's once_differentiable takes them for constants if it has not.
+    PyTorch's once_differentiable takes them for constants if it has not. They hang from all that
+    they depend on: a pass for chosen inputs alone visits only nodes on the way to these.
     """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if g is None else g.view_as(g) for g in gradients)
+    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if g is None else g.view_as(g) for g in tensors[:count])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]

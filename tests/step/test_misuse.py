@@ -30,16 +30,58 @@ def test_both_outputs_one_after_the_other():
         value.backward()
 
 
+def of_everything(total: Tensor, model: nn.Module) -> None:
+    total.backward()
+
+
+def of_the_parameters(total: Tensor, model: nn.Module) -> None:
+    """As meta-learning and products with the Hessian do: PyTorch visits the ways to these alone."""
+    torch.autograd.grad(total, list(model.parameters()))
+
+
+@pytest.mark.parametrize("differentiate", [of_everything, of_the_parameters])
 @pytest.mark.parametrize("penalty", [Frobenius(), InputGradient()])
 @pytest.mark.parametrize("network", SIX)
-def test_second_order(network, penalty):
+def test_second_order(network, penalty, differentiate):
     model, x, y = build(network)
     loss = loss_of(*fast(model, x, y, penalty), y)
     grads = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
     with pytest.raises(
         RuntimeError, match="a gradient through forward_with_penalty was differentiated"
     ):
-        sum(g.square().sum() for g in grads).backward()
+        differentiate(sum(g.square().sum() for g in grads), model)
+
+
+def test_a_meta_gradient_beside_the_loss():
+    """A path around the gradient leads to the parameters as well: fast weights are p - rate g."""
+    model, x, y = build("mlp")
+    named = dict(model.named_parameters())
+    loss = loss_of(*fast(model, x, y, Frobenius()), y)
+    grads = torch.autograd.grad(loss, list(named.values()), create_graph=True)
+    moved = {name: p - 0.1 * g for (name, p), g in zip(named.items(), grads, strict=True)}
+    outer = F.cross_entropy(torch.func.functional_call(model, moved, (x,)), y)
+    with pytest.raises(RuntimeError, match="was differentiated"):
+        torch.autograd.grad(outer, list(named.values()))
+
+
+def test_a_gradient_in_the_weight_of_the_penalty():
+    """It is in the loss by itself as well, as in a search for weights."""
+    model, x, y = build("mlp")
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    logits, penalty = fast(model, x, y, Frobenius())
+    loss = F.cross_entropy(logits, y) + weight * penalty
+    grads = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match="was differentiated"):
+        torch.autograd.grad(sum(g.square().sum() for g in grads) + weight, weight)
+
+
+def test_a_gradient_in_x():
+    model, x, y = build("mlp")
+    x.requires_grad_()
+    loss = loss_of(*fast(model, x, y, Frobenius()), y)
+    grads = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match="was differentiated"):
+        torch.autograd.grad(sum(g.square().sum() for g in grads), x)
 
 
 def unless_modified(loss: Tensor, model: nn.Module) -> Tensor | None:
