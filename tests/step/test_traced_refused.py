@@ -201,6 +201,17 @@ def test_hooks_on_saved_tensors_and_cached_parametrizations():
     assert not plans(model)
 
 
+def test_anomaly_mode_and_afterwards():
+    """Its looks for NaN are no control flow of the model's: the next call is recorded."""
+    model, x, y = build("mlp")
+    with pytest.warns(UserWarning, match="runs eager.*detect_anomaly"):
+        with torch.autograd.detect_anomaly():
+            fast(model, x, y, Frobenius(), compiled="traced")
+    assert not plans(model)
+    fast(model, x, y, Frobenius(), compiled="traced")
+    assert len(plans(model)) == 1
+
+
 def test_a_module_of_torch_jit():
     model, x, y = build("mlp")
     want = step(plain, model, x, y, Frobenius("exact"))[:2]

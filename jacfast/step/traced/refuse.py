@@ -46,6 +46,8 @@ def hindrance() -> str | None:
         return "hooks on all modules"
     if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
         return "hooks on saved tensors"
+    if torch.is_anomaly_enabled():  # it looks at every gradient for NaN
+        return "torch.autograd.detect_anomaly"
     if nn.utils.parametrize._cache_enabled:
         return "torch.nn.utils.parametrize.cached()"
     for mode in modes():
