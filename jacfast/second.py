@@ -17,6 +17,7 @@ ATTENTION = (
     "a second derivative: call the model, and backward, under "
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
 )
+COMPILED = "CompiledFunctionBackward"
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
 MISSING = "torch::autograd::NotImplemented"
 
@@ -40,6 +41,12 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
     incoming gradient leaves no trace either way, so it is made a leaf first. What cannot be seen: a
     backward pass that keeps the incoming gradient's graph, and detaches what it multiplies by.
     """
+    if COMPILED in graph.named:
+        raise RuntimeError(
+            "the model, or a part of it, is compiled (torch.compile), and compiled graphs have no "
+            "second derivative: use forward_with_penalty(model, x), or compile the loss as a whole, "
+            "with torch._dynamo.config.trace_autograd_ops = True, and call backward() outside"
+        )
     handles = []
     for name, some in graph.named.items():
         if name in LINEAR or name in ORDERS or is_fused(some[0]):
