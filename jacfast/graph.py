@@ -99,11 +99,22 @@ def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
         if "SyncBatchNorm" in name:  # over several processes; it saves nothing to look at
             yield from some
     for node in graph.batch_norms:
-        if len(x) > 1 and node._saved_training:  # type: ignore[attr-defined]
+        if len(x) > 1 and _trains(node):
             batch, channels, *_ = shape_of(node)
-            alone = batch == 1 and _is_instance_norm(node, channels, len(x))
-            if not alone and _depends(node.next_functions[0][0], x):
+            source = node.next_functions[1 if _is_twice(node) else 0][0]
+            alone = batch == 1 and _is_instance_norm(source, channels, len(x))
+            if not alone and _depends(source, x):
                 yield node
+
+
+def _is_twice(node: Node) -> bool:
+    """Say whether a batch-norm's node is of a model's own gradient, of (g, x) and not x alone."""
+    return node.name().endswith("BackwardBackward0")
+
+
+def _trains(node: Node) -> bool:
+    """Say whether a batch-norm's node is one with statistics of the batch; cuDNN's are."""
+    return getattr(node, "_saved_train" if _is_twice(node) else "_saved_training", True)
 
 
 def _depends(node: Node | None, x: Tensor) -> bool:
@@ -111,9 +122,8 @@ def _depends(node: Node | None, x: Tensor) -> bool:
     return get_gradient_edge(x).node in nodes(node)
 
 
-def _is_instance_norm(node: Node, channels: int, samples: int) -> bool:
-    before = node.next_functions[0][0]
-    sizes: tuple[int, ...] = getattr(before, "_saved_self_sym_sizes", ())
+def _is_instance_norm(source: Node | None, channels: int, samples: int) -> bool:
+    sizes: tuple[int, ...] = getattr(source, "_saved_self_sym_sizes", ())
     return len(sizes) > 1 and sizes[0] * sizes[1] == channels and sizes[0] % samples == 0
 
 

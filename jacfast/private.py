@@ -137,6 +137,18 @@ NAMES: dict[str, Use] = {
     "Node._input_metadata": Use("graph second step.penalise", "raises"),
     "FunctionNode._forward_cls": Use("second vjp", "raises where a model has Functions"),
     "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
+    "TwiceBatchNormNode._saved_train": Use(
+        "graph third",
+        "batch statistics are refused where a model differentiates itself in eval mode",
+    ),
+    "TwiceLayerNormNode._saved_grad_out": Use(
+        "third", "raises where a model differentiates itself"
+    ),
+    "TwiceLayerNormNode._saved_input": Use("third", "raises likewise"),
+    "TwiceLayerNormNode._saved_weight": Use("third", "raises likewise"),
+    "TwiceBatchNormNode._saved_eps": Use("third", "raises likewise"),
+    "TwiceLayerNormNode._saved_rstd": Use("third", "raises likewise"),
+    "TwiceLayerNormNode._saved_normalized_shape": Use("third", "raises likewise"),
     "BatchNormNode._saved_running_mean": Use(
         "graph", "silent: words of an error advise running statistics where there are none"
     ),
@@ -177,10 +189,16 @@ NODES: dict[str, Use] = {
     "GroupNorm": Use("vjp", "a batched backward pass, wrong for some shapes"),
     "ConvolutionBackward0": Use("vjp", "a batched backward pass for more samples than it pays for"),
     "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
+    "CompiledFunctionBackward": Use("second", "PyTorch's words for a compiled model"),
     "DifferentiableGraphBackward": Use("layouts", "no warning where TorchScript has fused layers"),
     "HardsigmoidBackward0": Use("second", "PyTorch raises that there is no second derivative"),
     "LinalgVectorNormBackward0": Use("zero_norm", "NaN behind norms that are zero"),
     "NormBackward1": Use("zero_norm", "the same of F.pairwise_distance"),
+    "NativeLayerNormBackwardBackward0": Use(
+        "third", "a wrong gradient of the penalty of a model that differentiates itself"
+    ),
+    "NativeBatchNormBackwardBackward0": Use("third", "the same"),
+    "BackwardBackward0": Use("graph", "raises where a model with batch-norm differentiates itself"),
     "ScaledDotProduct": Use("fused_attention", "PyTorch raises that there is no second derivative"),
     "Backward0": Use("fused_attention lean.gram", "as the names that end in it"),
 }

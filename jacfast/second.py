@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from jacfast.fused_attention import is_fused, twice
 from jacfast.graph import Graph, leaf_of, nodes
+from jacfast.third import WEIGHT, of_normalisation
 from jacfast.zero_norm import ORDERS, is_norm, of_norm
 
 ATTENTION = (
@@ -25,6 +26,7 @@ MISSING = "torch::autograd::NotImplemented"
 # Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others
 # can): where x has slope, and 1 / slope.
 LINEAR = {"HardsigmoidBackward0": (lambda x: (x > -3) & (x < 3), 6)}
+GIVEN = {*LINEAR, *WEIGHT, *ORDERS}  # nodes that may be given a derivative, beside attention's
 
 
 @contextlib.contextmanager
@@ -32,8 +34,9 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
     """Let piecewise linear operations, attention and Functions have a second derivative or say so.
 
     This holds while the gradient in x is made, with a graph. The first get it here, whose slope is
-    a constant, fused attention (`jacfast.fused_attention`) and norms that are zero
-    (`jacfast.zero_norm`). Of the Functions those are refused whose backward pass leaves no graph.
+    a constant, fused attention (`jacfast.fused_attention`), norms that are zero
+    (`jacfast.zero_norm`) and normalisations that a model has differentiated (`jacfast.third`). Of
+    the Functions those are refused whose backward pass leaves no graph, and a compiled model is.
 
     A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
     it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
@@ -44,12 +47,12 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
     if COMPILED in graph.named:
         raise RuntimeError(
             "the model, or a part of it, is compiled (torch.compile), and compiled graphs have no "
-            "second derivative: use forward_with_penalty(model, x), or compile the loss as a whole, "
-            "with torch._dynamo.config.trace_autograd_ops = True, and call backward() outside"
+            "second derivative: use forward_with_penalty(model, x), or compile the loss as a whole "
+            "with torch._dynamo.config.trace_autograd_ops = True and call backward() outside"
         )
     handles = []
     for name, some in graph.named.items():
-        if name in LINEAR or name in ORDERS or is_fused(some[0]):
+        if name in GIVEN or is_fused(some[0]):
             given = [(node, _given(node)) for node in some]
             handles += [node.register_hook(hook) for node, hook in given if hook]
         elif isinstance(some[0], torch.autograd.function.BackwardCFunction) or "CppNode" in name:
@@ -67,6 +70,8 @@ def _given(node: Node) -> Any:
     """Return the hook that gives `node` its second derivative; None if there is nothing to give."""
     if node.name() in LINEAR:
         return _slope_of(node)
+    if node.name() in WEIGHT:
+        return of_normalisation(node)
     if is_fused(node):
         return twice(node)
     return of_norm(node) if is_norm(node) else None

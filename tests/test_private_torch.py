@@ -38,6 +38,11 @@ def twice(y, x):
     return torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
 
 
+def force(norm, x):
+    """Return what a model that differentiates itself returns."""
+    return torch.autograd.grad(norm(x).sin().sum(), x, create_graph=True)[0]
+
+
 def fused_by_torchscript(x):
     model = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Tanh()))
     for _ in range(3):
@@ -54,6 +59,9 @@ MAKERS = {
     "torch::autograd::NotImplemented": (twice(ATTENDED, X), None),
     "BatchNormBackward": (nn.BatchNorm2d(2)(X), is_batch_norm),
     "BatchNorm": (nn.InstanceNorm2d(2)(X), is_batch_norm),
+    "NativeLayerNormBackwardBackward0": (force(nn.LayerNorm(4), X), None),
+    "NativeBatchNormBackwardBackward0": (force(nn.InstanceNorm2d(2), X), is_batch_norm),
+    "BackwardBackward0": (force(nn.InstanceNorm2d(2), X), is_batch_norm),
     "GroupNorm": (nn.GroupNorm(1, 2)(X), None),
     "ConvolutionBackward0": (nn.Conv2d(2, 3, 1)(X), None),
     "DifferentiableGraphBackward": (fused_by_torchscript(X), None),
@@ -72,11 +80,15 @@ MAKERS = {
     "PermuteBackward0": (X.permute(0, 2, 3, 1), None),
     "TBackward0": (X[0, 0].t(), None),
 }
+TORCH = Path(torch.__file__).parent
 ELSEWHERE = {  # not to be made here: where the name is read
     "SyncBatchNorm": torch.nn.modules._functions.SyncBatchNorm.__name__,  # several processes
-    "CppNode": (  # a compiler
-        Path(torch.__file__).parent / "include/torch/csrc/autograd/custom_function.h"
-    ).read_text(),
+    "CppNode": (TORCH / "include/torch/csrc/autograd/custom_function.h").read_text(),  # a compiler
+    "CompiledFunctionBackward": (  # the node of that class; seconds to compile
+        (TORCH / "_functorch/_aot_autograd/runtime_wrappers.py")
+        .read_text()
+        .replace("class CompiledFunction(", "class CompiledFunctionBackward(")
+    ),
 }
 
 
@@ -110,6 +122,8 @@ def objects():
     pruned = prune.random_unstructured(nn.Linear(2, 2), "weight", 0.5)
     nodes_of = {
         "BatchNormNode": "BatchNormBackward",
+        "TwiceBatchNormNode": "NativeBatchNormBackwardBackward0",
+        "TwiceLayerNormNode": "NativeLayerNormBackwardBackward0",
         "HardsigmoidNode": "HardsigmoidBackward0",
         "NormNode": "LinalgVectorNormBackward0",
         "DistanceNode": "NormBackward1",

@@ -52,8 +52,9 @@ def forward_with_penalty(
     It is called once, on the whole batch, unless it is certain that nobody could tell the
     difference (see `jacfast.calling.parts`), so it changes as by one ``model(x)``, and gives the
     logits of that. A second pass (`at`, `precision`, ``batch_norm="frozen"``) begins where the
-    first one did, with the same buffers and dropout masks, and leaves no trace in the model; hooks
-    run in it, too.
+    first one did, with the same buffers and dropout masks (but frozen batch-norm, which has the
+    statistics that the first pass has left), and leaves no trace in the model; hooks run in it,
+    too.
 
     With `compiled` the first call of its kind is recorded as two flat graphs of operations, one
     forward and one backward, which later calls run in place of the model's Python: the same draws,

@@ -201,12 +201,13 @@ def test_hooks_on_saved_tensors_and_cached_parametrizations():
     assert not plans(model)
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_anomaly_mode_and_afterwards():
     """Its looks for NaN are no control flow of the model's: the next call is recorded."""
     model, x, y = build("mlp")
-    with pytest.warns(UserWarning, match="runs eager.*detect_anomaly"):
-        with torch.autograd.detect_anomaly():
-            fast(model, x, y, Frobenius(), compiled="traced")
+    said = pytest.warns(UserWarning, match="runs eager.*detect_anomaly")
+    with said, torch.autograd.detect_anomaly():
+        fast(model, x, y, Frobenius(), compiled="traced")
     assert not plans(model)
     fast(model, x, y, Frobenius(), compiled="traced")
     assert len(plans(model)) == 1
