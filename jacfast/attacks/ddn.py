@@ -80,7 +80,7 @@ def ddn(
             seen = samples.look("cross-entropy")
             alpha = box.width * cosine(1, 0.01, number, steps)
             s = samples.r + alpha * unit(seen.g, torch.zeros_like(seen.g))
-            eps = eps * torch.where(seen.wanted, 1 - gamma, 1 + gamma)
+            eps = torch.where(seen.wanted, eps * (1 - gamma), eps * (1 + gamma))
             eps = torch.minimum(eps, samples.most)
             samples.move(scaled(s, eps), seen, levels)
         return samples.nearest.point

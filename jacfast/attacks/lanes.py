@@ -78,13 +78,13 @@ class Lanes:
     def look(self, r: Tensor, size: Tensor, wanted: Tensor) -> None:
         """Note that the points r [n, D], of these lengths, were or were not as wanted [n]."""
         better = wanted & (size < self.size)
-        part = self.damp * torch.where(better, MORE, LESS)
+        part = torch.where(better, self.damp * MORE, self.damp * LESS)
         self.damp = torch.where(self.found, part.clamp(DAMP[0], DAMP[2]), self.damp)
         self.best = torch.where(better[:, None], r, self.best)
         self.size = torch.where(better, size, self.size)
         least, _, most = OVERSHOOT
-        factor = torch.where(wanted, 0.5, 2.0)
-        self.overshoot = (self.overshoot * factor).clamp(least, most)
+        moved = torch.where(wanted, self.overshoot / 2, self.overshoot * 2)
+        self.overshoot = moved.clamp(least, most)
         gain = self.size < (1 - GAIN) * self.mark
         self.stale = torch.where(gain | ~self.found, 0, self.stale + 1)
         self.mark = torch.where(gain, self.size, self.mark)

@@ -81,7 +81,7 @@ def _cells(axis: Axes, scores: _Scores, colours: dict[int, str], steps: Tensor) 
     """Fill each cell, and draw its edge, a thicker one around the image's."""
     end = float(steps[-1])
     fine = F.interpolate(scores.values[None], (DOTS, DOTS), mode="bilinear", align_corners=True)[0]
-    along = torch.linspace(-end, end, DOTS).numpy()
+    along = numpy.linspace(-end, end, DOTS)
     own = int(fine[:, DOTS // 2, DOTS // 2].argmax())
     axis.set_facecolor(colours[scores.present[own]])
     axis.set(xlim=(-end, end), ylim=(-end, end), aspect="equal")
@@ -123,7 +123,8 @@ def _inside(cell: Tensor, near: int) -> tuple[int, int] | None:
 
     Not `near` the image in the middle, and none where the cell is thinner than three points.
     """
-    depth, layer = torch.zeros(cell.shape), cell.float()
+    layer = cell.float()
+    depth = torch.zeros_like(layer)
     while bool(layer.any()):  # peel it layer by layer
         depth += layer
         layer = 1 - F.max_pool2d(F.pad(1 - layer, (1, 1, 1, 1), value=1.0)[None], 3, 1)[0]

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-import torch
+import numpy
 from matplotlib.figure import Figure
 
 from jacfast.evaluation.distances import share_beyond
@@ -37,7 +37,7 @@ def robustness_figure(report: "RobustnessReport") -> Figure:
     far98 = float(far["worst case"].quantile(0.98, interpolation="lower"))
     if math.isfinite(far98):
         end = max(end, far98)
-    sizes = torch.linspace(0, end, POINTS, dtype=torch.float64).tolist()
+    sizes = numpy.linspace(0, end, POINTS).tolist()
     figure = new_figure(4.6)
     axis = figure.subplots()
     colours = dict(zip(far, COLOURS, strict=False))

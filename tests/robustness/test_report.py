@@ -260,3 +260,17 @@ def test_grey_values_in_their_box_draw_no_warning():
     )
     far = found.distances["worst case"] / 255
     torch.testing.assert_close(small.distances["worst case"], far, rtol=0.02, atol=0)
+
+
+def test_another_default_device(tmp_path):
+    """A report is on the CPU, wherever new tensors are made: "meta" stands for a GPU here."""
+    model, x, y, _ = linear(2, samples=8)
+    found = jacfast.robustness_report(model, x, y, **BUDGETS)
+    want = found.to_dict()
+    torch.set_default_device("meta")
+    try:
+        assert found.to_dict() == want
+        assert found.distances["PGD"].device.type == "cpu"
+        found.save(tmp_path)
+    finally:
+        torch.set_default_device(None)
