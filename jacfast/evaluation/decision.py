@@ -19,6 +19,7 @@ from jacfast.calling import (
     quiet,
     takes_model,
 )
+from jacfast.calling.finite import sane, say_bad_logits
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
@@ -54,16 +55,21 @@ def decision_gradient(model: AnyModel, x: Tensor, y: Tensor, **further: Unpack[F
         model, x, y: as for `decision_function`. Cost: one vector-Jacobian product.
 
     Returns:
-        The shape and dtype of x, without a graph, in logits per unit of x.
+        The shape and dtype of x, without a graph, in logits per unit of x. NaN, with a warning, for
+        a sample that holds NaN, or has a logit that is NaN or +inf.
 
     Raises:
-        TypeError, ValueError: as `decision_function`.
+        TypeError, ValueError: as `decision_function`; or a parameter is not finite.
 
     Source: Yu, Liu, Wang & Chen, eq. 4: the Jacobian of their section 4.
     """
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        return gradient_at(model, leaf, y, create_graph=False).view_as(x)
+        logits = logits_of(model, leaf)
+        g = pull_back(logits, leaf, against_runner_up(logits, y)[None], False)[0]
+    say_bad_logits(model, x, logits)
+    fine = sane(logits) & ~x.flatten(1).isnan().any(dim=1)  # a ReLU has a gradient at NaN
+    return torch.where(fine[:, None], g, torch.nan).view_as(x)
 
 
 @takes_model

@@ -27,5 +27,6 @@ def share_beyond(eps: float, right: Tensor, far: Tensor) -> float:
     Args:
         far: distances [N], inf where none is known.
     """
+    eps = float(eps)  # of NumPy, too, whose comparisons are no Python bool
     edge = eps * (1 + torch.finfo(torch.float32).eps)
     return float((right & ((far > edge) | (eps == 0))).double().mean())

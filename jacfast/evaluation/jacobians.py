@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jacfast.attacks.checks import above_zero
 from jacfast.calling import AnyModel, Further, check_input, takes_model
+from jacfast.calling.finite import say_not_finite
 from jacfast.evaluation.predict import BATCH, batches
 from jacfast.one_line import one_line
 from jacfast.progress import watch
@@ -62,20 +63,25 @@ def jacobian_norm(
 ) -> float:
     """Return the mean over samples of ``||J(x_i)||_F`` (not squared), J of the logits.
 
+    NaN, with a warning, if a sample holds NaN or infinity, whatever its gradients are.
+
     Args:
         model, x: as for `jacobian`.
         batch_size: samples at a time.
         progress: the label of a progress bar; None: no bar.
 
     Raises:
-        TypeError, ValueError: as `jacobian`; or batch_size < 1.
+        TypeError, ValueError: as `jacobian`; or batch_size < 1, or a parameter is not finite.
 
     Source: Jakubovitz & Giryes 2018, table 1.
     """
-    norms = [
-        torch.linalg.vector_norm(jacobian(call, part).flatten(1), dim=1, dtype=torch.float64)
-        for call, part in watch(
-            batches(model, x, batch_size), desc=progress, disable=progress is None
-        )
-    ]
-    return float(torch.cat(norms).mean())
+    parts = watch(batches(model, x, batch_size), desc=progress, disable=progress is None)
+    norms = torch.cat([_norms(jacobian(call, part), part) for call, part in parts])
+    say_not_finite(model, x, norms.isnan())
+    return float(norms.mean())
+
+
+def _norms(rows: Tensor, x: Tensor) -> Tensor:
+    """Return the norms [N] of Jacobians; NaN where x is not finite: a ReLU has a gradient there."""
+    norms = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
+    return torch.where(x.flatten(1).isfinite().all(dim=1), norms, torch.nan)

@@ -70,12 +70,13 @@ def decision_line(
 def crossing(t: Tensor, values: Tensor) -> float | None:
     """Return the first t at which values [P] are not positive, along increasing t [P].
 
-    Between the points linearly; None if there is none, or the first value is not positive.
+    Between the points linearly; None if there is none, or the first value is not positive, or the
+    one before it is NaN.
     """
     steps, s = t.tolist(), values.tolist()
-    if s[0] <= 0:
-        return None
-    for i in range(1, len(s)):
-        if s[i] <= 0:
+    for i, value in enumerate(s):
+        if value <= 0:
+            if i == 0 or not s[i - 1] > 0:
+                return None
             return steps[i - 1] + s[i - 1] / (s[i - 1] - s[i]) * (steps[i] - steps[i - 1])
     return None

@@ -37,6 +37,10 @@ def check_module(model: object) -> nn.Module:
     """Return a model that has parameters with names, or say that it has none."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    if isinstance(model, nn.DataParallel):
+        raise TypeError("model must be the module inside, model.module; got DataParallel")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model must be one whose parameters can be exchanged; got one of torch.jit")
     return model
 
 

@@ -27,11 +27,13 @@ def cells_figure(surfaces: dict[str, Surface], radii: dict[str, float]) -> Figur
 
     Args:
         surfaces: `input_surface` of the logits along orthonormal directions, by model; between its
-            points they are interpolated. Of labels, too, whose edges are as coarse as the points.
+            points they are interpolated. Of labels, too, whose edges are as coarse as the points. White
+            is where logits are NaN.
         radii: ``||r||_2`` of the image for each model.
 
     Raises:
-        ValueError: a surface is not one of logits or labels in input space, or a radius is missing.
+        ValueError: a surface is not one of logits or labels in input space, or has no class
+            anywhere; or a radius is missing.
 
     Source: Lim, figure 1.
     """
@@ -66,14 +68,19 @@ class _Scores(NamedTuple):
     """The classes that are predicted in a plane, and what is largest where each is."""
 
     present: list[int]
-    values: Tensor  # [len(present), P, P]
+    values: Tensor  # [len(present), P, P]; NaN where a logit is NaN, which says no class
 
 
 def _scores(surface: Surface) -> _Scores:
     values = surface.values
+    known = ~values.isnan().any(dim=-1)
     if surface.of == "label":
-        values = F.one_hot(values.long()).to(values.dtype)
-    present = values.argmax(dim=-1).unique()
+        known = values >= 0
+        values = F.one_hot(values.clamp(min=0).long()).to(values.dtype)
+    present = values.argmax(dim=-1)[known].unique()
+    if len(present) == 0:
+        raise ValueError("surfaces must have a class somewhere; one has NaN in all of its logits")
+    values = torch.where(known[..., None], values, torch.nan)
     return _Scores(present.tolist(), values[..., present].movedim(-1, 0))
 
 
@@ -95,6 +102,9 @@ def _cells(axis: Axes, scores: _Scores, colours: dict[int, str], steps: Tensor) 
             axis.contourf(along, along, lead, levels=[0.0, numpy.inf], colors=[colours[k]])
         width = 1.6 if i == own else 0.5
         axis.contour(along, along, lead, levels=[0.0], colors="black", linewidths=width)
+    hole = fine.isnan().any(dim=0)
+    if bool(hole.any()):
+        axis.contourf(along, along, hole.T.double().numpy(), levels=[0.5, 1.5], colors=["white"])
     axis.set_xlabel("first direction, units of x (L2)")
     axis.set_ylabel("second direction, units of x (L2)")
 
@@ -103,7 +113,7 @@ def _names(axis: Axes, scores: _Scores, steps: Tensor, radius: float) -> None:
     """Write the name of each class into its cell, outside the circle where that is in sight."""
     middle, points = len(steps) // 2, round(radius / float(steps.diff()[0])) + 2
     near = points if points < 0.8 * middle else max(2, len(steps) // 12)
-    labels = scores.values.argmax(dim=0)
+    labels = torch.where(scores.values.isnan().any(dim=0), -1, scores.values.argmax(dim=0))
     for i, k in enumerate(scores.present):
         where = _inside(labels == i, near)
         if where is not None:

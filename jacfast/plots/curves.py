@@ -28,10 +28,14 @@ def accuracy_figure(
             the largest change of an entry.
 
     Raises:
-        ValueError: a curve has not a value for each eps.
+        ValueError: there is no curve or no eps, or a curve has not a value for each eps.
 
     Source: Deng, Zhang & Zhao, figure 3.5; Jakubovitz & Giryes, figures 1 to 4.
     """
+    if not curves or len(epsilons) == 0:
+        raise ValueError(
+            f"curves and epsilons must hold one each at least; got {len(curves)}, {len(epsilons)}"
+        )
     for name, curve in curves.items():
         if len(curve) != len(epsilons):
             raise ValueError(
@@ -63,6 +67,8 @@ def accuracy_figure(
 def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None = None) -> Figure:
     """Draw ROC curves of classes against the rest: a panel per class, a line per model.
 
+    The titles have the areas under the curves, in the order of the names below.
+
     Args:
         curves: `roc_curves` by model.
         classes: which ones; default: all that every model has.
@@ -78,7 +84,14 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
         raise ValueError(f"classes must be among {common}, which every model has; got {wanted}")
     columns = min(len(wanted), 3)
     rows = -(-len(wanted) // columns)
-    figure = new_figure(rows * (8.4 / max(columns, 2) + 0.2) + 0.4)
+    width = WIDTH / max(columns, 2) - 0.7  # of a panel
+    titles = {
+        k: f"class {k}: AUC " + ", ".join(f"{c[k].auc:.4f}" for c in curves.values())
+        for k in wanted
+    }
+    titles = {k: wrapped(title, width) for k, title in titles.items()}
+    more = 0.17 * max(title.count("\n") for title in titles.values())
+    figure = new_figure(rows * (8.4 / max(columns, 2) + 0.2 + more) + 0.8)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(wanted) :]:
         axis.set_axis_off()
@@ -86,13 +99,11 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
         axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         for name, style in lines(curves):
             curve = curves[name][k]
-            label = label_of(f"{name}: AUC {curve.auc:.4f}")
-            label = wrapped(label, WIDTH / max(columns, 2) - 1.5, 9)
-            axis.plot(curve.false_positive, curve.true_positive, label=label, **style)
-        axis.set_title(f"class {k}", fontsize=11)
+            axis.plot(curve.false_positive, curve.true_positive, label=label_of(name), **style)
+        axis.set_title(titles[k], fontsize=10)
         axis.set_aspect("equal")
         axis.set_xlabel("false positive rate")
         axis.set_ylabel("true positive rate")
-        axis.legend(loc="lower right", frameon=False, fontsize=9)
         open_frame(axis)
+    legend_below(figure, axes[0, 0])
     return figure

@@ -18,7 +18,7 @@ def hardening_figure(
 
     Left, one image per row: the original, the perturbed images, and the perturbations r on one
     colour scale, with ||r||_p / ||x||_p on each. Right: the distribution of ||r||_p / ||x||_p
-    over all images.
+    over all images that have one: of an image of zeros there is none.
 
     Args:
         x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
@@ -45,17 +45,20 @@ def hardening_figure(
 
 
 def _distribution(axis: Axes, shares: dict[str, Tensor]) -> None:
-    top = float(torch.cat(list(shares.values())).quantile(0.995))
+    fine = {name: ratio[ratio.isfinite()] for name, ratio in shares.items()}
+    every = torch.cat(list(fine.values()))
+    top = float(every.quantile(0.995)) if len(every) else 1.0
     for name, style in lines(shares):
-        ratio, colour = shares[name], style["color"]
-        mean = float(ratio.mean())
+        ratio, colour = fine[name], style["color"]
+        mean, less = float(ratio.mean()), len(shares[name]) - len(ratio)
+        left_out = f", {less} without left out" if less else ""
         axis.hist(
             ratio.clamp(max=top).numpy(force=True),
             bins=40,
             range=(0, top),
             color=colour,
             alpha=0.55,
-            label=f"{name}: mean (rho_adv) {mean:.3f}",
+            label=f"{name}: mean (rho_adv) {mean:.3f}{left_out}",
         )
         axis.axvline(mean, color=colour, linewidth=1.5)
     axis.set_ylabel("images")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -54,9 +55,23 @@ def titles_of(grid: Grid) -> tuple[dict[tuple[str, str], str], float]:
 
 
 def bars(figure: Figure, drawn: dict[Kind, tuple]) -> None:
-    """Draw the bar of colours of each kind under the panels, of a picture and its axes."""
-    for (of, space), (picture, where) in drawn.items():
+    """Draw the bar of colours of each kind under its panels, of a picture and its axes.
+
+    Under all panels where the columns of one kind lie between those of another.
+    """
+    apart = all(_is_block(where) for _, where in drawn.values())
+    panels = list(figure.axes)
+    if not apart:  # one below the other
+        figure.set_figheight(figure.get_figheight() + 1.1 * (len(drawn) - 1))
+    for (of, space), (picture, own) in drawn.items():
+        where = own if apart else panels
         label = LABELS[of] if len(drawn) == 1 else f"{LABELS[of]}, {space} space"
         figure.colorbar(
             picture, ax=where, label=label, location="bottom", shrink=0.8, aspect=40, fraction=0.05
         )
+
+
+def _is_block(axes: list[Axes]) -> bool:
+    """Say whether panels are in columns side by side."""
+    columns = {axis.get_subplotspec().colspan.start for axis in axes}  # type: ignore[union-attr]
+    return max(columns) - min(columns) < len(columns)

@@ -58,6 +58,8 @@ def spectra_figure(
     left.set_xlabel("|entry of the Jacobian|, logit per unit of x")
     _spectrum(right, {name: _sizes(values) for name, values in eigenvalues.items()}, threshold)
     right.set_xlabel(f"rank of the {second}", fontsize=9)
+    beyond = max(axis.get_title().count("\n") - 1 for axis in (left, right))  # two lines of titles
+    figure.set_figheight(figure.get_figheight() + 0.17 * max(0, beyond))
     legend_below(figure, left)
     return figure
 

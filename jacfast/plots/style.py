@@ -70,12 +70,18 @@ def label_of(name: str) -> str:
 
 
 def legend_below(figure: Figure, axis: Axes) -> None:
-    """Put the legend of `axis` under everything, where it covers no data, in 3 columns at most."""
+    """Put the legend of `axis` under everything, where it covers no data, in 3 columns at most.
+
+    The figure has room for two lines of it, and grows by those that there are beyond.
+    """
     handles, labels = axis.get_legend_handles_labels()
     room = {columns: WIDTH / columns - 0.7 for columns in (3, 2, 1)}  # beside the lines
     widest = max(map(inches, labels))
     columns = next((columns for columns in room if widest <= room[columns]), 1)
     short = [wrapped(label, room[columns]) for label in labels]
+    lines, rows = [label.count("\n") + 1 for label in short], -(-len(short) // columns)
+    most = max(sum(lines[i : i + rows]) for i in range(0, len(lines), rows))  # column by column
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, most - 2))
     figure.legend(handles, short, loc="outside lower center", ncols=columns, frameon=False)
 
 

@@ -60,7 +60,11 @@ def relief_figure(grid: Grid) -> Figure:
     rows, columns = len(grid), len(next(iter(grid.values())))
     shared = scales(grid)
     titles, more = titles_of(grid)
-    figure = new_figure(rows * min(8.6 / columns, 4.2) + 0.75 + more)
+    # beside panels as wide, words: in few columns a panel of 4.2 inches has room for its own
+    height = min(8.6 / columns + 0.8, 4.2)
+    figure = new_figure(rows * height + 0.75 + more)
+    if height < 4.2:  # where panels are as wide as they may be, their words pass below them
+        figure.get_layout_engine().set(h_pad=0.15)  # type: ignore[union-attr, call-arg]
     drawn: dict[Kind, tuple] = {}
     for i, (row, surfaces) in enumerate(grid.items()):
         for j, (column, surface) in enumerate(surfaces.items()):

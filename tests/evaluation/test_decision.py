@@ -254,3 +254,15 @@ def test_errors(call, error, message):
     model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
     with pytest.raises(error, match=message):
         call(model, draw(2, 6).float(), torch.tensor([0, 1]))
+
+
+def test_a_sample_with_nan_has_no_gradient():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    want = decision_gradient(model, x, y)
+    x[1, 0] = float("nan")
+    with pytest.warns(UserWarning, match="NaN or infinity in 1 of 4 samples, the first at 1"):
+        got = decision_gradient(model, x, y)
+    assert bool(got[1].isnan().all())
+    keep = [0, 2, 3]
+    torch.testing.assert_close(got[keep], want[keep])

@@ -3,12 +3,14 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy_curve, reference_epsilon
+from jacfast.evaluation.distances import share_beyond
 from tests.nets import draw, predicted_and_distance
 
 ENDS = {
@@ -207,3 +209,9 @@ def test_an_image_without_a_class_is_none_that_is_classified_correctly():
     for label in (0, 1):
         found = jacfast.deepfool(hole(label), x, torch.full((2,), label))
         assert found.clean_label().tolist()[1] == -1
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_sizes_of_numpy(kind):
+    right, far = torch.tensor([True, True, False]), torch.tensor([0.5, 2.0, 0.0])
+    assert [share_beyond(kind(eps), right, far) for eps in (0, 1, 3)] == [2 / 3, 1 / 3, 0]

@@ -55,3 +55,15 @@ def test_norm(batch_size):
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_sample_with_nan_has_no_norm():
+    """A ReLU has a finite gradient there, which says nothing."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    x = torch.rand(4, 3)
+    x[1, 0] = float("nan")
+    with pytest.warns(UserWarning, match="NaN or infinity in 1 of 4 samples, the first at 1"):
+        assert math.isnan(jacobian_norm(model, x))
+    model[0].weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="parameter 0.weight must be finite"):
+        jacobian_norm(model, torch.rand(4, 3))

@@ -85,6 +85,7 @@ def test_what_is_left_behind_and_its_dtype(dtype):
         ([1.0, 2.0, 3.0, 2.0, 1.0], None),
         ([0.0, 1.0, -1.0, -1.0, -1.0], None),
         ([float("nan"), 1.0, 1.0, 1.0, -1.0], 3.5),
+        ([1.0, float("nan"), -1.0, 1.0, -1.0], None),  # somewhere before, who knows where
     ],
 )
 def test_crossing(values, want):

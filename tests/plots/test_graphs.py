@@ -64,9 +64,11 @@ def test_the_eps_of_an_attack_is_named():
 def test_roc():
     figure = roc_figure({"first": ONE, "second": TWO})
     (axis,) = figure.axes  # class 0 alone is in both
-    drawn = [line.get_xydata().tolist() for line in axis.lines if "AUC" in line.get_label()]
-    assert drawn[0] == [[0, 0], [0, 0.5], [0.5, 1], [1, 1]]
-    assert axis.get_legend().get_texts()[0].get_text() == "first: AUC 0.7500"
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert drawn["first"] == [[0, 0], [0, 0.5], [0.5, 1], [1, 1]]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["first", "second"]
+    assert axis.get_title() == "class 0: AUC 0.7500, 1.0000"
     assert len([a for a in roc_figure({"first": ONE}).axes if a.get_title()]) == 2
 
 

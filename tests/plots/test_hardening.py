@@ -46,3 +46,14 @@ def test_the_norm_is_named():
     assert said == "||r|| / ||x|| in the inf-norm, DeepFool (last bar: all beyond)"
     with pytest.raises(ValueError, match=r"results must all be in one norm p; got \[2.0, inf\]"):
         hardening_figure(x, before.before, before, most)
+
+
+def test_images_without_a_ratio_are_left_out_and_counted():
+    x, _ = results(1)
+    x[0] = 0
+    nets = [models.mlp(64, 16, 4).eval() for _ in range(2)]
+    before, after = (deepfool(net, x) for net in nets)
+    figure = hardening_figure(x, before.before, before, after)
+    labels = [text.get_text() for text in figure.subfigs[1].axes[0].get_legend().get_texts()]
+    mean = float((before.norm / x.flatten(1).norm(dim=1))[1:].mean())
+    assert labels[0] == f"before: mean (rho_adv) {mean:.3f}, 1 without left out"

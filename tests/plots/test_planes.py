@@ -186,3 +186,23 @@ def test_a_name_stands_inside_its_cell_and_off_the_image():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("of", ["logits", "label"])
+def test_where_logits_are_nan_there_is_no_cell(of):
+    """White, not the colour of the cell around it, and no name of a class."""
+    found = logits((2.0, 1, 0), (0.0, 0, 0))  # class 0 everywhere but at a < -2
+    values = found.values.clone()
+    corner = slice(-len(values) // 3, None)
+    values[corner, corner] = float("nan")
+    if of == "label":
+        values = torch.where(values.isnan().any(-1), -1, values.argmax(dim=-1)).double()
+    figure = cells_figure({"m": found._replace(values=values, of=of)}, {"m": 0.5})
+    pixels = imread(io.BytesIO(png(figure)))[::-1]
+    (axis,) = panels(figure)
+    for place, colour in (((1.8, 1.8), "white"), ((-1.0, -1.0), classes([0]).popitem()[1])):
+        i, j = axis.transData.transform(place).round().astype(int)
+        np.testing.assert_allclose(pixels[j, i, :3], to_rgb(colour), atol=0.02)
+    with pytest.raises(ValueError, match="must have a class somewhere"):
+        nothing = torch.full_like(values, float("nan") if of == "logits" else -1)
+        cells_figure({"m": found._replace(values=nothing, of=of)}, {"m": 0.5})
