@@ -27,8 +27,8 @@ def cells_figure(surfaces: dict[str, Surface], radii: dict[str, float]) -> Figur
 
     Args:
         surfaces: `input_surface` of the logits along orthonormal directions, by model; between its
-            points they are interpolated. Of labels, too, whose edges are as coarse as the points. White
-            is where logits are NaN.
+            points they are interpolated. Of labels, too, whose edges are as coarse as the points.
+            White is where logits are NaN.
         radii: ``||r||_2`` of the image for each model.
 
     Raises:

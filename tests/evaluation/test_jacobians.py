@@ -65,5 +65,5 @@ def test_a_sample_with_nan_has_no_norm():
     with pytest.warns(UserWarning, match="NaN or infinity in 1 of 4 samples, the first at 1"):
         assert math.isnan(jacobian_norm(model, x))
     model[0].weight.data[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="parameter 0.weight must be finite"):
+    with pytest.raises(ValueError, match=r"parameter 0\.weight must be finite"):
         jacobian_norm(model, torch.rand(4, 3))

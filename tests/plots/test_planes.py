@@ -203,6 +203,6 @@ def test_where_logits_are_nan_there_is_no_cell(of):
     for place, colour in (((1.8, 1.8), "white"), ((-1.0, -1.0), classes([0]).popitem()[1])):
         i, j = axis.transData.transform(place).round().astype(int)
         np.testing.assert_allclose(pixels[j, i, :3], to_rgb(colour), atol=0.02)
+    nothing = torch.full_like(values, float("nan") if of == "logits" else -1)
     with pytest.raises(ValueError, match="must have a class somewhere"):
-        nothing = torch.full_like(values, float("nan") if of == "logits" else -1)
         cells_figure({"m": found._replace(values=nothing, of=of)}, {"m": 0.5})
