@@ -20,6 +20,7 @@ from jacfast import (
     InputGradient,
     Spectral,
 )
+from jacfast import penalties
 from jacfast.penalties import Penalty
 from tests.nets import build, parameters, rows_of
 
@@ -117,6 +118,7 @@ PENALTIES: dict[str, Penalty] = {name: make(5) for name, (make, _) in EXACT.item
     "spectral": Spectral(3),
 }
 EVERY_CLASS = sorted({type(penalty) for penalty in PENALTIES.values()}, key=lambda c: c.__name__)
+FUNCTIONS = [name for name in penalties.__all__ if name.endswith("_penalty")]
 
 
 def seeded(seed: int = 3) -> torch.Generator:
