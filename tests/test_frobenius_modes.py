@@ -122,7 +122,9 @@ def dynamo():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("name", ["mlp", "cnn", "conv_batch_norm", "layer_norm_gelu", "group_norm_silu"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "conv_batch_norm", "layer_norm_gelu", "group_norm_silu"]
+)
 def test_compiled_step(dynamo, name, n):
     """The whole step in one graph, parameter gradients and all."""
     model, x = build(name, dtype=torch.float32)

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import Frobenius, JacobianReg, frobenius_penalty, penalties
+from tests import public
 from tests.nets import RTOL
-from tests.penalties.formulas import FUNCTIONS, PENALTIES, by_hand, error_of
+from tests.penalties.formulas import PENALTIES, by_hand, error_of
 
 IMAGES, TOKENS, VECTORS = (4, 5, 5), (4, 5), (4,)
 REFUSED = "the model has batch-norm .*, which makes each sample's logits depend on the whole batch"
@@ -95,7 +96,7 @@ def test_coupled_on_request(name):
         torch.testing.assert_close(got, gradients)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", public.FUNCTIONS)
 def test_every_function_takes_the_coupled_batch(name):
     model, x = around(nn.BatchNorm2d(4), 3, IMAGES)
     function = getattr(penalties, name)
