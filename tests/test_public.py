@@ -12,6 +12,7 @@ from tests import public
 OF_ATTACKS = {
     "attacks.test_attack_result.ATTACKS": set(),
     "attacks.test_every_attack.ATTACKS": {"deepfool"},
+    "attacks.test_fgsm.BOXED": set(),
     "attacks.test_per_channel.ATTACKS": set(),
     "attacks.test_targets.ATTACKS": {"deepfool", "jsma"},
     "attacks.test_units.ATTACKS": set(),
