@@ -42,7 +42,7 @@ def run(given, mask=None, causal=False, scale=0.4):
 
 def check(given, mask=None, causal=False, scale=0.4, within=1e-12):
     want = written_out(given, mask, causal, scale)
-    for got, one, like in zip(run(given, mask, causal, scale), want, given, strict=False):
+    for got, one, like in zip(run(given, mask, causal, scale), want, given[:4], strict=True):
         assert got.shape == like.shape
         assert got.dtype == like.dtype
         assert relative_error(got.double(), one) < within

@@ -191,6 +191,7 @@ def test_a_compiler_of_another_name_compiles_and_links(source, tmp_path):
     code = FLAGS + "print(os.environ['CXX'])"
     built = set_up(source, code, CXX="", PATH=str(tmp_path / "bin"))
     *told, compiler = built.stdout.splitlines()
+    assert told
     assert all("-std=c++20" in line for line in told)
     assert compiler == "clang++"
 

@@ -146,5 +146,9 @@ def test_a_compiled_step_is_one_graph(problem):
         return F.cross_entropy(logits, y) + EACH(logits, x).mean()
 
     x, y = x.clone().requires_grad_(), torch.arange(TOTAL) % 5
+    parameters, found = list(model.parameters()), []
     with torch._dynamo.config.patch(trace_autograd_ops=True):
-        torch.compile(step, backend="eager", fullgraph=True)(x, y).backward()
+        for call in (step, torch.compile(step, backend="eager", fullgraph=True)):
+            torch.manual_seed(3)
+            found.append(torch.autograd.grad(call(x, y), parameters, materialize_grads=True))
+    torch.testing.assert_close(found[1], found[0])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import carlini_wagner, deepfool, fgsm, jsma, pgd
+from jacfast import bim, carlini_wagner, ddn, deepfool, fgsm, fmn, jsma, minimal_norm, pgd
 from tests.nets import build, draw
 
 Y = torch.tensor([1, 4, 0, 2])
@@ -153,16 +153,23 @@ def test_a_nan_hides_nothing_outside_the_box():
         fgsm(torch.nn.Linear(6, 3), x, eps=0.1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("attack", [
-    lambda m, x, box: fgsm(m, x, eps=0.1, clip=box),
-    lambda m, x, box: pgd(m, x, eps=0.1, clip=box),
-    lambda m, x, box: carlini_wagner(
+BOXED = {
+    "fgsm": lambda m, x, box: fgsm(m, x, eps=0.1, clip=box),
+    "bim": lambda m, x, box: bim(m, x, eps=0.1, clip=box),
+    "pgd": lambda m, x, box: pgd(m, x, eps=0.1, clip=box),
+    "carlini_wagner": lambda m, x, box: carlini_wagner(
         m, x, steps=30, lr=0.1, binary_steps=3, initial_const=10.0, clip=box, abort_early=False
     ),
-    lambda m, x, box: jsma(m, x, steps=2, clip=box),
-    lambda m, x, box: deepfool(m, x, clip=box).adversarial,
-])  # fmt: skip
+    "ddn": lambda m, x, box: ddn(m, x, steps=10, clip=box),
+    "fmn": lambda m, x, box: fmn(m, x, steps=30, p=float("inf"), clip=box),
+    "minimal_norm": lambda m, x, box: minimal_norm(m, x, budget=20, clip=box),
+    "jsma": lambda m, x, box: jsma(m, x, steps=2, clip=box),
+    "deepfool": lambda m, x, box: deepfool(m, x, clip=box).adversarial,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("attack", BOXED.values(), ids=BOXED)
 def test_a_box_that_x_passes_by_rounding(attack, dtype):
     """Images normalised in their dtype, the box as Python computes it."""
     torch.manual_seed(0)

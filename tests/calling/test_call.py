@@ -1,6 +1,7 @@
 """Every attack and measure of a model with further arguments, and with several outputs."""
 
 import dataclasses
+import functools
 import inspect
 import warnings
 
@@ -103,6 +104,13 @@ MEANS = {
     ).values[0, 1],
 }
 
+SETS = {  # of all samples together
+    "reference_epsilon": lambda m, x, y, **k: evaluation.reference_epsilon(
+        m, x, y, functools.partial(jacfast.fgsm, clip=None), high=30, **k
+    ),
+    "roc_curves": lambda m, x, y, **k: evaluation.roc_curves(m, x, y, **k)[0].auc,
+}
+
 
 def by_hand(call, model: nn.Module, of: str) -> list:
     """Call with a function of one sample at a time, which knows its arguments by itself."""
@@ -139,6 +147,20 @@ def test_means(name):
     model = conditional()
     got = MEANS[name](model, X, Y, **given())
     assert got == pytest.approx(sum(by_hand(MEANS[name], model, "scores")) / N, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_measures_of_a_set(name):
+    model, states = conditional(), given()["kwargs"]["states"]
+
+    def alone(x):
+        assert len(x) == N
+        return model(x, MASK, states=states, scale=1.5)["scores"]
+
+    y = alone(X).argmax(dim=1)
+    y[:1] += 1
+    got = SETS[name](model, X, y % 4, batch_size=2, **given())
+    assert got == pytest.approx(SETS[name](alone, X, y % 4), rel=1e-9)
 
 
 def test_parameter_surface():

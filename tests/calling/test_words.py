@@ -16,6 +16,7 @@ CALLS = {
     "jacobian": lambda model, x: jacfast.jacobian(model, x),
     "deepfool": lambda model, x: jacfast.deepfool(model, x, steps=3).r,
     "fgsm": lambda model, x: jacfast.fgsm(model, x, eps=0.1, clip=None),
+    "bim": lambda model, x: jacfast.bim(model, x, eps=0.1, clip=None, steps=3),
     "pgd": lambda model, x: jacfast.pgd(model, x, eps=0.1, clip=None, random_start=False),
     "carlini_wagner": lambda model, x: jacfast.carlini_wagner(
         model, x, clip=(-9, 9), steps=3, binary_steps=1

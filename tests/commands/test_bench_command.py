@@ -13,6 +13,7 @@ import jacfast
 from jacfast import cli, models
 from jacfast.commands.penalty import penalty
 from jacfast.models.zoo import input_shape
+from tests import public
 from tests.timing.benching import interrupt_turn, shorten
 
 NET = "from torch import nn\nnet = lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 3))\n"
@@ -54,6 +55,11 @@ def run(tmp_path, monkeypatch, capsys):
 )
 def test_penalties_as_they_are_written(text, want):
     assert penalty(text) == want
+
+
+@pytest.mark.parametrize("name", public.PENALTIES)
+def test_every_penalty_can_be_named(name):
+    assert penalty(name) == getattr(jacfast, name)()
 
 
 @pytest.mark.parametrize(

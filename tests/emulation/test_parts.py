@@ -21,3 +21,9 @@ def test_a_word_is_no_part():
 def test_every_fault_still_has_its_place():
     gone = [fault for fault in FAULTS if fault.old not in (ROOT / fault.file).read_text()]
     assert not gone
+
+
+@pytest.mark.parametrize("sources", ["csrc/cpu/*.cpp", "csrc/kernels/*.cuh"])
+def test_every_source_of_a_life_has_a_fault(sources):
+    planted = {fault.file for fault in FAULTS}
+    assert {str(path.relative_to(ROOT)) for path in ROOT.glob(sources)} <= planted

@@ -1,6 +1,7 @@
 """Attention in the penalised step runs in PyTorch's kernels, wherever it has a derivative there."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -244,7 +245,9 @@ def test_what_is_no_usual_call_is_pytorchs():
         torch.testing.assert_close(attention(*given, attn_mask=mask), want)
     flat = [t[0, 0] for t in (q, k, v)]
     torch.testing.assert_close(attention(*flat), F.scaled_dot_product_attention(*flat))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as own:
+        F.scaled_dot_product_attention(q, k[..., :3], v)
+    with pytest.raises(RuntimeError, match=re.escape(str(own.value))):
         attention(q, k[..., :3], v)
 
 

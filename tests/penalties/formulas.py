@@ -19,8 +19,10 @@ from jacfast import (
     Frobenius,
     InputGradient,
     Spectral,
+    penalties,
 )
 from jacfast.penalties import Penalty
+from tests import public
 from tests.nets import build, parameters, rows_of
 
 Formula = Callable[[nn.Module, dict[str, Tensor], Tensor, Tensor], Tensor]
@@ -116,7 +118,7 @@ PENALTIES: dict[str, Penalty] = {name: make(5) for name, (make, _) in EXACT.item
     "entrywise of 2": EntrywiseL1(2),
     "spectral": Spectral(3),
 }
-EVERY_CLASS = sorted({type(penalty) for penalty in PENALTIES.values()}, key=lambda c: c.__name__)
+EVERY_CLASS = [getattr(penalties, name) for name in public.PENALTIES]
 
 
 def seeded(seed: int = 3) -> torch.Generator:

@@ -7,29 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import (
-    Frobenius,
-    JacobianReg,
-    column_sum_l1_penalty,
-    cross_lipschitz_penalty,
-    decision_function_penalty,
-    entrywise_l1_penalty,
-    frobenius_penalty,
-    input_gradient_penalty,
-    spectral_penalty,
-)
+from jacfast import Frobenius, JacobianReg, frobenius_penalty, penalties
+from tests import public
 from tests.nets import RTOL
 from tests.penalties.formulas import PENALTIES, by_hand, error_of
 
-FUNCTIONS = [
-    column_sum_l1_penalty,
-    cross_lipschitz_penalty,
-    decision_function_penalty,
-    entrywise_l1_penalty,
-    frobenius_penalty,
-    input_gradient_penalty,
-    spectral_penalty,
-]
 IMAGES, TOKENS, VECTORS = (4, 5, 5), (4, 5), (4,)
 REFUSED = "the model has batch-norm .*, which makes each sample's logits depend on the whole batch"
 WITHOUT = {"without running statistics", "functional"}
@@ -114,14 +96,14 @@ def test_coupled_on_request(name):
         torch.testing.assert_close(got, gradients)
 
 
-def test_every_function_takes_the_coupled_batch():
+@pytest.mark.parametrize("name", public.FUNCTIONS)
+def test_every_function_takes_the_coupled_batch(name):
     model, x = around(nn.BatchNorm2d(4), 3, IMAGES)
-    y = torch.arange(3)
-    for function in FUNCTIONS:
-        labels = (y,) if "y" in inspect.signature(function).parameters else ()
-        assert function(model(x), x, *labels, batch_norm="coupled") > 0
-        with pytest.raises(RuntimeError, match=REFUSED):
-            function(model(x), x, *labels)
+    function = getattr(penalties, name)
+    labels = (torch.arange(3),) if "y" in inspect.signature(function).parameters else ()
+    assert function(model(x), x, *labels, batch_norm="coupled") > 0
+    with pytest.raises(RuntimeError, match=REFUSED):
+        function(model(x), x, *labels)
 
 
 @pytest.mark.parametrize("option", ["frozen", "eval", None])

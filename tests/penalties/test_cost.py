@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import jacfast.vjp
 from jacfast import (
     R1,
+    R2,
     WGANGP,
     ColumnSumL1,
     CrossLipschitz,
@@ -34,6 +35,7 @@ PASSES = {
     "input gradient, 1": (InputGradient(1), 1),
     "wgan-gp": (WGANGP(), 1),
     "r1": (R1(), 1),
+    "r2": (R2(), 1),
     "decision function": (DecisionFunction("l2"), 1),
     "spectral": (Spectral(3), 1 + 3 + 1),  # one to differentiate again, each iteration, the value
 }

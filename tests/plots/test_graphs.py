@@ -95,7 +95,14 @@ def test_dots_of_a_spectrum_where_there_is_room():
 
 def test_zeros_only():
     zero = {"m": torch.zeros(1, 3)}
-    png(spectra_figure(zero, zero))
+    figure = spectra_figure(zero, zero)
+    left, right = figure.axes
+    assert left.get_title() == right.get_title() == "m: 100.0% below 0.001"
+    corners = left.patches[0].get_xy()
+    assert corners[1].tolist() == pytest.approx([1e-5, 100])  # all are in the first bar
+    assert corners[3:, 1].max() == 0
+    assert len(right.lines[0].get_xydata()) == 0
+    png(figure)
 
 
 def test_maps():

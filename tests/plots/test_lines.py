@@ -56,7 +56,12 @@ def test_three_models_and_values_that_are_not_finite():
 
 
 def test_a_flat_line_at_the_boundary():
-    png(line_figure({"m": Line(T, 0 * T, 0 * T)}))
+    figure = line_figure({"m": Line(T, 0 * T, 0 * T)})
+    (axis,) = figure.axes
+    for points in drawn(axis):
+        np.testing.assert_array_equal(points[:, 1], 0)
+    assert axis.get_ylim() == (-1, 1)  # of a range of 0 no share would be a margin
+    png(figure)
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def test_what_a_panel_says_is_inside_and_covers_no_axis(draw, columns):
     for _ in range(2):
         figure.draw_without_rendering()
     panels = [axis for axis in figure.axes if axis.get_title()]
+    assert len(panels) == 2 * columns
     for axis in panels:
         (said,) = (text for text in axis.texts if "boundary" in text.get_text())
         box, panel = said.get_window_extent(), axis.get_window_extent()

@@ -130,7 +130,9 @@ FEW, OURS = ("classes K", "hidden layers"), ("Frobenius", "CrossLipschitz")
 
 @pytest.mark.parametrize("figures", [of_the_step, of_deepfool, of_attention, of_growth, of_sizes])
 def test_sentences_quote_the_results(figures):
-    for page, words in figures():
+    quoted = list(figures())
+    assert quoted
+    for page, words in quoted:
         assert words in (ROOT / page).read_text(), page
 
 

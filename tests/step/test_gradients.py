@@ -6,6 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast import (
+    R1,
+    R2,
+    WGANGP,
     ColumnSumL1,
     CrossLipschitz,
     DecisionFunction,
@@ -40,6 +43,9 @@ PENALTIES = {
     "column sum": ColumnSumL1(),
     "decision": DecisionFunction("l2"),
     "spectral": Spectral(),
+    "wgan-gp": WGANGP(0.5),
+    "r1": R1(),
+    "r2": R2(),
 }
 UNUSUAL = OTHERS | ENTRIES
 CHUNKS = (None, 2)  # of 5 samples

@@ -22,6 +22,9 @@ ESTIMATES = [
     jacfast.ColumnSumL1(),
     jacfast.EntrywiseL1(2),
     jacfast.Spectral(2),
+    jacfast.WGANGP(0.5),
+    jacfast.R1(),
+    jacfast.R2(),
 ]
 
 

@@ -273,8 +273,8 @@ def test_it_is_evaluated_in_eval_mode_and_left_as_it_was():
 
 def test_modes_come_back_after_an_error():
     model = with_modes()
-    with pytest.raises(RuntimeError):
-        deep_defense_penalty(model, torch.randn(2, 7), torch.tensor([0, 1]))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        deep_defense_penalty(model, torch.randn(2, 7).double(), torch.tensor([0, 1]))
     assert all(module.training for module in model.modules())
 
 

@@ -140,7 +140,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     (ordinary := tmp_path / "ordinary").touch()
     assert path.stat().st_mode == ordinary.stat().st_mode
     ordinary.unlink()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="bytes-like object is required"):
         write_atomically("not bytes", path)  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

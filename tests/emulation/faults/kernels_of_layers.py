@@ -193,6 +193,20 @@ LAYER_KERNELS = [
         "norm",
     ),
     Fault(
+        "norm: of the moments, the mean of x is a number of its dtype",
+        "csrc/kernels/norm_moments.cuh",
+        "rest = B(moments.means.at[0] - mean)",
+        "rest = B(0)",
+        "norm",
+    ),
+    Fault(
+        "norm: of the moments, one is of other factors",
+        "csrc/kernels/norm_moments.cuh",
+        "to[3] += u * h;",
+        "to[3] += u * x;",
+        "norm",
+    ),
+    Fault(
         "norm: the mean of the cotangent is not taken off",
         "csrc/kernels/norm_rows.cuh",
         "mean_u = A(means.at[2]);",
