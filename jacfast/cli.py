@@ -57,6 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\njacfast: interrupted; {_again(options)}", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        if "command" not in options:  # the parser's own: help, version, usage
+            raise
+        print(f"jacfast: the model's code ended the process; SystemExit: {error}", file=sys.stderr)
+        return 2
     except (RuntimeError, MemoryError) as error:
         from jacfast.memory import ran_out
 

@@ -20,7 +20,7 @@ def check_fits(model: nn.Module, split: Split) -> int:
         try:
             logits = pick(model(x.to(device)), None)
             shape = list(logits.shape)
-        except Exception as error:  # whatever the user's module does
+        except (Exception, SystemExit) as error:  # whatever the user's module does
             raise ValueError(
                 f"model must accept images of shape {list(x.shape[1:])}; got {type(error).__name__}"
                 f": {error}"

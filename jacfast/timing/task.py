@@ -117,7 +117,7 @@ def prepare(
     with torch.no_grad(), at_seed(x.device) as drawn:
         try:
             returned = arguments.call(model, given)
-        except Exception as error:  # whatever the user's module does
+        except (Exception, SystemExit) as error:  # whatever the user's module does
             raise ValueError(
                 f"model must accept x of shape {list(x.shape)}, {x.dtype} on {x.device}; got "
                 f"{type(error).__name__}: {error}"
