@@ -1,6 +1,7 @@
 """The command line: jacfast harden, attack, report, bench, plot, reproduce, doctor."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import select
@@ -11,7 +12,8 @@ from jacfast.interrupt import restore
 from jacfast.progress import silent
 from jacfast.version import __version__
 
-# A module each in `jacfast.commands`, imported when it is named: PyTorch takes a second.
+# A module each in `jacfast.commands`, imported when it is named: PyTorch takes a second. A command
+# returns the exit status or, with --json, the object to print.
 COMMANDS = {
     "harden": "harden a trained classifier and measure the effect with DeepFool",
     "attack": "attack the test images of a data set; goes on where a killed run stopped",
@@ -48,10 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
         importlib.import_module("torch")  # every command needs it; Ctrl-C meanwhile: `interrupt`
         restore()
         given = {name: value for name, value in options.items() if name not in ("command", "quiet")}
-        with silent(options.get("quiet", False)):
-            status = options["command"](**given)
+        with silent(options.get("quiet", False)), _alone(options.get("json") is True):
+            done = options["command"](**given)
+        if isinstance(done, str):
+            print(done)
         sys.stdout.flush()
-        return status
+        return 0 if isinstance(done, str) else done
     except BrokenPipeError as error:
         return _unread(error)
     except KeyboardInterrupt:
@@ -72,6 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"jacfast: {_flagged(str(error), options)}", file=sys.stderr)
         return 2
+
+
+def _alone(json: bool) -> contextlib.AbstractContextManager:
+    """With --json, put on stderr what anybody prints, a user's model, say: stdout is the object."""
+    return contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
 
 
 def _unread(error: BrokenPipeError) -> int:

@@ -53,7 +53,7 @@ def report(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     **options: Any,
-) -> int:
+) -> int | str:
     """Measure, print the table and the findings, write the files."""
     import torch
 
@@ -70,6 +70,7 @@ def report(
     found = robustness_report(network, x, y, generator=generator, progress=True, **options)
     out.mkdir(parents=True, exist_ok=True)
     written = ", ".join(str(out / name) for name in found.save(out))
-    about = {"model": model, "data": split.name}
-    print(as_json(about | found.to_dict()) if json else f"{found}\n\nwritten: {written}")
+    if json:
+        return as_json({"model": model, "data": split.name} | found.to_dict())
+    print(f"{found}\n\nwritten: {written}")
     return 0

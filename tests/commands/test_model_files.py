@@ -1,5 +1,7 @@
-"""What a user's model file does beside making a model: it ends the process, or reads arguments."""
+"""What a user's model file does beside making a model: it ends the process, prints, or reads."""
 
+import json
+import subprocess
 import sys
 
 import pytest
@@ -34,6 +36,19 @@ class Ends(nn.Sequential):
     def set_extra_state(self, state):
         raise SystemExit(5)
 net = lambda: Ends(nn.Flatten(), nn.Linear(784, 10))
+"""
+PRINTS = """
+from sys import stdout
+from torch import nn
+print("at import")
+class Prints(nn.Sequential):
+    def forward(self, x):
+        print("in forward")
+        stdout.write("a log")
+        return super().forward(x)
+def net():
+    print("in the factory")
+    return Prints(nn.Flatten(), nn.Linear(784, 10))
 """
 GUARD = "must not end the process: put what it runs under if __name__ == '__main__'"
 
@@ -127,3 +142,28 @@ def test_a_file_reads_no_arguments_of_the_command(folder, where, monkeypatch, ca
         models.load_factory("my_broken.py:net")
     assert sys.argv is before
     assert before == ["jacfast", "bench", "--model", "my_net.py:net"]
+
+
+@pytest.mark.parametrize("name", ["attack", "report", "harden"])
+def test_json_is_all_of_the_output_whatever_a_model_prints(folder, name, capsys):
+    (folder / "my_net.py").write_text(PRINTS)
+    assert cli.main([*commands()[name], "--json"]) == 0
+    said = capsys.readouterr()
+    assert isinstance(json.loads(said.out), dict)
+    for words in ("at import", "in the factory", "in forward", "a log"):
+        assert words in said.err
+
+
+def test_the_list_of_tables_as_json_into_a_pipe_that_nobody_reads(capsys):
+    assert cli.main(["reproduce", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["jg-table3"].startswith("Jakubovitz & Giryes")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jacfast", "reproduce", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 141
