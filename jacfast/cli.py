@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import select
 import sys
 from typing import Any
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options: dict[str, Any] = {}
     try:
-        options |= vars(_parser(arguments).parse_args(arguments))
+        words = _joined(sys.argv[1:] if arguments is None else arguments)
+        options |= vars(_parser(words).parse_args(words))
         importlib.import_module("torch")  # every command needs it; Ctrl-C meanwhile: `interrupt`
         restore()
         given = {name: value for name, value in options.items() if name not in ("command", "quiet")}
@@ -119,14 +121,28 @@ def _flagged(words: str, options: dict[str, Any]) -> str:
     return f"--{name.replace('_', '-')}{words[len(name) :]}" if known else words
 
 
-def _parser(arguments: list[str] | None = None) -> argparse.ArgumentParser:
+def _joined(words: list[str]) -> list[str]:
+    """Return the words with ``--clip -1,1`` as ``--clip=-1,1``.
+
+    Of what begins with a minus argparse takes plain numbers alone for values.
+    """
+    joined: list[str] = []
+    for word in words:
+        option = bool(joined) and re.fullmatch(r"--[a-z][a-z-]*", joined[-1])
+        if option and re.match(r"-(\.?\d|inf)", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
     """Return the parser, with the options of the command that is named."""
     parser = argparse.ArgumentParser(prog="jacfast", description="Jacobian regularisation, fast.")
     parser.add_argument("--version", action="version", version=f"jacfast {__version__}")
     commands = parser.add_subparsers(required=True)
     doctor = commands.add_parser("doctor", help="what was built, and which life each op has here")
     doctor.set_defaults(command=_doctor)
-    words = sys.argv[1:] if arguments is None else arguments
     for name, about in COMMANDS.items():
         command = commands.add_parser(name, help=about)
         if name in words[:1]:

@@ -60,7 +60,9 @@ def report(
     from jacfast import data as datasets
     from jacfast.robustness import robustness_report
     from jacfast.robustness.result import check_folder
+    from jacfast.training.checks import check_seed
 
+    check_seed(seed)
     signature.check_options(robustness_report, True, options)
     check_folder(out)
     split = datasets.load(data)
