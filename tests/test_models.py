@@ -401,8 +401,8 @@ def test_batch_norm_that_knows_no_image_alone_is_named():
     norm, split = nn.BatchNorm1d(6, track_running_stats=False), split_of(1, 2, 2, classes=4)
     words = (
         r"must accept images of shape \[1, 2, 2\]; got ValueError: Expected more than 1 value per "
-        r"channel.* \(an image is tried alone, as attacks do: batch-norm without running statistics, "
-        r"track_running_stats=False, has none then; take another normalisation\)$"
+        r"channel.* \(an image is tried alone, as attacks do: batch-norm without running statistics"
+        r", track_running_stats=False, has none then; take another normalisation\)$"
     )
     with pytest.raises(ValueError, match=words):
         models.check_fits(nn.Sequential(models.mlp(4, 6), norm), split)
