@@ -1,8 +1,10 @@
 """The command line: jacfast harden, attack, report, bench, plot, reproduce, doctor."""
 
 import argparse
+import contextlib
 import importlib
 import os
+import re
 import select
 import sys
 from typing import Any
@@ -11,7 +13,8 @@ from jacfast.interrupt import restore
 from jacfast.progress import silent
 from jacfast.version import __version__
 
-# A module each in `jacfast.commands`, imported when it is named: PyTorch takes a second.
+# A module each in `jacfast.commands`, imported when it is named: PyTorch takes a second. A command
+# returns the exit status or, with --json, the object to print.
 COMMANDS = {
     "harden": "harden a trained classifier and measure the effect with DeepFool",
     "attack": "attack the test images of a data set; goes on where a killed run stopped",
@@ -44,19 +47,27 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options: dict[str, Any] = {}
     try:
-        options |= vars(_parser(arguments).parse_args(arguments))
+        words = _joined(sys.argv[1:] if arguments is None else arguments)
+        options |= vars(_parser(words).parse_args(words))
         importlib.import_module("torch")  # every command needs it; Ctrl-C meanwhile: `interrupt`
         restore()
         given = {name: value for name, value in options.items() if name not in ("command", "quiet")}
-        with silent(options.get("quiet", False)):
-            status = options["command"](**given)
+        with silent(options.get("quiet", False)), _alone(options.get("json") is True):
+            done = options["command"](**given)
+        if isinstance(done, str):
+            print(done)
         sys.stdout.flush()
-        return status
+        return 0 if isinstance(done, str) else done
     except BrokenPipeError as error:
         return _unread(error)
     except KeyboardInterrupt:
         print(f"\njacfast: interrupted; {_again(options)}", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        if "command" not in options:  # the parser's own: help, version, usage
+            raise
+        print(f"jacfast: the model's code ended the process; SystemExit: {error}", file=sys.stderr)
+        return 2
     except (RuntimeError, MemoryError) as error:
         from jacfast.memory import ran_out
 
@@ -67,6 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"jacfast: {_flagged(str(error), options)}", file=sys.stderr)
         return 2
+
+
+def _alone(json: bool) -> contextlib.AbstractContextManager:
+    """With --json, put on stderr what anybody prints, a user's model, say: stdout is the object."""
+    return contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
 
 
 def _unread(error: BrokenPipeError) -> int:
@@ -105,14 +121,28 @@ def _flagged(words: str, options: dict[str, Any]) -> str:
     return f"--{name.replace('_', '-')}{words[len(name) :]}" if known else words
 
 
-def _parser(arguments: list[str] | None = None) -> argparse.ArgumentParser:
+def _joined(words: list[str]) -> list[str]:
+    """Return the words with ``--clip -1,1`` as ``--clip=-1,1``.
+
+    Of what begins with a minus argparse takes plain numbers alone for values.
+    """
+    joined: list[str] = []
+    for word in words:
+        option = bool(joined) and re.fullmatch(r"--[a-z][a-z-]*", joined[-1])
+        if option and re.match(r"-(\.?\d|inf)", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
     """Return the parser, with the options of the command that is named."""
     parser = argparse.ArgumentParser(prog="jacfast", description="Jacobian regularisation, fast.")
     parser.add_argument("--version", action="version", version=f"jacfast {__version__}")
     commands = parser.add_subparsers(required=True)
     doctor = commands.add_parser("doctor", help="what was built, and which life each op has here")
     doctor.set_defaults(command=_doctor)
-    words = sys.argv[1:] if arguments is None else arguments
     for name, about in COMMANDS.items():
         command = commands.add_parser(name, help=about)
         if name in words[:1]:

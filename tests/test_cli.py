@@ -234,6 +234,20 @@ def test_values_are_refused_by_the_parser(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "want"),
+    [
+        (["--clip", "-1,1", "-x"], ["--clip=-1,1", "-x"]),
+        (["--clip=0,1", "-1,1"], ["--clip=0,1", "-1,1"]),
+        (["--mean", "-.5,-1/4", "--std", "-inf", "1"], ["--mean=-.5,-1/4", "--std=-inf", "1"]),
+        (["--eps", "-", "--", "-1", "a", "-1"], ["--eps", "-", "--", "-1", "a", "-1"]),
+        (["--labels", "--out", "-out"], ["--labels", "--out", "-out"]),
+    ],
+)
+def test_a_value_that_begins_with_a_minus_belongs_to_its_option(words, want):
+    assert cli._joined(words) == want
+
+
 def test_a_mistyped_table_is_named_before_anything_else(capsys):
     assert cli.main(["reproduce", "jg-tabel3", "--quick"]) == 2
     said = capsys.readouterr().err

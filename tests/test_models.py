@@ -395,3 +395,18 @@ def test_a_model_that_fits_is_left_as_it_was():
     assert bool((split.test_x == -1).all())
     assert model[1].training
     assert int(model[1].num_batches_tracked) == 0
+
+
+def test_batch_norm_that_knows_no_image_alone_is_named():
+    norm, split = nn.BatchNorm1d(6, track_running_stats=False), split_of(1, 2, 2, classes=4)
+    words = (
+        r"must accept images of shape \[1, 2, 2\]; got ValueError: Expected more than 1 value per "
+        r"channel.* \(an image is tried alone, as attacks do: batch-norm without running statistics"
+        r", track_running_stats=False, has none then; take another normalisation\)$"
+    )
+    with pytest.raises(ValueError, match=words):
+        models.check_fits(nn.Sequential(models.mlp(4, 6), norm), split)
+    assert norm.training
+    model = nn.Sequential(models.mlp(9, 6), nn.BatchNorm1d(6))
+    with pytest.raises(ValueError, match=r"shapes cannot be multiplied \(1x4 and 9x6\)$"):
+        models.check_fits(model, split)

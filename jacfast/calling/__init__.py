@@ -10,7 +10,7 @@ where that is, ``copies``: of tensors), ``draws``: what it draws, ``seeds``: fro
 ``sources``: or from where of its own; ``inputs``, ``arguments`` and ``outputs``: with what it is
 called, and what may come out, in which ``tensors`` finds the tensors; ``finite``: what NaN and
 infinity mean there; ``pieces``: that parameters are whole, and there; ``tree``: a model's modules,
-quickly; ``warning``: at whose line a warning is shown.
+quickly; ``trial``: a step before any work; ``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
@@ -37,6 +37,7 @@ from jacfast.calling.outputs import (
     as_logits,
     as_rows,
     check_classes,
+    check_depends,
     pick,
 )
 from jacfast.calling.parts import (
@@ -54,6 +55,7 @@ from jacfast.calling.sources import readable
 from jacfast.calling.state import State
 from jacfast.calling.tensors import outline, rebuilt, tensors
 from jacfast.calling.tree import in_order, parameters, tree, weights
+from jacfast.calling.trial import tried
 from jacfast.calling.warning import warn
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "as_rows",
     "beside",
     "check_classes",
+    "check_depends",
     "check_finite",
     "check_input",
     "check_labels",
@@ -111,6 +114,7 @@ __all__ = [
     "takes_model",
     "tensors",
     "tree",
+    "tried",
     "unwrapped",
     "warn",
     "weights",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.inputs import check_input, ordinary
-from jacfast.calling.outputs import Output, as_logits, as_rows, pick
+from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
 from jacfast.calling.warning import warn
 from jacfast.calling.watch import unseen
 
@@ -72,11 +72,8 @@ class Call:
         with unseen(self.model) if self.first_time("called") else contextlib.nullcontext():
             returned = self.arguments.call(self.model, x if own else x.clone())
         found = pick(returned, self.output)
-        if torch.is_grad_enabled() and x.requires_grad and not found.requires_grad:
-            raise ValueError(
-                "the model's outputs do not depend on x: no graph leads from one to the other "
-                "(detach(), no_grad(), .data, NumPy, rounding or quantised weights in the model?)"
-            )
+        if torch.is_grad_enabled() and x.requires_grad:
+            check_depends(found.requires_grad)
         return found
 
     def rows(self, index: slice | Tensor) -> "Call":

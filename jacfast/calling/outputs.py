@@ -85,6 +85,15 @@ def check_classes(logits: Tensor) -> None:
         raise ValueError(f"model must return at least 2 logits per sample; got {logits.shape[1]}")
 
 
+def check_depends(yes: bool) -> None:
+    """Raise the ValueError of outputs that do not depend on x, unless they do."""
+    if not yes:
+        raise ValueError(
+            "the model's outputs do not depend on x: no graph leads from one to the other "
+            "(detach(), no_grad(), .data, NumPy, rounding or quantised weights in the model?)"
+        )
+
+
 def _part(returned: Any, output: str | int) -> Any:
     """Return the part of that name or index."""
     if isinstance(returned, Mapping):

@@ -81,7 +81,7 @@ def attack(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     **options: Any,
-) -> int:
+) -> int | str:
     """Attack, print the figures, write the files."""
     from jacfast import data as datasets
     from jacfast import models
@@ -107,9 +107,8 @@ def attack(
     if place()[0] > 0:  # the first of several processes speaks for all
         return 0
     if json:
-        print(as_json({"attack": name, "model": model, "data": split.name, "figures": figures}))
-    else:
-        print(f"{name} on {split.name}, {model}\n\n{lines(figures)}\n\nwritten: {files}")
+        return as_json({"attack": name, "model": model, "data": split.name, "figures": figures})
+    print(f"{name} on {split.name}, {model}\n\n{lines(figures)}\n\nwritten: {files}")
     return 0
 
 

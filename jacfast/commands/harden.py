@@ -69,7 +69,7 @@ def _projections(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"{error} (or 'exact')") from None
 
 
-def harden(resume: bool, json: bool, **options: Any) -> int:
+def harden(resume: bool, json: bool, **options: Any) -> int | str:
     """Harden, print the table, name the files."""
     from jacfast.training import harden as training
     from jacfast.training.table import table
@@ -78,7 +78,9 @@ def harden(resume: bool, json: bool, **options: Any) -> int:
     figures = training.harden(run, resume)
     if not figures:  # the first of several processes speaks for all
         return 0
+    if json:
+        return as_json(figures)
     names = ["hardened.pt", "figures.json", "harden.png", "report.html"]
     written = ", ".join(str(run.out / name) for name in names)
-    print(as_json(figures) if json else f"\n{table(figures)}\n\nwritten: {written}")
+    print(f"\n{table(figures)}\n\nwritten: {written}")
     return 0

@@ -53,14 +53,16 @@ def report(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     **options: Any,
-) -> int:
+) -> int | str:
     """Measure, print the table and the findings, write the files."""
     import torch
 
     from jacfast import data as datasets
     from jacfast.robustness import robustness_report
     from jacfast.robustness.result import check_folder
+    from jacfast.training.checks import check_seed
 
+    check_seed(seed)
     signature.check_options(robustness_report, True, options)
     check_folder(out)
     split = datasets.load(data)
@@ -70,6 +72,7 @@ def report(
     found = robustness_report(network, x, y, generator=generator, progress=True, **options)
     out.mkdir(parents=True, exist_ok=True)
     written = ", ".join(str(out / name) for name in found.save(out))
-    about = {"model": model, "data": split.name}
-    print(as_json(about | found.to_dict()) if json else f"{found}\n\nwritten: {written}")
+    if json:
+        return as_json({"model": model, "data": split.name} | found.to_dict())
+    print(f"{found}\n\nwritten: {written}")
     return 0

@@ -52,14 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def reproduce(
     name: str | None, every: bool, out: Path | None, data: list[Path], json: bool, **options: Any
-) -> int:
+) -> int | str:
     """Train and measure, print the comparison, write the report; list the tables without a name."""
     from jacfast import reproduce as tables
 
     if name is None and not every:
-        for known in tables.names():
-            table = tables.load(known)
-            print(f"{known:<16} {table.source}: {table.title}")
+        every_table = {known: tables.load(known) for known in tables.names()}
+        listed = {name: f"{table.source}: {table.title}" for name, table in every_table.items()}
+        if json:
+            return as_json(listed)
+        print("\n".join(f"{known:<16} {about}" for known, about in listed.items()))
         return 0
     if name is not None and every:
         raise ValueError(f"name must be left out with --all; got {name}")
@@ -72,12 +74,14 @@ def reproduce(
     if len(data) > 1:
         raise ValueError(f"--data must be one folder for one table; got {len(data)}")
     result, files = _one(name, out, data[0] if data else None, **options)
+    if json:
+        return as_json(result)
     written = ", ".join(str(out / file) for file in files)
-    print(as_json(result) if json else f"\n{tables.text(result)}\n\nwritten: {written}")
+    print(f"\n{tables.text(result)}\n\nwritten: {written}")
     return 0
 
 
-def _every(out: Path, data: list[Path], json: bool, quick: bool, **options: Any) -> int:
+def _every(out: Path, data: list[Path], json: bool, quick: bool, **options: Any) -> int | str:
     """Reproduce one table after the other, and say how long the rest will take."""
     from jacfast import reproduce as tables
 
@@ -92,7 +96,9 @@ def _every(out: Path, data: list[Path], json: bool, quick: bool, **options: Any)
         results[key], _ = _one(key, out / key, each.folder, quick=quick, **options)
         if not json:
             print(f"\n{tables.text(results[key])}\n", flush=True)
-    print(as_json(results) if json else f"written: {out}, a folder for each table")
+    if json:
+        return as_json(results)
+    print(f"written: {out}, a folder for each table")
     return 0
 
 

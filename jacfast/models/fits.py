@@ -5,6 +5,12 @@ from torch import nn
 
 from jacfast.calling import in_eval_mode, pick
 from jacfast.data.split import Split
+from jacfast.step.checks import with_batch_statistics
+
+ALONE = (
+    " (an image is tried alone, as attacks do: batch-norm without running statistics, "
+    "track_running_stats=False, has none then; take another normalisation)"
+)
 
 
 def check_fits(model: nn.Module, split: Split) -> int:
@@ -20,10 +26,11 @@ def check_fits(model: nn.Module, split: Split) -> int:
         try:
             logits = pick(model(x.to(device)), None)
             shape = list(logits.shape)
-        except Exception as error:  # whatever the user's module does
+        except (Exception, SystemExit) as error:  # whatever the user's module does
+            coupled = bool(with_batch_statistics(model.modules()))  # of the batch, in eval mode too
             raise ValueError(
                 f"model must accept images of shape {list(x.shape[1:])}; got {type(error).__name__}"
-                f": {error}"
+                f": {error}{ALONE * coupled}"
             ) from error
     if len(shape) != 2 or shape[1] < split.classes:
         raise ValueError(

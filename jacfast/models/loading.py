@@ -30,6 +30,7 @@ def load_factory(spec: str, classes: int | None = None) -> nn.Module:
     with random weights; ``seck_c``: a network of `jacfast.models`.
 
     As under ``python -m``, the current folder comes first; it is off ``sys.path`` again afterwards.
+    Meanwhile ``sys.argv`` holds the name of the module or file alone.
 
     Args:
         classes: number of outputs, for an architecture of a zoo; default: its own.
@@ -53,7 +54,8 @@ def load_factory(spec: str, classes: int | None = None) -> nn.Module:
             f"{', '.join(networks.NAMES)})"
         )
     own = Path(module_name).resolve().parent if of_file else Path.cwd()
-    with _first(Path.cwd()), _first(own):  # of a factory, too, which may import late
+    # of a factory, too, which may import late, and read arguments
+    with _first(Path.cwd()), _first(own), _without_arguments(module_name):
         module = _import(spec, module_name, of_file)
         model = _made(spec, module, module_name, name)
     if not isinstance(model, nn.Module):
@@ -78,7 +80,7 @@ def _made(spec: str, module: ModuleType, module_name: str, name: str) -> Any:
         )
     try:
         return factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"model {spec!r} cannot be made; {name}() raised {type(error).__name__}: {error}"
         ) from error
@@ -87,9 +89,11 @@ def _made(spec: str, module: ModuleType, module_name: str, name: str) -> Any:
 def _import(spec: str, module_name: str, of_file: bool) -> ModuleType:
     try:
         return _of_file(Path(module_name)) if of_file else importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module does on import
+    except (Exception, SystemExit) as error:  # whatever the user's module does on import
+        ends = " (it must not end the process: put what it runs under if __name__ == '__main__')"
         raise ValueError(
             f"model {spec!r} cannot be imported; {type(error).__name__}: {error}"
+            + ends * isinstance(error, SystemExit)
         ) from error
 
 
@@ -119,6 +123,16 @@ def _first(folder: Path) -> Iterator[None]:
             sys.path.remove(here)
 
 
+@contextlib.contextmanager
+def _without_arguments(name: str) -> Iterator[None]:
+    """Let a user's module find no arguments: those of this process are not for it."""
+    before, sys.argv = sys.argv, [name]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
 def load_weights(model: nn.Module, path: Path | str) -> None:
     """Load a state_dict (.safetensors, or any other name for what torch.save wrote) into `model`.
 
@@ -143,8 +157,9 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     before = copy.deepcopy(model.state_dict())
     try:
         model.load_state_dict(state)
-    except Exception as error:  # whatever a module makes of its own state
-        model.load_state_dict(before)
+    except (Exception, SystemExit) as error:  # whatever a module makes of its own state
+        with contextlib.suppress(Exception, SystemExit):  # it may refuse its own, too
+            model.load_state_dict(before)
         raise ValueError(
             f"weights {path} must fit the model: {type(error).__name__}: {error}"
         ) from error

@@ -118,7 +118,7 @@ class Penalty(abc.ABC):
                 check_apart(graph, x)
         self.check(logits, y)
         draw = self.drawn(len(x), logits, generator)
-        vectors = self.cotangents(logits, x, y, draw)
+        vectors = cotangents_of(self, logits, x, y, draw)
         g = pull_back(logits, x, vectors, create_graph=True, graph=graph)
         return self.reduce(self.total(g), len(x))
 
@@ -178,12 +178,41 @@ class Penalty(abc.ABC):
         """Return the sum of rho over J^T v, g [n, N, ...], or that of each sample [N]."""
         if self.summed and g.numel() <= FEW:  # less calls than for rows
             return g.to(checks.accumulator(g.dtype)).square().sum()
-        sizes = self.measure(g.flatten(2).flatten(0, 1))
+        sizes = sizes_of(self, g.flatten(2).flatten(0, 1))
         return self.collect(sizes.unflatten(0, g.shape[:2]))
 
     def reduce(self, total: Tensor, samples: int) -> Tensor:
         """Turn the `total` of the batch into the penalty."""
         return total if self.reduction == "none" else total / samples
+
+
+def cotangents_of(
+    penalty: Penalty, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+) -> Tensor:
+    """Return the cotangents of a penalty, perhaps of a user's own: as `Penalty.cotangents` says."""
+    found = penalty.cotangents(logits, x, y, draw)
+    if not isinstance(found, Tensor) or found.shape[1:] != logits.shape or not len(found):
+        samples, classes = logits.shape
+        raise ValueError(
+            f"{type(penalty).__name__}.cotangents must return [n, N, K] = [n, {samples}, "
+            f"{classes}], n >= 1; got {_shape(found)}"
+        )
+    return found
+
+
+def sizes_of(penalty: Penalty, rows: Tensor) -> Tensor:
+    """Return rho of each row [R, D] by a penalty, perhaps of a user's own."""
+    sizes = penalty.measure(rows)
+    if not isinstance(sizes, Tensor) or sizes.shape != rows.shape[:1]:
+        raise ValueError(
+            f"{type(penalty).__name__}.measure must return [R] = [{len(rows)}], a size for each "
+            f"row; got {_shape(sizes)}"
+        )
+    return sizes
+
+
+def _shape(found: object) -> object:
+    return list(found.shape) if isinstance(found, Tensor) else type(found).__name__
 
 
 def _home(cls: type, name: str) -> type:

@@ -9,7 +9,7 @@ KNOWN = {"a64cc0dca83e19f4": "Fashion-MNIST"}
 
 def data_set(split: Split) -> str:
     """Return which data set it is: by its checksum, or as far as its format tells."""
-    return KNOWN.get(split.checksum, split.name.split()[0])
+    return KNOWN.get(split.checksum, split.name.split()[0].rstrip(","))
 
 
 def taken(table: Table) -> tuple[str, ...]:

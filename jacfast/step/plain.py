@@ -27,7 +27,7 @@ from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
 from jacfast.lean import mode
 from jacfast.lean.gram import Gram
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, cotangents_of
 from jacfast.second import explain_new, watched
 from jacfast.step.draw import Noise, Order, penalised
 from jacfast.step.entry import Entry, first_linear
@@ -138,7 +138,7 @@ def plain_step(
     y = y if y is None or order is None else y[order[:count]]
     penalty.check(outputs, y)
     noise = Noise(count, outputs)(penalty, generator)
-    vectors = penalty.cotangents(outputs, entry.x, y, noise)
+    vectors = cotangents_of(penalty, outputs, entry.x, y, noise)
     totals = [penalty.total(g) for g in _pulled(outputs, entry, vectors, rows, graph)]
     total = torch.stack(totals).sum(0) if len(totals) > 1 else totals[0]
     return logits, penalty.reduce(total, count)

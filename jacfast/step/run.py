@@ -22,7 +22,7 @@ from jacfast.calling import (
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
 from jacfast.lean import PULL, Lean, training
-from jacfast.penalties.base import Penalty, check_apart
+from jacfast.penalties.base import Penalty, check_apart, cotangents_of
 from jacfast.step.checks import check_way
 from jacfast.step.draw import Draw, Noise, Order, penalised
 from jacfast.step.node import Node
@@ -146,7 +146,7 @@ class Run:
             if not start:  # one draw for the batch, however it is cut
                 draw = self._draw(Noise(count, outputs))
             noise = draw if draw is None or chosen is not None else draw[rows]
-            vectors = self.penalty.cotangents(outputs, part.leaf, labels, noise)
+            vectors = cotangents_of(self.penalty, outputs, part.leaf, labels, noise)
             totals.append(penalise(pending, part, self.penalty, outputs, vectors, chosen))
         if len(totals) == 1:
             return totals[0]

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from jacfast.calling import State, eager
 from jacfast.calling.seeds import at_seed
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, cotangents_of, sizes_of
 from jacfast.step.draw import penalised
 from jacfast.timing.task import Task
 
@@ -57,9 +57,9 @@ class Autograd:
         if draw is not None and draw.is_floating_point():
             draw = draw.to(torch.promote_types(draw.dtype, outputs.dtype))
         sizes = []
-        for v in penalty.cotangents(outputs, leaf, y, draw):
+        for v in cotangents_of(penalty, outputs, leaf, y, draw):
             (g,) = torch.autograd.grad(outputs, leaf, v, create_graph=True)
-            sizes.append(penalty.measure(g[rows].flatten(1)))
+            sizes.append(sizes_of(penalty, g[rows].flatten(1)))
         return penalty.reduce(penalty.collect(torch.stack(sizes)), len(rows))
 
 

@@ -66,7 +66,8 @@ def bench(
         The rows, as a table with ``str()``, ``to_dict()`` and ``to_json()``.
 
     Raises:
-        TypeError, ValueError: an argument is not as above, or the model cannot be called with it.
+        TypeError, ValueError: an argument is not as above, the model cannot be called with it or be
+            trained, or its outputs do not depend on x.
     """
     result = Result()
     fill(result, model, x, y, penalty, lam, against, seconds, subsample, output, args, kwargs)

@@ -33,8 +33,9 @@ def measure(result: Result, task: Task, found: list[Contender], seconds: float) 
     result.rows += rows
     start, unit = State(task.model), Unit.of(task, found[0])
     start.undo()
-    oracle, truths = Oracle(task, unit.one[1]), dict[str, Any]()
+    truths = dict[str, Any]()
     with without_draws(task) as words:
+        oracle = Oracle(task, unit.one[1])
         result.check = f"gradients of CE + {task.lam:g} R against plain autograd in {oracle.words}"
         result.check += f", the same draws{', ' if words else ''}{words}"
     once: dict[int, float] = {}

@@ -5,22 +5,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast.calling import (
     Arguments,
     as_logits,
     check_classes,
+    check_depends,
     check_input,
     check_labels,
     check_made,
     ordinary,
     pick,
+    tried,
 )
 from jacfast.calling.outputs import Output
 from jacfast.calling.seeds import at_seed
+from jacfast.memory import ran_out
 from jacfast.penalties.base import Penalty
 from jacfast.step.checks import with_batch_statistics
+from jacfast.timing.kept import clear
 
 
 class Logits(nn.Module):
@@ -110,14 +115,16 @@ def prepare(
     kwargs: Mapping[str, Any] | None,
     output: Output,
 ) -> Task:
-    """Call the model once, to see what it returns, and choose how to call it."""
+    """Call the model, to see what it returns, and choose how to call it; try a plain step."""
     x = ordinary(x).detach().clone()
     arguments = Arguments(args, kwargs, samples=len(x))
     given = x.clone()
     with torch.no_grad(), at_seed(x.device) as drawn:
         try:
             returned = arguments.call(model, given)
-        except Exception as error:  # whatever the user's module does
+        except (Exception, SystemExit) as error:  # whatever the user's module does
+            if ran_out(error):
+                raise
             raise ValueError(
                 f"model must accept x of shape {list(x.shape)}, {x.dtype} on {x.device}; got "
                 f"{type(error).__name__}: {error}"
@@ -134,7 +141,20 @@ def prepare(
     options["batch_norm"] = "coupled" if with_batch_statistics(model.modules()) else "refuse"
     called = model if plain else Logits(model, arguments, output)
     classes = logits.shape[1]
-    return Task(model, x, y, penalty, lam, arguments, called, options, classes, draws)
+    task = Task(model, x, y, penalty, lam, arguments, called, options, classes, draws)
+    _check_trained(task)
+    return task
+
+
+def _check_trained(task: Task) -> None:
+    """Check that a plain step gives a gradient to x, as penalties need it, and to parameters."""
+    leaf = task.x.clone().requires_grad_()
+    with tried("a plain step"), torch.enable_grad(), at_seed(leaf.device):
+        logits = task.called(leaf.clone())  # the model may begin in place
+        if logits.requires_grad:
+            F.cross_entropy(logits, task.y).backward()
+            clear(task.parameters)
+    check_depends(leaf.grad is not None)
 
 
 def shown(penalty: Penalty) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import eager, in_eval_mode
+from jacfast.calling import State, eager, in_eval_mode
 from jacfast.calling.masks import LAYERS
 from jacfast.calling.seeds import at_seed
 from jacfast.memory import ran_out
@@ -27,7 +27,9 @@ MULTIPLE = 4  # of autograd's own error in the same dtype
 def without_draws(task: Task) -> Iterator[str]:
     """Keep the model from drawing inside the context, in which each would draw its own masks.
 
-    Its layers of dropout are in eval mode; if it still draws, all of it is. The value says so.
+    Its layers of dropout are in eval mode; if it still draws, all of it is. The value says so. What
+    is remembered of the model to be put back inside (`State`) has to be looked at inside, too: it
+    holds these flags.
     """
     if not task.draws:
         yield ""
@@ -44,8 +46,11 @@ def without_draws(task: Task) -> Iterator[str]:
 
 
 def _draws(task: Task) -> bool:
+    """Say whether the model draws as it is now; it is left so."""
+    state = State(task.called)
     with torch.no_grad(), at_seed(task.x.device) as drawn:
         task.called(task.x)
+        state.undo()
         return drawn()
 
 
@@ -72,6 +77,8 @@ class Unchecked(Exception):
 
 class Oracle:
     """What all contenders are held against: autograd on a float64 copy, if there can be one.
+
+    Both are in the modes that the model is in now.
 
     Args:
         need: bytes that a penalised step by autograd takes.
@@ -114,10 +121,10 @@ class Oracle:
 
 def _why_no_copy(task: Task, need: int) -> str:
     """Say why there can be no copy in float64; an empty string if nothing is known."""
-    if task.draws:
-        return "the model draws, in float64 something else"
     if task.x.dtype == torch.float64:
         return "the model's own"
+    if task.draws and _draws(task):
+        return "the model draws, in float64 something else"
     free, times = free_bytes(task.x.device), 8 // task.x.element_size()
     if free is not None and 2 * times * need > free:
         return f"a copy in float64 would need {2 * times * need / 1e9:.1f} GB"
@@ -130,8 +137,10 @@ def _copy(task: Task) -> tuple[nn.Module, Tensor]:
     x, called = task.x.double(), model
     if task.called is not task.model:
         called = Logits(model, task.arguments.double(), task.options["output"])
+    state = State(called)
     with torch.no_grad(), eager():
         dtype = called(x).dtype
+    state.undo()
     if dtype != torch.float64:
         raise TypeError(f"a copy of the model in float64 returns {dtype}")
     return called, x

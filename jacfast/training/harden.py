@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from jacfast import data, models
 from jacfast.attacks.checks import at_least, count
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.calling import check_finite, check_weights
+from jacfast.calling import check_finite, check_weights, tried
 from jacfast.data.split import on_device
 from jacfast.files import write_atomically
 from jacfast.json_text import finite
-from jacfast.memory import ran_out
 from jacfast.penalties import Frobenius
 from jacfast.penalties.base import projections
 from jacfast.plots import hardening_figure, png
@@ -193,20 +192,12 @@ def _check_fits(run: Harden, model: nn.Module, split: data.Split) -> None:
     for name in ("train_x", "test_x"):
         check_finite(name, getattr(split, name))
     x, y = split.train_x[:2].clone(), split.train_y[:2]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            penalty = Frobenius(run.n)
-            logits, value = forward_with_penalty(model, x, penalty=penalty)
-            loss = F.cross_entropy(logits, y) + value
-            trained = [p for p in model.parameters() if p.requires_grad]
-            torch.autograd.grad(loss, trained, allow_unused=True)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        if ran_out(error):
-            raise
-        raise ValueError(
-            f"model must be one that can be trained with the penalty; a step on two images raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    with tried("a step with the penalty on two images"), torch.random.fork_rng(devices=[]):
+        penalty = Frobenius(run.n)
+        logits, value = forward_with_penalty(model, x, penalty=penalty)
+        loss = F.cross_entropy(logits, y) + value
+        trained = [p for p in model.parameters() if p.requires_grad]
+        torch.autograd.grad(loss, trained, allow_unused=True)
 
 
 def _phase(

@@ -83,6 +83,8 @@ def test_hardening_saves_the_users_own_model(folder):
         (["--mean", "0.5"], "mean and std must be given together; got one alone"),
         (["--mean", "0.5", "--std", "0"], "--std must be > 0; got 0"),
         (["--mean", "inf", "--std", "1"], "--mean must be finite numbers"),
+        (["--mean", "-inf", "--std", "1"], "--mean must be finite numbers"),
+        (["--mean", "-.5,-1/4", "--std", "1,1"], "--mean must have one value, or one for each of"),
         (
             ["--mean", "0.5,0.4,0.3", "--std", "1,1,1"],
             "--mean must have one value, or one for each of the 1 channels of few digits; got 3",

@@ -72,6 +72,8 @@ def test_the_table_is_printed(given, capsys):
         (["--budget", "3"], "jacfast: --budget must be >= 5; got 3"),
         (["--p", "3"], "jacfast: --p must be one of 2, inf; got 3"),
         (["--eps", "0"], "jacfast: --eps must be finite and > 0; got 0"),
+        (["--seed", "9" * 20], f"jacfast: --seed must be <= 2^64 - 1; got {'9' * 20}"),
+        (["--seed", f"-{2**63 + 1}"], "jacfast: --seed must be >= -9223372036854775808; got"),
     ],
 )
 def test_options_are_checked_before_model_and_data_are_loaded(words, message, capsys, monkeypatch):
@@ -126,7 +128,8 @@ def test_the_image_by_which_options_are_checked_fits_every_box(box):
         check_options(attack, False, {**needed, "clip": box})
 
 
-def test_a_box_around_zero(given, capsys):
-    words = ("--clip=-1,1", "--samples", "5", "--budget", "10", "--steps", "2", "--quiet")
+@pytest.mark.parametrize("clip", [("--clip=-1,1",), ("--clip", "-1,1"), ("--cl", "-1.0,2/2")])
+def test_a_box_around_zero(given, clip, capsys):
+    words = (*clip, "--samples", "5", "--budget", "10", "--steps", "2", "--quiet")
     assert command(given[1], *words) == 0
     assert "in the box (-1.0, 1.0)" in " ".join(capsys.readouterr().out.split())

@@ -35,6 +35,13 @@ def test_fashion_mnist(tmp_path, monkeypatch):
     assert 0 <= rows[1]["ours"][2] <= 100  # under FGSM at a part of its eps_ref
 
 
+def test_images_of_ones_own_are_no_data_set_of_a_table(tmp_path, monkeypatch):
+    split = dataclasses.replace(data.load(write_mnist(tmp_path)), name="images, mine")
+    monkeypatch.setattr(data, "load", lambda _: split)
+    with pytest.raises(ValueError, match=r"a data set that a table needs; got images$"):
+        every.plan([tmp_path], tmp_path / "out")
+
+
 @pytest.fixture
 def fashion(tmp_path, monkeypatch):
     """A folder in the format of MNIST of which the checksum says that it is Fashion-MNIST."""

@@ -251,6 +251,74 @@ def test_who_asks_for_what_cannot_be_is_told_so():
             jacfast.bench(given.pop("model"), given.pop("x"), **given)
 
 
+class Changed(nn.Linear):
+    """Its backward pass needs what an operation in place has overwritten."""
+
+    def forward(self, x):
+        y = super().forward(x).sigmoid()
+        y.mul_(2)
+        return y
+
+
+class Cut(nn.Linear):
+    """No graph leads from its outputs to what is named."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(6, 5)
+        self.what = what
+
+    def forward(self, x):
+        if self.what == "x":
+            return super().forward(x.detach())
+        with torch.no_grad():
+            return super().forward(x)
+
+
+class Exits(nn.Linear):
+    """It can be called, and ends the process when it is trained."""
+
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            raise SystemExit(3)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "rule"),
+    [
+        (Cut("x"), "the model's outputs do not depend on x: no graph leads from one to the other"),
+        (Cut("all"), "the model's outputs do not depend on x: no graph leads from one to the othe"),
+        (
+            Changed(6, 5),
+            "model must be one that can be trained; a plain step raised RuntimeError: one of the "
+            "variables needed for gradient computation has been modified by an inplace operation",
+        ),
+        (
+            Exits(6, 5),
+            "model must be one that can be trained; a plain step raised SystemExit: 3",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_in_words(model, rule):
+    given = model.weight.grad = torch.ones(5, 6)
+    with pytest.raises(ValueError, match=rule):
+        bench(model)
+    assert model.weight.grad is given
+    assert bool((given == 1).all())
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_lack_of_memory_is_not_laid_upon_the_model(graph):
+    class Large(nn.Linear):
+        def forward(self, x):
+            if torch.is_grad_enabled() or not graph:
+                raise MemoryError
+            return super().forward(x)
+
+    with pytest.raises(MemoryError):
+        bench(Large(6, 5))
+
+
 def test_an_optimiser_in_a_hook_is_refused():
     model = nets.mlp()
     model[0].weight.register_post_accumulate_grad_hook(lambda p: p.data.zero_())

@@ -1,15 +1,19 @@
 """What contenders are held against: float64 autograd with the contenders' draws."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import jacfast
+from jacfast.timing import measure
 from jacfast.timing.contenders import contenders
 from jacfast.timing.task import prepare
 from jacfast.timing.verify import Oracle, gradient, without_draws
 from tests import nets
+from tests.nets import draw
 
 ESTIMATES = [
     jacfast.Frobenius(),
@@ -119,5 +123,51 @@ def test_models_that_draw_are_checked_without_it():
         task = task_of(model)
         with without_draws(task) as said:
             assert said == words
+            still = "float32 (the model draws, in float64 something else)"
+            assert Oracle(task, 0).words == (still if "draws, too" in words else "float64")
         assert model.training
     assert dropping[2].training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_model_that_draws_is_held_against_does_not(dtype, monkeypatch):
+    """Of each contender, too: the gradients are those of the model in eval mode."""
+    smooth = nets.smooth_mlp().to(dtype)
+    model = nn.Sequential(smooth, nn.Dropout(), nn.Linear(5, 5).to(dtype))
+    x, y, exact = draw(8, 6, dtype=dtype), torch.arange(8) % 5, jacfast.Frobenius("exact")
+    compared = []
+    compare = measure.error
+    monkeypatch.setattr(measure, "error", lambda *both: compared.append(both) or compare(*both))
+    result = jacfast.bench(
+        model, x, y, exact, lam=0.3, against=("loop", "one-line"), seconds=0, subsample=None
+    )
+    assert model[1].training
+    assert "autograd in float64, the same draws, without dropout" in result.check
+    double, x = copy.deepcopy(model).double().eval(), x.double()
+    jacobian = torch.autograd.functional.jacobian(double, x, create_graph=True)
+    diagonal = torch.stack([jacobian[i, :, i] for i in range(len(x))])
+    loss = F.cross_entropy(double(x), y) + 0.3 * diagonal.square().sum() / len(x)
+    want = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(double.parameters()))])
+    assert len(compared) == len([row for row in result.rows if row.error is not None]) > 3
+    for found, truth in compared:
+        torch.testing.assert_close(truth, want, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+    if dtype == torch.float32:  # none is the very sum of operations that it is held against
+        assert all(0 < row.error < 1e-5 for row in result.rows if row.error is not None)
+
+
+def test_a_look_whether_a_model_draws_leaves_it_as_it_was():
+    """And its copy in float64 begins where it does: a spectral norm moves in every call."""
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 9))
+    model = nn.Sequential(layer, nn.Dropout(), nn.Linear(9, 5))
+    task = task_of(model)
+    before = [buffer.clone() for buffer in model.buffers()]
+    with without_draws(task):
+        oracle = Oracle(task, 0)
+        for start, own, double in zip(
+            before, model.buffers(), oracle.best.called.buffers(), strict=True
+        ):
+            assert torch.equal(own, start)
+            torch.testing.assert_close(double, start.double(), rtol=0, atol=0)
+    assert oracle.words == "float64"

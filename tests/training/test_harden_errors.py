@@ -1,6 +1,8 @@
 """What harden refuses, before it costs anything."""
 
 import pytest
+import torch
+from torch import nn
 
 from jacfast import models
 from jacfast.training import harden as module
@@ -76,6 +78,20 @@ def test_model_for_other_images(tmp_path, monkeypatch):
     write_mnist(tmp_path)
     monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: models.mlp(99, 10))
     with pytest.raises(ValueError, match=r"must accept images of shape \[1, 28, 28\]"):
+        harden(Harden(tmp_path / "out", data=tmp_path))
+
+
+def test_a_model_that_cannot_be_trained(tmp_path, monkeypatch):
+    """Whatever it raises: here a KeyError where there are gradients."""
+
+    class Lacks(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1)) * {False: 1.0}[torch.is_grad_enabled()]
+
+    write_mnist(tmp_path)
+    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: Lacks(784, 10))
+    words = "model must be one that can be trained; a step with the penalty on two images raised"
+    with pytest.raises(ValueError, match=f"{words} KeyError: True"):
         harden(Harden(tmp_path / "out", data=tmp_path))
 
 
