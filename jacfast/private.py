@@ -123,6 +123,9 @@ NAMES: dict[str, Use] = {
     "Parameter._post_accumulate_grad_hooks": Use(
         "timing.task", "silent: an optimiser in such a hook would run while steps are timed"
     ),
+    "Tensor._is_zerotensor": Use(
+        "step.traced.unseen", "raises at the first operation of a step that is recorded"
+    ),
     "Tensor._version": Use(
         "calling.state step.run step.traced.replay",
         "raises in forward_with_penalty",

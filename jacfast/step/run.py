@@ -221,7 +221,8 @@ class Run:
 
     def _check_state(self, samples: int) -> None:
         before, self._before = self._before, None  # one look is enough
-        changed = before and before.changed()
+        with self.looking():
+            changed = before and before.changed()
         if before and changed:
             before.undo()
             raise ValueError(

@@ -123,6 +123,39 @@ def test_options(options):
     assert_traced(model, 1)
 
 
+class Normed(nn.Module):
+    """A model of one's own with buffers, which parts of a batch must not change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.norm(self.conv(x))).flatten(1))
+
+
+def test_parts_of_a_batch():
+    torch.manual_seed(0)
+    model, x, y = Normed().double().eval(), torch.rand(4, 2, 4, 4).double(), torch.arange(4) % 3
+    for i in range(2):
+        want = step(plain, model, x + i, y, Frobenius("exact"))
+        got = step(fast, model, x + i, y, Frobenius("exact"), compiled="traced", chunk_size=2)
+        assert_same(got, want)
+    assert_traced(model, 1)
+
+
+def test_zeros_of_autograd_have_no_memory():
+    """They are among the derivatives of PyTorch's pooling of powers."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 8, 3), nn.LPPool2d(2, 2), nn.Flatten(), nn.Linear(288, 3)
+    model, x = nn.Sequential(*layers).bfloat16(), torch.rand(4, 1, 14, 14).bfloat16()
+    y = torch.arange(4) % 3
+    for i in range(2):
+        got = step(fast, model, x + i, y, Frobenius("exact"), compiled="traced")
+        assert_same(got, step(fast, model, x + i, y, Frobenius("exact")))
+    assert_traced(model, 1)
+
+
 @pytest.mark.parametrize("name", SIX)
 def test_x_receives_its_gradient(name):
     model, x, y = build(name, 5)

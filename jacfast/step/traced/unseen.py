@@ -99,7 +99,8 @@ class Unwritten:
 
 
 def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    """Return where a tensor's memory is; 0 where it has none, as zeros of autograd's own."""
+    return 0 if tensor._is_zerotensor() else tensor.untyped_storage().data_ptr()
 
 
 def _name(func: Any) -> str:
