@@ -4,9 +4,10 @@ from typing import Unpack
 
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, box_of, words
+from jacfast.attacks.checks import check_classes
 from jacfast.attacks.descent import Descent, Nearest, search
 from jacfast.attacks.gradient import criterion_of, look
 from jacfast.calling import AnyModel, Further, quiet, takes_model
@@ -89,7 +90,7 @@ def carlini_wagner(
     with quiet(model), lean(model):
         clean = look(model, x)
         wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        check_classes(clean, wanted)
         left = (~wanted.met(clean, confidence)).nonzero()[:, 0]
         found = x.clone()
         if len(left):

@@ -5,10 +5,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
+from jacfast.attacks.checks import check_classes
 from jacfast.attacks.gradient import criterion_of, look
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.cotangents import unit
@@ -73,7 +74,7 @@ def ddn(
     with quiet(model), lean(model):
         clean = look(model, x)
         wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        check_classes(clean, wanted)
         samples = Samples(model, x, wanted, 2, box)
         eps = torch.full_like(samples.most, init_norm * box.width)
         for number in range(steps):

@@ -6,10 +6,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
+from jacfast.attacks.checks import check_classes
 from jacfast.attacks.gradient import criterion_of, look
 from jacfast.attacks.norms import lengths
 from jacfast.calling import AnyModel, Further, quiet, takes_model
@@ -83,7 +84,7 @@ def fmn(
     with quiet(model), lean(model):
         clean = look(model, x)
         wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        check_classes(clean, wanted)
         samples = Samples(model, x, wanted, p, box)
         eps = torch.full_like(samples.most, math.inf)
         found = torch.zeros_like(eps, dtype=torch.bool)

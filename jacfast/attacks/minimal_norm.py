@@ -7,9 +7,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.attack import images_of
 from jacfast.attacks.box import Clip, box_of, check_bounds
+from jacfast.attacks.checks import check_classes
 from jacfast.attacks.frame import Frame
 from jacfast.attacks.gradient import criterion_of, forward, look
 from jacfast.attacks.hunt import Hunt
@@ -117,7 +118,7 @@ def minimal_norm(
         leaf, logits = forward(model, x)
         clean = logits.detach()
         wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        check_classes(clean, wanted)
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
         frame = Frame(x, box, p, eps)
         hunt = Hunt(model, frame, wanted, wanted.met(clean))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from jacfast.checks import is_number
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
 from jacfast.training.schedule import Schedule
@@ -20,7 +21,7 @@ def as_schedule(schedule: float | Schedule) -> Schedule:
     """
     if isinstance(schedule, Schedule):
         return schedule
-    if isinstance(schedule, bool) or not isinstance(schedule, (int, float)):
+    if not is_number(schedule):
         raise TypeError(f"schedule must be a number or a Schedule; got {type(schedule).__name__}")
     return Schedule(schedule)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
+from jacfast.checks import keep, one_of
 from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
 
 Norm = Literal["l1", "l2", "linf"]
@@ -31,7 +32,7 @@ class EntrywiseL1(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self.n)
+        keep(self, n=check_count(self.n))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         projections(self.n, logits.shape[1], "K")
@@ -88,8 +89,7 @@ class DecisionFunction(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {self.norm!r}")
+        one_of("norm", self.norm, tuple(NORMS))
 
     @property
     def kind(self) -> str:  # type: ignore[override]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import cotangents
+from jacfast.checks import count, is_number, one_of
 from jacfast.ops import checks
 from jacfast.penalties.base import (
     REDUCTIONS,
@@ -103,14 +104,11 @@ class JacobianReg(nn.Module):
         self, n: int = 1, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
     ) -> None:
         super().__init__()
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"n must be an int; got {n!r}")
-        if n < 1 and n != -1:
-            raise ValueError(f"n must be >= 1, or -1 for the exact penalty; got {n}")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        least = -1 if is_number(n) and n == -1 else 1
+        self.n = count("n", n, least, ", or -1 for the exact penalty")
+        self.reduction = one_of("reduction", reduction, REDUCTIONS)
         check_batch_norm(batch_norm)
-        self.n, self.reduction, self.batch_norm = n, reduction, batch_norm
+        self.batch_norm = batch_norm
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the penalty at inputs `x` [N, ...] for the outputs `y` [N, ...] of the model.

@@ -1,12 +1,12 @@
 """Penalties of one gradient per sample: of the loss, and those by which critics are trained."""
 
 import dataclasses
-import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from jacfast.checks import at_least, keep, one_of
 from jacfast.penalties.base import Penalty, safe_sqrt
 
 GradientNorm = Literal["squared", 1, 2]
@@ -33,8 +33,7 @@ class InputGradient(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.norm, bool) or self.norm not in get_args(GradientNorm):
-            raise ValueError(f"norm must be 'squared', 1 or 2; got {self.norm!r}")
+        keep(self, norm=one_of("norm", self.norm, get_args(GradientNorm)))
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -86,8 +85,7 @@ class WGANGP(_OfOutputs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.target >= 0 and math.isfinite(self.target)):
-            raise ValueError(f"target must be a finite number >= 0; got {self.target}")
+        keep(self, target=at_least("target", self.target, 0))
 
     def measure(self, g: Tensor) -> Tensor:
         return (safe_sqrt(super().measure(g)) - self.target).square()

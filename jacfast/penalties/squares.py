@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
+from jacfast.checks import count, keep
 from jacfast.ops import checks
 from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
 from jacfast.portion import portion
@@ -23,7 +24,7 @@ class _Projected(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self.n)
+        keep(self, n=check_count(self.n))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         classes = logits.shape[1]
@@ -149,10 +150,7 @@ class Spectral(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int):
-            raise TypeError(f"iterations must be an int; got {self.iterations!r}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be >= 1; got {self.iterations}")
+        keep(self, iterations=count("iterations", self.iterations))
 
     def draw(
         self, samples: int, logits: Tensor, generator: torch.Generator | None

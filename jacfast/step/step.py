@@ -25,12 +25,13 @@ from jacfast.calling import (
     worth_two_calls,
 )
 from jacfast.calling.outputs import Output
+from jacfast.checks import count
 from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.squares import Frobenius
 from jacfast.step import plain, seen
-from jacfast.step.checks import BatchNorm, check, check_step, with_batch_statistics
+from jacfast.step.checks import BatchNorm, check, skips_step, with_batch_statistics
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import Backend
@@ -60,6 +61,10 @@ class Step:
         default=contextlib.nullcontext, kw_only=True
     )
 
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None:
+            self.chunk_size = count("chunk_size", self.chunk_size)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
     ) -> tuple[Any, Tensor]:
@@ -74,17 +79,15 @@ class Step:
         """Do it; `inside` says whether a compiled function has asked for it."""
         backend = backend_of(self, model, x, inside)
         x, penalty = ordinary(x) if isinstance(x, Tensor) else x, self.penalty
-        pauses = penalty is None or (self.step is not None and self.step % penalty.every)
+        skips = skips_step(penalty, self.step)
         twice = self.at is not None or self.precision is not None or self.batch_norm == "frozen"
         traced = None
-        if backend and not (pauses or twice):
+        if backend and not (skips or twice):
             traced = Traced(self, backend, model, x, y, arguments)
         modules = []
         if traced is None or traced.plan is None:  # else one like it has been checked
             modules = check(model, x, y, self)
-        else:  # but for what no plan depends on
-            check_step(penalty, self.step)
-        if penalty is None or pauses:
+        if penalty is None or skips:
             returned = arguments.call(model, x.clone())  # it may begin in place
             logits = pick(returned, self.output)
             return returned if self.everything else logits, _zero(penalty, logits)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
-from jacfast.attacks.checks import above_zero
 from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
 from jacfast.calling import (
@@ -26,6 +25,7 @@ from jacfast.calling import (
     sane,
     takes_model,
 )
+from jacfast.checks import above_zero
 from jacfast.evaluation.rho import sizes
 from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
