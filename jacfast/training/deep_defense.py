@@ -186,7 +186,7 @@ def _step(
     classes = torch.cat([labels, origin[:, None]], dim=1)
     nearest, _ = search.nearest(model, point, logits, classes, running=everyone)
     winner = nearest.winner.clamp(min=0)
-    between = cotangents.difference(logits, winner, origin)
+    between = cotangents.boundaries(logits, winner[:, None], origin)
     w = pull_back(logits, point, between, create_graph=True)[0]
     sample = torch.arange(len(logits), device=logits.device)
     f = (logits[sample, winner] - logits[sample, origin]).to(w.dtype)
