@@ -9,6 +9,7 @@ from torch import Tensor
 from jacfast import cotangents
 from jacfast.checks import keep, one_of
 from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
+from jacfast.penalties.gradients import OfOutputs
 
 Norm = Literal["l1", "l2", "linf"]
 NORMS = {"l1": "sumabs", "l2": "sumsq", "linf": "maxabs"}
@@ -55,19 +56,13 @@ class EntrywiseL1(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class ColumnSumL1(Penalty):
+class ColumnSumL1(OfOutputs):
     """``mean_i sum_d |sum_k J_kd(x_i)|``: the cotangent is the all-ones vector, one product.
 
     Source: Seck, Loosli & Canu, section 4.2 (there the sum over i).
     """
 
     kind = "sumabs"
-    of_logits = True
-
-    def cotangents(
-        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
-    ) -> Tensor:
-        return torch.ones_like(logits, requires_grad=False)[None]
 
 
 @dataclasses.dataclass(frozen=True)

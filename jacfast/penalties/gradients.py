@@ -56,7 +56,7 @@ class InputGradient(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfOutputs(Penalty):
+class OfOutputs(Penalty):
     """Of the gradient of the sum of a sample's outputs: a critic's one, or a patch critic's."""
 
     of_logits = True
@@ -68,7 +68,7 @@ class _OfOutputs(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class WGANGP(_OfOutputs):
+class WGANGP(OfOutputs):
     """``mean_i (||grad D(x_i)||_2 - target)^2``: the two-sided gradient penalty of WGAN-GP.
 
     D is the sum of a sample's outputs, of which a critic has one. The derivative of the norm is 0
@@ -92,7 +92,7 @@ class WGANGP(_OfOutputs):
 
 
 @dataclasses.dataclass(frozen=True)
-class R1(_OfOutputs):
+class R1(OfOutputs):
     """``mean_i ||grad D(x_i)||_2^2`` at real images x: the zero-centred gradient penalty R1.
 
     D is the sum of a sample's outputs, of which a critic has one. In the source the weight is
