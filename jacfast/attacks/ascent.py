@@ -9,8 +9,7 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.ball import Ball
 from jacfast.attacks.box import Box, Clip, Size, box_of, length_of
-from jacfast.attacks.checks import check_classes
-from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
+from jacfast.attacks.gradient import check_classes, criterion_of, finite_rows, forward, look
 from jacfast.attacks.losses import LOSSES, Criterion
 from jacfast.calling import Call, quiet
 from jacfast.lean import lean

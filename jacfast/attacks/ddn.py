@@ -9,8 +9,7 @@ from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
-from jacfast.attacks.checks import check_classes
-from jacfast.attacks.gradient import criterion_of, look
+from jacfast.attacks.gradient import look, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.cotangents import unit
 from jacfast.lean import lean
@@ -73,8 +72,7 @@ def ddn(
     box = finite_box(clip, x)
     with quiet(model), lean(model):
         clean = look(model, x)
-        wanted = criterion_of(x, y, target, lambda: clean)
-        check_classes(clean, wanted)
+        wanted = wanted_in(clean, x, y, target)
         samples = Samples(model, x, wanted, 2, box)
         eps = torch.full_like(samples.most, init_norm * box.width)
         for number in range(steps):

@@ -9,8 +9,7 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
-from jacfast.attacks.checks import check_classes
-from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
+from jacfast.attacks.gradient import check_classes, criterion_of, finite_rows, forward, look
 from jacfast.attacks.losses import Criterion, cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
 from jacfast.calling import AnyModel, Call, Further, quiet, takes_model
