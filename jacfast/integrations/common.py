@@ -6,7 +6,7 @@ from torch import Tensor
 
 from jacfast.checks import is_number
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.training.schedule import Schedule
 
 # Those of forward_with_penalty that are the same for every batch.

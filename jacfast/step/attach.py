@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from jacfast.calling import Arguments, eager
 from jacfast.checks import place
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.renamed import renamed
 from jacfast.step.options import Options
 from jacfast.step.step import Step

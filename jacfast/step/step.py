@@ -29,7 +29,7 @@ from jacfast.checks import count
 from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.step import plain, seen
 from jacfast.step.checks import BatchNorm, check, skips_step, with_batch_statistics
 from jacfast.step.run import Run

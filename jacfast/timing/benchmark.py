@@ -9,7 +9,7 @@ from jacfast.calling.functions import compiled
 from jacfast.calling.outputs import Output
 from jacfast.checks import at_least, number
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.timing.attacks import against_foolbox
 from jacfast.timing.contenders import RIVALS, contenders, missing, why_no_share
 from jacfast.timing.environment import environment
