@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import jacfast
-from jacfast import Frobenius, evaluation, models, training
+from jacfast import Frobenius, evaluation, models, plots, training
 from jacfast.integrations.common import as_schedule
 from jacfast.penalties import EntrywiseL1
 
@@ -53,6 +53,7 @@ NUMBERS = {
     "lam of a bench": bench,
     "seconds": bench,
     "subsample of a bench": bench,
+    "step of a figure": lambda **o: plots.hessian_figure({"a": torch.ones(2, 2)}, **o),
     "share": lambda **o: training.Defence(attack=jacfast.fgsm, **o),
     "share without an attack": training.Defence,
     "smoothing": training.Defence,
