@@ -58,12 +58,16 @@ def measured(make: Callable[[], nn.Module], samples: int) -> dict:
     model, x = make().to(DEVICE).eval(), torch.rand(samples, 1, 28, 28, device=DEVICE)
     with quiet(model):
         part = part_of(model, x)
-        part.iterate()
+
+        def iterate() -> None:
+            part.step(*part.evaluate())
+
+        iterate()
         with Operations() as operations:
-            part.iterate()
-        runs = {"eager": part.iterate}
+            iterate()
+        runs: dict[str, Callable[[], None]] = {"eager": iterate}
         if DEVICE.type == "cuda":
-            runs["captured"] = recorded(part.iterate)[0].replay
+            runs["captured"] = recorded(iterate)[0].replay
         predicted = {"eager": EAGER * operations.count, "captured": CAPTURED * operations.count}
         times = take_turns(runs, repeats=30)
     times |= take_turns({"deepfool": lambda: deepfool(model, x)}, repeats=5)

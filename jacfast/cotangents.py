@@ -56,10 +56,15 @@ def label_against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
     return own.scatter(1, runner_up, -1.0)[None]
 
 
-def difference(logits: Tensor, label: Tensor, origin: Tensor) -> Tensor:
-    """Return e_label - e_origin, for different classes label [N] and origin [N], [1, N, K]."""
-    vectors = torch.zeros_like(logits, requires_grad=False).scatter(1, label[:, None], 1.0)
-    return vectors.scatter(1, origin[:, None], -1.0)[None]
+def of_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return e_label [n, N, K] for classes labels [N, n]."""
+    vectors = torch.zeros(labels.shape[1], *logits.shape, dtype=logits.dtype, device=logits.device)
+    return vectors.scatter_(2, labels.T[..., None], 1.0)
+
+
+def boundaries(logits: Tensor, labels: Tensor, origin: Tensor) -> Tensor:
+    """Return e_label - e_origin [n, N, K] for classes labels [N, n], other ones than origin [N]."""
+    return of_classes(logits, labels).scatter_(2, origin.expand_as(labels.T)[..., None], -1.0)
 
 
 def unit(rows: Tensor, otherwise: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jacfast.calling import AnyModel, Further, outputs_of, quiet, takes_model
+from jacfast.checks import count
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.renamed import renamed
@@ -40,11 +41,12 @@ def jacobian(
         [N, C, ...]: C = len(classes) rows of the shape of one sample, without a graph.
 
     Raises:
-        TypeError: x is not floating point, or a class no integer. ValueError: a class is out of
-            range, chunk_size < 1, the batch is empty, or the logits do not depend on x.
+        TypeError: x is not floating point, or a class or chunk_size no integer. ValueError: a
+            class is out of range, chunk_size < 1, the batch is empty, or the logits do not depend
+            on x.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be >= 1; got {chunk_size}")
+    if chunk_size is not None:
+        count("chunk_size", chunk_size)
     less = advise(f"less memory is needed with a smaller chunk_size; it was {chunk_size or 'all'}")
     with less, quiet(model), lean(model), torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -61,10 +63,10 @@ def jacobian(
     return rows.reshape(len(x), len(wanted), *x.shape[1:])
 
 
-def _wanted(classes: Sequence[int] | Tensor | None, count: int) -> list[int]:
-    """Return the rows wanted, of `count`, as a list of Python's own integers."""
+def _wanted(classes: Sequence[int] | Tensor | None, rows: int) -> list[int]:
+    """Return the rows wanted, of `rows`, as a list of Python's own integers."""
     if classes is None:
-        return list(range(count))
+        return list(range(rows))
     given: object = getattr(classes, "tolist", lambda: classes)()  # of a tensor, of NumPy
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"classes must be a sequence of integers; got {given!r}")
@@ -74,6 +76,6 @@ def _wanted(classes: Sequence[int] | Tensor | None, count: int) -> list[int]:
         if isinstance(k, bool) or not hasattr(k, "__index__"):
             raise TypeError(f"classes must be integers, and no mask; got {k!r}")
         wanted.append(operator.index(k))
-    if not wanted or min(wanted) < 0 or max(wanted) >= count:
-        raise ValueError(f"classes must be indices in 0 .. K - 1 = {count - 1}; got {wanted}")
+    if not wanted or min(wanted) < 0 or max(wanted) >= rows:
+        raise ValueError(f"classes must be indices in 0 .. K - 1 = {rows - 1}; got {wanted}")
     return wanted

@@ -65,13 +65,16 @@ def pull_back(
     if not outputs.requires_grad:
         raise ValueError(NO_PATH)
     if torch.compiler.is_compiling():
-        return looped(outputs, x, cotangents, create_graph)
+        return _joined(_looped(outputs, x, cotangents, create_graph))
     if not create_graph:
         return _joined(pull_back_blocks(outputs, x, cotangents))
     graph = graph or Graph(outputs, past=x.grad_fn)
     align(graph)
+    pull = functools.partial(grad, outputs, x, create_graph=True)
     with watched(graph, x):
-        g = _joined(_pulled(graph, outputs, x, cotangents, True))
+        at_once = together(len(cotangents), x, graph, create_graph=True)
+        blocks = list(each_or_all(pull, cotangents, at_once))
+    g = _joined([rows.reshape(len(rows), len(x), -1) for rows in blocks])
     explain_new(graph, g)
     explain_freed(g, graph.leaves)
     return g
@@ -83,25 +86,16 @@ def pull_back_blocks(outputs: Tensor, x: Tensor, cotangents: Tensor) -> list[Ten
         raise ValueError(NO_PATH)
     graph = Graph(outputs, past=x.grad_fn)
     align(graph)
-    return _pulled(graph, outputs, x, cotangents, False)
-
-
-def _pulled(
-    graph: Graph, outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool
-) -> list[Tensor]:
-    count = len(cotangents)
-    at_once = count if create_graph else fitting(graph, x)
-    if at_once > 1 and together(count, x, graph, create_graph):
-        try:
-            parts = cotangents.chunk(-(-count // at_once))
-            kinds = None if create_graph else frozenset(graph.named)
+    count, at_once = len(cotangents), fitting(graph, x)
+    if at_once > 1 and together(count, x, graph, create_graph=False):
+        kinds = frozenset(graph.named)
+        with contextlib.suppress(RuntimeError):  # what has no batching rule is looped over
             rows = [
-                grad(outputs, x, part, create_graph, batched=True, kinds=kinds) for part in parts
+                grad(outputs, x, part, create_graph=False, batched=True, kinds=kinds)
+                for part in cotangents.chunk(-(-count // at_once))
             ]
             return [row.reshape(len(row), len(x), -1) for row in rows]
-        except RuntimeError:
-            pass  # some backward passes (GroupNorm twice) have no batching rule: loop over them
-    return _looped(outputs, x, cotangents, create_graph)
+    return _looped(outputs, x, cotangents, create_graph=False)
 
 
 def fitting(graph: Graph, x: Tensor) -> int:
@@ -148,12 +142,8 @@ def each_or_all(pull: Callable[..., Tensor], vectors: Tensor, at_once: bool) -> 
         yield pull(v)[None]
 
 
-def looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> Tensor:
-    """Return what `pull_back` returns, one vector after the other, by what PyTorch has."""
-    return _joined(_looped(outputs, x, cotangents, create_graph))
-
-
 def _looped(outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool) -> list[Tensor]:
+    """Return the rows one after the other, by what PyTorch has."""
     rows = (grad(outputs, x, v, create_graph) for v in cotangents)
     return [row.reshape(1, len(x), -1) for row in rows]
 

@@ -31,7 +31,7 @@ def test_n_out_of_range(pair, n):
 
 @pytest.mark.parametrize("n", [True, 1.5, "all", None])
 def test_n_of_a_wrong_type(pair, n):
-    with refuses(TypeError, f"n must be an int or 'exact'; got {n!r}"):
+    with refuses(TypeError, f"n must be an integer, or 'exact'; got {n!r}"):
         frobenius_penalty(*pair, n)
 
 

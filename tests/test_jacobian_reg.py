@@ -79,7 +79,9 @@ def test_n_out_of_range(n):
 
 @pytest.mark.parametrize("n", [True, 1.0, "exact"])
 def test_n_of_a_wrong_type(n):
-    with pytest.raises(TypeError, match=f"n must be an int; got {n!r}"):
+    with pytest.raises(
+        TypeError, match=f"n must be an integer, or -1 for the exact penalty; got {n!r}"
+    ):
         JacobianReg(n)
 
 

@@ -55,6 +55,11 @@ def test_a_type_checker_sees_the_same_names():
     assert {name.name for name in seen} | {"__version__"} == {*jacfast.__all__}
 
 
+def test_a_step_imports_no_attacks():
+    code = "import sys, jacfast.step; print(any('jacfast.attacks' in name for name in sys.modules))"
+    assert run(code).stdout == "False\n"
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_dir_of_each_package_is_what_it_exports(name):
     package = importlib.import_module(f"jacfast.{name}")

@@ -6,10 +6,10 @@ import math
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.ball import Ball
 from jacfast.attacks.box import Box, Clip, Size, box_of, length_of
-from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
+from jacfast.attacks.gradient import check_classes, criterion_of, finite_rows, forward, look
 from jacfast.attacks.losses import LOSSES, Criterion
 from jacfast.calling import Call, quiet
 from jacfast.lean import lean
@@ -62,7 +62,7 @@ class Ascent:
         for number in range(self.steps):
             leaf, logits = forward(self.model, point)
             if number == 0:
-                checks.check_classes(logits, wanted)
+                check_classes(logits, wanted)
             v = wanted.cotangent(self.loss, logits)
             g = finite_rows(logits, leaf, v[None])[0].view_as(point)
             point = ball.project(point + self.size * ball.steepest(g))

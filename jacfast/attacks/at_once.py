@@ -10,6 +10,7 @@ from jacfast.attacks.options import Options
 from jacfast.attacks.search import dual_norm, rows_at_once
 from jacfast.attacks.walk import Boundary
 from jacfast.calling import Call
+from jacfast.cotangents import boundaries, of_classes
 from jacfast.ops import Nearest, deepfool_step
 from jacfast.ops.checks import accumulator
 from jacfast.vjp import pull_back_blocks
@@ -45,12 +46,10 @@ class AtOnce:
     ) -> None:
         self.options, self.same = options, same
         samples, count = len(classes), classes.shape[1] - 1
-        # the cotangents e_label - e_origin [C, N, K]; without the origin, if that changes
-        self.vectors = logits.new_zeros(count, *logits.shape)
-        self.vectors.scatter_(2, classes.T[:-1, :, None], 1.0)
-        if same:
-            self.vectors.scatter_(2, classes[:, -1].expand(count, -1)[..., None], -1.0)
-        self.last = torch.full_like(classes[:, 0], count)  # the column of the origin
+        labels, origin = classes[:, :-1], classes[:, -1]
+        # [C, N, K]; without the origin, if that changes
+        self.vectors = boundaries(logits, labels, origin) if same else of_classes(logits, labels)
+        self.last = torch.full_like(origin, count)  # the column of the origin
         self.here = torch.arange(samples, device=x.device)
         self.none = x.new_zeros(1, 1, 1)  # an entry of the origin's own row, of differences from it
         self.norms = x.new_zeros(count + 1, samples, dtype=accumulator(x.dtype))

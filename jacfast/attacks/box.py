@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import above_zero, at_least, is_number, number
+from jacfast.checks import above_zero, at_least, is_number, number
 
 Size = float | Tensor  # a tensor broadcasts to a sample: [C, 1, 1] for images, also [1, C, 1, 1]
 Clip = tuple[Size, Size] | None

@@ -4,11 +4,11 @@ from typing import Unpack
 
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, box_of, words
 from jacfast.attacks.descent import Descent, Nearest, search
-from jacfast.attacks.gradient import criterion_of, look
+from jacfast.attacks.gradient import look, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
@@ -88,8 +88,7 @@ def carlini_wagner(
     checks.at_least("confidence", confidence, 0)
     with quiet(model), lean(model):
         clean = look(model, x)
-        wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        wanted = wanted_in(clean, x, y, target)
         left = (~wanted.met(clean, confidence)).nonzero()[:, 0]
         found = x.clone()
         if len(left):

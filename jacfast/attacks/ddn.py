@@ -5,11 +5,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
-from jacfast.attacks.gradient import criterion_of, look
+from jacfast.attacks.gradient import look, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.cotangents import unit
 from jacfast.lean import lean
@@ -72,8 +72,7 @@ def ddn(
     box = finite_box(clip, x)
     with quiet(model), lean(model):
         clean = look(model, x)
-        wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        wanted = wanted_in(clean, x, y, target)
         samples = Samples(model, x, wanted, 2, box)
         eps = torch.full_like(samples.most, init_norm * box.width)
         for number in range(steps):

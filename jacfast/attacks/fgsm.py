@@ -7,8 +7,7 @@ from torch import Tensor
 
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
-from jacfast.attacks.checks import check_classes
-from jacfast.attacks.gradient import criterion_of, finite_rows, forward
+from jacfast.attacks.gradient import finite_rows, forward, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
@@ -56,8 +55,7 @@ def fgsm(
     box.check(x)
     with quiet(model), lean(model):
         leaf, logits = forward(model, x)
-        wanted = criterion_of(x, y, target, lambda: logits)
-        check_classes(logits, wanted)
+        wanted = wanted_in(logits, x, y, target)
         v = wanted.cotangent("cross-entropy", logits)
         g = finite_rows(logits, leaf, v[None])[0].view_as(x)
     return box.clamp(x + eps * g.sign())

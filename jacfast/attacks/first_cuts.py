@@ -68,7 +68,7 @@ def _towards(
     lanes = Lanes.begin(sample, labels.flatten(), frame.flat)
     if rows == 0:
         return lanes, lanes.size.view(samples, 0)
-    v = torch.cat([cotangents.difference(logits, label, origin) for label in labels.T])
+    v = cotangents.boundaries(logits, labels, origin)
     g = finite_rows(logits, leaf, v).to(frame.flat).transpose(0, 1).flatten(0, 1)
     z, least = logits.detach().double(), sure(logits)[:, None]
     lanes.cut(lanes.best, (z.gather(1, labels) - z.gather(1, origin[:, None]) - least).flatten(), g)

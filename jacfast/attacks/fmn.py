@@ -6,11 +6,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
-from jacfast.attacks.gradient import criterion_of, look
+from jacfast.attacks.gradient import look, wanted_in
 from jacfast.attacks.norms import lengths
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.cotangents import unit
@@ -82,8 +82,7 @@ def fmn(
     box = finite_box(clip, x)
     with quiet(model), lean(model):
         clean = look(model, x)
-        wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        wanted = wanted_in(clean, x, y, target)
         samples = Samples(model, x, wanted, p, box)
         eps = torch.full_like(samples.most, math.inf)
         found = torch.zeros_like(eps, dtype=torch.bool)

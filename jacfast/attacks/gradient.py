@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from jacfast import calling
 from jacfast.attacks.losses import Criterion
 from jacfast.calling import Model, check_labels, logits_of
 from jacfast.vjp import pull_back
@@ -26,6 +27,20 @@ def criterion_of(
         check_labels(y, len(x))
         return Criterion(y)
     return Criterion(clean().argmax(dim=1))
+
+
+def wanted_in(logits: Tensor, x: Tensor, y: Tensor | None, target: Tensor | None) -> Criterion:
+    """Return what is wanted of x, whose logits are these; check the classes against them."""
+    wanted = criterion_of(x, y, target, logits.detach)
+    check_classes(logits, wanted)
+    return wanted
+
+
+def check_classes(logits: Tensor, wanted: Criterion) -> None:
+    """Check that there is a class beside the label, and the labels against the number of them."""
+    calling.check_classes(logits)
+    name = "target" if wanted.targeted else "y"
+    check_labels(wanted.labels, *logits.shape, name=name)
 
 
 @torch.no_grad()

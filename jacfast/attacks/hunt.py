@@ -96,7 +96,7 @@ class Hunt:
         wanted = here.met(logits) & (value > least)
         v = here.cotangent("margin", logits)
         if race:  # what is not there yet goes on to the class of its lane
-            heads = cotangents.difference(logits, lanes.label, here.labels)[0]
+            heads = cotangents.boundaries(logits, lanes.label[:, None], here.labels)[0]
             v = torch.where(wanted[:, None], v, heads)
             ahead = (logits.detach().double() * heads).nan_to_num(nan=0).sum(dim=1)
             value = torch.where(wanted, value, ahead)

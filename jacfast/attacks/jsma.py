@@ -6,10 +6,10 @@ from typing import Literal, Unpack, get_args
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
-from jacfast.attacks.gradient import criterion_of, finite_rows, forward, look
+from jacfast.attacks.gradient import check_classes, criterion_of, finite_rows, forward, look
 from jacfast.attacks.losses import Criterion, cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
 from jacfast.calling import AnyModel, Call, Further, quiet, takes_model
@@ -121,7 +121,7 @@ def _run(aim: _Aim, x: Tensor, wanted: Criterion, eps: Size, steps: int, high: S
         point = flat[active].view(-1, *x.shape[1:])
         leaf, logits = forward(aim.model.rows(active), point)
         if number == 0:
-            checks.check_classes(logits, wanted)
+            check_classes(logits, wanted)
         a, b = aim.rows(logits, leaf, wanted[active])
         allowed = free[active] & (flat[active] < top)
         found, there = (best_pixel if aim.pixels == 1 else best_pair)(a, b, allowed)

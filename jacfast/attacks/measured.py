@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.box import Clip, box_of
-from jacfast.attacks.checks import count
 from jacfast.calling import Call, Model, classes_of, logits_of, quiet
+from jacfast.checks import count
 from jacfast.files import damage, in_one_move
 
 

@@ -7,11 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.attack import images_of
 from jacfast.attacks.box import Clip, box_of, check_bounds
 from jacfast.attacks.frame import Frame
-from jacfast.attacks.gradient import criterion_of, forward, look
+from jacfast.attacks.gradient import forward, look, wanted_in
 from jacfast.attacks.hunt import Hunt
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.norms import lengths
@@ -116,8 +116,7 @@ def minimal_norm(
     with quiet(model), lean(model):
         leaf, logits = forward(model, x)
         clean = logits.detach()
-        wanted = criterion_of(x, y, target, lambda: clean)
-        checks.check_classes(clean, wanted)
+        wanted = wanted_in(clean, x, y, target)
         eps = max(torch.finfo(x.dtype).eps, torch.finfo(clean.dtype).eps)
         frame = Frame(x, box, p, eps)
         hunt = Hunt(model, frame, wanted, wanted.met(clean))

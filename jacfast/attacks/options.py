@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.box import Box, Clip, box_of, check_bounds
 from jacfast.ops.checks import accumulator, floating, shape
 

@@ -87,10 +87,6 @@ class Part:
             getattr(self, name)[index] = getattr(part, name)
         self.walk.put(index, part.walk)
 
-    def iterate(self, fooled: bool | None = None) -> None:
-        """Take a step with those running samples that are not yet fooled; the others are done."""
-        self.step(*self.evaluate(fooled))
-
     def evaluate(self, fooled: bool | None = None) -> tuple[Tensor, Tensor, bool]:
         """See which samples go on; return what `step` takes.
 

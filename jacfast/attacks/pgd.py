@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.ascent import ascent_of
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from jacfast.attacks.options import Options
 from jacfast.calling import Call, logits_of, unwrapped
+from jacfast.cotangents import boundaries
 from jacfast.lipschitz import chain, gradient_bound
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
@@ -123,7 +124,7 @@ class Search:
         nearest: Nearest,
     ) -> None:
         """Compute the rows of the candidates `labels` [n, c] and offer them, one by one."""
-        blocks = pull_back_blocks(logits, leaf, boundaries(logits, origin, labels))
+        blocks = pull_back_blocks(logits, leaf, boundaries(logits, labels, origin))
         rows = (self.options.restrict(w) for block in blocks for w in block)
         for w, value, label in zip(rows, f.T, labels.T, strict=True):
             if self.options.q == 2:
@@ -131,13 +132,6 @@ class Search:
             else:
                 norm = dual_norm(w, self.options.q)
                 keep_nearer(w, value.to(w.dtype), label, norm, nearest)
-
-
-def boundaries(logits: Tensor, origin: Tensor, labels: Tensor) -> Tensor:
-    """Return the cotangents ``e_label - e_origin`` [c, n, K] of the candidates `labels` [n, c]."""
-    vectors = torch.zeros(labels.shape[1], *logits.shape, dtype=logits.dtype, device=logits.device)
-    vectors.scatter_(2, labels.T[..., None], 1.0)
-    return vectors.scatter_(2, origin.expand_as(labels.T)[..., None], -1.0)
 
 
 def dual_norm(w: Tensor, q: float) -> Tensor:

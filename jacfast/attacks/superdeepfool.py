@@ -57,7 +57,7 @@ def _projection(first: Loop, active: Tensor, point: Tensor) -> Tensor:
     """Return ((point - x) . n) n, with n the unit normal at `point`; zero where it has none."""
     leaf, logits = forward(first.model.rows(active), point)
     z, origin = logits.detach(), first.origin[active]
-    vectors = cotangents.difference(z, z.argmax(dim=1), origin)
+    vectors = cotangents.boundaries(z, z.argmax(dim=1, keepdim=True), origin)
     w = first.options.restrict(pull_back(logits, leaf, vectors, create_graph=False)[0])
     wide = accumulator(w.dtype)
     normal = cotangents.unit(w, torch.zeros_like(w)).to(wide)

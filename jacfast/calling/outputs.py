@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from jacfast.checks import place
+
 Model = Callable[..., Any]
 Output = str | int | None
 
@@ -31,8 +33,7 @@ def pick(returned: Any, output: Output = None) -> Tensor:
         TypeError: no tensor is there, or it is not floating point; output is no name and no index.
             ValueError: there is no such part, or several could be meant.
     """
-    if isinstance(output, bool) or not isinstance(output, str | int | None):
-        raise TypeError(f"output must be a name, an index or None; got {output!r}")
+    output = place("output", output)
     if isinstance(returned, Tensor):
         if output is not None:
             raise ValueError(f"output must be None for a model that returns one tensor: {output!r}")

@@ -57,12 +57,12 @@ def report(
     """Measure, print the table and the findings, write the files."""
     import torch
 
+    from jacfast import checks
     from jacfast import data as datasets
     from jacfast.robustness import robustness_report
     from jacfast.robustness.result import check_folder
-    from jacfast.training.checks import check_seed
 
-    check_seed(seed)
+    checks.seed(seed)
     signature.check_options(robustness_report, True, options)
     check_folder(out)
     split = datasets.load(data)

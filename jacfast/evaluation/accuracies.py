@@ -6,9 +6,9 @@ from typing import Protocol, Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import at_least
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, Model, check_labels, takes_model, warn
+from jacfast.checks import at_least
 from jacfast.evaluation.distances import distances, share_beyond
 from jacfast.evaluation.predict import BATCH, batches, classified
 from jacfast.evaluation.rho import check_attacked

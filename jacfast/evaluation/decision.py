@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
-from jacfast.attacks.checks import above_zero
 from jacfast.attacks.norms import lengths
 from jacfast.calling import (
     AnyModel,
@@ -20,6 +19,7 @@ from jacfast.calling import (
     takes_model,
 )
 from jacfast.calling.finite import sane, say_bad_logits
+from jacfast.checks import above_zero
 from jacfast.evaluation.predict import predict
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back

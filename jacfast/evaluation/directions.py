@@ -5,7 +5,7 @@ from typing import Literal, Unpack, get_args
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import one_of
+from jacfast import checks
 from jacfast.attacks.losses import cotangent
 from jacfast.attacks.norms import lengths
 from jacfast.calling import (
@@ -59,12 +59,10 @@ def input_direction(
     Source: Yu, Liu, Wang & Chen, eq. 3.
     """
     check_labels(y, len(x))
-    one_of("kind", kind, DIRECTIONS)
+    checks.one_of("kind", kind, DIRECTIONS)
     if kind == "random":
-        shape = (1, *x.shape[1:])
-        drawn = torch.randn(
-            shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-        )
+        shape, source = (1, *x.shape[1:]), torch.Generator().manual_seed(checks.seed(seed))
+        drawn = torch.randn(shape, generator=source, dtype=torch.float64)
         return (drawn / drawn.norm()).to(x).expand_as(x)
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import count
 from jacfast.calling import AnyModel, Call, Further, check_labels, takes_model
+from jacfast.checks import count
 from jacfast.evaluation.decision import check_step, hessian_product
 from jacfast.evaluation.predict import batches
 

@@ -5,9 +5,9 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import above_zero
 from jacfast.calling import AnyModel, Further, check_input, takes_model
 from jacfast.calling.finite import say_not_finite
+from jacfast.checks import above_zero
 from jacfast.evaluation.predict import BATCH, batches
 from jacfast.one_line import one_line
 from jacfast.progress import watch

@@ -5,7 +5,6 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import count
 from jacfast.calling import (
     AnyModel,
     Call,
@@ -17,6 +16,7 @@ from jacfast.calling import (
     say_bad_logits,
     takes_model,
 )
+from jacfast.checks import count
 
 BATCH = 250
 

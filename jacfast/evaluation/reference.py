@@ -4,7 +4,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from jacfast.attacks.checks import above_zero
+from jacfast import checks
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, takes_model
@@ -50,10 +50,8 @@ def reference_epsilon(
 
     Source: eps_ref of Deng, Zhang & Zhao, section 2.3.
     """
-    for name, value in (("share", share), ("high", high), ("tolerance", tolerance)):
-        above_zero(name, value)
-    if share > 1:
-        raise ValueError(f"share must be in (0, 1]; got {share}")
+    share = checks.share("share", share)
+    high, tolerance = checks.above_zero("high", high), checks.above_zero("tolerance", tolerance)
 
     def wrong(eps: float) -> float:
         (right,) = accuracy_curve(model, x, y, attack, [eps], batch_size=batch_size)

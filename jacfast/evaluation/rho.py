@@ -5,7 +5,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import one_of
 from jacfast.attacks.deepfool import DeepFoolResult, deepfool
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import (
@@ -16,6 +15,7 @@ from jacfast.calling import (
     takes_model,
     warn,
 )
+from jacfast.checks import one_of
 from jacfast.evaluation.predict import BATCH
 
 Over = Literal["all", "correct", "success"]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from jacfast.attacks.checks import above_zero, count, one_of
 from jacfast.calling import AnyModel, Further, check_labels, quiet, takes_model
+from jacfast.checks import above_zero, count, one_of
 from jacfast.evaluation.decision import margin
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.evaluation.weights import check_module

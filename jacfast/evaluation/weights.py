@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from jacfast import checks
+
 
 def parameter_directions(model: nn.Module, *, seed: int = 0) -> list[dict[str, Tensor]]:
     """Return two random directions in parameter space, by the names of the parameters.
@@ -20,13 +22,13 @@ def parameter_directions(model: nn.Module, *, seed: int = 0) -> list[dict[str, T
         Two, each with a tensor for every parameter, in its shape and dtype, without a graph.
 
     Raises:
-        TypeError: model is no nn.Module.
+        TypeError: model is no nn.Module, or seed no integer.
 
     Source: Li, Xu, Taylor, Studer & Goldstein 2018 (arXiv 1712.09913), section 4, whose settings
     Yu, Liu, Wang & Chen took for figure 2.
     """
     check_module(model)
-    source = torch.Generator().manual_seed(seed)
+    source = torch.Generator().manual_seed(checks.seed(seed))
     return [
         {name: _direction(p.detach(), source) for name, p in model.named_parameters()}
         for _ in range(2)

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from jacfast.checks import is_number
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.training.schedule import Schedule
 
 # Those of forward_with_penalty that are the same for every batch.
@@ -20,7 +21,7 @@ def as_schedule(schedule: float | Schedule) -> Schedule:
     """
     if isinstance(schedule, Schedule):
         return schedule
-    if isinstance(schedule, bool) or not isinstance(schedule, (int, float)):
+    if not is_number(schedule):
         raise TypeError(f"schedule must be a number or a Schedule; got {type(schedule).__name__}")
     return Schedule(schedule)
 

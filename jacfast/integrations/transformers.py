@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from jacfast.calling import Draws, State
 from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.portion import Share, within
 from jacfast.renamed import rename
 from jacfast.step.attach import Around

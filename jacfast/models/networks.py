@@ -8,6 +8,8 @@ import itertools
 
 from torch import nn
 
+from jacfast.checks import count
+
 # Those that need no arguments, by which a command names them.
 NAMES = (
     *("tf_tutorial_cnn", "tf_tutorial_cnn_orthonormal", "tf_tutorial_cnn_orthonormal_2"),
@@ -60,10 +62,9 @@ def cifar_cnn(classes: int = 10) -> nn.Sequential:
     3x3 with same padding, widths 32, 64, 128, 128 and 256 neurons are the choice made here.
 
     Raises:
-        ValueError: classes < 2.
+        TypeError: classes is no integer. ValueError: it is < 2.
     """
-    if classes < 2:
-        raise ValueError(f"classes must be >= 2; got {classes}")
+    classes = count("classes", classes, 2)
     layers: list[nn.Module] = []
     channels = 3
     for width in (32, 64, 128, 128):
@@ -101,10 +102,11 @@ def mlp(*widths: int) -> nn.Sequential:
     """Return a ReLU network of fully connected layers, ``mlp(784, 100, 10)``; inputs flattened.
 
     Raises:
-        ValueError: fewer than two widths, or one below 1.
+        TypeError: a width is no integer. ValueError: fewer than two widths, or one below 1.
     """
-    if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths must be two sizes or more, each >= 1; got {widths}")
+    if len(widths) < 2:
+        raise ValueError(f"widths must be two sizes or more; got {widths}")
+    widths = tuple(count("widths", width) for width in widths)
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]

@@ -2,7 +2,7 @@
 
 from jacfast.penalties.absolute import ColumnSumL1, DecisionFunction, EntrywiseL1
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.frobenius import JacobianReg, frobenius_penalty
+from jacfast.penalties.frobenius import Frobenius, JacobianReg, frobenius_penalty
 from jacfast.penalties.functions import (
     column_sum_l1_penalty,
     cross_lipschitz_penalty,
@@ -15,7 +15,7 @@ from jacfast.penalties.functions import (
     wgan_gp_penalty,
 )
 from jacfast.penalties.gradients import R1, R2, WGANGP, InputGradient
-from jacfast.penalties.squares import CrossLipschitz, Frobenius, Spectral
+from jacfast.penalties.squares import CrossLipschitz, Spectral
 
 __all__ = [
     "R1",

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
+from jacfast.checks import keep, one_of
 from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
+from jacfast.penalties.gradients import OfOutputs
 
 Norm = Literal["l1", "l2", "linf"]
 NORMS = {"l1": "sumabs", "l2": "sumsq", "linf": "maxabs"}
@@ -31,7 +33,7 @@ class EntrywiseL1(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self.n)
+        keep(self, n=check_count(self.n))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         projections(self.n, logits.shape[1], "K")
@@ -54,19 +56,13 @@ class EntrywiseL1(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class ColumnSumL1(Penalty):
+class ColumnSumL1(OfOutputs):
     """``mean_i sum_d |sum_k J_kd(x_i)|``: the cotangent is the all-ones vector, one product.
 
     Source: Seck, Loosli & Canu, section 4.2 (there the sum over i).
     """
 
     kind = "sumabs"
-    of_logits = True
-
-    def cotangents(
-        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
-    ) -> Tensor:
-        return torch.ones_like(logits, requires_grad=False)[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +84,7 @@ class DecisionFunction(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {self.norm!r}")
+        one_of("norm", self.norm, tuple(NORMS))
 
     @property
     def kind(self) -> str:  # type: ignore[override]

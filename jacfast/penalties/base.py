@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from jacfast.checks import count, keep, one_of, share
 from jacfast.graph import Graph, coupling, has_running_statistics
 from jacfast.ops import checks
 from jacfast.ops.row_norm import row_norm
@@ -14,7 +15,7 @@ from jacfast.portion import drawn
 from jacfast.vjp import pull_back
 
 Reduction = Literal["mean", "none"]
-REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 Coupled = Literal["refuse", "coupled"]  # what to do about batch statistics, once logits are there
 Count = int | Literal["exact"]
 # Entries up to which PyTorch's sum of squares, in float32, costs less than `row_norm`: measured.
@@ -67,14 +68,12 @@ class Penalty(abc.ABC):
                 setattr(cls, word, False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.subsample <= 1:
-            raise ValueError(f"subsample must be in (0, 1]; got {self.subsample}")
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(f"every must be an int >= 1; got {self.every!r}")
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(
-                f"reduction must be one of {', '.join(REDUCTIONS)}; got {self.reduction!r}"
-            )
+        keep(
+            self,
+            subsample=share("subsample", self.subsample),
+            every=count("every", self.every),
+            reduction=one_of("reduction", self.reduction, REDUCTIONS),
+        )
         if self.reduction == "none" and self.subsample < 1:
             raise ValueError(
                 "subsample must be 1 with reduction='none': the others have no value; "
@@ -227,14 +226,11 @@ def safe_sqrt(square: Tensor) -> Tensor:
     return torch.where(zero, 0.0, root)
 
 
-def check_count(n: int | str) -> None:
+def check_count(n: Count) -> Count:
     """Check a number of projections as far as it can be without the logits: >= 1, or "exact"."""
-    if n == "exact":
-        return
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"n must be an int or 'exact'; got {n!r}")
-    if n < 1:
-        raise ValueError(f"n must be >= 1, or 'exact'; got {n}")
+    if isinstance(n, str) and n == "exact":
+        return n
+    return count("n", n, other=", or 'exact'")
 
 
 def projections(n: int | str, limit: int, most: str) -> None:

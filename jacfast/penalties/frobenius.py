@@ -1,4 +1,4 @@
-"""The penalty most people come for, with explicit vectors if wanted; and the class people know."""
+"""The penalty most people come for, as object and function; and the class people know."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import cotangents
+from jacfast.checks import count, is_number, one_of
 from jacfast.ops import checks
 from jacfast.penalties.base import (
     REDUCTIONS,
@@ -15,8 +16,71 @@ from jacfast.penalties.base import (
     Reduction,
     check_batch_norm,
     check_graph,
+    safe_sqrt,
 )
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.squares import Projected
+from jacfast.portion import portion
+
+
+@dataclasses.dataclass(frozen=True)
+class Frobenius(Projected):
+    """``mean_i ||J(x_i)||_F^2``, estimated without bias from n random orthonormal projections.
+
+    With ``root=True`` ``sqrt(sum_i ||J(x_i)||_F^2)`` over the batch, the loss of Jakubovitz &
+    Giryes as they print it (of an estimate, the root is biased; its derivative is 0 at 0; under
+    DistributedDataParallel it is of a process's part of the batch, and `fit` refuses it). With
+    ``weights`` ``mean_i sum_k w_k ||J_k(x_i)||^2``, J_k the rows.
+
+    Args:
+        n: number of projections, 1 .. K (n = K is exact), or ``"exact"`` for the K unit vectors.
+        root: the root of the batch's sum instead of the mean.
+        weights: [K] of weights >= 0 of the rows.
+
+    Source: Jakubovitz & Giryes 2018 eq. 3, eq. 4 (root) and future work (weights); projections:
+    Hoffman, Roberts & Yaida 2019.
+    """
+
+    root: bool = dataclasses.field(default=False, kw_only=True)
+    weights: Tensor | None = dataclasses.field(default=None, kw_only=True, compare=False)
+    of_logits = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.root and self.subsample < 1:
+            raise ValueError(
+                "subsample must be 1 with root=True: the root of a part's sum estimates nothing; "
+                f"got {self.subsample}"
+            )
+        if self.root and self.reduction == "none":
+            raise ValueError(
+                "reduction must be 'mean' with root=True, which is of the batch's sum; for roots "
+                "of the samples take those of their values; got 'none'"
+            )
+        if self.weights is not None:
+            checks.floating("weights", self.weights)
+            fine = (self.weights >= 0) & self.weights.isfinite()
+            if self.weights.dim() != 1 or not bool(fine.all()):
+                raise ValueError(f"weights must be [K] finite numbers >= 0; got {self.weights}")
+
+    def check(self, logits: Tensor, y: Tensor | None) -> None:
+        super().check(logits, y)
+        if self.root and portion() is not None:
+            raise ValueError(
+                "root must be False where processes share a batch: the root of the batch's sum is "
+                "no mean of the roots of its parts; got True"
+            )
+        if self.weights is not None:
+            checks.shape("weights", self.weights, "[K]", (logits.shape[1],))
+            checks.same_device("weights", self.weights, "logits", logits)
+
+    def cotangents(
+        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
+    ) -> Tensor:
+        v = super().cotangents(logits, x, y, draw)
+        return v if self.weights is None else v * self.weights.to(v.dtype).sqrt()
+
+    def reduce(self, total: Tensor, samples: int) -> Tensor:
+        return safe_sqrt(total) if self.root else super().reduce(total, samples)
 
 
 def frobenius_penalty(
@@ -103,14 +167,11 @@ class JacobianReg(nn.Module):
         self, n: int = 1, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
     ) -> None:
         super().__init__()
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"n must be an int; got {n!r}")
-        if n < 1 and n != -1:
-            raise ValueError(f"n must be >= 1, or -1 for the exact penalty; got {n}")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        least = -1 if is_number(n) and n == -1 else 1
+        self.n = count("n", n, least, ", or -1 for the exact penalty")
+        self.reduction = one_of("reduction", reduction, REDUCTIONS)
         check_batch_norm(batch_norm)
-        self.n, self.reduction, self.batch_norm = n, reduction, batch_norm
+        self.batch_norm = batch_norm
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the penalty at inputs `x` [N, ...] for the outputs `y` [N, ...] of the model.

@@ -1,12 +1,12 @@
 """Penalties of one gradient per sample: of the loss, and those by which critics are trained."""
 
 import dataclasses
-import math
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from jacfast.checks import at_least, keep, one_of
 from jacfast.penalties.base import Penalty, safe_sqrt
 
 GradientNorm = Literal["squared", 1, 2]
@@ -33,8 +33,7 @@ class InputGradient(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.norm, bool) or self.norm not in get_args(GradientNorm):
-            raise ValueError(f"norm must be 'squared', 1 or 2; got {self.norm!r}")
+        keep(self, norm=one_of("norm", self.norm, get_args(GradientNorm)))
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -57,7 +56,7 @@ class InputGradient(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfOutputs(Penalty):
+class OfOutputs(Penalty):
     """Of the gradient of the sum of a sample's outputs: a critic's one, or a patch critic's."""
 
     of_logits = True
@@ -69,7 +68,7 @@ class _OfOutputs(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class WGANGP(_OfOutputs):
+class WGANGP(OfOutputs):
     """``mean_i (||grad D(x_i)||_2 - target)^2``: the two-sided gradient penalty of WGAN-GP.
 
     D is the sum of a sample's outputs, of which a critic has one. The derivative of the norm is 0
@@ -86,15 +85,14 @@ class WGANGP(_OfOutputs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.target >= 0 and math.isfinite(self.target)):
-            raise ValueError(f"target must be a finite number >= 0; got {self.target}")
+        keep(self, target=at_least("target", self.target, 0))
 
     def measure(self, g: Tensor) -> Tensor:
         return (safe_sqrt(super().measure(g)) - self.target).square()
 
 
 @dataclasses.dataclass(frozen=True)
-class R1(_OfOutputs):
+class R1(OfOutputs):
     """``mean_i ||grad D(x_i)||_2^2`` at real images x: the zero-centred gradient penalty R1.
 
     D is the sum of a sample's outputs, of which a critic has one. In the source the weight is

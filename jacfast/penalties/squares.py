@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
-from jacfast.ops import checks
-from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
-from jacfast.portion import portion
+from jacfast.checks import count, keep
+from jacfast.penalties.base import Count, Penalty, check_count, projections
 from jacfast.vjp import pull_back
 
 
 @dataclasses.dataclass(frozen=True)
-class _Projected(Penalty):
+class Projected(Penalty):
     """Sums of squares over all of a space, or over n random orthonormal directions of it."""
 
     n: Count = 1
@@ -23,7 +22,7 @@ class _Projected(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(self.n)
+        keep(self, n=check_count(self.n))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         classes = logits.shape[1]
@@ -46,68 +45,7 @@ class _Projected(Penalty):
 
 
 @dataclasses.dataclass(frozen=True)
-class Frobenius(_Projected):
-    """``mean_i ||J(x_i)||_F^2``, estimated without bias from n random orthonormal projections.
-
-    With ``root=True`` ``sqrt(sum_i ||J(x_i)||_F^2)`` over the batch, the loss of Jakubovitz &
-    Giryes as they print it (of an estimate, the root is biased; its derivative is 0 at 0; under
-    DistributedDataParallel it is of a process's part of the batch, and `fit` refuses it). With
-    ``weights`` ``mean_i sum_k w_k ||J_k(x_i)||^2``, J_k the rows.
-
-    Args:
-        n: number of projections, 1 .. K (n = K is exact), or ``"exact"`` for the K unit vectors.
-        root: the root of the batch's sum instead of the mean.
-        weights: [K] of weights >= 0 of the rows.
-
-    Source: Jakubovitz & Giryes 2018 eq. 3, eq. 4 (root) and future work (weights); projections:
-    Hoffman, Roberts & Yaida 2019.
-    """
-
-    root: bool = dataclasses.field(default=False, kw_only=True)
-    weights: Tensor | None = dataclasses.field(default=None, kw_only=True, compare=False)
-    of_logits = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.root and self.subsample < 1:
-            raise ValueError(
-                "subsample must be 1 with root=True: the root of a part's sum estimates nothing; "
-                f"got {self.subsample}"
-            )
-        if self.root and self.reduction == "none":
-            raise ValueError(
-                "reduction must be 'mean' with root=True, which is of the batch's sum; for roots "
-                "of the samples take those of their values; got 'none'"
-            )
-        if self.weights is not None:
-            checks.floating("weights", self.weights)
-            fine = (self.weights >= 0) & self.weights.isfinite()
-            if self.weights.dim() != 1 or not bool(fine.all()):
-                raise ValueError(f"weights must be [K] finite numbers >= 0; got {self.weights}")
-
-    def check(self, logits: Tensor, y: Tensor | None) -> None:
-        super().check(logits, y)
-        if self.root and portion() is not None:
-            raise ValueError(
-                "root must be False where processes share a batch: the root of the batch's sum is "
-                "no mean of the roots of its parts; got True"
-            )
-        if self.weights is not None:
-            checks.shape("weights", self.weights, "[K]", (logits.shape[1],))
-            checks.same_device("weights", self.weights, "logits", logits)
-
-    def cotangents(
-        self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
-    ) -> Tensor:
-        v = super().cotangents(logits, x, y, draw)
-        return v if self.weights is None else v * self.weights.to(v.dtype).sqrt()
-
-    def reduce(self, total: Tensor, samples: int) -> Tensor:
-        return safe_sqrt(total) if self.root else super().reduce(total, samples)
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossLipschitz(_Projected):
+class CrossLipschitz(Projected):
     """``mean_i sum_{j,k} ||J_j(x_i) - J_k(x_i)||^2`` over all ordered pairs of rows, estimated.
 
     It equals ``2 K ||C J||_F^2`` with ``C = I - 1 1^T / K``, so the K^2 differences cost what
@@ -149,10 +87,7 @@ class Spectral(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int):
-            raise TypeError(f"iterations must be an int; got {self.iterations!r}")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be >= 1; got {self.iterations}")
+        keep(self, iterations=count("iterations", self.iterations))
 
     def draw(
         self, samples: int, logits: Tensor, generator: torch.Generator | None

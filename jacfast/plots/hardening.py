@@ -10,21 +10,20 @@ from jacfast.plots.colours import lines
 from jacfast.plots.perturbations import choose, draw_perturbations, ratios
 from jacfast.plots.style import open_frame
 
+ROWS = 6  # images to show
 
-def hardening_figure(
-    x: Tensor, y: Tensor, before: DeepFoolResult, after: DeepFoolResult, rows: int = 6
-) -> Figure:
+
+def hardening_figure(x: Tensor, y: Tensor, before: DeepFoolResult, after: DeepFoolResult) -> Figure:
     """Draw what DeepFool needs to fool a classifier before and after hardening.
 
     Left, one image per row: the original, the perturbed images, and the perturbations r on one
-    colour scale, with ||r||_p / ||x||_p on each. Right: the distribution of ||r||_p / ||x||_p
+    colour scale, with ||r||_p / ||x||_p on each, of six that both models classify correctly and
+    DeepFool fooled in both, one of each class first. Right: the distribution of ||r||_p / ||x||_p
     over all images that have one: of an image of zeros there is none.
 
     Args:
         x: [N, 1 or 3, H, W] in [0, 1]; y: [N] true labels.
         before, after: `deepfool` of the two models at x.
-        rows: how many images to show: those that both models classify correctly and DeepFool fooled
-            in both, one of each class first.
 
     Raises:
         TypeError, ValueError: as `perturbation_figure`.
@@ -33,7 +32,7 @@ def hardening_figure(
     2 and 3.
     """
     results = {"before": before, "after": after}
-    shown = choose(y, [before, after], rows)
+    shown = choose(y, [before, after], ROWS)
     height = 1.5 * max(len(shown), 3) + 0.9
     figure = Figure(figsize=(13, height), dpi=110, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))  # type: ignore[misc]

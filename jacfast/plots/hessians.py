@@ -8,6 +8,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from jacfast.checks import above_zero
 from jacfast.evaluation.jacobians import jacobian_statistics
 from jacfast.plots.style import ZERO, new_figure, wrapped
 
@@ -27,8 +28,8 @@ def hessian_figure(
         step: of the central differences that they are by, if they are, in units of x.
 
     Raises:
-        TypeError: threshold is no number. ValueError: there is no model, a Hessian is not [D, D],
-            or threshold is not positive.
+        TypeError: threshold or step is no number. ValueError: there is no model, a Hessian is not
+            [D, D], or threshold or step is not positive.
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """
@@ -37,6 +38,8 @@ def hessian_figure(
     for name, h in hessians.items():
         if h.dim() != 2 or h.shape[0] != h.shape[1]:
             raise ValueError(f"hessians must be [D, D]; {name!r} has {list(h.shape)}")
+    if step is not None:
+        above_zero("step", step)
     statistics = {n: jacobian_statistics(h[None], threshold) for n, h in hessians.items()}
     sizes = {name: h.detach().double().abs().cpu() for name, h in hessians.items()}
     norm = _decades(threshold, max(float(s.nan_to_num(0.0, 0.0).max()) for s in sizes.values()))

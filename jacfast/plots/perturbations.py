@@ -7,9 +7,9 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from jacfast.attacks import AttackResult
-from jacfast.attacks.checks import count
 from jacfast.attacks.norms import lengths
 from jacfast.calling import check_labels
+from jacfast.checks import count
 from jacfast.evaluation.rho import check_attacked
 from jacfast.plots.style import WIDTH, image, new_figure, tag, wrapped
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from jacfast.attacks.checks import above_zero
+from jacfast.checks import above_zero
 from jacfast.plots.colours import lines
 from jacfast.plots.style import (
     WIDTH,

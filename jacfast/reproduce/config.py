@@ -7,7 +7,7 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-from jacfast.attacks.checks import count
+from jacfast.checks import count
 from jacfast.reproduce.phase import Training
 
 FOLDER = resources.files("jacfast.reproduce") / "tables"

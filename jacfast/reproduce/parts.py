@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import attacks, penalties
-from jacfast.attacks.checks import above_zero
 from jacfast.attacks.result import DeepFoolResult
+from jacfast.checks import above_zero
 from jacfast.reproduce.config import Training
 from jacfast.training.attacked import Attack, attack_once
 from jacfast.training.deep_defense import deep_defense_penalty

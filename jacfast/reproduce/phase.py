@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jacfast.attacks.checks import above_zero, at_least, count, one_of
+from jacfast.checks import above_zero, at_least, count, one_of
 from jacfast.training.defence import Place
 
 OPTIMIZERS = ("adam", "adamw", "sgd")

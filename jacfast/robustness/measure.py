@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.box import Clip, box_of
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.minimal_norm import LEAST

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jacfast.attacks.checks import at_least, one_of
+from jacfast.checks import at_least, one_of
 from jacfast.evaluation.distances import share_beyond
 from jacfast.files import write_atomically
 from jacfast.json_text import as_json, finite

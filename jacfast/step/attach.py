@@ -7,8 +7,9 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 
 from jacfast.calling import Arguments, eager
+from jacfast.checks import place
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.renamed import renamed
 from jacfast.step.options import Options
 from jacfast.step.step import Step
@@ -68,6 +69,7 @@ def penalised(
             a call. TypeError, ValueError: there is no such argument, or it is no floating-point
             tensor. And what `forward_with_penalty` raises.
     """
+    argument = place("argument", argument)
     step, held, own = Step(penalty, **options, everything=True), Held(), vars(model).get(PATCH)
 
     def restore() -> None:

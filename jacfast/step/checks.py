@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from jacfast.attacks.checks import count
 from jacfast.calling import check_input, check_made, in_pieces, tree
+from jacfast.checks import count, one_of
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import Penalty
@@ -31,21 +31,17 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
             "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside, "
             "or the model alone (of a WithPenalty its .model) where no penalty is wanted"
         )
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(f"batch_norm must be one of {', '.join(BATCH_NORMS)}; got {batch_norm!r}")
+    one_of("batch_norm", batch_norm, BATCH_NORMS)
     modules = _model(model, options.layer)
     check_input(x)
     if penalty is not None and batch_norm != "coupled":
         _check_batch_statistics(modules, batch_norm, len(x))
     if y is not None:
         checks.class_index("y", y, len(x), x)
-    if penalty is not None and not isinstance(penalty, Penalty):
-        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
     if at is not None:
         check_input(at, name="at")
         if len(at) != len(x):
             raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
-    check_step(penalty, options.step)
     if options.precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(
             f"precision must be torch.bfloat16 or torch.float16; got {options.precision}"
@@ -55,8 +51,6 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
             "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
             f"statistics; got {penalty.subsample}"
         )
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk_size must be >= 1; got {chunk}")
     if batch_norm == "coupled" and chunk is not None and chunk < len(x):
         raise ValueError(
             f"chunk_size must be the whole batch with batch_norm='coupled'; got {chunk}"
@@ -64,16 +58,19 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
     return modules
 
 
-def check_step(penalty: Penalty | None, step: Any) -> None:
-    """Check the number of the step, which a penalty with `every` asks for.
+def skips_step(penalty: Penalty | None, step: Any) -> bool:
+    """Say whether a step has no penalty; check both.
 
-    A fraction of an epoch, say, is hardly ever a multiple of that: there would be no penalty.
+    A fraction of an epoch, say, is hardly ever a multiple of `every`: there would be no penalty.
     """
+    if penalty is not None and not isinstance(penalty, Penalty):
+        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
     if step is not None:
         one = isinstance(step, Tensor) and step.numel() == 1
-        count("step", step.item() if one else step, 0)
+        step = count("step", step.item() if one else step, 0)
     elif penalty is not None and penalty.every > 1:
         raise ValueError(f"step must be given for a penalty with every={penalty.every}; got None")
+    return penalty is None or (step is not None and step % penalty.every > 0)
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:
@@ -101,7 +98,7 @@ def _model(model: object, layer: str | None) -> list[nn.Module]:
     if any(p is not None and p._backward_hooks for m in modules for p in m._parameters.values()):
         for name, parameter in model.named_parameters():
             check_hooks(parameter, name)
-    if layer is not None and layer not in dict(model.named_modules()):
+    if layer is not None and layer not in [name for name, _ in model.named_modules()]:
         names = ", ".join(name for name, _ in model.named_modules() if name)
         raise ValueError(f"layer must name a submodule, one of {names}; got {layer!r}")
     return modules

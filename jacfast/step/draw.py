@@ -43,7 +43,7 @@ class Noise:
 Draw = Order | Noise
 
 
-def penalised(penalty: Penalty, samples: int) -> int:
+def penalised_count(penalty: Penalty, samples: int) -> int:
     """Return how many samples of a batch are penalised."""
     return max(1, round(samples * penalty.subsample))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from jacfast.calling import Arguments
 from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.renamed import renamed
 from jacfast.step.checks import BatchNorm
 from jacfast.step.options import CallOptions, ModuleOptions

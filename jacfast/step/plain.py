@@ -29,7 +29,7 @@ from jacfast.lean import mode
 from jacfast.lean.gram import Gram
 from jacfast.penalties.base import Penalty, cotangents_of
 from jacfast.second import explain_new, watched
-from jacfast.step.draw import Noise, Order, penalised
+from jacfast.step.draw import Noise, Order, penalised_count
 from jacfast.step.entry import Entry, first_linear
 from jacfast.step.seen import Expected
 from jacfast.vjp import each_or_all, grad, together
@@ -74,7 +74,7 @@ def is_cheaper(model: nn.Module, modules: list[nn.Module], penalty: Penalty, x: 
 
 def _once(model: nn.Module, penalty: Penalty, x: Tensor) -> bool:
     """Say whether each product with a weight is computed once, in plain double backward, too."""
-    count = penalised(penalty, len(x))
+    count = penalised_count(penalty, len(x))
     if first_linear(model, penalty) is None or part_of(model, x) < len(x):
         return False
     if count < len(x) and not _pass_ahead(model, x):
@@ -115,7 +115,7 @@ def plain_step(
     Raises:
         Otherwise: it is not, and the model has been called.
     """
-    count = penalised(penalty, len(x))
+    count = penalised_count(penalty, len(x))
     ahead = count < len(x) and expected is None and _pass_ahead(model, x)
     order = Order(len(x), x.device)(penalty, generator) if ahead else None
     at = x if order is None else x[order[:count]]

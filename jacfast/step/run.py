@@ -24,7 +24,7 @@ from jacfast.graph import Graph
 from jacfast.lean import PULL, Lean, training
 from jacfast.penalties.base import Penalty, check_apart, cotangents_of
 from jacfast.step.checks import check_way
-from jacfast.step.draw import Draw, Noise, Order, penalised
+from jacfast.step.draw import Draw, Noise, Order, penalised_count
 from jacfast.step.node import Node
 from jacfast.step.penalise import penalise
 from jacfast.step.pending import Part, Pending
@@ -87,7 +87,7 @@ class Run:
         if pending.keeps and not pending.outside:
             total, *values = Node.apply(pending, x, *pending.parameters)
         returned = rebuilt(returned, places, values) if self.everything else values[0]
-        return returned, self.penalty.reduce(total, penalised(self.penalty, x.shape[0]))
+        return returned, self.penalty.reduce(total, penalised_count(self.penalty, x.shape[0]))
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
@@ -96,7 +96,7 @@ class Run:
             self._before = State(self.model, but=[self.generator]) if self.guards else None
         samples = x.shape[0]
         self._masks, self._returned = Masks(samples), Returned(samples, self.chunk)
-        count = penalised(self.penalty, samples)
+        count = penalised_count(self.penalty, samples)
         first = samples  # samples that pass through the model with a penalty to come
         ahead = False
         if count < samples and (self.sorts or not whole):
@@ -166,16 +166,15 @@ class Run:
         self._check_state(x.shape[0])
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
-        outputs = logits if self.layer is None else self._inner(seen)
-        penalised = as_rows(outputs, leaf)
+        outputs = as_rows(logits if self.layer is None else self._inner(seen), leaf)
         if needs_gradient:
-            check_way(penalised)
+            check_way(outputs)
         tensors = [logits]
         if self.everything:
             tensors = self._returned.take(returned, logits, len(leaf))
-        passed = Part(leaf, tensors, Graph(*tensors, penalised), lean, [])
+        passed = Part(leaf, tensors, Graph(*tensors, outputs), lean, [])
         pending.take(passed)
-        return passed, penalised
+        return passed, outputs
 
     def _call(
         self, pending: Pending, x: Tensor, rows: slice, needs_gradient: bool, seen: list

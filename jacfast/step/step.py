@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -25,12 +25,13 @@ from jacfast.calling import (
     worth_two_calls,
 )
 from jacfast.calling.outputs import Output
+from jacfast.checks import count
 from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.step import plain, seen
-from jacfast.step.checks import BatchNorm, check, check_step, with_batch_statistics
+from jacfast.step.checks import BatchNorm, check, skips_step, with_batch_statistics
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import Backend
@@ -60,6 +61,10 @@ class Step:
         default=contextlib.nullcontext, kw_only=True
     )
 
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None:
+            self.chunk_size = count("chunk_size", self.chunk_size)
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor | None, arguments: Arguments
     ) -> tuple[Any, Tensor]:
@@ -74,29 +79,30 @@ class Step:
         """Do it; `inside` says whether a compiled function has asked for it."""
         backend = backend_of(self, model, x, inside)
         x, penalty = ordinary(x) if isinstance(x, Tensor) else x, self.penalty
-        pauses = penalty is None or (self.step is not None and self.step % penalty.every)
+        skips = skips_step(penalty, self.step)
         twice = self.at is not None or self.precision is not None or self.batch_norm == "frozen"
         traced = None
-        if backend and not (pauses or twice):
+        if backend and not (skips or twice):
             traced = Traced(self, backend, model, x, y, arguments)
         modules = []
         if traced is None or traced.plan is None:  # else one like it has been checked
             modules = check(model, x, y, self)
-        else:  # but for what no plan depends on
-            check_step(penalty, self.step)
-        if penalty is None or pauses:
+        if penalty is None or skips:
             returned = arguments.call(model, x.clone())  # it may begin in place
             logits = pick(returned, self.output)
             return returned if self.everything else logits, _zero(penalty, logits)
+        frozen = with_batch_statistics(modules) if self.batch_norm == "frozen" else []
         if traced is not None and traced.plan is not None:
             returned, value = traced.replay()
+        elif frozen or self.at is not None or self.precision is not None:
+            with eager():
+                run = self._plan(model, modules, penalty, x, arguments)
+            returned, value = self._twice(run, x, y, backend, frozen)
         else:
-            returned, value = self._passes(
-                model, modules, penalty, x, y, arguments, backend, traced
-            )
+            returned, value = self._once(model, modules, penalty, x, y, arguments, backend, traced)
         return returned, value if penalty.every == 1 else penalty.every * value
 
-    def _passes(
+    def _once(
         self,
         model: nn.Module,
         modules: list[nn.Module],
@@ -107,12 +113,10 @@ class Step:
         backend: str | None,
         traced: "Traced | None",
     ) -> tuple[Any, Tensor]:
-        """Return logits, or everything, and the penalty, by one pass or by two."""
-        frozen = with_batch_statistics(modules) if self.batch_norm == "frozen" else []
-        once = self.at is None and self.precision is None and not frozen
-        if once and backend and traced is None:
+        """Return logits, or everything, and the penalty, by one pass."""
+        if backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)
-        usual = once and traced is None and self._asks_for_nothing(arguments)
+        usual = traced is None and self._asks_for_nothing(arguments)
         ready = None
         if usual:
             found = self._by_plain(model, modules, penalty, x, y)
@@ -121,32 +125,40 @@ class Step:
             ready = found
         with eager():
             run = self._plan(model, modules, penalty, x, arguments)
-            used = f"{run.chunk} of {len(x)} samples"
-            less = f"less memory is needed with a smaller chunk_size; it was {used}"
-            if once:
-                with advise(less):
-                    if traced:
-                        return traced(run)
-                    run.outside, run.ready = True, ready
-                    found = run(x, y, whole=True)
-                if usual and run.plain:
-                    seen.remember(model, penalty, x, run.attends)
-                return found
-        run.frozen, before = frozen, State(model, but=[*frozen, self.generator])
+            with _less(run, x):
+                if traced:
+                    return traced(run)
+                run.outside, run.ready = True, ready
+                found = run(x, y, whole=True)
+        if usual and run.plain:
+            seen.remember(model, penalty, x, run.attends)
+        return found
+
+    def _twice(
+        self,
+        run: Run,
+        x: Tensor,
+        y: Tensor | None,
+        backend: str | None,
+        frozen: Sequence[nn.Module],
+    ) -> tuple[Any, Tensor]:
+        """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
+        run.frozen, before = frozen, State(run.model, but=[*frozen, self.generator])
         run.everything = False  # the model returns it here
         with self.around():
             draws = Draws(x.device)
-            returned = arguments.call(model, x.clone())  # it may begin in place
+            returned = run.arguments.call(run.model, x.clone())  # it may begin in place
         if not self.everything:
             returned = pick(returned, self.output)
         run.around = draws.again
         at = x if self.at is None else ordinary(self.at)
         lower = _in(self.precision, x.device.type)
-        with eager(), advise(less), before.again(), in_eval_mode(frozen), lower:
+        with eager(), _less(run, x), before.again(), in_eval_mode(frozen), lower:
             if backend is None:
                 _, value = run(at, y, whole=False)
             else:
-                traced = Traced(self, backend, model, at, y, arguments, False, run.around)
+                arguments, around = run.arguments, run.around
+                traced = Traced(self, backend, run.model, at, y, arguments, False, around)
                 _, value = traced(run)
         return returned, value
 
@@ -213,6 +225,11 @@ class Step:
             everything=self.everything,
             around=self.around,
         )
+
+
+def _less(run: Run, x: Tensor) -> AbstractContextManager:
+    used = f"{run.chunk} of {len(x)} samples"
+    return advise(f"less memory is needed with a smaller chunk_size; it was {used}")
 
 
 def _zero(penalty: Penalty | None, logits: Tensor) -> Tensor:

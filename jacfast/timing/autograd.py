@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from jacfast.calling import State, eager
 from jacfast.calling.seeds import at_seed
 from jacfast.penalties.base import Penalty, cotangents_of, sizes_of
-from jacfast.step.draw import penalised
+from jacfast.step.draw import penalised_count
 from jacfast.timing.task import Task
 
 
@@ -51,7 +51,9 @@ class Autograd:
     def _value(self, penalty: Penalty, logits: Tensor, leaf: Tensor) -> Tensor:
         rows = torch.arange(len(leaf), device=leaf.device)
         if penalty.subsample < 1:
-            rows = torch.randperm(len(leaf), device=leaf.device)[: penalised(penalty, len(leaf))]
+            rows = torch.randperm(len(leaf), device=leaf.device)[
+                : penalised_count(penalty, len(leaf))
+            ]
         outputs, y = logits[rows], self.task.y[rows]
         draw = penalty.draw(len(rows), outputs.detach().to(self.task.x.dtype), None)
         if draw is not None and draw.is_floating_point():

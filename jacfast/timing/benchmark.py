@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from jacfast.calling.functions import compiled
 from jacfast.calling.outputs import Output
+from jacfast.checks import at_least, number
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.timing.attacks import against_foolbox
 from jacfast.timing.contenders import RIVALS, contenders, missing, why_no_share
 from jacfast.timing.environment import environment
@@ -147,9 +148,9 @@ def _notes(task: Task, against: tuple[str, ...], share: float | None) -> list[st
 
 
 def _check_options(against: Sequence[str], seconds: float, subsample: float | None) -> None:
-    if isinstance(against, str) or not set(against) <= set(RIVALS):
+    names = isinstance(against, Sequence) and not isinstance(against, str)
+    if not names or not all(name in tuple(RIVALS) for name in against):
         raise ValueError(f"against must hold some of {', '.join(RIVALS)}; got {against!r}")
-    if not 0 <= seconds < float("inf"):
-        raise ValueError(f"seconds must be >= 0 and finite; got {seconds}")
-    if subsample is not None and not 0 < subsample < 1:
+    at_least("seconds", seconds, 0)
+    if subsample is not None and not 0 < number("subsample", subsample) < 1:
         raise ValueError(f"subsample must be in (0, 1), or None; got {subsample}")

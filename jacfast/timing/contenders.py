@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from jacfast.calling.functions import compiled
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.timing import rivals
 from jacfast.timing.ours import one_line, ours
 from jacfast.timing.task import Task, shown

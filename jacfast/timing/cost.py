@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from jacfast.penalties.squares import Frobenius
+from jacfast.penalties.frobenius import Frobenius
 from jacfast.timing.contenders import Contender
 from jacfast.timing.kept import clear
 from jacfast.timing.memory import free_bytes, peak_bytes

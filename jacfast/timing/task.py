@@ -22,6 +22,7 @@ from jacfast.calling import (
 )
 from jacfast.calling.outputs import Output
 from jacfast.calling.seeds import at_seed
+from jacfast.checks import above_zero
 from jacfast.memory import ran_out
 from jacfast.penalties.base import Penalty
 from jacfast.step.checks import with_batch_statistics
@@ -101,8 +102,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, penalty: Penalty, lam: 
             raise ValueError(
                 f"penalty must have {name}={usual!r}, as the others have; got {shown(penalty)}"
             )
-    if isinstance(lam, bool) or not isinstance(lam, int | float) or not lam > 0:
-        raise ValueError(f"lam must be > 0; got {lam!r}")
+    above_zero("lam", lam)
 
 
 def prepare(

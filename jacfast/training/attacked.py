@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from jacfast.attacks.checks import above_zero
+from jacfast import checks
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import check_input, check_labels
 from jacfast.evaluation.predict import BATCH
@@ -51,20 +51,18 @@ def attack_once(
     """
     check_input(x)
     check_labels(y, len(x))
-    check_attack(attack, share)
+    check_attack(attack)
+    share = checks.share("share", share)
     count = attacked_of(len(x), share)
     batches = list(zip(x[:count].split(BATCH), y[:count].split(BATCH), strict=True))
     moved = [perturb(attack, model, *batch).detach() for batch in watch(batches, desc="attack")]
     return torch.cat([*moved, x[count:].detach()])
 
 
-def check_attack(attack: Attack, share: float) -> None:
-    """Check an attack, and the share of the samples that it moves."""
+def check_attack(attack: Attack) -> None:
+    """Check an attack."""
     if not callable(attack):
         raise TypeError(f"attack must be a function of (model, x, y); got {attack!r}")
-    above_zero("share", share)
-    if share > 1:
-        raise ValueError(f"share must be in (0, 1]; got {share}")
 
 
 def attacked_of(samples: int, share: float) -> int:

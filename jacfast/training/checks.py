@@ -2,18 +2,6 @@
 
 from torch import Tensor, nn
 
-from jacfast.attacks.checks import count
-
-SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
-
-
-def check_seed(seed: int) -> int:
-    """Return a seed as a plain integer; check that it is one that PyTorch takes."""
-    count("seed", seed, SEEDS[0])
-    if seed > SEEDS[1]:
-        raise ValueError(f"seed must be <= 2^64 - 1; got {seed}")
-    return int(seed)
-
 
 def check_trainable(model: nn.Module) -> None:
     """Check that there is something to train."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
-from jacfast.attacks.checks import above_zero
 from jacfast.attacks.options import Options
 from jacfast.attacks.search import Search, largest_others
 from jacfast.calling import (
@@ -26,6 +25,7 @@ from jacfast.calling import (
     sane,
     takes_model,
 )
+from jacfast.checks import above_zero
 from jacfast.evaluation.rho import sizes
 from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
@@ -186,7 +186,7 @@ def _step(
     classes = torch.cat([labels, origin[:, None]], dim=1)
     nearest, _ = search.nearest(model, point, logits, classes, running=everyone)
     winner = nearest.winner.clamp(min=0)
-    between = cotangents.difference(logits, winner, origin)
+    between = cotangents.boundaries(logits, winner[:, None], origin)
     w = pull_back(logits, point, between, create_graph=True)[0]
     sample = torch.arange(len(logits), device=logits.device)
     f = (logits[sample, winner] - logits[sample, origin]).to(w.dtype)

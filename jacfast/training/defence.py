@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast.attacks.checks import at_least, one_of
 from jacfast.calling import check_labels
+from jacfast.checks import at_least, keep, one_of, share
 from jacfast.penalties.base import Penalty
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
-from jacfast.step.checks import BatchNorm
+from jacfast.step.checks import BATCH_NORMS, BatchNorm
 from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
 
 Place = Literal["clean", "attacked", "both"]
@@ -71,7 +71,14 @@ class Defence:
     batch_norm: BatchNorm = "refuse"
 
     def __post_init__(self) -> None:
-        at_least("lam", self.lam, 0)
+        keep(
+            self,
+            lam=at_least("lam", self.lam, 0),
+            share=share("share", self.share),
+            penalise=one_of("penalise", self.penalise, PLACES),
+            smoothing=at_least("smoothing", self.smoothing, 0),
+            batch_norm=one_of("batch_norm", self.batch_norm, BATCH_NORMS),
+        )
         if self.penalty is None and self.lam > 0:
             raise ValueError(f"lam needs a penalty to weigh; got {self.lam} and penalty=None")
         if self.penalty is not None and self.lam == 0:
@@ -79,13 +86,11 @@ class Defence:
         if self.penalty is not None and not isinstance(self.penalty, Penalty):
             raise TypeError(f"penalty must be a jacfast Penalty; got {self.penalty!r}")
         if self.attack is not None:
-            check_attack(self.attack, self.share)
-        one_of("penalise", self.penalise, PLACES)
+            check_attack(self.attack)
         for name, needed in NEEDS.items():
             value = getattr(self, name)
             if value != getattr(Defence, name) and getattr(self, needed) is None:
                 raise ValueError(f"{name}={value!r} needs {needed}; got {needed}=None")
-        at_least("smoothing", self.smoothing, 0)
         if self.smoothing >= 1:
             raise ValueError(f"smoothing must be in [0, 1); got {self.smoothing}")
 

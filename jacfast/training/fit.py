@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from jacfast.attacks.checks import count
+from jacfast import checks
 from jacfast.progress import watch
 from jacfast.runs import alone
 from jacfast.training import checkpoint
-from jacfast.training.checks import check_seed, check_trainable
+from jacfast.training.checks import check_trainable
 from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
 from jacfast.training.moving import Moving
 from jacfast.training.process import Loss, Process, processes
@@ -105,8 +105,8 @@ def fit(
             epochs; or there is none to resume; or the processes are not given the same, or are
             joined by nothing but WORLD_SIZE.
     """
-    count("epochs", epochs, 0)
-    seed = check_seed(seed)
+    checks.count("epochs", epochs, 0)
+    seed = checks.seed(seed)
     batches = batches_of(model, x, y, batch_size, seed, saved=save is not None)
     given = optimizer is not None
     optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from jacfast.attacks.batches import split_batch
-from jacfast.attacks.checks import at_least, count, one_of
 from jacfast.attacks.parts import device_of
+from jacfast.checks import at_least, count, one_of
 from jacfast.runs import checksum
 from jacfast.training.checkpoint import Config
 

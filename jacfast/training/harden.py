@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import data, models
-from jacfast.attacks.checks import at_least, count
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import check_finite, check_weights, tried
+from jacfast.checks import at_least, count, seed
 from jacfast.data.split import on_device
 from jacfast.files import write_atomically
 from jacfast.json_text import finite
@@ -27,7 +27,7 @@ from jacfast.runs import check_own, held
 from jacfast.step import forward_with_penalty
 from jacfast.team import Team
 from jacfast.training import checkpoint
-from jacfast.training.checks import check_seed, check_trainable
+from jacfast.training.checks import check_trainable
 from jacfast.training.fit import fit
 from jacfast.training.measure import Measures, measure
 from jacfast.training.mode import set_mode
@@ -142,7 +142,7 @@ def _check(run: Harden) -> None:
         count("chunk_size", run.chunk_size)
     for name in ("lam", "lr"):
         at_least(name, getattr(run, name), 0)
-    check_seed(run.seed)
+    seed(run.seed)
     Frobenius(run.n)
     if (run.model is None) != (run.weights is None):
         raise ValueError("model and weights go together: give both, or neither")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jacfast.attacks.checks import at_least, count
+from jacfast.checks import at_least, count, keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,12 @@ class Schedule:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        at_least("lam", self.lam, 0)
-        for name in ("start", "warmup"):
-            count(name, getattr(self, name), 0)
+        keep(
+            self,
+            lam=at_least("lam", self.lam, 0),
+            start=count("start", self.start, 0),
+            warmup=count("warmup", self.warmup, 0),
+        )
 
     def __call__(self, step: int) -> float:
         """Return the weight of step `step`, counted from 0."""

@@ -35,11 +35,11 @@ def part(network, options):
 
 def test_a_captured_iteration_is_the_eager_one(network, options):
     eager, static = part(network, options), part(network, options)
-    graph, _ = recorded(static.iterate)
+    graph, _ = recorded(lambda: static.step(*static.evaluate()))
     for _ in range(3):
         graph.replay()
     for _ in range(WARM + 3):
-        eager.iterate()
+        eager.step(*eager.evaluate())
     assert int(eager.iterations.sum()) > 0
     torch.testing.assert_close(static.walk.r, eager.walk.r)
     for name in ("iterations", "stalled", "running"):
@@ -50,6 +50,6 @@ def test_a_captured_iteration_is_the_eager_one(network, options):
 def test_an_iteration_never_waits_for_the_device(network, options):
     torch.cuda.set_sync_debug_mode("default")  # until there is a part
     samples = part(network, options)
-    samples.iterate()
+    samples.step(*samples.evaluate())
     torch.cuda.set_sync_debug_mode("error")
-    samples.iterate()
+    samples.step(*samples.evaluate())

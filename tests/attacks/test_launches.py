@@ -91,11 +91,11 @@ def _iteration(
         x[0, 0, 0, 0] = math.nan
     part = part_of(_fully_connected(classes), x, p=p, **{"candidates": None, **CASES[case]})
     if which != "first":
-        part.iterate()
+        part.step(*part.evaluate())
     if which == "half":
         part = part.rows(torch.arange(63, -1, -2))
     with Launches().counting(monkeypatch) as launches:
-        part.iterate(fooled=False if which == "again" else None)
+        part.step(*part.evaluate(fooled=False if which == "again" else None))
     assert launches.launched["deepfool_step"] == 1
     if p == 2:
         launches.launched["deepfool_step"] += 1  # where rows are long

@@ -230,7 +230,7 @@ def test_no_step_beyond_the_last():
     part = part_of(exponential, torch.tensor([[10.0], [9.0]]).double(), steps=4)
     part.left[1] = 2
     for _ in range(6):
-        part.iterate()
+        part.step(*part.evaluate())
     assert part.iterations.tolist() == [4, 4]
     torch.testing.assert_close(
         part.walk.r[:, 0], torch.tensor([-4.0, -2.0]).double(), rtol=0.1, atol=0

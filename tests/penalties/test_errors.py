@@ -43,7 +43,7 @@ def test_n_out_of_range_of_the_centred_space(batch):
 @pytest.mark.parametrize("kind", [Frobenius, CrossLipschitz, EntrywiseL1])
 def test_n_that_is_never_right_is_refused_when_the_penalty_is_made(kind):
     for n in (True, 1.0, 2.5, "all", None):
-        with refuses(TypeError, f"n must be an int or 'exact'; got {n!r}"):
+        with refuses(TypeError, f"n must be an integer, or 'exact'; got {n!r}"):
             kind(n)
     for n in (0, -1):
         with refuses(ValueError, f"n must be >= 1, or 'exact'; got {n}"):

@@ -240,10 +240,10 @@ def test_who_asks_for_what_cannot_be_is_told_so():
         ({"penalty": "Frobenius"}, TypeError, "penalty must be a jacfast Penalty; got str"),
         ({"penalty": jacfast.Frobenius(6)}, ValueError, r"n must be in 1 .. K = 5"),
         ({"penalty": jacfast.Frobenius(every=2)}, ValueError, "penalty must have every=1"),
-        ({"lam": 0}, ValueError, "lam must be > 0; got 0"),
+        ({"lam": 0}, ValueError, "lam must be finite and > 0; got 0"),
         ({"against": ("loops",)}, ValueError, "against must hold some of one-vector, .*loops"),
         ({"against": "loop"}, ValueError, "against must hold some of"),
-        ({"seconds": -1.0}, ValueError, "seconds must be >= 0"),
+        ({"seconds": -1.0}, ValueError, "seconds must be finite and >= 0"),
         ({"subsample": 1.0}, ValueError, r"subsample must be in \(0, 1\), or None; got 1.0"),
     ):
         given = {"model": nets.mlp(), "x": x} | options

@@ -78,7 +78,7 @@ def test_no_graph_and_nothing_changed():
         ({"y": torch.arange(6)}, r"y must have shape \[N\] = \[7\]; got \[6\]"),
         ({"y": torch.rand(7)}, "y must be an int64 tensor of labels; got torch.float32"),
         ({"attack": None}, r"attack must be a function of \(model, x, y\); got None"),
-        ({"share": 0.0}, "share must be finite and > 0; got 0.0"),
+        ({"share": 0.0}, r"share must be in \(0, 1\]; got 0.0"),
         ({"share": 1.1}, r"share must be in \(0, 1\]; got 1.1"),
         ({"share": "0.1"}, "share must be a number; got str"),
         ({"attack": lambda m, x, y: x[0]}, r"inputs shaped as x, \[7, 2, 8, 8\]; got \[2, 8, 8\]"),

@@ -47,8 +47,8 @@ def test_model_without_weights(job):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (TypeError, {"n": "foo"}, "n must be an int or 'exact'; got 'foo'"),
-        (TypeError, {"n": 1.5}, "n must be an int or 'exact'; got 1.5"),
+        (TypeError, {"n": "foo"}, "n must be an integer, or 'exact'; got 'foo'"),
+        (TypeError, {"n": 1.5}, "n must be an integer, or 'exact'; got 1.5"),
         (TypeError, {"lam": "a"}, "lam must be a number; got str"),
         (TypeError, {"eval_samples": 2.5}, "eval_samples must be an integer; got 2.5"),
         (TypeError, {"chunk_size": 2.5}, "chunk_size must be an integer; got 2.5"),

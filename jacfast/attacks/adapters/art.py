@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
 from jacfast.calling import quiet

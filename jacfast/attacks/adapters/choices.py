@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from jacfast.attacks import checks
+from jacfast import checks
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.minimal_norm import check_choices, minimal_norm

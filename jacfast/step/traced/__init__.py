@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from jacfast.calling import Arguments, tree, warn
 from jacfast.calling.functions import compiled_module
+from jacfast.checks import one_of
 from jacfast.penalties.base import Penalty
 from jacfast.portion import at_hand
 from jacfast.step.draw import is_own
@@ -46,8 +47,8 @@ def backend_of(step: "Step", model: Any, x: Any, inside: bool) -> str | None:
     A compiled model, and a compiled function around the call (`inside`), ask for one, too.
     """
     backend = step.compiled
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"compiled must be None or one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend is not None:
+        one_of("compiled", backend, BACKENDS)
     usual = isinstance(model, nn.Module) and isinstance(x, Tensor)
     if not (usual and isinstance(step.penalty, Penalty)):
         return None

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from jacfast.calling import without_autocast
-from jacfast.step.draw import penalised
+from jacfast.step.draw import penalised_count
 from jacfast.step.node import Node
 from jacfast.step.pending import AGAIN
 from jacfast.step.traced.backends import Runner, runner
@@ -62,7 +62,7 @@ class Plan:
                 trace.returned,
                 is_leaf=lambda leaf: isinstance(leaf, Slot),
             )
-        return returned, penalty.reduce(total, penalised(penalty, len(x)))
+        return returned, penalty.reduce(total, penalised_count(penalty, len(x)))
 
     def _runners(self) -> "tuple[Runner, Late | None]":
         """Return what runs the graphs: not a CUDA graph whose last results are still needed."""

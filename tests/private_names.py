@@ -1,8 +1,8 @@
 """Every private name of PyTorch that this library uses, and what happens when it goes.
 
-PyTorch may rename them in any version. `tests/test_private.py` holds the two lists against the
-package (none is missing, each is used where it says) and against the PyTorch that is installed. The
-library itself does not read them.
+PyTorch may rename them in any version. `test_private.py` holds the two lists against the package
+(none is missing, each is used where it says), `test_private_torch.py` against the PyTorch that is
+installed.
 """
 
 from typing import NamedTuple

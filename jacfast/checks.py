@@ -1,0 +1,87 @@
+"""The rules that arguments share; a message names argument, rule and value.
+
+What is fine comes back as Python's own number, or as the choice is listed: where it is kept, no
+type of NumPy is to be seen in a repr, a file or the key of a recorded step.
+"""
+
+import math
+import numbers
+from typing import Any, TypeVar
+
+Choice = TypeVar("Choice")
+SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
+
+
+def number(name: str, value: Any) -> float:
+    """Check that it is a number."""
+    if not is_number(value):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def at_least(name: str, value: Any, least: float) -> float:
+    """Check a length, a weight: finite, and >= `least`."""
+    own = number(name, value)
+    if not least <= own < math.inf:
+        raise ValueError(f"{name} must be finite and >= {least}; got {value}")
+    return own
+
+
+def above_zero(name: str, value: Any) -> float:
+    """Check a length, a weight: finite, and > 0."""
+    own = number(name, value)
+    if not 0 < own < math.inf:
+        raise ValueError(f"{name} must be finite and > 0; got {value}")
+    return own
+
+
+def share(name: str, value: Any) -> float:
+    """Check a share of the samples: in (0, 1]."""
+    own = number(name, value)
+    if not 0 < own <= 1:
+        raise ValueError(f"{name} must be in (0, 1]; got {value}")
+    return own
+
+
+def one_of(name: str, value: Any, choices: tuple[Choice, ...]) -> Choice:
+    """Check a choice among strings and numbers."""
+    known = isinstance(value, str) or is_number(value)
+    if not known or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
+    return choices[choices.index(value)]
+
+
+def count(name: str, value: Any, least: int = 1, other: str = "") -> int:
+    """Check a number of steps, of samples: an integer, >= `least`, or what `other` says."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer{other}; got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be >= {least}{other}; got {value}")
+    return int(value)
+
+
+def seed(value: Any) -> int:
+    """Check a seed: one that PyTorch takes."""
+    own = count("seed", value, SEEDS[0])
+    if own > SEEDS[1]:
+        raise ValueError(f"seed must be <= 2^64 - 1; got {value}")
+    return own
+
+
+def place(name: str, value: Any) -> str | int | None:
+    """Check what names a part of something, by its name or its index; None names none."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a name, an index or None; got {value!r}")
+    return int(value)
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def keep(owner: object, **values: Any) -> None:
+    """Keep in a frozen dataclass, in its `__post_init__`, what checks of its fields returned."""
+    for name, value in values.items():
+        object.__setattr__(owner, name, value)
