@@ -16,6 +16,7 @@ from jacfast.runs import alone
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
 from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
+from jacfast.training.learned import check_optimized, learned
 from jacfast.training.moving import Moving
 from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
@@ -72,12 +73,14 @@ def fit(
         y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
             for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
-        loss: maps (model, x batch, y batch) to the scalar to descend.
+        loss: maps (model, x batch, y batch) to the scalar to descend. What it learns itself, if it
+            is an nn.Module, or the penalty of a `Defence` (``weights`` of `Frobenius`, say, as an
+            nn.Parameter), is averaged and saved with the model; `optimizer` must have it.
         batch_size: samples of a step, >= 1; the last step of an epoch has what is left. Not for a
             DataLoader, which has its own.
         lr: Adam's step size, finite and >= 0; not beside `optimizer`.
-        optimizer: another than Adam, over the model's parameters; LBFGS and others that evaluate
-            the loss several times a step as well.
+        optimizer: another than Adam, over parameters of the model and of `loss`; LBFGS and others
+            that evaluate the loss several times a step as well.
         scheduler: of the learning rate, over `optimizer`: stepped after every epoch, or after every
             step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the
             epoch, over its samples, and is for epochs alone. One whose step takes anything else, or
@@ -112,6 +115,8 @@ def fit(
     optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)
     check_total_steps(scheduler, scheduler_interval, epochs, batches.steps)
     check_trainable(model)
+    of_loss = learned(loss)
+    check_optimized(optimizer, model, of_loss)
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
     run: checkpoint.Config = {"name": name, "seed": seed, **batches.about(), **_given(model)}
@@ -131,7 +136,7 @@ def fit(
         _lock(path, process),
         seeded(model, seed) as drawn,
     ):
-        done, moving = 0, Moving(model, optimizer, scheduler, batches, drawn)
+        done, moving = 0, Moving(model, of_loss, optimizer, scheduler, batches, drawn)
         generators = [*drawn, *batches.generators]
         checkpoint.content(moving.told() if path else None)  # before a step, not after an epoch
         if path is not None and path.exists():

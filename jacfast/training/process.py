@@ -13,6 +13,7 @@ from jacfast.portion import Portion, within
 from jacfast.runs import checksum_of
 from jacfast.team import Team
 from jacfast.training.checks import check_loss
+from jacfast.training.learned import learned
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -40,17 +41,14 @@ class _Whole(nn.Module):
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.learned = model, loss, learned(loss)
         # PyTorch looks for unused parameters in each step, and warns of that where it finds none:
         # here it finds one, of no entries
         self.unused = nn.Parameter(next(model.parameters()).new_zeros(0))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss; of no samples 0, with gradients 0."""
-        if len(x):
-            return self.loss(self.model, x, y)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.stack([0 * p.sum() for p in trained]).sum()
+        """Return the loss; of no samples 0, which depends on nothing that is trained."""
+        return self.loss(self.model, x, y) if len(x) else self.unused.sum()
 
 
 class OneOfMany(Process):
@@ -88,7 +86,7 @@ class OneOfMany(Process):
     @torch.no_grad()
     def ended(self) -> None:
         """Give all the buffers of the first process, as each step has given them at its start."""
-        for buffer in self.model.buffers():
+        for buffer in self.parallel.module.buffers():
             flat = buffer.contiguous()
             distributed.broadcast(flat, 0)
             buffer.copy_(flat)
@@ -121,7 +119,8 @@ def processes(
         return
     device = next(model.parameters()).device
     with team.together():
-        team.agree({**about, "x": data(), "weights": checksum_of(model)})
+        weights = {"weights": checksum_of(model), "weights of loss": checksum_of(learned(loss))}
+        team.agree({**about, "x": data(), **weights})
         with team.group(device), team.together():
             process = OneOfMany(model, loss)
             try:
