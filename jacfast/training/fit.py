@@ -1,6 +1,6 @@
 """One training loop: seeded, resumable to the bit, with a progress bar."""
 
-import math
+import functools
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,6 +15,7 @@ from jacfast.progress import watch
 from jacfast.runs import alone
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_seed, check_trainable
+from jacfast.training.descent import descend
 from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
 from jacfast.training.learned import check_optimized, learned
 from jacfast.training.moving import Moving
@@ -73,14 +74,17 @@ def fit(
         y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
             for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
-        loss: maps (model, x batch, y batch) to the scalar to descend. What it learns itself, if it
-            is an nn.Module, or the penalty of a `Defence` (``weights`` of `Frobenius`, say, as an
-            nn.Parameter), is averaged and saved with the model; `optimizer` must have it.
+        loss: maps (model, x batch, y batch) to the scalar to descend; a `Defence` is told the
+            number of the step, from 0, for a `Schedule` or a penalty with ``every``. What it learns
+            itself, if it is an nn.Module, or the penalty of a `Defence` (``weights`` of
+            `Frobenius`, say, as an nn.Parameter), is averaged and saved with the model; `optimizer`
+            must have it.
         batch_size: samples of a step, >= 1; the last step of an epoch has what is left. Not for a
             DataLoader, which has its own.
         lr: Adam's step size, finite and >= 0; not beside `optimizer`.
         optimizer: another than Adam, over parameters of the model and of `loss`; LBFGS and others
-            that evaluate the loss several times a step as well.
+            whose ``step`` must have a closure evaluate the loss several times; the others find the
+            gradients there, as do their hooks before the step.
         scheduler: of the learning rate, over `optimizer`: stepped after every epoch, or after every
             step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the
             epoch, over its samples, and is for epochs alone. One whose step takes anything else, or
@@ -136,7 +140,7 @@ def fit(
         _lock(path, process),
         seeded(model, seed) as drawn,
     ):
-        done, moving = 0, Moving(model, of_loss, optimizer, scheduler, batches, drawn)
+        done, step, moving = 0, 0, Moving(model, of_loss, optimizer, scheduler, batches, drawn)
         generators = [*drawn, *batches.generators]
         checkpoint.content(moving.told() if path else None)  # before a step, not after an epoch
         if path is not None and path.exists():
@@ -146,6 +150,7 @@ def fit(
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
             moving.restore(path, state)
+            step = state.get("step", done * (batches.steps or 0))  # an older file has none
         steps = batches.steps
         total = None if steps is None else epochs * steps
         hidden = process.rank > 0
@@ -153,8 +158,10 @@ def fit(
             for epoch in range(done, epochs):
                 total_loss, samples = 0.0, 0
                 for xb, yb in batches.epoch():
-                    value = _step(process, optimizer, xb, yb, epoch + 1, name)
+                    losses = functools.partial(process.losses, xb, yb, step)
+                    value = descend(optimizer, losses, epoch + 1, name)
                     total_loss, samples = total_loss + value * len(xb), samples + len(xb)
+                    step += 1
                     process.stepped(generators)
                     if scheduler is not None and scheduler_interval == "step":
                         scheduler.step()
@@ -166,42 +173,15 @@ def fit(
                     else:
                         scheduler.step()
                 if path is not None and process.rank == 0:
-                    about = {"config": config, "run": {**run, **told}, "epoch": epoch + 1}
-                    checkpoint.save_atomically({**about, **moving.state()}, path)
+                    about = {"config": config, "run": {**run, **told}}
+                    passed = {"epoch": epoch + 1, "step": step}
+                    checkpoint.save_atomically({**about, **passed, **moving.state()}, path)
 
 
 def _lock(path: Path | None, process: Process) -> AbstractContextManager:
     if path is None or process.rank > 0:
         return nullcontext()
     return alone(path.with_name(f".{path.name}.lock"), f"save {path}")
-
-
-def _step(
-    process: Process,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
-    epoch: int,
-    name: str,
-) -> float:
-    """Take one step of the optimizer; return the loss before it."""
-    shown: list[float] = []
-
-    def closure() -> float:  # some optimizers evaluate it several times
-        value, whole = process.losses(x, y)
-        shown.append(whole)
-        if not math.isfinite(shown[-1]):
-            rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)
-            raise FloatingPointError(
-                f"loss must stay finite; got {shown[-1]} in epoch {epoch} of {name}: "
-                f"lower lr (now {rates}) or the weight of the penalty"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        return shown[-1]
-
-    optimizer.step(closure)
-    return shown[0]
 
 
 def _given(model: nn.Module) -> checkpoint.Config:

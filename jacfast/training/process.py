@@ -13,6 +13,7 @@ from jacfast.portion import Portion, within
 from jacfast.runs import checksum_of
 from jacfast.team import Team
 from jacfast.training.checks import check_loss
+from jacfast.training.defence import Defence
 from jacfast.training.learned import learned
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -26,9 +27,9 @@ class Process:
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self.model, self.loss = model, loss
 
-    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def losses(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, float]:
         """Return what to differentiate, and the loss of the batch."""
-        value = self.loss(self.model, x, y)
+        value = _value(self.loss, self.model, x, y, step)
         check_loss(value)
         return value, value.item()
 
@@ -46,9 +47,13 @@ class _Whole(nn.Module):
         # here it finds one, of no entries
         self.unused = nn.Parameter(next(model.parameters()).new_zeros(0))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Return the loss; of no samples 0, which depends on nothing that is trained."""
-        return self.loss(self.model, x, y) if len(x) else self.unused.sum()
+        return _value(self.loss, self.model, x, y, step) if len(x) else self.unused.sum()
+
+
+def _value(loss: Loss, model: nn.Module, x: Tensor, y: Tensor, step: int) -> Tensor:
+    return loss(model, x, y, step=step) if isinstance(loss, Defence) else loss(model, x, y)
 
 
 class OneOfMany(Process):
@@ -60,13 +65,13 @@ class OneOfMany(Process):
         # a loss may leave parameters out: an auxiliary head in eval mode
         self.parallel = DistributedDataParallel(_Whole(model, loss), find_unused_parameters=True)
 
-    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def losses(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, float]:
         """Return what to differentiate, and the loss of the whole batch."""
         index = torch.arange(len(x)).tensor_split(self.size)[self.rank]
         part = slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0)
         masks = Masks(len(x)).of(part) if drops(self.model) else contextlib.nullcontext()
         with within(Portion(index, len(x))), masks:
-            value = self.parallel(x[part], y[part])
+            value = self.parallel(x[part], y[part], step)
         check_loss(value)
         value = value * (len(index) * self.size / len(x))  # the gradient is a mean over processes
         mean = value.detach().double() / self.size
