@@ -1,6 +1,7 @@
 """The loss of a defence: cross-entropy of clean and attacked inputs, and a penalty."""
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
 import torch
@@ -107,31 +108,39 @@ class Defence:
         check_labels(y, len(x))
         if isinstance(self.lam, Schedule):
             return self._at(self.lam, step)(model, x, y, step=step)
-        here = portion() or Portion(torch.arange(len(x)), len(x))
+        here = portion() or Portion(torch.arange(len(x), device="cpu"), len(x))
         attacked = attacked_of(here.total, self.share) if self.attack else 0  # of the whole batch
         own = int((here.index < attacked).sum())
+        first, gone = (0, 0) if self.twins else (own, attacked)
+        of_moved = here.other(here.index[:own], attacked)
+        of_rest = here.other(here.index[first:] - gone, here.total - gone)
         moved, labels = x[:own], y[:own]
         if self.attack is not None and own:
-            moved = perturb(self.attack, model, moved, labels)
-        first = 0 if self.twins else own
+            with _among(of_moved):
+                moved = perturb(self.attack, model, moved, labels)
         rest, classes = x[first:], torch.cat([y[first:], labels])
         value: Tensor | float = 0.0
-        if self.penalty is None or (self.penalise == "attacked" and not own):
-            logits = model(torch.cat([rest, moved]))
+        if self.penalty is None:
+            logits = _logits(model, torch.cat([rest, moved]), _joined(of_rest, of_moved))
         elif self.penalise == "clean":
             logits, value = self._penalised(model, x, y, here, step)
-            logits = torch.cat([logits[first:], model(moved)]) if own else logits
+            if own:
+                logits = torch.cat([logits[first:], _logits(model, moved, of_moved)])
         elif self.penalise == "attacked":
-            of_moved = Portion(here.index[:own], attacked)
-            logits, value = self._penalised(model, moved, labels, of_moved, step)
-            value = value * here.weight(own, attacked)
-            logits = torch.cat([model(rest), logits]) if len(rest) else logits
+            # some processes have attacked samples alone, some others: neither knows what the other
+            # draws, unless the rest is the whole batch
+            among = of_rest if self.twins else None
+            parts = [_logits(model, rest, among)] if len(rest) else []
+            if own:
+                logits, value = self._penalised(model, moved, labels, of_moved, step)
+                value = value * here.weight(own, attacked)
+                parts.append(logits)
+            logits = torch.cat(parts)
         else:
-            whole = here.total + attacked
-            both = Portion(torch.cat([here.index, here.total + here.index[:own]]), whole)
+            both = _joined(here, of_moved)
             points, all_labels = torch.cat([x, moved]), torch.cat([y, labels])
             logits, value = self._penalised(model, points, all_labels, both, step)
-            value = value * here.weight(len(points), whole)
+            value = value * here.weight(len(points), both.total)
             logits = logits[first:]
         check_labels(classes, *logits.shape[:2])
         entropy = F.cross_entropy(logits, classes, label_smoothing=self.smoothing)
@@ -150,7 +159,7 @@ class Defence:
         self, model: nn.Module, x: Tensor, y: Tensor, here: Portion, step: int | None
     ) -> tuple[Tensor, Tensor]:
         """Return logits and penalty at x, which are this portion of the points of the penalty."""
-        with within(here if portion() else None):
+        with _among(here):
             return forward_with_penalty(
                 model,
                 x,
@@ -160,3 +169,19 @@ class Defence:
                 layer=self.layer,
                 batch_norm=self.batch_norm,
             )
+
+
+def _joined(first: Portion, then: Portion) -> Portion:
+    """Return the portion of two batches, one behind the other."""
+    index = torch.cat([first.index, first.total + then.index])
+    return first.other(index, first.total + then.total)
+
+
+def _among(here: Portion | None) -> AbstractContextManager[None]:
+    """Let what is called inside be of this portion, if there are several processes."""
+    return within(here if portion() else None)
+
+
+def _logits(model: nn.Module, x: Tensor, here: Portion | None) -> Tensor:
+    with _among(here):
+        return model(x)

@@ -56,11 +56,17 @@ def fit(
     Under ``torchrun``, or in an initialised group of torch.distributed, each process computes a
     part of every batch, by DistributedDataParallel, and all follow the trajectory of one process to
     rounding: each calls this with the same arguments, but for the device. `loss` must be a mean
-    over samples (`Defence` is); the projections of the penalties and dropout are drawn for the
-    whole batch. What cannot be the same: batch-norm in training mode (statistics of a part), what
-    else the loss draws (random starts of an attack), ``subsample`` < 1. Buffers are those of the
-    first process, which writes checkpoints, from which any number of processes goes on. What stops
-    one stops all, with its words (over NCCL the others are stopped by torchrun, without).
+    over samples (`Defence` is). Drawn for the whole batch are the projections of the penalties and,
+    outside compiled models and checkpoints, dropout by nn.Dropout, its kin of 1 to 3 dimensions and
+    their functions, of [n, ...] or [n * t, ...], n the samples that the model is called on, and
+    ``bernoulli_(p)`` of [n, ...] (dropped paths): in calls on all of a process's samples, and in
+    those of a `Defence` (with ``penalise="attacked"`` but for those on the rest of the batch, if
+    there are no twins). All else that is drawn (dropout inside attention or an LSTM, AlphaDropout,
+    noise, random starts of an attack) each process draws by itself, independently of the others,
+    and the same again where it is resumed. What cannot be the same, beside these: batch-norm in
+    training mode (statistics of a part), ``subsample`` < 1. Buffers are those of the first process,
+    which writes checkpoints, from which any number of processes goes on. What stops one stops all,
+    with its words (over NCCL the others are stopped by torchrun, without).
 
     Args:
         model: in the mode, on the device and of the dtype in which it is to be trained.

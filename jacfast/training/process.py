@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jacfast.calling import Masks, drops
 from jacfast.portion import Portion, within
 from jacfast.runs import checksum_of
 from jacfast.team import Team
 from jacfast.training.checks import check_loss
 from jacfast.training.defence import Defence
+from jacfast.training.dropout import OfWholeBatch, may_drop
 from jacfast.training.learned import learned
+from jacfast.training.seeded import generators_of
+from jacfast.training.streams import Streams
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -62,15 +64,18 @@ class OneOfMany(Process):
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__(model, loss)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.learned = learned(loss)
+        self.streams = Streams(generators_of(model), self.rank)
         # a loss may leave parameters out: an auxiliary head in eval mode
         self.parallel = DistributedDataParallel(_Whole(model, loss), find_unused_parameters=True)
 
     def losses(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, float]:
         """Return what to differentiate, and the loss of the whole batch."""
-        index = torch.arange(len(x)).tensor_split(self.size)[self.rank]
+        index = torch.arange(len(x), device="cpu").tensor_split(self.size)[self.rank]
         part = slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0)
-        masks = Masks(len(x)).of(part) if drops(self.model) else contextlib.nullcontext()
-        with within(Portion(index, len(x))), masks:
+        here = Portion(index, len(x), self.streams.alike)
+        masks = OfWholeBatch() if may_drop(self.model, self.learned) else contextlib.nullcontext()
+        with within(here), self.streams.apart(step), masks:
             value = self.parallel(x[part], y[part], step)
         check_loss(value)
         value = value * (len(index) * self.size / len(x))  # the gradient is a mean over processes
@@ -79,7 +84,7 @@ class OneOfMany(Process):
         return value, mean.item()
 
     def stepped(self, generators: list[torch.Generator]) -> None:
-        """Go on with the first process's random numbers: a short part may draw fewer."""
+        """Go on with the first process's random numbers: the others may have drawn less alike."""
         states = [generator.get_state() for generator in generators]
         device = next(self.model.parameters()).device
         joined = torch.cat(states).to(device)
