@@ -146,7 +146,9 @@ class Options:
         floating("subspace", self.subspace)
         shape("subspace", self.subspace, "[m, D]", (None, x[0].numel()))
         rows = self.subspace.detach().double()
-        off = float((rows @ rows.T - torch.eye(len(rows)).to(rows)).abs().max())
+        off = float(
+            (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().max()
+        )
         if off > 1e-3:
             raise ValueError(
                 f"subspace must have orthonormal rows; the products are off by {off:.3g}"

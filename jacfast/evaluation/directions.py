@@ -62,9 +62,8 @@ def input_direction(
     one_of("kind", kind, DIRECTIONS)
     if kind == "random":
         shape = (1, *x.shape[1:])
-        drawn = torch.randn(
-            shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-        )
+        source = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(shape, generator=source, dtype=torch.float64, device=source.device)
         return (drawn / drawn.norm()).to(x).expand_as(x)
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()

@@ -54,7 +54,9 @@ class RobustnessReport:
         found = self.attacked
         own = {"DeepFool": found.deepfool, "minimal norm": found.minimal, "PGD": found.pgd}
         own[WORST] = torch.stack(list(own.values())).amin(dim=0)
-        whole = {name: torch.zeros(len(self.right), dtype=torch.float64) for name in own}
+        whole = {
+            name: torch.zeros(len(self.right), dtype=torch.float64, device="cpu") for name in own
+        }
         for name, far in own.items():
             whole[name][self.right] = far
         return whole
