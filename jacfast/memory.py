@@ -35,4 +35,4 @@ def keep() -> None:
     as the layer itself (benchmarks/README.md, 'Residual networks'). So one such block is freed
     here; its pages are never touched. Another allocator does not mind.
     """
-    torch.empty(31 << 20, dtype=torch.uint8)
+    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")

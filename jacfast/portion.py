@@ -16,10 +16,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclasses.dataclass(frozen=True)
 class Portion:
-    """Samples `index` [n] int64, ascending, of `total`."""
+    """Samples `index` [n] int64, ascending, of `total`.
+
+    Attributes:
+        alike: the context in which all processes draw the same.
+    """
 
     index: Tensor
     total: int
+    alike: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
+    def other(self, index: Tensor, total: int) -> "Portion":
+        """Return a portion of another batch that is made of this one, by the same processes."""
+        return dataclasses.replace(self, index=index, total=total)
 
     def weight(self, terms: int, whole: int) -> float:
         """Return what a mean over `terms` must be multiplied with to count as of `whole` terms.
@@ -32,7 +41,8 @@ class Portion:
         """Return the part of `samples` samples in what is drawn for all."""
         if samples > len(self.index):  # other samples than these
             return draw(samples)
-        whole = draw(self.total)
+        with self.alike():
+            whole = draw(self.total)
         return None if whole is None else whole[self.index[:samples].to(whole.device)]
 
 

@@ -97,7 +97,7 @@ NAMES: dict[str, Use] = {
         "raises in every attack and penalised step; as a key of vars(module), where a second "
         "pass on copies would write to the buffers themselves",
     ),
-    "Module._forward_hooks": Use("calling.parts lipschitz", "raises"),
+    "Module._forward_hooks": Use("calling.parts lipschitz step.run", "raises"),
     "Module._forward_pre_hooks": Use(
         "calling.parts calling.state lipschitz step.traced.guards", "raises"
     ),

@@ -29,7 +29,7 @@ class Box:
     @property
     def width(self) -> float:
         """Return the largest width of a channel or entry, the unit in which the box is one long."""
-        return float(torch.as_tensor(self.high - self.low).max())
+        return float(tensor_of(self.high - self.low).max())
 
     def unless_zero(self, size: Tensor) -> Tensor:
         """Return lengths of samples [N]; for those that are zero the width, or 1 without a box."""
@@ -48,7 +48,7 @@ class Box:
         images normalised in another order, or taken back, in the coarser dtype of x and of the
         bounds as they were given; what is NaN is not looked at.
         """
-        ends = torch.cat([torch.as_tensor(end).flatten().cpu() for end in (self.low, self.high)])
+        ends = torch.cat([tensor_of(end).flatten().cpu() for end in (self.low, self.high)])
         largest = torch.where(ends.isfinite(), ends.abs(), 0).max()
         slack = 2 * max(torch.finfo(x.dtype).eps, self.eps) * float(largest)
         beyond = x[(x < self.low - slack) | (x > self.high + slack)]
@@ -60,6 +60,11 @@ class Box:
             )
 
 
+def tensor_of(size: Size) -> Tensor:
+    """Return a tensor as it is, and a number as one on the CPU, whatever the default device is."""
+    return size if isinstance(size, Tensor) else torch.as_tensor(size, device="cpu")
+
+
 def box_of(clip: Clip, x: Tensor, *, name: str = "clip") -> Box:
     """Return the box, on the device and in the dtype of x [N, ...]; check the bounds by x."""
     if clip is None:
@@ -67,7 +72,7 @@ def box_of(clip: Clip, x: Tensor, *, name: str = "clip") -> Box:
     check_bounds(name, clip)
     low, high = (per_entry(name, bound, x) for bound in clip)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
-        low, high = (torch.as_tensor(bound).to(x) for bound in (low, high))
+        low, high = (tensor_of(bound).to(x) for bound in (low, high))
     return Box(low, high, max(map(_eps, clip)))
 
 
@@ -75,7 +80,7 @@ def _eps(bound: Size) -> float:
     """Return the machine epsilon of a bound; 0 of an exact one, a number of Python's own."""
     if isinstance(bound, float | int):
         return 0.0
-    kind = torch.as_tensor(bound).dtype  # of NumPy's numbers, too
+    kind = tensor_of(bound).dtype  # of NumPy's numbers, too
     return torch.finfo(kind).eps if kind.is_floating_point else 0.0
 
 
@@ -83,12 +88,12 @@ def check_bounds(name: str, clip: Any) -> None:
     """Check bounds by themselves: a pair of numbers or tensors, low < high in every entry."""
     pair = isinstance(clip, tuple | list) and len(clip) == 2
     if pair and all(is_number(bound) or isinstance(bound, Tensor) for bound in clip):
-        low, high = (torch.as_tensor(bound).detach().cpu() for bound in clip)
+        low, high = (tensor_of(bound).detach().cpu() for bound in clip)
         try:
             if bool((low < high).all()):
                 return
         except RuntimeError as error:  # shapes that do not fit each other
-            shapes = [list(torch.as_tensor(bound).shape) for bound in clip]
+            shapes = [list(tensor_of(bound).shape) for bound in clip]
             raise ValueError(f"{name} must be (low, high) of one shape; got {shapes}") from error
     raise ValueError(f"{name} must be (low, high) with low < high; got {words(clip)}")
 

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from jacfast.attacks.box import Box
+from jacfast.attacks.box import Box, tensor_of
 from jacfast.attacks.gradient import finite_rows, forward
 from jacfast.attacks.losses import Criterion
 from jacfast.attacks.norms import lengths
@@ -85,7 +85,7 @@ class Descent:
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the bounds as tensors in the precision of the descent."""
         like = x.new_empty(0, dtype=accumulator(x.dtype))
-        return torch.as_tensor(self.box.low).to(like), torch.as_tensor(self.box.high).to(like)
+        return tensor_of(self.box.low).to(like), tensor_of(self.box.high).to(like)
 
     def _look(
         self, nearest: Nearest, here: Tensor, w: Tensor, const: Tensor

@@ -66,14 +66,23 @@ def held(wanted: Iterable[tuple[Hold, Any]]) -> Iterator[None]:
                 hold.take(thing, holder)
         yield
     finally:
-        interrupt, left = None, True
-        while left:
-            try:
-                with _LOCK:
-                    for hold, thing in pairs:
-                        hold.give_back(thing, holder)
-                left = False
-            except KeyboardInterrupt as error:  # once more: it can be done again
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        surely(lambda: _give_back(pairs, holder))
+
+
+def _give_back(pairs: list[tuple[Hold, Any]], holder: object) -> None:
+    with _LOCK:
+        for hold, thing in pairs:
+            hold.give_back(thing, holder)
+
+
+def surely(undo: Callable[[], None]) -> None:
+    """Do what can be done again, from the start after an interrupt, which is raised at the end."""
+    interrupt, left = None, True
+    while left:
+        try:
+            undo()
+            left = False
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt

@@ -36,11 +36,16 @@ class Masks:
     def number(self, place: int, x: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """Return 0 or 1 / (1 - p) for every entry of all samples, for the layer at `place`."""
         if place == len(self._drawn):
-            shape = (self.samples, *x.shape[1:])
-            order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
-            ones = x.new_ones([shape[d] for d in order])  # in the layout of x, as masks are drawn
-            self._drawn.append(drop(ones.permute([order.index(d) for d in range(x.dim())])))
+            self._drawn.append(drop(ones_of(x, self.samples)))
         return self._drawn[place]
+
+
+def ones_of(x: Tensor, rows: int) -> Tensor:
+    """Return ones [rows, ...] in the layout of x [N, ...], in which masks are drawn."""
+    shape = (rows, *x.shape[1:])
+    order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+    ones = x.new_ones([shape[d] for d in order])
+    return ones.permute([order.index(d) for d in range(x.dim())])
 
 
 class _Part(TorchFunctionMode):

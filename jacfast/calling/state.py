@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.calling.copies import copies
+from jacfast.calling.held import surely
 from jacfast.calling.places import CONTAINERS, NUMBERS, again, content, entries, is_array, look, put
 from jacfast.calling.sources import Sources, is_source
 
@@ -109,6 +110,13 @@ class State:
         inside = [(one, one.clone(), _version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
         sources = self._sources.now()
+
+        def back() -> None:
+            _write(inside)
+            put(now, {})
+            _fill(arrays)
+            sources.put()
+
         try:
             _write(self._copies[id(one)] for one in self._inside)
             put(self._places, {key: value for key, (_, value, _) in self._copies.items()})
@@ -116,10 +124,7 @@ class State:
             self._sources.put()
             yield
         finally:
-            _write(inside)
-            put(now, {})
-            _fill(arrays)
-            sources.put()
+            surely(back)
 
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, Tensor) and isinstance(now, Tensor):

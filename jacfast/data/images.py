@@ -83,7 +83,7 @@ def _part(part: Path, names: list[str]) -> tuple[Tensor, Tensor]:
         images[i] = pixels
     assert images is not None  # missing() found some
     x = torch.from_numpy(images).float().div_(255)
-    return x, torch.tensor([label for _, label in files])
+    return x, torch.tensor([label for _, label in files], device="cpu")
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -43,7 +43,8 @@ def by_turns(split: Split) -> Split:
     for images, labels in (("train_x", "train_y"), ("test_x", "test_y")):
         y = getattr(split, labels)
         if bool((y[1:] >= y[:-1]).all()):
-            place = torch.arange(len(y)) - torch.searchsorted(y, y)  # of an image within its class
+            number = torch.arange(len(y), device=y.device)
+            place = number - torch.searchsorted(y, y)  # of an image within its class
             order = (place * split.classes + y).argsort()
             changed |= {images: getattr(split, images)[order], labels: y[order]}
     return dataclasses.replace(split, **changed)

@@ -61,8 +61,9 @@ def input_direction(
     check_labels(y, len(x))
     checks.one_of("kind", kind, DIRECTIONS)
     if kind == "random":
-        shape, source = (1, *x.shape[1:]), torch.Generator().manual_seed(checks.seed(seed))
-        drawn = torch.randn(shape, generator=source, dtype=torch.float64)
+        shape = (1, *x.shape[1:])
+        source = torch.Generator().manual_seed(checks.seed(seed))
+        drawn = torch.randn(shape, generator=source, dtype=torch.float64, device=source.device)
         return (drawn / drawn.norm()).to(x).expand_as(x)
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()

@@ -54,7 +54,7 @@ def decision_line(
     if len(x) != 1:
         raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
     d = along(direction, x)
-    t = torch.as_tensor(t, dtype=torch.float64).detach().cpu().clone()  # given back in the result
+    t = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().clone()  # given back
     if t.dim() != 1 or len(t) == 0 or not bool(t.isfinite().all()):
         raise ValueError(f"t must be [P], P >= 1, and finite; got {t.tolist()}")
     values, slopes = [], []

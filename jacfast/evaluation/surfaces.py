@@ -148,7 +148,7 @@ def parameter_surface(
 
     with quiet(model, gradients=False):
         rows = [[value(a, b) for b in steps.tolist()] for a in steps.tolist()]
-    return Surface(steps, torch.tensor(rows, dtype=torch.float64), of, "parameter")
+    return Surface(steps, torch.tensor(rows, dtype=torch.float64, device="cpu"), of, "parameter")
 
 
 def _check_pair(directions: object, own: dict[str, Tensor]) -> None:
@@ -171,5 +171,5 @@ def _steps(extent: float, points: int, of: str) -> Tensor:
     count("points", points, 3)
     if points % 2 == 0:
         raise ValueError(f"points must be odd; got {points}")
-    half = torch.linspace(0, extent, points // 2 + 1, dtype=torch.float64)[1:]
-    return torch.cat([-half.flip(0), torch.zeros(1, dtype=torch.float64), half])
+    half = torch.linspace(0, extent, points // 2 + 1, dtype=torch.float64, device="cpu")
+    return torch.cat([-half[1:].flip(0), half])

@@ -47,7 +47,9 @@ def check_module(model: object) -> nn.Module:
 
 
 def _direction(own: Tensor, source: torch.Generator) -> Tensor:
-    drawn = torch.randn(own.shape, generator=source, dtype=torch.float64).to(own)
+    drawn = torch.randn(own.shape, generator=source, dtype=torch.float64, device=source.device).to(
+        own
+    )
     if own.dim() < 2:
         return torch.zeros_like(drawn)
     rows = drawn.flatten(1)

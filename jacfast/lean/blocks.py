@@ -76,8 +76,8 @@ def _line(kernel: int, block: int, stride: int, padding: int, size: int, outputs
     """
     first = -((kernel - 1 - padding) // stride)
     last = (block - 1 + padding) // stride
-    u = torch.arange(block)[:, None]
-    taps = u + padding - stride * torch.arange(first, last + 1)
+    u = torch.arange(block, device="cpu")[:, None]
+    taps = u + padding - stride * torch.arange(first, last + 1, device="cpu")
     taps = torch.where((taps >= 0) & (taps < kernel), taps, kernel)
     count, step = -(-size // block), block // stride
     after = (count - 1) * step + last + 1 - outputs

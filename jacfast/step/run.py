@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -191,9 +191,7 @@ class Run:
         pending.enter(entry.grad_fn)
         with contextlib.ExitStack() as stack:
             if self.layer is not None:
-                module = self.model.get_submodule(self.layer)
-                hook = module.register_forward_hook(lambda *call: seen.append(_version(call[2])))
-                stack.callback(hook.remove)
+                stack.enter_context(_outputs(self.model.get_submodule(self.layer), seen))
             stack.enter_context(self.around())
             if part:
                 stack.enter_context(self._masks.of(index))
@@ -250,6 +248,21 @@ class Run:
                 "follows (inplace=True?)"
             )
         return output
+
+
+@contextlib.contextmanager
+def _outputs(module: nn.Module, seen: list[tuple[Tensor, int]]) -> Iterator[None]:
+    """Append to `seen` what a layer returns inside the context."""
+
+    def look(*call: Any) -> None:
+        seen.append(_version(call[2]))
+
+    try:
+        module.register_forward_hook(look)
+        yield
+    finally:  # by what was registered: an interrupt may have come before there was a handle
+        for key in [key for key, hook in module._forward_hooks.items() if hook is look]:
+            del module._forward_hooks[key]
 
 
 def _version(output: Tensor) -> tuple[Tensor, int]:

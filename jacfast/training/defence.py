@@ -1,6 +1,7 @@
 """The loss of a defence: cross-entropy of clean and attacked inputs, and a penalty."""
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
 from jacfast.step.checks import BATCH_NORMS, BatchNorm
 from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
+from jacfast.training.schedule import Schedule
 
 Place = Literal["clean", "attacked", "both"]
 PLACES: tuple[str, ...] = get_args(Place)
@@ -37,7 +39,8 @@ class Defence:
 
     Args:
         penalty: see `jacfast.penalties`; None: none.
-        lam: its weight, finite and > 0; 0 without a penalty.
+        lam: its weight, finite and > 0, or a `Schedule` of it over the steps, which `fit` counts;
+            0 without a penalty.
         attack: maps (model, x, y) to perturbed inputs, without a graph, or to an `AttackResult` of
             them: ``attack=jacfast.deepfool`` will do; called at every step. For images attacked
             once, before the training, see `attack_once`.
@@ -61,7 +64,7 @@ class Defence:
     """
 
     penalty: Penalty | None = None
-    lam: float = 0.0
+    lam: float | Schedule = 0.0
     attack: Attack | None = None
     share: float = 1.0
     twins: bool = False
@@ -71,17 +74,19 @@ class Defence:
     batch_norm: BatchNorm = "refuse"
 
     def __post_init__(self) -> None:
+        lam = self.lam if isinstance(self.lam, Schedule) else at_least("lam", self.lam, 0)
+        most = lam.lam if isinstance(lam, Schedule) else lam
         keep(
             self,
-            lam=at_least("lam", self.lam, 0),
+            lam=lam,
             share=share("share", self.share),
             penalise=one_of("penalise", self.penalise, PLACES),
             smoothing=at_least("smoothing", self.smoothing, 0),
             batch_norm=one_of("batch_norm", self.batch_norm, BATCH_NORMS),
         )
-        if self.penalty is None and self.lam > 0:
+        if self.penalty is None and most > 0:
             raise ValueError(f"lam needs a penalty to weigh; got {self.lam} and penalty=None")
-        if self.penalty is not None and self.lam == 0:
+        if self.penalty is not None and most == 0:
             raise ValueError(f"lam must be > 0 with a penalty; got {self.lam}")
         if self.penalty is not None and not isinstance(self.penalty, Penalty):
             raise TypeError(f"penalty must be a jacfast Penalty; got {self.penalty!r}")
@@ -94,50 +99,95 @@ class Defence:
         if self.smoothing >= 1:
             raise ValueError(f"smoothing must be in [0, 1); got {self.smoothing}")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, step: int | None = None
+    ) -> Tensor:
         """Return the loss of a batch x [N, ...], floating point, with labels y [N] int64.
+
+        Args:
+            step: its number, from 0, for a `Schedule` and for a penalty with ``every > 1``.
 
         Raises:
             TypeError, ValueError: y is not int64 [N] in 0 .. K - 1, or the attack, the penalty or
                 `forward_with_penalty` refuses what it is given.
         """
         check_labels(y, len(x))
-        here = portion() or Portion(torch.arange(len(x)), len(x))
+        if isinstance(self.lam, Schedule):
+            return self._at(self.lam, step)(model, x, y, step=step)
+        here = portion() or Portion(torch.arange(len(x), device="cpu"), len(x))
         attacked = attacked_of(here.total, self.share) if self.attack else 0  # of the whole batch
         own = int((here.index < attacked).sum())
+        first, gone = (0, 0) if self.twins else (own, attacked)
+        of_moved = here.other(here.index[:own], attacked)
+        of_rest = here.other(here.index[first:] - gone, here.total - gone)
         moved, labels = x[:own], y[:own]
         if self.attack is not None and own:
-            moved = perturb(self.attack, model, moved, labels)
-        first = 0 if self.twins else own
+            with _among(of_moved):
+                moved = perturb(self.attack, model, moved, labels)
         rest, classes = x[first:], torch.cat([y[first:], labels])
         value: Tensor | float = 0.0
-        if self.penalty is None or (self.penalise == "attacked" and not own):
-            logits = model(torch.cat([rest, moved]))
+        if self.penalty is None:
+            logits = _logits(model, torch.cat([rest, moved]), _joined(of_rest, of_moved))
         elif self.penalise == "clean":
-            logits, value = self._penalised(model, x, y, here)
-            logits = torch.cat([logits[first:], model(moved)]) if own else logits
+            logits, value = self._penalised(model, x, y, here, step)
+            if own:
+                logits = torch.cat([logits[first:], _logits(model, moved, of_moved)])
         elif self.penalise == "attacked":
-            of_moved = Portion(here.index[:own], attacked)
-            logits, value = self._penalised(model, moved, labels, of_moved)
-            value = value * here.weight(own, attacked)
-            logits = torch.cat([model(rest), logits]) if len(rest) else logits
+            # some processes have attacked samples alone, some others: neither knows what the other
+            # draws, unless the rest is the whole batch
+            among = of_rest if self.twins else None
+            parts = [_logits(model, rest, among)] if len(rest) else []
+            if own:
+                logits, value = self._penalised(model, moved, labels, of_moved, step)
+                value = value * here.weight(own, attacked)
+                parts.append(logits)
+            logits = torch.cat(parts)
         else:
-            whole = here.total + attacked
-            both = Portion(torch.cat([here.index, here.total + here.index[:own]]), whole)
+            both = _joined(here, of_moved)
             points, all_labels = torch.cat([x, moved]), torch.cat([y, labels])
-            logits, value = self._penalised(model, points, all_labels, both)
-            value = value * here.weight(len(points), whole)
+            logits, value = self._penalised(model, points, all_labels, both, step)
+            value = value * here.weight(len(points), both.total)
             logits = logits[first:]
         check_labels(classes, *logits.shape[:2])
         entropy = F.cross_entropy(logits, classes, label_smoothing=self.smoothing)
         terms = here.total + attacked * self.twins
         return entropy * here.weight(len(classes), terms) + self.lam * value
 
+    def _at(self, schedule: Schedule, step: int | None) -> "Defence":
+        """Return the defence of one step, without a penalty where it weighs nothing."""
+        if step is None:
+            raise ValueError(f"step must be given for lam={schedule}; got None")
+        if lam := schedule(step):
+            return dataclasses.replace(self, lam=lam)
+        return dataclasses.replace(self, penalty=None, lam=0.0, layer=None, batch_norm="refuse")
+
     def _penalised(
-        self, model: nn.Module, x: Tensor, y: Tensor, here: Portion
+        self, model: nn.Module, x: Tensor, y: Tensor, here: Portion, step: int | None
     ) -> tuple[Tensor, Tensor]:
         """Return logits and penalty at x, which are this portion of the points of the penalty."""
-        with within(here if portion() else None):
+        with _among(here):
             return forward_with_penalty(
-                model, x, y, penalty=self.penalty, layer=self.layer, batch_norm=self.batch_norm
+                model,
+                x,
+                y,
+                penalty=self.penalty,
+                step=step,
+                layer=self.layer,
+                batch_norm=self.batch_norm,
             )
+
+
+def _joined(first: Portion, then: Portion) -> Portion:
+    """Return the portion of two batches, one behind the other."""
+    index = torch.cat([first.index, first.total + then.index])
+    return first.other(index, first.total + then.total)
+
+
+def _among(here: Portion | None) -> AbstractContextManager[None]:
+    """Let what is called inside be of this portion, if there are several processes."""
+    return within(here if portion() else None)
+
+
+def _logits(model: nn.Module, x: Tensor, here: Portion | None) -> Tensor:
+    with _among(here):
+        return model(x)

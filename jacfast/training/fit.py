@@ -1,6 +1,6 @@
 """One training loop: seeded, resumable to the bit, with a progress bar."""
 
-import math
+import functools
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,9 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from jacfast import checks
 from jacfast.progress import watch
 from jacfast.runs import alone
+from jacfast.team import Team
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_trainable
+from jacfast.training.descent import descend
 from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
+from jacfast.training.learned import check_optimized, learned
 from jacfast.training.moving import Moving
 from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
@@ -54,11 +57,17 @@ def fit(
     Under ``torchrun``, or in an initialised group of torch.distributed, each process computes a
     part of every batch, by DistributedDataParallel, and all follow the trajectory of one process to
     rounding: each calls this with the same arguments, but for the device. `loss` must be a mean
-    over samples (`Defence` is); the projections of the penalties and dropout are drawn for the
-    whole batch. What cannot be the same: batch-norm in training mode (statistics of a part), what
-    else the loss draws (random starts of an attack), ``subsample`` < 1. Buffers are those of the
-    first process, which writes checkpoints, from which any number of processes goes on. What stops
-    one stops all, with its words (over NCCL the others are stopped by torchrun, without).
+    over samples (`Defence` is). Drawn for the whole batch are the projections of the penalties and,
+    outside compiled models and checkpoints, dropout by nn.Dropout, its kin of 1 to 3 dimensions and
+    their functions, of [n, ...] or [n * t, ...], n the samples that the model is called on, and
+    ``bernoulli_(p)`` of [n, ...] (dropped paths): in calls on all of a process's samples, and in
+    those of a `Defence` (with ``penalise="attacked"`` but for those on the rest of the batch, if
+    there are no twins). All else that is drawn (dropout inside attention or an LSTM, AlphaDropout,
+    noise, random starts of an attack) each process draws by itself, independently of the others,
+    and the same again where it is resumed. What cannot be the same, beside these: batch-norm in
+    training mode (statistics of a part), ``subsample`` < 1. Buffers are those of the first process,
+    which writes checkpoints, from which any number of processes goes on. What stops one stops all,
+    with its words (over NCCL the others are stopped by torchrun, without).
 
     Args:
         model: in the mode, on the device and of the dtype in which it is to be trained.
@@ -72,12 +81,17 @@ def fit(
         y: [N, ...], whatever `loss` takes; for `Defence`, [N] int64 labels on the device of x. None
             for a DataLoader.
         epochs: passes over x, >= 0, those in the checkpoint counted.
-        loss: maps (model, x batch, y batch) to the scalar to descend.
+        loss: maps (model, x batch, y batch) to the scalar to descend; a `Defence` is told the
+            number of the step, from 0, for a `Schedule` or a penalty with ``every``. What it learns
+            itself, if it is an nn.Module, or the penalty of a `Defence` (``weights`` of
+            `Frobenius`, say, as an nn.Parameter), is averaged and saved with the model; `optimizer`
+            must have it.
         batch_size: samples of a step, >= 1; the last step of an epoch has what is left. Not for a
             DataLoader, which has its own.
         lr: Adam's step size, finite and >= 0; not beside `optimizer`.
-        optimizer: another than Adam, over the model's parameters; LBFGS and others that evaluate
-            the loss several times a step as well.
+        optimizer: another than Adam, over parameters of the model and of `loss`; LBFGS and others
+            whose ``step`` must have a closure evaluate the loss several times; the others find the
+            gradients there, as do their hooks before the step.
         scheduler: of the learning rate, over `optimizer`: stepped after every epoch, or after every
             step (``scheduler_interval="step"``); ReduceLROnPlateau sees the mean loss of the
             epoch, over its samples, and is for epochs alone. One whose step takes anything else, or
@@ -112,8 +126,11 @@ def fit(
     optimizer = optimizer_of(model, lr, optimizer, scheduler, scheduler_interval)
     check_total_steps(scheduler, scheduler_interval, epochs, batches.steps)
     check_trainable(model)
+    of_loss = learned(loss)
     checkpoint.check_config(config)
     path = checkpoint.path_of(save, resume)
+    if path is not None or Team.here().size > 1:
+        check_optimized(optimizer, model, of_loss)
     run: checkpoint.Config = {"name": name, "seed": seed, **batches.about(), **_given(model)}
     run["lr"] = None if lr is None else float(lr)
     run["optimizer"] = type(optimizer).__name__
@@ -131,7 +148,7 @@ def fit(
         _lock(path, process),
         seeded(model, seed) as drawn,
     ):
-        done, moving = 0, Moving(model, optimizer, scheduler, batches, drawn)
+        done, step, moving = 0, 0, Moving(model, of_loss, optimizer, scheduler, batches, drawn)
         generators = [*drawn, *batches.generators]
         checkpoint.content(moving.told() if path else None)  # before a step, not after an epoch
         if path is not None and path.exists():
@@ -141,6 +158,7 @@ def fit(
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
             moving.restore(path, state)
+            step = state.get("step", done * (batches.steps or 0))  # an older file has none
         steps = batches.steps
         total = None if steps is None else epochs * steps
         hidden = process.rank > 0
@@ -148,8 +166,10 @@ def fit(
             for epoch in range(done, epochs):
                 total_loss, samples = 0.0, 0
                 for xb, yb in batches.epoch():
-                    value = _step(process, optimizer, xb, yb, epoch + 1, name)
+                    losses = functools.partial(process.losses, xb, yb, step)
+                    value = descend(optimizer, losses, epoch + 1, name)
                     total_loss, samples = total_loss + value * len(xb), samples + len(xb)
+                    step += 1
                     process.stepped(generators)
                     if scheduler is not None and scheduler_interval == "step":
                         scheduler.step()
@@ -161,42 +181,15 @@ def fit(
                     else:
                         scheduler.step()
                 if path is not None and process.rank == 0:
-                    about = {"config": config, "run": {**run, **told}, "epoch": epoch + 1}
-                    checkpoint.save_atomically({**about, **moving.state()}, path)
+                    about = {"config": config, "run": {**run, **told}}
+                    passed = {"epoch": epoch + 1, "step": step}
+                    checkpoint.save_atomically({**about, **passed, **moving.state()}, path)
 
 
 def _lock(path: Path | None, process: Process) -> AbstractContextManager:
     if path is None or process.rank > 0:
         return nullcontext()
     return alone(path.with_name(f".{path.name}.lock"), f"save {path}")
-
-
-def _step(
-    process: Process,
-    optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
-    epoch: int,
-    name: str,
-) -> float:
-    """Take one step of the optimizer; return the loss before it."""
-    shown: list[float] = []
-
-    def closure() -> float:  # some optimizers evaluate it several times
-        value, whole = process.losses(x, y)
-        shown.append(whole)
-        if not math.isfinite(shown[-1]):
-            rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)
-            raise FloatingPointError(
-                f"loss must stay finite; got {shown[-1]} in epoch {epoch} of {name}: "
-                f"lower lr (now {rates}) or the weight of the penalty"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        return shown[-1]
-
-    optimizer.step(closure)
-    return shown[0]
 
 
 def _given(model: nn.Module) -> checkpoint.Config:

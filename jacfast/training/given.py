@@ -47,7 +47,8 @@ class Tensors:
         return {"batch_size": self.batch_size, "len(x)": len(self.x), "y": y}
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in torch.randperm(len(self.x), generator=self.order).split(self.batch_size):
+        order = torch.randperm(len(self.x), generator=self.order, device=self.order.device)
+        for batch in order.split(self.batch_size):
             yield self.x[batch], self.y[batch]
 
 

@@ -24,12 +24,14 @@ class Moving:
     """What changes from step to step.
 
     Attributes:
+        of_loss: what the loss has to learn, see `learned`.
         batches: which have generators of their own, and the inputs at which a model that goes on
             must do as it did.
         drawn: the global generators: the CPU's, then those of the model's GPUs.
     """
 
     model: nn.Module
+    of_loss: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None
     batches: Tensors | Loader
@@ -50,10 +52,12 @@ class Moving:
         }
 
     def told(self) -> dict[str, Any]:
-        """Return what is there of it before the first step, beside the model's tensors."""
-        found: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        kept = {k: v for k, v in found["model"].items() if not isinstance(v, Tensor)}
-        return {**found, "model": kept}
+        """Return what is there of it before the first step, beside the tensors of modules."""
+        found: dict[str, Any] = {}
+        for name, part in self._parts().items():
+            state, module = part.state_dict(), isinstance(part, nn.Module)
+            found[name] = {k: v for k, v in state.items() if not (module and isinstance(v, Tensor))}
+        return found
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
         """Bring everything back to what was read from `path`.
@@ -63,6 +67,7 @@ class Moving:
                 then, and after any other error, all is as it was.
         """
         check_state(self.model, state["model"], f"checkpoint {path}")
+        check_state(self.of_loss, state.get("loss") or {}, f"the loss in checkpoint {path}")
         drawn = self._drawn(state)
         before: Drawn = [(generator, generator.get_state()) for generator, _ in drawn]
         moved: list[tuple[Any, dict]] = []
@@ -82,7 +87,8 @@ class Moving:
             raise
 
     def _parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"model": self.model, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {"model": self.model, "loss": self.of_loss}
+        parts["optimizer"] = self.optimizer
         return parts if self.scheduler is None else {**parts, "scheduler": self.scheduler}
 
     def _drawn(self, state: dict[str, Any]) -> Drawn:

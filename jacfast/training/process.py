@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jacfast.calling import Masks, drops
 from jacfast.portion import Portion, within
 from jacfast.runs import checksum_of
 from jacfast.team import Team
 from jacfast.training.checks import check_loss
+from jacfast.training.defence import Defence
+from jacfast.training.dropout import OfWholeBatch, may_drop
+from jacfast.training.learned import learned
+from jacfast.training.seeded import generators_of
+from jacfast.training.streams import Streams
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -25,9 +29,9 @@ class Process:
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self.model, self.loss = model, loss
 
-    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def losses(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, float]:
         """Return what to differentiate, and the loss of the batch."""
-        value = self.loss(self.model, x, y)
+        value = _value(self.loss, self.model, x, y, step)
         check_loss(value)
         return value, value.item()
 
@@ -40,17 +44,18 @@ class _Whole(nn.Module):
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.learned = model, loss, learned(loss)
         # PyTorch looks for unused parameters in each step, and warns of that where it finds none:
         # here it finds one, of no entries
         self.unused = nn.Parameter(next(model.parameters()).new_zeros(0))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss; of no samples 0, with gradients 0."""
-        if len(x):
-            return self.loss(self.model, x, y)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.stack([0 * p.sum() for p in trained]).sum()
+    def forward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Return the loss; of no samples 0, which depends on nothing that is trained."""
+        return _value(self.loss, self.model, x, y, step) if len(x) else self.unused.sum()
+
+
+def _value(loss: Loss, model: nn.Module, x: Tensor, y: Tensor, step: int) -> Tensor:
+    return loss(model, x, y, step=step) if isinstance(loss, Defence) else loss(model, x, y)
 
 
 class OneOfMany(Process):
@@ -59,16 +64,19 @@ class OneOfMany(Process):
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__(model, loss)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.learned = learned(loss)
+        self.streams = Streams(generators_of(model), self.rank)
         # a loss may leave parameters out: an auxiliary head in eval mode
         self.parallel = DistributedDataParallel(_Whole(model, loss), find_unused_parameters=True)
 
-    def losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def losses(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, float]:
         """Return what to differentiate, and the loss of the whole batch."""
-        index = torch.arange(len(x)).tensor_split(self.size)[self.rank]
+        index = torch.arange(len(x), device="cpu").tensor_split(self.size)[self.rank]
         part = slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0)
-        masks = Masks(len(x)).of(part) if drops(self.model) else contextlib.nullcontext()
-        with within(Portion(index, len(x))), masks:
-            value = self.parallel(x[part], y[part])
+        here = Portion(index, len(x), self.streams.alike)
+        masks = OfWholeBatch() if may_drop(self.model, self.learned) else contextlib.nullcontext()
+        with within(here), self.streams.apart(step), masks:
+            value = self.parallel(x[part], y[part], step)
         check_loss(value)
         value = value * (len(index) * self.size / len(x))  # the gradient is a mean over processes
         mean = value.detach().double() / self.size
@@ -76,7 +84,7 @@ class OneOfMany(Process):
         return value, mean.item()
 
     def stepped(self, generators: list[torch.Generator]) -> None:
-        """Go on with the first process's random numbers: a short part may draw fewer."""
+        """Go on with the first process's random numbers: the others may have drawn less alike."""
         states = [generator.get_state() for generator in generators]
         device = next(self.model.parameters()).device
         joined = torch.cat(states).to(device)
@@ -88,7 +96,7 @@ class OneOfMany(Process):
     @torch.no_grad()
     def ended(self) -> None:
         """Give all the buffers of the first process, as each step has given them at its start."""
-        for buffer in self.model.buffers():
+        for buffer in self.parallel.module.buffers():
             flat = buffer.contiguous()
             distributed.broadcast(flat, 0)
             buffer.copy_(flat)
@@ -121,7 +129,8 @@ def processes(
         return
     device = next(model.parameters()).device
     with team.together():
-        team.agree({**about, "x": data(), "weights": checksum_of(model)})
+        weights = {"weights": checksum_of(model), "weights of loss": checksum_of(learned(loss))}
+        team.agree({**about, "x": data(), **weights})
         with team.group(device), team.together():
             process = OneOfMany(model, loss)
             try:

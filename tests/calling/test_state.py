@@ -212,6 +212,24 @@ def test_an_interrupt_at_the_beginning_of_a_second_pass_leaves_the_model_as_it_w
     assert identities(model) == objects
 
 
+@pytest.mark.parametrize("place", ["_write", "put"])
+def test_an_interrupt_at_the_end_of_a_second_pass_leaves_the_model_as_it_was(monkeypatch, place):
+    model, x = Holding(), torch.ones(2, 3)
+    state = State(model)
+    model(x)
+    after, objects = values(model), identities(model)
+
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), state.again():  # noqa: PT012
+        model(x)
+        monkeypatch.setattr(f"jacfast.calling.state.{place}", interrupted)
+    assert values(model) == after
+    assert identities(model) == objects
+
+
 def test_draws_of_python_and_numpy_come_again_and_go_on():
     def numbers():
         return random.random(), random.gauss(0, 1), np.random.random()  # noqa: NPY002

@@ -11,6 +11,7 @@ from torch import nn
 
 import jacfast
 from jacfast.training import Defence, fit
+from jacfast.training.learned import learned
 
 PENALTY = jacfast.Frobenius()
 
@@ -49,19 +50,83 @@ KINDS = {
 }
 
 
+class Headed(nn.Module):
+    """A loss with a head of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 5, dtype=torch.float64)
+
+    def forward(self, model, x, y):
+        return F.cross_entropy(self.head(model(x)), y)
+
+
+def weighted() -> Defence:
+    weights = nn.Parameter(torch.linspace(1, 2, 5, dtype=torch.float64))
+    return Defence(jacfast.Frobenius(weights=weights), 0.1)
+
+
+def second_pass(model, x, y):
+    """Penalise at other points, with the masks of the first pass."""
+    options = {"penalty": PENALTY, "at": x + 0.1}
+    logits, penalty = jacfast.forward_with_penalty(model, x, **options)
+    return F.cross_entropy(logits, y) + 0.1 * penalty
+
+
+def attacked(**options) -> Defence:
+    return Defence(PENALTY, 0.1, attack=attack, share=0.4, **options)
+
+
+class Dropped(nn.Module):
+    """Dropout as a function, on tokens [N * T, D] and on whole paths of samples."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        tokens = F.dropout(x.reshape(-1, 4), 0.3)
+        return tokens.reshape(len(x), -1) * x.new_empty(len(x), 1).bernoulli_(0.8)
+
+
+LEARNED = {"a loss with a head": Headed, "a learned penalty": weighted}  # made anew each time
+KINDS |= LEARNED
+DROPOUT = {
+    "dropout": [nn.Dropout(0.3)],
+    "dropout, none of its own": [Dropped()],
+    "dropout, a share attacked": [nn.Dropout(0.3)],
+    "dropout, twins": [Dropped(), nn.Dropout(0.3)],
+    "dropout, at the attacked twins": [nn.Dropout(0.3)],
+    "dropout, adversarial": [nn.Dropout(0.3)],
+    "dropout, second pass": [nn.Dropout(0.3)],
+}
+KINDS |= {
+    "dropout, none of its own": own,
+    "dropout, a share attacked": attacked(),
+    "dropout, twins": attacked(twins=True, penalise="both"),
+    "dropout, at the attacked twins": attacked(twins=True, penalise="attacked"),
+    "dropout, adversarial": Defence(attack=attack, share=0.4),
+    "dropout, second pass": second_pass,
+}
+
+
 def train(kind: str, **options) -> dict:
     """Train for 25 steps, the last of each epoch on 2 samples, too few for three processes."""
     torch.manual_seed(0)
-    drop = [nn.Dropout(0.3)] if kind == "dropout" else []
+    drop = DROPOUT.get(kind, [])
     model = nn.Sequential(nn.Linear(20, 16), nn.Tanh(), *drop, nn.Linear(16, 5)).double()
     x, y = torch.rand(30, 20, dtype=torch.float64), torch.randint(5, (30,))
     options = {"epochs": 5, "batch_size": 7, **options}
-    if kind == "LBFGS":
+    loss, own = KINDS[kind], nn.Module()
+    if kind in LEARNED:
+        loss = loss()
+        own = learned(loss)
+        both = [*model.parameters(), *own.parameters()]
+        options["optimizer"] = torch.optim.SGD(both, 0.1, momentum=0.9)
+    elif kind == "LBFGS":
         options["optimizer"] = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
     else:
         options["lr"] = 0.01
-    fit(model, x, y, loss=KINDS[kind], **options)
-    return model.state_dict()
+    fit(model, x, y, loss=loss, **options)
+    return {**model.state_dict(), **own.state_dict(prefix="loss.")}
 
 
 class Ended:

@@ -137,3 +137,17 @@ def test_precision(network, penalty, precision):
     assert relative_error(value, want) < bound
     assert relative_error(gradient(value, model), gradient(want, model)) < bound
     assert value != want.detach()  # it did take another way
+
+
+def test_an_interrupt_as_a_layer_is_listened_to_leaves_no_hook(monkeypatch):
+    model, x, _ = build("mlp")
+    usual = nn.Module.register_forward_hook
+
+    def interrupted(*args, **kwargs):
+        usual(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nn.Module, "register_forward_hook", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        forward_with_penalty(model, x, layer="0")
+    assert not any(module._forward_hooks for module in model.modules())

@@ -46,7 +46,7 @@ def for_art(classifier: Any, batch_size: int = 128, attack: Name = "deepfool", *
 
     checks.count("batch_size", batch_size)
     box = classifier.clip_values if isinstance(classifier, PyTorchClassifier) else None
-    clip = None if box is None else tuple(torch.as_tensor(bound) for bound in box)
+    clip = None if box is None else tuple(torch.as_tensor(bound, device="cpu") for bound in box)
     usual: dict[str, Any] = {"clip": clip}
     if attack == "deepfool":
         usual = {**PRESETS["art"], **usual, "clip_steps": box is not None}
@@ -86,7 +86,7 @@ def _logits(classifier: Any) -> Any:
         if not classifier.postprocessing_defences:
             return z
         shown = classifier._apply_postprocessing(preds=z.detach().cpu().numpy(), fit=False)
-        return z + (torch.as_tensor(shown).to(z) - z.detach())
+        return z + (torch.as_tensor(shown, device="cpu").to(z) - z.detach())
 
     return logits
 
@@ -102,10 +102,10 @@ class _Preprocessing(torch.autograd.Function):
     def forward(ctx, x: Tensor, classifier: Any) -> Tensor:
         ctx.x, ctx.classifier = x.detach().cpu().numpy(), classifier
         moved, _ = classifier._apply_preprocessing(ctx.x, y=None, fit=False)
-        return torch.as_tensor(moved).to(x)
+        return torch.as_tensor(moved, device="cpu").to(x)
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
         with torch.enable_grad():  # ART differentiates PyTorch's own steps among them
             estimate = ctx.classifier._apply_preprocessing_gradient(ctx.x, g.cpu().numpy())
-        return torch.as_tensor(estimate).to(g), None
+        return torch.as_tensor(estimate, device="cpu").to(g), None

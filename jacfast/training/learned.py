@@ -1,0 +1,41 @@
+"""What a loss has of its own to learn: averaged over processes and saved as the model is."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from jacfast.training.defence import Defence
+
+
+def learned(loss: Any) -> nn.Module:
+    """Return a loss that is a module, or one of the parameters that a Defence's penalty has."""
+    if isinstance(loss, nn.Module):
+        return loss
+    found = nn.Module()
+    penalty = loss.penalty if isinstance(loss, Defence) else None
+    for field in dataclasses.fields(penalty) if penalty is not None else ():
+        value = getattr(penalty, field.name)
+        if isinstance(value, nn.Parameter):
+            found.register_parameter(field.name, value)
+        elif isinstance(value, nn.Module):
+            found.add_module(field.name, value)
+    return found
+
+
+def check_optimized(optimizer: torch.optim.Optimizer, model: nn.Module, of_loss: nn.Module) -> None:
+    """Refuse parameters that nobody would average over processes, or save.
+
+    Raises:
+        ValueError: the optimizer has one that is neither of the model nor `of_loss`.
+    """
+    known = {id(parameter) for owner in (model, of_loss) for parameter in owner.parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in known:
+                raise ValueError(
+                    "optimizer must have parameters of model, of a loss that is an nn.Module, or "
+                    "of a Defence's penalty (nn.Parameter): others would be neither averaged over "
+                    f"processes nor saved; got one of shape {list(parameter.shape)} that is in none"
+                )

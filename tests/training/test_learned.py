@@ -1,0 +1,92 @@
+"""What a loss learns itself is trained, saved and resumed with the model, or refused."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import jacfast
+from jacfast import cotangents
+from jacfast.penalties.base import Penalty
+from jacfast.training import Defence, fit
+from jacfast.training.learned import learned
+from tests.training.problem import cross_entropy, problem
+
+
+class Headed(nn.Module):
+    """A loss with a head, and with a buffer that counts."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.head = nn.Linear(3, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, model, x, y):
+        self.calls += 1
+        return F.cross_entropy(self.head(model(x)), y) * (1 + 0.01 * self.calls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turned(Penalty):
+    """With a map of the unit vectors that is learned."""
+
+    turn: nn.Module
+
+    def cotangents(self, logits, x, y, draw):
+        return self.turn(cotangents.basis(logits))
+
+
+def weighted(size=3):
+    return Defence(jacfast.Frobenius("exact", weights=nn.Parameter(torch.ones(size))), 0.1)
+
+
+def turned():
+    torch.manual_seed(3)
+    return Defence(Turned(nn.Linear(3, 3, bias=False)), 0.1)
+
+
+@pytest.mark.parametrize("make", [Headed, weighted, turned])
+def test_resumed_to_the_bit(make, tmp_path):
+    def run(file, epochs, resume=False):
+        (model, x, y), loss = problem(), make()
+        own = [*model.parameters(), *learned(loss).parameters()]
+        options = {"optimizer": torch.optim.SGD(own, 0.1, momentum=0.9), "resume": resume}
+        fit(model, x, y, epochs=epochs, batch_size=8, loss=loss, save=tmp_path / file, **options)
+        return {**model.state_dict(), **learned(loss).state_dict()}
+
+    whole = run("whole", 4)
+    run("parts", 2)
+    parts = run("parts", 4, resume=True)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    start = {**problem()[0].state_dict(), **learned(make()).state_dict()}
+    assert not any(torch.equal(whole[key], start[key]) for key in whole)
+
+
+def test_another_loss_is_refused(tmp_path):
+    model, x, y = problem()
+    given = {"epochs": 1, "batch_size": 8, "lr": 0.1, "save": tmp_path / "run"}
+    fit(model, x, y, loss=cross_entropy, **given)
+    with pytest.raises(ValueError, match=r"the loss in checkpoint .* missing weights"):
+        fit(model, x, y, loss=weighted(), resume=True, **given)
+
+
+@pytest.mark.parametrize("where", ["closure", "plain tensor of the penalty"])
+def test_parameters_of_nobody_are_refused(where, tmp_path):
+    """By several processes each would have gone its own way, and no checkpoint had them."""
+    model, x, y = problem()
+    own = torch.ones(3, requires_grad=True)
+    loss = Defence(jacfast.Frobenius(weights=own), 0.1)
+    if where == "closure":
+        own = nn.Parameter(torch.ones(3))
+        loss = lambda net, xb, yb: F.cross_entropy(net(xb) * own, yb)  # noqa: E731
+    optimizer = torch.optim.SGD([*model.parameters(), own], 0.1)
+    before = [p.detach().clone() for p in model.parameters()]
+    given = {"epochs": 1, "batch_size": 8, "loss": loss, "optimizer": optimizer}
+    with pytest.raises(ValueError, match=r"optimizer must have parameters of .* shape \[3\]"):
+        fit(model, x, y, save=tmp_path / "run", **given)
+    assert all(map(torch.equal, before, model.parameters()))
+    fit(model, x, y, **given)  # alone, and not to be resumed
+    assert not torch.equal(own, torch.ones(3))
