@@ -41,9 +41,12 @@ class Masks:
 
 
 def ones_of(x: Tensor, rows: int) -> Tensor:
-    """Return ones [rows, ...] in the layout of x [N, ...], in which masks are drawn."""
+    """Return ones [rows, ...] in the layout of x [N, ...], in which masks are drawn.
+
+    Where strides tell which of two dimensions is outer. Of one sample they may not.
+    """
     shape = (rows, *x.shape[1:])
-    order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+    order = sorted(range(x.dim()), key=x.stride, reverse=True)
     ones = x.new_ones([shape[d] for d in order])
     return ones.permute([order.index(d) for d in range(x.dim())])
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jacfast import Frobenius
 from jacfast.calling import Masks, part_of
-from tests.nets import relative_error
+from tests.nets import draw, relative_error
 from tests.step.steps import ROUNDING, fast, gradient, loss_of
 
 N = 40
@@ -72,3 +72,23 @@ def test_measuring_the_largest_tensor_draws_nothing():
     before = torch.get_rng_state()
     part_of(model, x)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["tokens outermost", "behind attention"])
+def test_masks_are_drawn_in_the_order_of_memory(kind, size):
+    """As PyTorch draws them: attention with batch_first returns what has the tokens outermost."""
+    torch.manual_seed(0)
+    x = draw(5, 6, 8).transpose(0, 1)
+    if kind == "tokens outermost":
+        first: nn.Module = nn.Dropout(0.3)
+    else:
+        x = x.contiguous()
+        first = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True)
+        first.self_attn.dropout = 0.0
+    model = nn.Sequential(first, nn.Flatten(), nn.Linear(40, 3)).double()
+    torch.manual_seed(3)
+    want = model(x)
+    torch.manual_seed(3)
+    got, _ = fast(model, x, None, Frobenius(), chunk_size=size, generator=torch.Generator())
+    assert relative_error(got, want) < ROUNDING
