@@ -100,7 +100,7 @@ def explain(g: Tensor) -> bool:
         if node.name() == MISSING:
             found = True
             try:  # it does nothing else than to raise an error, which names the operation
-                node(*[torch.empty(0)] * len(node._input_metadata))  # type: ignore[operator, attr-defined]
+                node(*[torch.empty(0, device="cpu")] * len(node._input_metadata))  # type: ignore[operator, attr-defined]
             except RuntimeError as error:
                 node.register_prehook(_raising(in_words(error)))
     return found

@@ -86,8 +86,11 @@ def _eps(bound: Size) -> float:
 
 def check_bounds(name: str, clip: Any) -> None:
     """Check bounds by themselves: a pair of numbers or tensors, low < high in every entry."""
-    pair = isinstance(clip, tuple | list) and len(clip) == 2
-    if pair and all(is_number(bound) or isinstance(bound, Tensor) for bound in clip):
+    if isinstance(clip, tuple | list) and len(clip) == 2:
+        for bound in clip:
+            if not is_number(bound) and not isinstance(bound, Tensor):
+                kind = type(bound).__name__
+                raise TypeError(f"{name} must hold numbers or tensors, (low, high); got {kind}")
         low, high = (tensor_of(bound).detach().cpu() for bound in clip)
         try:
             if bool((low < high).all()):

@@ -3,6 +3,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -119,7 +120,16 @@ def test_nothing_is_changed():
         (ValueError, "eps must be finite and >= 0; got -0.1", {"eps": torch.full((6,), -0.1)}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": 0.5}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": (0, 0.5, 1)}),
-        (ValueError, "clip must be (low, high) with low < high", {"clip": (None, 1)}),
+        (
+            TypeError,
+            "clip must hold numbers or tensors, (low, high); got NoneType",
+            {"clip": (None, 1)},
+        ),
+        (
+            TypeError,
+            "clip must hold numbers or tensors, (low, high); got ndarray",
+            {"clip": (np.zeros(3), np.ones(3))},
+        ),
         (ValueError, "clip must be (low, high)", {"clip": (torch.zeros(6), torch.zeros(6))}),
         (ValueError, "clip must be (low, high) of one", {"clip": (torch.zeros(6), torch.ones(4))}),
         (ValueError, "clip must be a number, or a tensor", {"clip": (torch.zeros(4), 1)}),
