@@ -77,11 +77,11 @@ def lengths(found: dict) -> Iterator[list[str]]:
     """Yield how near the attacks come to the shortest perturbation, and for how many passes."""
     networks = found["cases"]
     yield ["optimality (95%)", "passes", "processor ms", *networks]
-    for attack in next(iter(networks.values()))["attacks"]:
-        of = [network["attacks"][attack] for network in networks.values()]
-        costs = _from_to([one["passes"] for one in of], ",.0f")
-        seconds = _from_to([1e3 * one["processor seconds"] for one in of], ",.3g")
-        yield [attack, costs, seconds, *map(_optimality, of)]
+    for attack in max((network["attacks"] for network in networks.values()), key=len):
+        of = [network["attacks"].get(attack) for network in networks.values()]
+        costs = _from_to([one["passes"] for one in of if one], ",.0f")
+        seconds = _from_to([1e3 * one["processor seconds"] for one in of if one], ",.3g")
+        yield [attack, costs, seconds, *(_optimality(one) if one else "not run" for one in of)]
 
 
 def _from_to(values: list[float], form: str) -> str:

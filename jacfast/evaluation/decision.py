@@ -65,8 +65,7 @@ def decision_gradient(model: AnyModel, x: Tensor, y: Tensor, **further: Unpack[F
     """
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        logits = logits_of(model, leaf)
-        g = pull_back(logits, leaf, against_runner_up(logits, y)[None], False)[0]
+        logits, g = gradient_at(model, leaf, y, create_graph=False)
     say_bad_logits(model, x, logits)
     fine = sane(logits) & ~x.flatten(1).isnan().any(dim=1)  # a ReLU has a gradient at NaN
     return torch.where(fine[:, None], g, torch.nan).view_as(x)
@@ -120,12 +119,12 @@ def hessian_product(
         if step is not None:
             moves = step * vectors.view_as(x)
             ends = [
-                gradient_at(model, (x.detach() + sign * moves).requires_grad_(), y, False)
+                gradient_at(model, (x.detach() + sign * moves).requires_grad_(), y, False)[1]
                 for sign in (1, -1)
             ]
             return (ends[0] - ends[1]) / (2 * step)
         leaf = x.detach().requires_grad_()
-        g = gradient_at(model, leaf, y, create_graph=True)
+        _, g = gradient_at(model, leaf, y, create_graph=True)
         if not g.requires_grad:  # linear in x
             return torch.zeros_like(vectors)
         (product,) = torch.autograd.grad(g, leaf, vectors, allow_unused=True)
@@ -139,10 +138,11 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None])[:, 0] - others
 
 
-def gradient_at(model: Call, leaf: Tensor, y: Tensor, create_graph: bool) -> Tensor:
-    """Return dS/dx [N, D] at a tensor that requires a gradient."""
+def gradient_at(model: Call, leaf: Tensor, y: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """Return the logits and dS/dx [N, D] at a tensor that requires a gradient."""
     logits = logits_of(model, leaf)
-    return pull_back(logits, leaf, against_runner_up(logits, y)[None], create_graph)[0]
+    vectors = against_runner_up(logits, y)[None]
+    return logits, pull_back(logits, leaf, vectors, create_graph)[0]
 
 
 def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:

@@ -165,11 +165,13 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
         ) from error
 
 
-def check_state(model: nn.Module, state: dict[str, Any], source: str) -> None:
+def check_state(
+    model: nn.Module, state: dict[str, Any], source: str, name: str = "the model"
+) -> None:
     """Check that `state` can be loaded into `model` as a whole.
 
     Raises:
-        ValueError: it cannot; the message names `source` and the keys.
+        ValueError: it cannot; the message names `source`, `name` and the keys.
     """
     own = model.state_dict()
     problems = [f"missing {key}" for key in own if key not in state]
@@ -180,7 +182,7 @@ def check_state(model: nn.Module, state: dict[str, Any], source: str) -> None:
         if misfit := _misfit(own[key], state[key]):
             problems.append(f"{key} is {misfit}")
     if problems:
-        raise ValueError(f"{source} must fit the model: {some(problems)}")
+        raise ValueError(f"{source} must fit {name}: {some(problems)}")
 
 
 def _misfit(own: Any, new: Any) -> str | None:

@@ -1,6 +1,6 @@
 """`jacfast.bench`: what a penalised step costs on the user's own model, by each way there is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -148,7 +148,7 @@ def _notes(task: Task, against: tuple[str, ...], share: float | None) -> list[st
 
 
 def _check_options(against: Sequence[str], seconds: float, subsample: float | None) -> None:
-    names = isinstance(against, Sequence) and not isinstance(against, str)
+    names = isinstance(against, Collection) and not isinstance(against, str)
     if not names or not all(name in tuple(RIVALS) for name in against):
         raise ValueError(f"against must hold some of {', '.join(RIVALS)}; got {against!r}")
     at_least("seconds", seconds, 0)

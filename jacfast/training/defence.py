@@ -99,6 +99,13 @@ class Defence:
         if self.smoothing >= 1:
             raise ValueError(f"smoothing must be in [0, 1); got {self.smoothing}")
 
+    @property
+    def by_steps(self) -> bool:
+        """Whether the loss depends on the number of the step."""
+        return isinstance(self.lam, Schedule) or (
+            self.penalty is not None and self.penalty.every > 1
+        )
+
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, step: int | None = None
     ) -> Tensor:
@@ -122,7 +129,8 @@ class Defence:
         of_rest = here.other(here.index[first:] - gone, here.total - gone)
         moved, labels = x[:own], y[:own]
         if self.attack is not None and own:
-            with _among(of_moved):
+            # of a share only some processes come here, and draw by themselves
+            with _among(of_moved if attacked == here.total else None):
                 moved = perturb(self.attack, model, moved, labels)
         rest, classes = x[first:], torch.cat([y[first:], labels])
         value: Tensor | float = 0.0

@@ -4,18 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.masks import FUNCTIONS, ones_of
-from jacfast.calling.tree import tree
 from jacfast.lean.known import hooked
 from jacfast.portion import Portion, portion
-
-
-def may_drop(*modules: nn.Module) -> bool:
-    """Say whether a module is in training mode, in which functions of dropout are called, too."""
-    return any(module.training for one in modules for module in tree(one))
 
 
 class OfWholeBatch(TorchFunctionMode):

@@ -16,7 +16,7 @@ from jacfast.runs import alone
 from jacfast.team import Team
 from jacfast.training import checkpoint
 from jacfast.training.checks import check_trainable
-from jacfast.training.descent import descend
+from jacfast.training.descent import Descent
 from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
 from jacfast.training.learned import check_optimized, learned
 from jacfast.training.moving import Moving
@@ -61,13 +61,14 @@ def fit(
     outside compiled models and checkpoints, dropout by nn.Dropout, its kin of 1 to 3 dimensions and
     their functions, of [n, ...] or [n * t, ...], n the samples that the model is called on, and
     ``bernoulli_(p)`` of [n, ...] (dropped paths): in calls on all of a process's samples, and in
-    those of a `Defence` (with ``penalise="attacked"`` but for those on the rest of the batch, if
-    there are no twins). All else that is drawn (dropout inside attention or an LSTM, AlphaDropout,
-    noise, random starts of an attack) each process draws by itself, independently of the others,
-    and the same again where it is resumed. What cannot be the same, beside these: batch-norm in
-    training mode (statistics of a part), ``subsample`` < 1. Buffers are those of the first process,
-    which writes checkpoints, from which any number of processes goes on. What stops one stops all,
-    with its words (over NCCL the others are stopped by torchrun, without).
+    those of a `Defence` (but for an attack on a share of the samples and, with
+    ``penalise="attacked"`` and no twins, the call on the rest of the batch). All else that is drawn
+    (dropout inside attention or an LSTM, AlphaDropout, noise, random starts of an attack) each
+    process draws by itself, independently of the others, and the same again where it is resumed.
+    What cannot be the same, beside these: batch-norm in training mode (statistics of a part),
+    ``subsample`` < 1. Buffers are those of the first process, which writes checkpoints, from which
+    any number of processes goes on. What stops one stops all, with its words (over NCCL the others
+    are stopped by torchrun, without).
 
     Args:
         model: in the mode, on the device and of the dtype in which it is to be trained.
@@ -84,8 +85,8 @@ def fit(
         loss: maps (model, x batch, y batch) to the scalar to descend; a `Defence` is told the
             number of the step, from 0, for a `Schedule` or a penalty with ``every``. What it learns
             itself, if it is an nn.Module, or the penalty of a `Defence` (``weights`` of
-            `Frobenius`, say, as an nn.Parameter), is averaged and saved with the model; `optimizer`
-            must have it.
+            `Frobenius`, say, as an nn.Parameter), is averaged and saved with the model, a module as
+            a whole, frozen parts too; `optimizer` must have it.
         batch_size: samples of a step, >= 1; the last step of an epoch has what is left. Not for a
             DataLoader, which has its own.
         lr: Adam's step size, finite and >= 0; not beside `optimizer`.
@@ -149,7 +150,7 @@ def fit(
         seeded(model, seed) as drawn,
     ):
         done, step, moving = 0, 0, Moving(model, of_loss, optimizer, scheduler, batches, drawn)
-        generators = [*drawn, *batches.generators]
+        generators, descent = [*drawn, *batches.generators], Descent(optimizer)
         checkpoint.content(moving.told() if path else None)  # before a step, not after an epoch
         if path is not None and path.exists():
             state = checkpoint.read(path, config, run)
@@ -167,7 +168,7 @@ def fit(
                 total_loss, samples = 0.0, 0
                 for xb, yb in batches.epoch():
                     losses = functools.partial(process.losses, xb, yb, step)
-                    value = descend(optimizer, losses, epoch + 1, name)
+                    value = descent.step(losses, epoch + 1, name)
                     total_loss, samples = total_loss + value * len(xb), samples + len(xb)
                     step += 1
                     process.stepped(generators)

@@ -67,7 +67,13 @@ class Moving:
                 then, and after any other error, all is as it was.
         """
         check_state(self.model, state["model"], f"checkpoint {path}")
-        check_state(self.of_loss, state.get("loss") or {}, f"the loss in checkpoint {path}")
+        if "loss" in state:
+            check_state(self.of_loss, state["loss"], f"the loss in checkpoint {path}", "the loss")
+        elif any(p.requires_grad for p in self.of_loss.parameters()):
+            raise ValueError(
+                f"checkpoint {path} must hold what the loss has learned; it is of a version that "
+                "did not save that"
+            )
         drawn = self._drawn(state)
         before: Drawn = [(generator, generator.get_state()) for generator, _ in drawn]
         moved: list[tuple[Any, dict]] = []

@@ -13,7 +13,7 @@ from jacfast.runs import checksum_of
 from jacfast.team import Team
 from jacfast.training.checks import check_loss
 from jacfast.training.defence import Defence
-from jacfast.training.dropout import OfWholeBatch, may_drop
+from jacfast.training.dropout import OfWholeBatch
 from jacfast.training.learned import learned
 from jacfast.training.seeded import generators_of
 from jacfast.training.streams import Streams
@@ -55,7 +55,8 @@ class _Whole(nn.Module):
 
 
 def _value(loss: Loss, model: nn.Module, x: Tensor, y: Tensor, step: int) -> Tensor:
-    return loss(model, x, y, step=step) if isinstance(loss, Defence) else loss(model, x, y)
+    counts = isinstance(loss, Defence) and loss.by_steps
+    return loss(model, x, y, step=step) if counts else loss(model, x, y)  # type: ignore[call-arg]
 
 
 class OneOfMany(Process):
@@ -64,7 +65,6 @@ class OneOfMany(Process):
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__(model, loss)
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
-        self.learned = learned(loss)
         self.streams = Streams(generators_of(model), self.rank)
         # a loss may leave parameters out: an auxiliary head in eval mode
         self.parallel = DistributedDataParallel(_Whole(model, loss), find_unused_parameters=True)
@@ -74,8 +74,7 @@ class OneOfMany(Process):
         index = torch.arange(len(x), device="cpu").tensor_split(self.size)[self.rank]
         part = slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0)
         here = Portion(index, len(x), self.streams.alike)
-        masks = OfWholeBatch() if may_drop(self.model, self.learned) else contextlib.nullcontext()
-        with within(here), self.streams.apart(step), masks:
+        with within(here), self.streams.apart(step), OfWholeBatch():
             value = self.parallel(x[part], y[part], step)
         check_loss(value)
         value = value * (len(index) * self.size / len(x))  # the gradient is a mean over processes

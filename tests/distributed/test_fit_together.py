@@ -29,6 +29,7 @@ def test_any_number_of_processes_follows_one_trajectory(tmp_path, alone, process
     done = torchrun("tests.distributed.trained", processes, tmp_path / "out.pt")
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "out.pt")
+    assert all(found[kind].keys() == alone[kind].keys() for kind in KINDS)
     far = {kind: distance(found[kind], alone[kind]) for kind in KINDS}
     assert not {kind: value for kind, value in far.items() if not value < FAR}
 

@@ -64,7 +64,7 @@ def test_a_turn_is_of_several_steps_and_the_seconds_are_of_one(monkeypatch):
     monkeypatch.setattr(measure, "TURN", 0.05)
     monkeypatch.setattr(measure, "seconds_of", first)
     monkeypatch.setattr(turns, "seconds_of", turn)
-    rows = bench(nets.mlp(), against=("one-vector",)).rows
+    rows = bench(nets.mlp(), against={"one-vector"}).rows
     assert set(turned) == {0, 3}  # of the others, and of this one
     timed = [row.seconds for row in rows if row.why is None]
     assert len(timed) >= 4

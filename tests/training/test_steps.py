@@ -201,16 +201,22 @@ def test_a_loss_that_is_constant_is_named_so():
         fit(model, x, y, epochs=1, batch_size=8, loss=constant, optimizer=sgd(model.parameters()))
 
 
+class NoClosure(Exception):
+    """As of toolboxes of optimizers."""
+
+
 class SharpnessAware(torch.optim.Optimizer):
     """SAM as it is usually written: gradients first, then a step that insists on a closure."""
 
     def __init__(self, parameters, rho=0.05):
         super().__init__(parameters, {"lr": 0.1})
         self.inner, self.rho = torch.optim.SGD(self.param_groups, 0.1), rho
+        self.outer = self  # as wrappers may know each other
 
     @torch.no_grad()
     def step(self, closure=None):
-        assert closure is not None, "sharpness-aware minimisation requires a closure"
+        if closure is None:
+            raise NoClosure("sharpness-aware minimisation requires a closure")
         own = [p for group in self.param_groups for p in group["params"]]
         size = torch.stack([p.grad.norm() for p in own]).norm()
         moves = [self.rho / size * p.grad for p in own]
@@ -220,22 +226,69 @@ class SharpnessAware(torch.optim.Optimizer):
         self.inner.step()
 
 
-def test_sharpness_aware_minimisation():
+def halved(optimizer, args, kwargs):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad.mul_(0.5)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_sharpness_aware_minimisation(hooked):
+    """Two steps; a hook that changes the gradients before a step does so once in each."""
     model, x, y = problem()
     optimizer = SharpnessAware(model.parameters())
+    if hooked:  # the way to the point nearby has one length, so half of it all is the same
+        optimizer.register_step_pre_hook(halved)
+        optimizer.inner.register_step_pre_hook(halved)
+    fit(model, x, y, epochs=2, batch_size=len(x), loss=cross_entropy, optimizer=optimizer)
+    want = problem()[0]
+    own, rate = list(want.parameters()), 0.05 if hooked else 0.1
+    for _ in range(2):
+        grads = torch.autograd.grad(F.cross_entropy(want(x), y), own)
+        size = torch.cat([g.flatten() for g in grads]).norm()
+        near = {
+            name: p + 0.05 / size * g
+            for (name, p), g in zip(want.named_parameters(), grads, strict=True)
+        }
+        moved = torch.func.functional_call(want, near, (x,))
+        there = torch.autograd.grad(F.cross_entropy(moved, y), own)
+        for q, g in zip(own, there, strict=True):
+            q.data -= rate * g
+    for p, q in zip(model.parameters(), own, strict=True):
+        torch.testing.assert_close(p, q)
+
+
+class Seen(torch.optim.SGD):
+    """One that asks for a closure, and notes the gradients it sees."""
+
+    def step(self, closure=None):
+        if closure is None:
+            raise ValueError("please give a closure")
+        self.sizes = [
+            *getattr(self, "sizes", []),
+            float(self.param_groups[0]["params"][0].grad.norm()),
+        ]
+        return super().step()
+
+
+def test_a_hook_changes_gradients_once_where_a_closure_is_asked_for():
+    model, x, y = problem()
+    optimizer = Seen(model.parameters(), 0.1)
+    optimizer.register_step_pre_hook(halved)
     fit(model, x, y, epochs=1, batch_size=len(x), loss=cross_entropy, optimizer=optimizer)
     want = problem()[0]
-    own = list(want.parameters())
-    grads = torch.autograd.grad(F.cross_entropy(want(x), y), own)
-    size = torch.cat([g.flatten() for g in grads]).norm()
-    near = {
-        name: p + 0.05 / size * g
-        for (name, p), g in zip(want.named_parameters(), grads, strict=True)
-    }
-    moved = torch.func.functional_call(want, near, (x,))
-    there = torch.autograd.grad(F.cross_entropy(moved, y), own)
-    for p, q, g in zip(model.parameters(), own, there, strict=True):
-        torch.testing.assert_close(p, q - 0.1 * g)
+    (g,) = torch.autograd.grad(F.cross_entropy(want(x), y), [next(want.parameters())])
+    assert optimizer.sizes == [pytest.approx(float(g.norm()) / 2)]
+
+
+def test_a_defence_of_ones_own_is_told_no_step():
+    class Mine(Defence):
+        def __call__(self, model, x, y):
+            return 2 * super().__call__(model, x, y)
+
+    model, x, y = problem()
+    fit(model, x, y, epochs=1, batch_size=8, lr=0.1, loss=Mine(EXACT, 0.1))
+    assert not torch.equal(weights(model), weights(problem()[0]))
 
 
 def test_an_error_of_an_optimizer_without_closures_is_its_own():
