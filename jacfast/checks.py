@@ -14,6 +14,8 @@ SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
 
 def number(name: str, value: Any) -> float:
     """Check that it is a number."""
+    if type(value) is float:  # at once, as in `count`
+        return value
     if not is_number(value):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)
@@ -53,7 +55,8 @@ def one_of(name: str, value: Any, choices: tuple[Choice, ...]) -> Choice:
 
 def count(name: str, value: Any, least: int = 1, other: str = "") -> int:
     """Check a number of steps, of samples: an integer, >= `least`, or what `other` says."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    known = type(value) is int  # at once: to ask for a number of any kind takes longer
+    if not known and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer{other}; got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be >= {least}{other}; got {value}")

@@ -101,14 +101,17 @@ def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
     for node in graph.batch_norms:
         if len(x) > 1 and _trains(node):
             batch, channels, *_ = shape_of(node)
-            source = node.next_functions[1 if _is_twice(node) else 0][0]
-            alone = batch == 1 and _is_instance_norm(source, channels, len(x))
-            if not alone and _depends(source, x):
+            first, *others = (source for source, _ in node.next_functions)
+            # of a model's own gradient: of g and x, in cuDNN's node of x and g
+            sources = [first, *others[:1]] if _is_twice(node) else [first]
+            own = sources[-1] if node.name().startswith("Native") else first
+            alone = batch == 1 and _is_instance_norm(own, channels, len(x))
+            if not alone and any(_depends(source, x) for source in sources):
                 yield node
 
 
 def _is_twice(node: Node) -> bool:
-    """Say whether a batch-norm's node is of a model's own gradient, of (g, x) and not x alone."""
+    """Say whether a batch-norm's node is of a model's own gradient."""
     return node.name().endswith("BackwardBackward0")
 
 

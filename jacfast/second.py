@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from jacfast.fused_attention import is_fused, twice
 from jacfast.graph import Graph, leaf_of, nodes
-from jacfast.third import WEIGHT, of_normalisation
+from jacfast.third import PLACES, of_normalisation
 from jacfast.zero_norm import ORDERS, is_norm, of_norm
 
 ATTENTION = (
@@ -26,7 +26,7 @@ MISSING = "torch::autograd::NotImplemented"
 # Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others
 # can): where x has slope, and 1 / slope.
 LINEAR = {"HardsigmoidBackward0": (lambda x: (x > -3) & (x < 3), 6)}
-GIVEN = {*LINEAR, *WEIGHT, *ORDERS}  # nodes that may be given a derivative, beside attention's
+GIVEN = {*LINEAR, *PLACES, *ORDERS}  # nodes that may be given a derivative, beside attention's
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def _given(node: Node) -> Any:
     """Return the hook that gives `node` its second derivative; None if there is nothing to give."""
     if node.name() in LINEAR:
         return _slope_of(node)
-    if node.name() in WEIGHT:
+    if node.name() in PLACES:
         return of_normalisation(node)
     if is_fused(node):
         return twice(node)

@@ -8,7 +8,8 @@ s = (var + eps)^-1/2 and n = s (x - mean) the first derivative is
 
     s (h - mean(h) - n mean(n h)),    sum g n of the weight,    sum g of the bias,
 
-means over what is normalised, sums over what shares an entry of the weight.
+means over what is normalised, sums over what shares an entry of the weight. This reaches models
+that differentiate themselves once, in eager mode: after that no node is left to be mended.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 LAYER, BATCH = "NativeLayerNormBackwardBackward0", "NativeBatchNormBackwardBackward0"
-WEIGHT = {LAYER: 4, BATCH: 2}  # its place among a node's inputs, after g and x
+CUDNN = "CudnnBatchNormBackwardBackward0"  # in training mode alone
+PLACES = {LAYER: (0, 1, 4), BATCH: (0, 1, 2), CUDNN: (1, 0, 2)}  # of g, x and weight in a node
 
 
 class Normalised(NamedTuple):
@@ -45,18 +47,18 @@ class Normalised(NamedTuple):
 
 
 def of_normalisation(node: Any) -> Any:
-    """Return the hook of a node of `WEIGHT` that gives its result a derivative.
+    """Return the hook of a node of `PLACES` that gives its result a derivative.
 
     None where the statistics are constants, and where the node has nothing to read: PyTorch's own
     error is to follow.
     """
     try:
-        what = _of_batch(node) if node.name() == BATCH else _of_layer(node)
+        what = _of_layer(node) if node.name() == LAYER else _of_batch(node)
     except RuntimeError:  # freed, or changed in place
         return None
     if what is None:
         return None
-    weight = WEIGHT[node.name()]
+    places = PLACES[node.name()]
 
     def hook(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> Any:
         inputs = [t.view_as(t) for t in what.tensors]
@@ -67,19 +69,19 @@ def of_normalisation(node: Any) -> Any:
         found = torch.autograd.grad(
             outputs, inputs, cotangents, create_graph=True, allow_unused=True
         )
-        ours = dict(zip((0, 1, weight), found, strict=False))
+        ours = dict(zip(places, found, strict=False))
         return tuple(None if old is None else ours.get(k) for k, old in enumerate(returned))
 
     return hook
 
 
 def _of_batch(node: Any) -> Normalised | None:
-    if not node._saved_train:
+    if node.name() == BATCH and not node._saved_train:
         return None
-    x = node._saved_input
+    x, eps = node._saved_input, node._saved_eps if node.name() == BATCH else node._saved_epsilon
     dims = [d for d in range(x.dim()) if d != 1]
     kept = [size if d == 1 else 1 for d, size in enumerate(x.shape)]
-    return Normalised(_tensors(node), node._saved_eps, dims, kept)
+    return Normalised(_tensors(node), eps, dims, kept)
 
 
 def _of_layer(node: Any) -> Normalised:
@@ -91,5 +93,6 @@ def _of_layer(node: Any) -> Normalised:
 
 
 def _tensors(node: Any) -> list[Tensor]:
-    saved = node._saved_grad_out, node._saved_input, node._saved_weight
+    g = node._saved_grad_output if node.name() == CUDNN else node._saved_grad_out
+    saved = g, node._saved_input, node._saved_weight
     return [t for t in saved if t is not None]

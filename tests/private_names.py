@@ -150,6 +150,8 @@ NAMES: dict[str, Use] = {
     "TwiceLayerNormNode._saved_input": Use("third", "raises likewise"),
     "TwiceLayerNormNode._saved_weight": Use("third", "raises likewise"),
     "TwiceBatchNormNode._saved_eps": Use("third", "raises likewise"),
+    "TwiceCudnnNode._saved_epsilon": Use("third", "raises likewise, on a GPU"),
+    "TwiceCudnnNode._saved_grad_output": Use("third", "raises likewise"),
     "TwiceLayerNormNode._saved_rstd": Use("third", "raises likewise"),
     "TwiceLayerNormNode._saved_normalized_shape": Use("third", "raises likewise"),
     "BatchNormNode._saved_running_mean": Use(
@@ -201,6 +203,7 @@ NODES: dict[str, Use] = {
         "third", "a wrong gradient of the penalty of a model that differentiates itself"
     ),
     "NativeBatchNormBackwardBackward0": Use("third", "the same"),
+    "CudnnBatchNormBackwardBackward0": Use("third", "the same on a GPU"),
     "BackwardBackward0": Use("graph", "raises where a model with batch-norm differentiates itself"),
     "ScaledDotProduct": Use("fused_attention", "PyTorch raises that there is no second derivative"),
     "Backward0": Use("fused_attention lean.gram", "as the names that end in it"),

@@ -103,6 +103,18 @@ class Prototypes(Standardised):
         return x.movedim(1, -1) @ directions.t()
 
 
+class Weighed(nn.Module):
+    """The gradient of an energy in an input of its own, weighed by what x says: g leads to x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.z = nn.Parameter(torch.rand(4, 3, 5, 5, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = F.batch_norm(self.z, None, None, training=True) * torch.tanh(x)
+        return torch.autograd.grad(energy.sum(), self.z, create_graph=True)[0]
+
+
 class Gated(nn.Module):
     """A gate by batch statistics, of the input itself: nothing but a product leads to x."""
 
@@ -114,6 +126,7 @@ NORMS = {
     "weights by batch-norm": (Standardised(), 4, False),
     "prototypes by batch-norm": (Prototypes(), 4, False),
     "a gate by batch-norm": (Gated(), 4, True),
+    "a gradient through batch-norm": (Weighed(), 4, True),
     "batch-norm": (nn.BatchNorm2d(3), 4, True),
     "batch-norm without running statistics": (
         nn.BatchNorm2d(3, track_running_stats=False).eval(),

@@ -43,6 +43,12 @@ def force(norm, x):
     return torch.autograd.grad(norm(x).sin().sum(), x, create_graph=True)[0]
 
 
+def of_cudnn(x):
+    """Return a batch-norm of cuDNN's; on "meta", which has its graph without a GPU."""
+    ones = torch.ones(2, device="meta")
+    return torch.cudnn_batch_norm(x, ones, ones, None, None, True, 0.1, 1e-5)[0]
+
+
 def fused_by_torchscript(x):
     model = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Tanh()))
     for _ in range(3):
@@ -61,6 +67,7 @@ MAKERS = {
     "BatchNorm": (nn.InstanceNorm2d(2)(X), is_batch_norm),
     "NativeLayerNormBackwardBackward0": (force(nn.LayerNorm(4), X), None),
     "NativeBatchNormBackwardBackward0": (force(nn.InstanceNorm2d(2), X), is_batch_norm),
+    "CudnnBatchNormBackwardBackward0": (force(of_cudnn, X.to("meta")), is_batch_norm),
     "BackwardBackward0": (force(nn.InstanceNorm2d(2), X), is_batch_norm),
     "GroupNorm": (nn.GroupNorm(1, 2)(X), None),
     "ConvolutionBackward0": (nn.Conv2d(2, 3, 1)(X), None),
@@ -123,6 +130,7 @@ def objects():
     nodes_of = {
         "BatchNormNode": "BatchNormBackward",
         "TwiceBatchNormNode": "NativeBatchNormBackwardBackward0",
+        "TwiceCudnnNode": "CudnnBatchNormBackwardBackward0",
         "TwiceLayerNormNode": "NativeLayerNormBackwardBackward0",
         "HardsigmoidNode": "HardsigmoidBackward0",
         "NormNode": "LinalgVectorNormBackward0",

@@ -4,6 +4,7 @@ The oracle is the same model with its normalisation written out in operations.
 """
 
 import itertools
+import types
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacfast
+from jacfast.graph import Graph, coupling, leaf_of, nodes
+from jacfast.third import BATCH, CUDNN, PLACES, of_normalisation
 from tests.nets import draw, relative_error
 
 
@@ -143,3 +146,37 @@ def test_in_half_precision_and_float32():
         value = one_line(model, x.to(dtype), {})
         got = torch.cat([g.flatten().double() for g in gradients(value, model)])
         assert relative_error(got, want) < most
+
+
+def test_a_node_of_cudnn_has_the_same_derivative():
+    """Its inputs have another order, and other names; a GPU is not needed to read them."""
+    x = draw(1, 4, 6).requires_grad_()
+    weight, bias = (draw(4, seed=k).requires_grad_() for k in (1, 2))
+    y = F.batch_norm(x, None, None, weight, bias, True, eps=0.1)
+    (out,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+    native = next(node for node in nodes(out) if node.name() == BATCH)
+    cudnn = types.SimpleNamespace(
+        name=lambda: CUDNN,
+        _saved_input=native._saved_input,
+        _saved_grad_output=native._saved_grad_out,
+        _saved_weight=native._saved_weight,
+        _saved_epsilon=native._saved_eps,
+    )
+    incoming = (draw(1, 4, 6, seed=5), None, draw(4, seed=6))
+    one, zero = torch.ones(()), None
+    of_g, of_x, of_weight, *_ = of_normalisation(native)((one, one, one, zero, zero), incoming)
+    found = of_normalisation(cudnn)((one, one, one, zero, zero), incoming)
+    for got, want in zip(found, (of_x, of_g, of_weight, None, None), strict=True):
+        assert got is want or torch.equal(got, want)
+
+
+def test_the_order_of_a_node_of_cudnn():
+    """Its graph is there on "meta": x leads to the first of its inputs, g to the second."""
+    x, ones = torch.ones(3, 4, 5, device="meta", requires_grad=True), torch.ones(4, device="meta")
+    y = torch.cudnn_batch_norm(x, ones, ones, None, None, True, 0.1, 1e-5)[0]
+    (out,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+    node = next(node for node in nodes(out) if node.name() == CUDNN)
+    g_at, x_at, _ = PLACES[CUDNN]
+    assert leaf_of(node.next_functions[x_at][0]) is x
+    assert "Mul" in node.next_functions[g_at][0].name()
+    assert list(coupling(Graph(out), x))

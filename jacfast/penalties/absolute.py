@@ -84,7 +84,7 @@ class DecisionFunction(Penalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("norm", self.norm, tuple(NORMS))
+        keep(self, norm=one_of("norm", self.norm, tuple(NORMS)))
 
     @property
     def kind(self) -> str:  # type: ignore[override]

@@ -190,7 +190,7 @@ def cotangents_of(
 ) -> Tensor:
     """Return the cotangents of a penalty, perhaps of a user's own: as `Penalty.cotangents` says."""
     found = penalty.cotangents(logits, x, y, draw)
-    if not isinstance(found, Tensor) or found.shape[1:] != logits.shape or not len(found):
+    if not isinstance(found, Tensor) or found.shape[1:] != logits.shape or not found.shape[0]:
         samples, classes = logits.shape
         raise ValueError(
             f"{type(penalty).__name__}.cotangents must return [n, N, K] = [n, {samples}, "
@@ -229,7 +229,7 @@ def safe_sqrt(square: Tensor) -> Tensor:
 def check_count(n: Count) -> Count:
     """Check a number of projections as far as it can be without the logits: >= 1, or "exact"."""
     if isinstance(n, str) and n == "exact":
-        return n
+        return "exact"
     return count("n", n, other=", or 'exact'")
 
 

@@ -76,16 +76,19 @@ class WGANGP(OfOutputs):
     with t uniform in [0, 1], one per sample; target is 1 and the weight 10.
 
     Args:
-        target: the length that gradients are to have, >= 0.
+        target: the length that gradients are to have, >= 0; or a tensor [], which may be learned.
 
     Source: Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017, eq. 3.
     """
 
-    target: float = 1.0
+    target: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        keep(self, target=at_least("target", self.target, 0))
+        if not isinstance(self.target, Tensor):
+            keep(self, target=at_least("target", self.target, 0))
+        elif self.target.dim():
+            raise ValueError(f"target must be one number; got shape {list(self.target.shape)}")
 
     def measure(self, g: Tensor) -> Tensor:
         return (safe_sqrt(super().measure(g)) - self.target).square()

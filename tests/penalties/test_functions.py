@@ -16,6 +16,7 @@ from jacfast import (
     InputGradient,
     Spectral,
 )
+from tests.nets import draw
 from tests.penalties.formulas import labelled, seeded
 
 # Each function's arguments after logits and x, and the object that it stands for.
@@ -74,3 +75,15 @@ def test_functions_pass_their_generator_on(function, arguments, penalty):
         got = call(logits, x, *arguments, generator=seeded(seed))
         assert torch.equal(got, penalty(logits, x, generator=seeded(seed)))
     assert got != call(logits, x, *arguments, generator=seeded(7))
+
+
+def test_the_length_of_gradients_may_be_learned():
+    critic, x = torch.nn.Linear(3, 1).double(), draw(4, 3).requires_grad_()
+    target = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+    value = WGANGP(target=target)(critic(x), x)
+    length = critic.weight.norm()
+    torch.testing.assert_close(value, (length - 0.7).square())
+    (g,) = torch.autograd.grad(value, target)
+    torch.testing.assert_close(g, -2 * (length.detach() - 0.7))
+    with pytest.raises(ValueError, match=r"target must be one number; got shape \[2\]"):
+        WGANGP(target=torch.ones(2))
