@@ -28,9 +28,9 @@ def test_what_the_guide_says_of_deepfool():
     assert round(100 * each(HARDENED, "length / best, median", "DeepFool")[0]) == 113
     assert "one in twenty there by almost half" in page
     assert 1.45 < each(HARDENED, "length / best, 95%", "DeepFool")[0] < 1.5
-    assert "for CIFAR-10 by 18 to 34%" in page
+    assert "for CIFAR-10 by 17 to 34%" in page
     medians = [each(case, "length / best, median", "DeepFool")[0] for case in CIFAR.values()]
-    assert (round(100 * min(medians)), round(100 * max(medians))) == (118, 134)
+    assert (round(100 * min(medians)), round(100 * max(medians))) == (117, 134)
 
 
 def test_what_the_guide_says_of_few_passes():
@@ -51,7 +51,7 @@ def test_what_the_guide_says_of_few_passes():
         assert few > plain
         assert 25 < each(case, "passes", "DeepFool")[0] < 40
         failed.append(each(case, "failed", "minimal_norm, 25", "minimal_norm, 50"))
-    assert sorted(failed) == [[0, 0], [0, 0], [4, 2]]
+    assert sorted(failed) == [[0, 0], [0, 0], [0, 0], [4, 2]]
 
 
 def test_what_the_guide_says_of_many_passes():
