@@ -1,6 +1,7 @@
 """Tables of attacks and ops, for `bench_tables.py`: rows of cells, made of files of results."""
 
 import re
+import statistics
 from collections.abc import Iterator
 
 TOOLBOXES = {"adversarial-robustness-toolbox": "ART"}  # by the name of the package, if another
@@ -94,6 +95,30 @@ def _optimality(of: dict) -> str:
     return f"{of['optimality']:.3f} ({low:.3f} to {high:.3f}){failed}"
 
 
+CHOICES = {
+    "input gradient, 1 eps": "input gradient, 1-norm, weight eps",
+    "input gradient, 2 eps": "input gradient, 1-norm, weight 2 eps",
+    "Jacobian, 0.01": "Jacobian, n = 1, 0.01",
+    "Jacobian, 0.1": "Jacobian, n = 1, 0.1",
+}
+
+
+def smooth(found: dict) -> Iterator[list[str]]:
+    """Yield accuracies and seconds of ReLU and GELU, means and deviations over the seeds."""
+    heads = {"clean": "clean, %", "robust": "robust, %", "training": "seconds"}
+    yield ["", *(cell for head in heads.values() for cell in (f"{head}: ReLU", "GELU"))]
+    for choice in dict.fromkeys(run["choice"] for run in found["runs"]):
+        cells = [CHOICES.get(choice, choice)]
+        for key in heads:
+            for which in ("ReLU", "GELU"):
+                kind = (choice, which)
+                of = [r[key] for r in found["runs"] if (r["choice"], r["which"]) == kind]
+                more = len(of) > 1 and key != "training"
+                spread = f" ± {statistics.stdev(of):.1f}" if more else ""
+                cells.append(f"{statistics.mean(of):.1f}{spread}")
+        yield cells
+
+
 PEERS = ("foolbox", "torchattacks", "art")
 TABLES: dict[str, tuple] = {  # of each name its rows, and the files that they are made of
     "ops": (ops, "ops-cpu"),
@@ -107,4 +132,6 @@ TABLES: dict[str, tuple] = {  # of each name its rows, and the files that they a
     "lengths": (lengths, "minimal_norm"),
     "lengths, 1-norm": (lengths, "minimal_norm-1"),
     "lengths, CIFAR-10": (lengths, "minimal_norm-networks"),
+    "smooth": (smooth, "claims-smooth"),
+    "smooth, CIFAR-10": (smooth, "claims-smooth-cifar"),
 }

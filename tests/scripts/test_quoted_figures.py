@@ -154,3 +154,32 @@ def test_the_runs_are_those_that_the_summary_names():
             assert of["commit"].removesuffix("-dirty") in words
             assert ("one thread" in words) == (of["threads"] == "1")
             assert of["torch"] == ("2.14.1" if "2.14.1" in words else "2.13.0+cpu")
+
+
+def test_what_is_said_of_smooth_activations_on_cifar_10():
+    page = (ROOT / BENCHMARKS).read_text()
+    runs = {(r["choice"], r["which"]): r for r in read("claims-smooth-cifar")["runs"]}
+    loss, harder = "input gradient, 1 eps", "Jacobian, 0.1"
+    trained = {which: runs["PGD training", which] for which in ("ReLU", "GELU", "SiLU")}
+    said = "is where PGD training is, in both accuracies, for a third of its time"
+    assert said in page
+    for key in ("clean", "robust"):
+        assert abs(runs[loss, "GELU"][key] - trained["GELU"][key]) < 1
+    assert 0.3 < runs[loss, "GELU"]["training"] / trained["GELU"]["training"] < 0.36
+    assert "penalty at 0.1 is 1.8 points above in the one and 0.7 below in the other" in page
+    gains = [runs[harder, "GELU"][key] - trained["GELU"][key] for key in ("robust", "clean")]
+    assert [round(gain, 1) for gain in gains] == [1.8, -0.7]
+    silu = [
+        f"{of['clean']:.1f} and {of['robust']:.1f}"
+        for of in (trained["SiLU"], runs[loss, "SiLU"], runs[harder, "SiLU"])
+    ]
+    words = f"SiLU: PGD training {silu[0]}, input gradient {silu[1]}, Jacobian {silu[2]}."
+    assert words in page
+    assert "lose 8 to 16 points of accuracy where GELU loses 3 to 7" in page
+    ways = ("PGD training", loss, "input gradient, 2 eps", harder)
+    lost = {
+        which: [runs["plain", which]["clean"] - runs[way, which]["clean"] for way in ways]
+        for which in ("ReLU", "GELU")
+    }
+    assert (int(min(lost["ReLU"])), int(max(lost["ReLU"]))) == (8, 16)
+    assert (round(min(lost["GELU"])), round(max(lost["GELU"]))) == (3, 7)
