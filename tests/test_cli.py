@@ -282,10 +282,11 @@ def test_an_interrupt_during_the_import_is_one_line(start, tmp_path):
     assert process.returncode == 130
 
 
-def test_nobody_who_reads_on_is_no_error():
+@pytest.mark.parametrize("words", [["reproduce"], ["reproduce", "--json"]])
+def test_nobody_who_reads_on_is_no_error(words):
     """As behind `| head`: no words, and the status of a program that the signal ends."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "jacfast", "reproduce"],
+        [sys.executable, "-m", "jacfast", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -302,9 +302,9 @@ def test_missing_weights(tmp_path):
 
 
 @pytest.fixture
-def nets(tmp_path, monkeypatch):
-    """A current folder with modules of a user's, forgotten afterwards."""
-    (tmp_path / "my_nets.py").write_text(
+def nets(own_folder):
+    """A current folder with modules of a user's."""
+    (own_folder / "my_nets.py").write_text(
         "import torch\n"
         "net = lambda: torch.nn.Linear(2, 3)\n"
         "x = dict\n"
@@ -312,15 +312,10 @@ def nets(tmp_path, monkeypatch):
         "def late():\n    import my_parts\n    return my_parts.net()\n"
         "def fails():\n    raise KeyError('width')\n"
     )
-    (tmp_path / "my_parts.py").write_text("import torch\nnet = torch.nn.ReLU\n")
-    (tmp_path / "my_broken.py").write_text("import no_such_package\n")
-    (tmp_path / "my_typo.py").write_text("def net(:\n")
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if name.startswith("my_"):
-            del sys.modules[name]
+    (own_folder / "my_parts.py").write_text("import torch\nnet = torch.nn.ReLU\n")
+    (own_folder / "my_broken.py").write_text("import no_such_package\n")
+    (own_folder / "my_typo.py").write_text("def net(:\n")
+    return own_folder
 
 
 def test_factory_from_the_current_folder(nets):
