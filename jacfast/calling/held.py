@@ -66,13 +66,17 @@ def held(wanted: Iterable[tuple[Hold, Any]]) -> Iterator[None]:
                 hold.take(thing, holder)
         yield
     finally:
-        surely(lambda: _give_back(pairs, holder))
-
-
-def _give_back(pairs: list[tuple[Hold, Any]], holder: object) -> None:
-    with _LOCK:
-        for hold, thing in pairs:
-            hold.give_back(thing, holder)
+        interrupt, left = None, True  # not by `surely`: its call is a place for interrupts, too
+        while left:
+            try:
+                with _LOCK:
+                    for hold, thing in pairs:
+                        hold.give_back(thing, holder)
+                left = False
+            except KeyboardInterrupt as error:  # once more: it can be done again
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def surely(undo: Callable[[], None]) -> None:
