@@ -36,7 +36,8 @@ class Arguments:
         if kwargs is not None and not named:
             raise TypeError(f"kwargs must hold arguments by name; got {kwargs!r}")
         self._given, self._samples = (tuple(args), dict(kwargs or {})), samples
-        self._tensors = [t for t in pytree.tree_leaves(self._given) if isinstance(t, Tensor)]
+        leaves = pytree.tree_leaves(self._given) if self.any else []  # a walk costs calls
+        self._tensors = [t for t in leaves if isinstance(t, Tensor)]
         # by the number of a tensor that was given, what is passed in its place
         self._instead = {id(t): new for t in self._tensors if (new := ordinary(t)) is not t}
         # settled here: after a cut, others may happen to have as many entries

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from jacfast.calling.baked import MODAL, trained
 from jacfast.calling.contexts import eager
@@ -29,6 +29,9 @@ GRADIENT = Hold(
     lambda p: p.requires_grad if p.is_leaf and not p.is_inference() else None,
     lambda p, requires_grad: p.requires_grad_(requires_grad),
 )
+
+
+LAZY = (UninitializedParameter, UninitializedBuffer)
 
 
 @contextlib.contextmanager
@@ -73,9 +76,13 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
 
 def check_made(modules: Iterable[nn.Module]) -> None:
     """Refuse modules whose tensors are made by the first forward pass: nobody has them yet."""
+    modules = list(modules)
+    kinds = {type(t) for m in modules for own in (m._parameters, m._buffers) for t in own.values()}
+    if not any(issubclass(kind, LAZY) for kind in kinds):
+        return
     for module in modules:
         for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items()):
-            if tensor is not None and is_lazy(tensor):
+            if isinstance(tensor, LAZY):
                 raise ValueError(
                     f"model must have all its parameters and buffers; the {name} of a "
                     f"{type(module).__name__} is made by the first forward pass: call model(x) "

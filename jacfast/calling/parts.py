@@ -118,9 +118,10 @@ def _look(model: nn.Module, x: Tensor) -> "_Sizes":
 
 def _alone(module: nn.Module) -> bool:
     kind = type(module)
-    if "forward" in vars(module) or any(_hooks_of(module)):
+    own = vars(module)  # nn.Module is slow to say that it has no attribute
+    if "forward" in own or any(_hooks_of(module)):
         return False
-    if getattr(module, "return_indices", False):  # a pooling that returns two tensors
+    if own.get("return_indices"):  # a pooling that returns two tensors
         return False
     if not PLAIN.issuperset(map(type, module._parameters.values())):
         return False

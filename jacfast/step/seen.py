@@ -63,9 +63,9 @@ def _kind(penalty: Penalty, x: Tensor) -> Kind:
 
 @dataclasses.dataclass
 class Expected:
-    """A call of a model, of these modules, of which it is expected that its graph is plain."""
+    """A call of a model, of these parameters, of which it is expected that its graph is plain."""
 
-    modules: list[nn.Module]
+    parameters: list[Tensor]
     attends: bool
 
     def call(self, model: nn.Module, x: Tensor) -> Entry:
@@ -82,7 +82,7 @@ class Expected:
         """Return the graph of the call, after the looks that each call gets."""
         check_way(outputs)
         graph = Graph(logits, outputs)
-        check_leaves(graph, [x, *parameters(self.modules)])
+        check_leaves(graph, [x, *self.parameters])
         check_apart(graph, x)
         align(graph)
         return graph
@@ -106,9 +106,9 @@ def expected(
     attends = known[1].get(_kind(penalty, x))
     if attends is None or x.requires_grad or x.device.type != "cpu":
         return None
-    trained = any(p.requires_grad for p in parameters(modules))
-    usual = trained and torch.is_grad_enabled() and not hooked()
-    return Expected(modules, attends) if usual else None
+    own = parameters(modules)
+    usual = any(p.requires_grad for p in own) and torch.is_grad_enabled() and not hooked()
+    return Expected(own, attends) if usual else None
 
 
 def forget(model: nn.Module) -> None:
