@@ -80,6 +80,16 @@ class Arguments:
             {id(t): self._now(t).double() for t in self._tensors if t.is_floating_point()}
         )
 
+    def leaves(self) -> "tuple[Arguments, list[tuple[Tensor, Tensor]]]":
+        """Return them with a leaf in place of each tensor that requires grad, and these pairs.
+
+        What a tensor was computed by is then its owner's: no backward pass through the model comes
+        there, and its gradient is the leaf's.
+        """
+        own = {id(t): now for t in self._tensors if (now := self._now(t)).requires_grad}
+        leaves = {number: now.detach().requires_grad_() for number, now in own.items()}
+        return self._with(leaves), [(own[number], leaf) for number, leaf in leaves.items()]
+
     def call(self, model: Callable, x: Tensor) -> Any:
         """Return whatever the model returns for x and these.
 

@@ -97,7 +97,8 @@ def forward_with_penalty(
             on one yet. ``"auto"``: traced on a GPU; on a CPU traced if most of the work is in large
             convolutions, else Inductor.
         args, kwargs: further arguments of the model, ``model(x, *args, **kwargs)``; tensors with N
-            entries go along with the samples.
+            entries go along with the samples, and those that require grad receive their gradient: a
+            state that an earlier call has returned, say.
 
     Returns:
         The logits, as the model returns them, and the penalty: a scalar, or [N] for a penalty with
@@ -109,9 +110,9 @@ def forward_with_penalty(
         TypeError, ValueError: an argument is not as above (``"cudagraphs"`` for an x that is not on
             a GPU is one); the model changes with every call, and ``chunk_size`` would cut the
             batch. RuntimeError: the model depends on a tensor with requires_grad that is none of
-            its parameters; a parameter has a gradient hook; the model is a parallel wrapper, or
-            has parameters in pieces; batch-norm couples the samples; the call is under a torch.func
-            transform.
+            its parameters or arguments; a parameter has a gradient hook; the model is a parallel
+            wrapper, or has parameters in pieces; batch-norm couples the samples; the call is under
+            a torch.func transform.
 
     Source: the penalties' own; for the sweeps Etmann 2019, A Closer Look at Double Backpropagation.
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from jacfast.calling import grad_twice, hears_gradients, in_eval_mode, parameters
+from jacfast.calling import Arguments, grad_twice, hears_gradients, in_eval_mode, parameters
 from jacfast.graph import Graph, leaf_of, nodes, saves
 from jacfast.lean import COLLECT, Lean, Sweep
 from jacfast.second import in_words
@@ -17,7 +17,8 @@ from jacfast.step.gradients import Gradients
 
 AGAIN = (
     "backward through forward_with_penalty a second time: its graphs are freed by the first; add "
-    "the losses up and call backward once"
+    "the losses up and call backward once (a state that the model keeps from an earlier call is "
+    "another way there: detach it, or pass it as an argument)"
 )
 
 
@@ -40,10 +41,17 @@ class Pending:
     """
 
     def __init__(
-        self, x: Tensor, modules: Sequence[nn.Module], frozen: Sequence[nn.Module]
+        self,
+        x: Tensor,
+        arguments: Arguments,
+        modules: Sequence[nn.Module],
+        frozen: Sequence[nn.Module],
     ) -> None:
         self.x, self.frozen = x, frozen
-        self.parameters = [p for p in parameters(modules) if p.requires_grad]
+        self.arguments, pairs = arguments.leaves()
+        self.given = {id(leaf): tensor for tensor, leaf in pairs}  # arguments that require grad
+        trained = [p for p in parameters(modules) if p.requires_grad]
+        self.parameters = [*trained, *(leaf for _, leaf in pairs)]  # of x the leaf is each part's
         self.trains = torch.is_grad_enabled()
         self.keeps = self.trains and (bool(self.parameters) or x.requires_grad)
         self.learned = False  # whether the penalty depends on parameters but through the outputs
@@ -59,6 +67,11 @@ class Pending:
         self.outside = False  # whether nothing is left to do: the graph is autograd's own
         self.done = False
         self.began: int | None = None  # the number of the first node
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """What the parameters are outside: an argument's leaf is the argument."""
+        return [self.given.get(id(parameter), parameter) for parameter in self.parameters]
 
     def samples(self, part: slice) -> slice | Tensor:
         """Return which samples of x are the `part` of the samples as they pass."""
@@ -194,7 +207,8 @@ def check_leaves(graph: Graph, known: Iterable[Tensor]) -> None:
             raise RuntimeError(
                 f"the model's output depends on a tensor of shape {list(leaf.shape)} that is "
                 "not one of model.parameters(): its gradient would be lost. Make it a "
-                "parameter of the model, or add penalty(logits, x) to the loss"
+                "parameter of the model, pass it as an argument of the model, or add "
+                "penalty(logits, x) to the loss"
             )
 
 

@@ -85,13 +85,13 @@ class Run:
         self.plain = pending.outside
         self.attends = any(part.lean.attends for part in pending.parts)
         if pending.keeps and not pending.outside:
-            total, *values = Node.apply(pending, x, *pending.parameters)
+            total, *values = Node.apply(pending, x, *pending.inputs)
         returned = rebuilt(returned, places, values) if self.everything else values[0]
         return returned, self.penalty.reduce(total, penalised_count(self.penalty, x.shape[0]))
 
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
-        pending = Pending(x, self.modules, self.frozen)
+        pending = Pending(x, self.arguments, self.modules, self.frozen)
         with self.looking():
             self._before = State(self.model, but=[self.generator]) if self.guards else None
         samples = x.shape[0]
@@ -196,7 +196,7 @@ class Run:
             if part:
                 stack.enter_context(self._masks.of(index))
             stack.enter_context(lean)
-            returned = self.arguments.rows(index).call(self.model, entry)
+            returned = pending.arguments.rows(index).call(self.model, entry)
         return leaf, lean, returned
 
     def _is_plain(self, pending: Pending, part: Part) -> bool:
@@ -205,7 +205,8 @@ class Run:
         Without lean layers the node saves the gradient of x, a product with the first weight: much
         where there are few layers, which are large. On a GPU nobody has looked.
         """
-        usual = pending.keeps and not pending.x.requires_grad and len(part.leaf) == len(pending.x)
+        own = not (pending.x.requires_grad or pending.given)
+        usual = pending.keeps and own and len(part.leaf) == len(pending.x)
         usual = usual and part.leaf.device.type == "cpu" and part.lean.unused
         return usual and has_few_products(self.modules, part.leaf)
 
