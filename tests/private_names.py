@@ -71,6 +71,7 @@ NAMES: dict[str, Use] = {
     "torch._C._get_fp32_precision_getter": Use("step.traced.guards", "raises with compiled="),
     "torch._inductor": Use("step.traced.backends", "raises with compiled='inductor'"),
     "torch.nn.utils.parametrize._cache_enabled": Use("step.traced.refuse", "raises with compiled="),
+    "torch.nn.utils.parametrize._cache": Use("calling.anew", "raises in every attack"),
     "torch.ops.aten._foreach_add_": Use("step.traced.missing", "raises at import"),
     "torch.ops.aten._foreach_mul_": Use("step.traced.missing", "raises at import"),
     "torch.ops._c10d_functional": Use(
@@ -83,13 +84,16 @@ NAMES: dict[str, Use] = {
         "step.traced.backends", "silent: what is kept is freed at the end of a backward pass"
     ),
     "Pruning._tensor_name": Use(
-        "calling.state", "a pruned model is not traced: its weight is another in each call"
+        "calling.anew calling.state",
+        "a pruned model is not traced: its weight is another in each call; silent: after an "
+        "attack its weight has no graph",
     ),
     "Module._modules": Use(
         "calling.functions calling.tree step.traced.guards", "raises in every attack and penalty"
     ),
     "Module._parameters": Use(
-        "calling.modes calling.parts calling.pieces calling.tree step.checks step.traced.guards",
+        "calling.anew calling.modes calling.parts calling.pieces calling.tree step.checks "
+        "step.traced.guards",
         "raises in every attack and penalised step",
     ),
     "Module._buffers": Use(
@@ -99,7 +103,7 @@ NAMES: dict[str, Use] = {
     ),
     "Module._forward_hooks": Use("calling.parts lipschitz step.run", "raises"),
     "Module._forward_pre_hooks": Use(
-        "calling.parts calling.state lipschitz step.traced.guards", "raises"
+        "calling.anew calling.parts calling.state lipschitz step.traced.guards", "raises"
     ),
     "Module._backward_hooks": Use(
         "calling.parts lipschitz step.checks", "raises; of a parameter, too"

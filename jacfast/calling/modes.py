@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from jacfast.calling.anew import compute_anew, left_behind
 from jacfast.calling.baked import MODAL, trained
 from jacfast.calling.contexts import eager
 from jacfast.calling.functions import modules_of
@@ -70,8 +71,13 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
     check_made(modules)
     parameters: list[Tensor] = [p for m in modules for p in m.parameters(recurse=False)]
     wanted = [(TRAINING, module) for module in modules] + [(GRADIENT, p) for p in parameters]
-    with eager() if gradients else contextlib.nullcontext(), held(wanted):
-        yield
+    try:
+        with eager() if gradients else contextlib.nullcontext(), held(wanted):
+            yield
+    finally:
+        if stale := left_behind(modules):
+            with in_eval_mode(stale):  # in which they ran: no power iteration more
+                compute_anew(stale)
 
 
 def check_made(modules: Iterable[nn.Module]) -> None:

@@ -205,8 +205,8 @@ class Run:
         Without lean layers the node saves the gradient of x, a product with the first weight: much
         where there are few layers, which are large. On a GPU nobody has looked.
         """
-        own = not (pending.x.requires_grad or pending.given)
-        usual = pending.keeps and own and len(part.leaf) == len(pending.x)
+        alone = not (pending.sweep.wants_root or pending.given)
+        usual = pending.keeps and alone and len(part.leaf) == len(pending.x)
         usual = usual and part.leaf.device.type == "cpu" and part.lean.unused
         return usual and has_few_products(self.modules, part.leaf)
 

@@ -76,17 +76,28 @@ class Descent:
             self.insists = True
 
 
-def needs_closure(optimizer: Optimizer, around: tuple[Optimizer, ...] = ()) -> bool:
+def needs_closure(optimizer: Optimizer) -> bool:
     """Say whether ``step()`` evaluates the loss by itself, as that of LBFGS, or of one around it.
 
     What passes on whatever it is given may be around one that does.
     """
     named = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    of_step = list(_parameters(optimizer).values())[1:]
-    asks = (one.kind not in named and one.default is inspect.Parameter.empty for one in of_step)
-    around = (*around, optimizer)
-    inner = (one for one in vars(optimizer).values() if isinstance(one, Optimizer))
-    return any(asks) or any(needs_closure(one, around) for one in inner if one not in around)
+    of_steps = [list(_parameters(one).values())[1:] for one in (optimizer, *inner(optimizer))]
+    return any(
+        one.kind not in named and one.default is inspect.Parameter.empty
+        for of_step in of_steps
+        for one in of_step
+    )
+
+
+def inner(optimizer: Optimizer) -> list[Optimizer]:
+    """Return the optimizers that one is around, in its attributes and in theirs, each once."""
+    found, todo = list[Optimizer](), [optimizer]
+    while todo:
+        held = [one for one in vars(todo.pop()).values() if isinstance(one, Optimizer)]
+        new = [one for one in held if one is not optimizer and one not in found]
+        found, todo = found + new, todo + new
+    return found
 
 
 def _parameters(optimizer: Optimizer) -> dict[str, inspect.Parameter]:

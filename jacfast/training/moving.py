@@ -2,17 +2,20 @@
 
 import copy
 import dataclasses
+import operator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from jacfast.calling import State, in_eval_mode, pick
 from jacfast.calling.seeds import at_seed
 from jacfast.models.loading import check_state
 from jacfast.runs import check_behaviour
+from jacfast.training.descent import inner
 from jacfast.training.given import Loader, Tensors
 from jacfast.training.seeded import seeded
 
@@ -32,7 +35,7 @@ class Moving:
 
     model: nn.Module
     of_loss: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     scheduler: LRScheduler | None
     batches: Tensors | Loader
     drawn: list[torch.Generator]
@@ -95,6 +98,8 @@ class Moving:
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"model": self.model, "loss": self.of_loss}
         parts["optimizer"] = self.optimizer
+        for number, one in enumerate(inner(self.optimizer)):
+            parts[f"inner optimizer {number}"] = _Inner(one, self.optimizer)
         return parts if self.scheduler is None else {**parts, "scheduler": self.scheduler}
 
     def _drawn(self, state: dict[str, Any]) -> Drawn:
@@ -134,6 +139,23 @@ class Moving:
         except Exception:  # the loss calls it in another way, whatever that is
             return None
         return found.reshape(len(found), -1).cpu() if found.dim() > 0 else None
+
+
+class _Inner:
+    """An optimizer that another one, as SAM, is around, and whose state that may leave out."""
+
+    def __init__(self, optimizer: Optimizer, outer: Optimizer) -> None:
+        self.optimizer, self.outer = optimizer, outer
+        own, others = optimizer.param_groups, outer.param_groups
+        self._shared = len(own) == len(others) and all(map(operator.is_, own, others))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+        if self._shared:  # as before: a scheduler sets the rates of both
+            self.optimizer.param_groups = self.outer.param_groups
 
 
 def _set(drawn: Drawn) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch._dynamo
 from torch import nn
+from torch.nn.utils import prune
 
 import jacfast
 from jacfast import evaluation
@@ -128,6 +129,40 @@ def test_pending_graph_still_reaches_the_parameters(call):
     other(x).square().sum().backward()
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
+
+
+COMPUTED = {
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+    "weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.spectral_norm,
+    "cached": nn.utils.parametrizations.weight_norm,
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_weights_that_are_computed_in_a_call_reach_the_parameters(call, kind):
+    """A term of `layer.weight` after an attack has the gradient that it has without."""
+    model, x = build("mlp")
+    layer = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    COMPUTED[kind](layer)
+    model.eval()
+
+    def gradient():
+        own = list(layer.parameters())
+        found = torch.autograd.grad(layer.weight.square().square().sum(), own, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(own, found, strict=True)]
+
+    model(x)
+    want = gradient()
+    cached = nn.utils.parametrize.cached if kind == "cached" else contextlib.nullcontext
+    with cached():
+        call(model, x)
+        got = gradient()
+    assert any(g.any() for g in want)
+    for g, other in zip(got, want, strict=True):
+        torch.testing.assert_close(g, other)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -17,7 +17,7 @@ from tests.step.networks import build
 from tests.step.steps import LAM, ROUNDING, fast, gradient, loss_of, plain
 
 
-@pytest.mark.parametrize("network", ["mlp", "cifar"])
+@pytest.mark.parametrize("network", ["mlp", "convnext"])
 def test_lbfgs_calls_the_step_as_often_as_it_likes(network):
     weights = []
     for way in (fast, plain):
@@ -62,16 +62,27 @@ def test_adapters_of_small_rank(penalty):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_backward_hooks_of_modules_see_the_gradients_and_change_nothing():
-    model, x, y = build("mlp")
+def held_by(model, x, penalty):
+    """Return logits and penalty by a call that the context takes over."""
+    with penalised(model, penalty=penalty) as held:
+        return model(x), held.penalty
+
+
+def called_by(model, x, penalty):
+    return forward_with_penalty(model, x, penalty=penalty)
+
+
+@pytest.mark.parametrize("way", [held_by, called_by])
+@pytest.mark.parametrize("network", ["mlp", "convnext"])
+def test_backward_hooks_of_modules_see_the_gradients_and_change_nothing(way, network, size):
+    model, x, y = build(network)
     want = gradient(loss_of(*plain(model, x, y, Frobenius("exact")), y), model)
     seen = {model: [], model[0]: []}
     for module, found in seen.items():
         module.register_full_backward_hook(lambda *call, found=found: found.append(call[2][0]))
-    with penalised(model, penalty=Frobenius("exact")) as held:
-        logits = model(x)
+    logits, value = way(model, x, Frobenius("exact"))
     pulled = {module: len(found) for module, found in seen.items()}
-    assert relative_error(gradient(loss_of(logits, held.penalty, y), model), want) < ROUNDING
+    assert relative_error(gradient(loss_of(logits, value, y), model), want) < ROUNDING
     assert all(len(found) == pulled[module] + 1 for module, found in seen.items())
     of_loss = (logits.detach().softmax(1) - F.one_hot(y, logits.shape[1])) / len(y)
     torch.testing.assert_close(seen[model][-1], of_loss)

@@ -218,3 +218,46 @@ def test_whose_generators_a_model_draws_from(monkeypatch):
     model.parameters = lambda: map(Parameter, ["cuda:2", "cpu", "cuda:0", "cuda:2"])
     assert seeded.generators_of(model) == [torch.default_generator, "zero", "two"]
     assert seeded.generators_of(nn.Linear(2, 2)) == [torch.default_generator]
+
+
+class Around(torch.optim.Optimizer):
+    """An optimizer around another one, whose state its own leaves out, as those of SAM are.
+
+    Args:
+        links: whether what it reads from a file reaches the groups of both, as most see to.
+    """
+
+    def __init__(self, parameters, base, links, **options):
+        super().__init__(parameters, options)
+        self.base, self.links = base(self.param_groups, **options), links
+        if links:
+            self.param_groups = self.base.param_groups
+
+    def step(self):
+        self.base.step()
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        if self.links:
+            self.base.param_groups = self.param_groups
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}), (torch.optim.Adam, {"lr": 0.01})],
+)
+def test_an_optimizer_around_another_goes_on_where_both_were(tmp_path, base, options, links):
+    path = tmp_path / "c.pt"
+
+    def trained(epochs, **further):
+        model, x, y = problem()
+        optimizer = Around(model.parameters(), base, links, **options)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        given = {"loss": cross_entropy, "optimizer": optimizer, "scheduler": scheduler, **further}
+        fit(model, x, y, epochs=epochs, batch_size=8, **given)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    whole = trained(4)
+    trained(2, save=path)
+    assert torch.equal(trained(4, save=path, resume=True), whole)

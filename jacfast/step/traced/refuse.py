@@ -11,6 +11,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._device import DeviceContext
 
 import jacfast.calling.parts as parts
+from jacfast.calling.anew import of_torch
 from jacfast.ops.lives import transformed
 from jacfast.step.traced.graph import within
 from jacfast.step.traced.writes import aliased
@@ -62,7 +63,7 @@ def check_module(module: nn.Module) -> None:
         raise Refused("a module of torch.jit")
     for kind in parts.HOOKS:
         for hook in getattr(module, kind).values():
-            if not _of_torch(hook):
+            if not of_torch(hook):
                 raise Refused(f"a hook on a {type(module).__name__}")
 
 
@@ -116,11 +117,6 @@ def _by_numbers(func: Any, args: tuple) -> bool:
     if func not in (*INDEX, INDEX_IN_PLACE):
         return False
     return all(i is None or i.dtype not in (torch.bool, torch.uint8) for i in args[1])
-
-
-def _of_torch(hook: Any) -> bool:
-    """Say whether a hook is one of torch.nn.utils: spectral_norm, weight_norm, prune."""
-    return type(hook).__module__.startswith("torch.nn.utils.")
 
 
 def modes() -> Iterator[Any]:
