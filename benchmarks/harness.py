@@ -53,5 +53,8 @@ def print_table(title: str, rows: list[tuple[str, ...]]) -> None:
 
 
 def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    try:
+        run = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return "unknown"
     return run.stdout.strip() or "unknown"

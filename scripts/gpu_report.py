@@ -14,14 +14,15 @@ from benchmarks.harness import environment
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 NETWORKS = ("tf_cnn", "vit", "cifar_cnn", "mlp")
+OPS = ("ops", "activations", "norms", "pooling")
 FIGURES = (
-    "ops",
-    "pooling",
+    *OPS,
     "loops",
     *(f"{kind}-{name}" for kind in ("step", "layers") for name in NETWORKS),
 )
-EXPECTED = ("build", "lives", "op-tests", *FIGURES, *TOOLS, "tests")
-ON_THE_CPU = ("build", "op-tests", "ops", "pooling", "tests")
+VERIFIED = tuple(f"verify-{name}" for name in NETWORKS)
+EXPECTED = ("build", "lives", "op-tests", *VERIFIED, *FIGURES, *TOOLS, "tests")
+ON_THE_CPU = ("build", "op-tests", *OPS, "tests")
 FILES = {"deepfool": "deepfool-mnist-foolbox"}  # where it is not the step's name
 # What compute-sanitizer says where the machine does not let it attach.
 REFUSED = "Device not supported"

@@ -132,6 +132,13 @@ def threads():
 
 
 @pytest.fixture
+def exact_convolutions() -> Iterator[None]:
+    """Have cuDNN compute in float32, and alike each time; TF32, its default, has ten bits."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        yield
+
+
+@pytest.fixture
 def own_folder(tmp_path, monkeypatch) -> Iterator[Path]:
     """The current folder, for modules of a user's, my_*, which are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)

@@ -64,6 +64,16 @@ def missing(name: str) -> str:
 
 
 @contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    """Turn every wait of the host for a GPU into an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextlib.contextmanager
 def emulated(seed: int, max_threads: int) -> Iterator[None]:
     """Let the emulated CUDA kernels take the place of the CPU kernels of torch.ops.jacfast.
 

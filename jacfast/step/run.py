@@ -17,6 +17,7 @@ from jacfast.calling import (
     drops,
     has_few_products,
     pick,
+    readable,
     rebuilt,
 )
 from jacfast.calling.outputs import Output
@@ -100,8 +101,9 @@ class Run:
         first = samples  # samples that pass through the model with a penalty to come
         ahead = False
         if count < samples and (self.sorts or not whole):
-            # of masks that are still to be drawn, from where a plain call would draw them
-            ahead = whole and self.generator is None and drops(self.model)
+            # of masks that are still to be drawn, from where a plain call would draw them; but
+            # while a CUDA graph is recorded nobody knows where that is, and they come after
+            ahead = whole and self.generator is None and readable(x.device) and drops(self.model)
             order = self._draw(Order(samples, x.device, ahead))
             pending.order, first = order if whole else order[:count], count
         with torch.enable_grad(), pending.sweep.of(PULL):

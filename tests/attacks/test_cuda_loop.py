@@ -6,10 +6,11 @@ import torch
 from jacfast.timing.rivals import recorded
 from tests import nets
 from tests.attacks.loops import part_of
-from tests.test_cuda import missing, no_waiting  # noqa: F401  # a fixture
+from tests.testing import missing, no_waiting
 
 pytestmark = [
     pytest.mark.skipif(bool(missing("cuda")), reason=missing("cuda") or "on a GPU"),
+    pytest.mark.usefixtures("exact_convolutions"),
     pytest.mark.parametrize("network", [nets.mlp, nets.cnn]),
     pytest.mark.parametrize(
         "options",
@@ -46,10 +47,8 @@ def test_a_captured_iteration_is_the_eager_one(network, options):
         assert torch.equal(getattr(static, name), getattr(eager, name)), name
 
 
-@pytest.mark.usefixtures("no_waiting")
 def test_an_iteration_never_waits_for_the_device(network, options):
-    torch.cuda.set_sync_debug_mode("default")  # until there is a part
     samples = part(network, options)
     samples.step(*samples.evaluate())
-    torch.cuda.set_sync_debug_mode("error")
-    samples.step(*samples.evaluate())
+    with no_waiting():
+        samples.step(*samples.evaluate())

@@ -26,11 +26,17 @@ def _inner(x):
 
 
 def derivatives(name, x):
-    """Return f' and f'' of the op at x."""
+    """Return f' and f'' of the op at x.
+
+    On a GPU f' is computed by two kernels, in each of which nvcc may multiply and add in one
+    rounding where it does not in the other. By g++, all such pairs in one or none, that makes a
+    difference of 1.8 units at most.
+    """
     kind, parameters, _ = CASES[name]
     one = torch.ones_like(x)
     of_x, of_g = activation_second(x, one, one, kind, parameters)
-    assert torch.equal(of_g, activation_first(x, one, kind, parameters))
+    first = activation_first(x, one, kind, parameters)
+    assert ulps(first, of_g.double().cpu(), x.dtype) <= (4 if x.is_cuda else 0)
     return of_g, of_x
 
 

@@ -1,7 +1,9 @@
 """The scripts that judge the CUDA build must say no where they should."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,58 @@ def test_a_step_that_did_not_run_is_missed(tmp_path, capsys):
     (folder / "initcheck.status").unlink()
     assert report.main(str(folder), str(tmp_path), "0") == 1
     assert "initcheck did not run" in capsys.readouterr().out
+
+
+# Notes when each program begins and ends. FAILS: what the one that fails is called with.
+PROGRAM = """#!/bin/sh
+echo "+ $*" >>"$CALLS"
+case "$*" in *--tool*|*--verify*) sleep 0.5 ;; *"-m benchmarks"*) sleep 0.05 ;; esac
+echo "- $*" >>"$CALLS"
+case "$*" in *"$FAILS"*) exit 3 ;; esac
+"""
+
+
+def checked(folder: Path, *arguments: str, fails: str = "nothing"):
+    """Run gpu_check.sh over programs that do nothing; return its status, its steps, its calls."""
+    for name in ("python", "compute-sanitizer"):
+        (folder / name).write_text(PROGRAM)
+        (folder / name).chmod(0o755)
+    environ = os.environ | {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "PYTHON": str(folder / "python"),
+        "CALLS": str(folder / "calls"),
+        "FAILS": fails,
+    }
+    command = [ROOT / "scripts" / "gpu_check.sh", *arguments, folder]
+    done = subprocess.run(command, env=environ, check=False, capture_output=True)
+    steps = [file.stem for file in folder.glob("logs-*/*.status")]
+    return done.returncode, steps, (folder / "calls").read_text().splitlines()
+
+
+def test_the_gpu_report_expects_every_step(tmp_path):
+    """DeepFool's needs packages that need not be there."""
+    status, steps, calls = checked(tmp_path)
+    assert status == 0
+    assert sorted(steps) == sorted([*report.EXPECTED, "deepfool"])
+    assert "gpu_report.py" in calls[-1]
+    timed = [i for i, call in enumerate(calls) if re.match(r"\+ -m benchmarks(?!.*--verify)", call)]
+    assert len(timed) == len(report.FIGURES) + 1
+    for i in timed:  # beside nothing
+        assert calls[i + 1] == calls[i].replace("+", "-", 1)
+
+
+def test_the_gpu_report_expects_every_step_of_a_dry_run(tmp_path):
+    status, steps, _ = checked(tmp_path, "--dry-run")
+    assert status == 0
+    assert sorted(steps) == sorted(report.ON_THE_CPU)
+
+
+@pytest.mark.parametrize(
+    ("fails", "ran"), [("setup.py", ["build"]), ("import lives", ["build", "lives"])]
+)
+def test_without_kernels_nothing_is_timed(tmp_path, fails, ran):
+    status, steps, calls = checked(tmp_path, fails=fails)
+    assert status == 1
+    assert sorted(steps) == ran
+    assert "gpu_report.py" in calls[-1]
+    assert not any("benchmarks." in call for call in calls)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral, forward_with_penalty
 from jacfast.lean import Gram
+from jacfast.step import draw as draws
+from jacfast.step import run
+from jacfast.step import step as steps
 from tests.nets import brute_force, draw, relative_error
 from tests.step.networks import SIX, build
 from tests.step.steps import LAM, ROUNDING, fast, gradient, loss_of, plain
@@ -112,6 +115,33 @@ def test_a_generator_leaves_the_global_state_alone():
         torch.manual_seed(7)  # without one it is the global one, drawn from alike
         assert torch.equal(fast(model, x, y, penalty)[1], first[1])
         assert not torch.equal(torch.get_rng_state(), before)
+
+
+def unreadable(*_):
+    raise RuntimeError("Cannot call CUDAGeneratorImpl::current_seed during CUDA graph capture")
+
+
+@pytest.mark.parametrize("chunk", [None, 2, 6])
+def test_in_chunks_while_a_cuda_graph_is_recorded(chunk, monkeypatch):
+    """The generator's state cannot be read: chunks must be known before the masks are drawn."""
+    for module in (steps, run):
+        monkeypatch.setattr(module, "readable", lambda device: False)
+    monkeypatch.setattr(draws, "beside", unreadable)
+    model, x, y = build("tutorial", 6)
+    assert model.train()[-2].p > 0
+    torch.manual_seed(3)
+    logits, value = fast(model, x, y, Frobenius("exact", subsample=0.5), chunk_size=chunk)
+    torch.manual_seed(3)
+    chosen = torch.randperm(6)[:3] if chunk == 2 else None
+    leaf = x.detach().requires_grad_()
+    expected = model(leaf)
+    chosen = torch.randperm(6)[:3] if chosen is None else chosen
+    rows = [torch.autograd.grad(z, leaf, create_graph=True)[0] for z in expected[chosen].sum(0)]
+    want = sum(row.square().sum() for row in rows) / 3
+    assert relative_error(logits, expected) < ROUNDING
+    assert relative_error(value, want) < ROUNDING
+    got, wanted = loss_of(logits, value, y), loss_of(expected, want, y)
+    assert relative_error(gradient(got, model), gradient(wanted, model)) < ROUNDING
 
 
 @pytest.mark.parametrize("options", [{}, {"subsample": 0.5}])
