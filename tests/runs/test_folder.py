@@ -124,3 +124,24 @@ def test_a_killed_run_is_not_in_the_way(tmp_path):
     with alone(lock, "out"):
         pass
     assert not lock.exists()
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    flock, taken = fcntl.flock, []
+
+    def late(file, how):
+        if not taken:  # opened, and then that run came to its end
+            (tmp_path / ".lock").unlink()
+        taken.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    words = "here is in use by another run, process"
+    with (
+        alone(tmp_path / ".lock", "here"),
+        pytest.raises(ValueError, match=words),
+        alone(tmp_path / ".lock", "here"),
+    ):
+        pass
+    assert len(taken) == 3
