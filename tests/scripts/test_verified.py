@@ -169,3 +169,12 @@ def test_both_second_derivatives_of_an_activation_are_verified(monkeypatch, kind
     monkeypatch.setattr(activations, "activation_second", wrong)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         activations.contenders(kind, x, g, u)
+
+
+def test_the_floor_of_a_step_is_counted_layer_by_layer():
+    """Forward, input gradient but for the first, weight gradient; three more for the penalty."""
+    layers = nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 4, 5)
+    conv, linear = (3 * 4 * 4) * (2 * 3 * 3), 5 * 48
+    plain = 2 * conv + 3 * linear
+    want = (plain + 3 * (conv + linear)) / plain
+    assert step.floor(nn.Sequential(*layers), torch.rand(7, 2, 6, 6)) == pytest.approx(want)
