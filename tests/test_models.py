@@ -359,6 +359,13 @@ def test_factories_that_give_no_model(nets, spec, kind, rule):
     assert sys.path == path
 
 
+def test_a_file_that_fails_leaves_no_half_of_a_module(own_folder):
+    (own_folder / "my_half.py").write_text("made = 1\nraise KeyError('width')\n")
+    with pytest.raises(ValueError, match="cannot be imported; KeyError: 'width'"):
+        models.load_factory("my_half.py:made")
+    assert "my_half" not in sys.modules
+
+
 @pytest.mark.parametrize("spec", ["", "torch", "torch:", ":net", ".nets:net", "a:b:c"])
 def test_malformed_factories(spec):
     with pytest.raises(ValueError, match=r"package.module:factory; got"):
