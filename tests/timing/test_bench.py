@@ -71,6 +71,26 @@ def test_a_turn_is_of_several_steps_and_the_seconds_are_of_one(monkeypatch):
     assert timed == pytest.approx([0.02] * len(timed))
 
 
+def test_what_a_first_call_takes_longer_is_its_making(monkeypatch):
+    """By a clock that shows 5, 3 and 2 s for the first calls of each; of the plain step 3 and 2."""
+    clock = iter([3.0, 2.0, *[5.0, 3.0, 2.0] * 9])
+
+    def seconds(run):
+        run()
+        return next(clock)
+
+    monkeypatch.setattr(measure, "seconds_of", seconds)
+    rows = bench(nets.mlp(), against=(), subsample=None).rows
+    assert {row.made for row in rows if row.compiles and row.why is None} == {3.0}
+    assert {row.made for row in rows if not row.compiles} == {None}
+
+
+def test_passes_are_those_of_the_penalty():
+    rows = bench(nets.mlp(), jacfast.Frobenius(3), subsample=None).rows
+    assert [row.passes for row in rows if row.main] == [3] * 4
+    assert [row.passes for row in rows if not row.main] == [0, 5, 5]
+
+
 def test_without_a_compiler_there_is_no_time_for_what_it_would_make():
     rows = [row for row in bench(nets.smooth_mlp()).rows if "inductor" in row.name]
     assert len(rows) == 2
