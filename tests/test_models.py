@@ -156,6 +156,7 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
         prefixed("_orig_mod."),
         prefixed("_orig_mod.module."),
         prefixed("module._orig_mod.model."),
+        prefixed("model.module."),  # Lightning's, of a model within DataParallel
         {key.replace(".", "._orig_mod."): value for key, value in prefixed("").items()},
     ],
 )

@@ -145,3 +145,15 @@ def test_a_lock_that_its_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypa
     ):
         pass
     assert len(taken) == 3
+
+
+def test_a_run_is_named_without_those_that_were_killed_before_it(tmp_path):
+    pytest.importorskip("fcntl")
+    (tmp_path / ".lock").write_text("process 1 on another machine, which was killed")
+    words = rf"another run, process {os.getpid()} on [^\n]* since [^,]*\): wait for its end"
+    with (
+        alone(tmp_path / ".lock", "here"),
+        pytest.raises(ValueError, match=words),
+        alone(tmp_path / ".lock", "here"),
+    ):
+        pass
