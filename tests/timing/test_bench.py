@@ -260,6 +260,8 @@ def test_who_asks_for_what_cannot_be_is_told_so():
         ({"penalty": "Frobenius"}, TypeError, "penalty must be a jacfast Penalty; got str"),
         ({"penalty": jacfast.Frobenius(6)}, ValueError, r"n must be in 1 .. K = 5"),
         ({"penalty": jacfast.Frobenius(every=2)}, ValueError, "penalty must have every=1"),
+        ({"penalty": jacfast.Frobenius(subsample=0.5)}, ValueError, "must have subsample=1.0"),
+        ({"penalty": jacfast.Frobenius(reduction="none")}, ValueError, "must have reduction='mean"),
         ({"lam": 0}, ValueError, "lam must be finite and > 0; got 0"),
         ({"against": ("loops",)}, ValueError, "against must hold some of one-vector, .*loops"),
         ({"against": "loop"}, ValueError, "against must hold some of"),

@@ -6,6 +6,7 @@ import torch
 from jacfast.timing import attacks, reasons
 from jacfast.timing.attacks import against, against_foolbox, agree
 from jacfast.timing.result import Result, Row
+from jacfast.timing.table import _milliseconds
 from jacfast.timing.toolboxes import Peer
 from tests import nets
 from tests.timing.test_verify import task_of
@@ -145,3 +146,11 @@ def test_images_outside_of_foolbox_s_box_are_left_out(low_high):
     x = torch.linspace(*low_high, 24).view(4, 6)
     why = against_foolbox(task_of(nets.mlp(), x=x), 0.1, 1.0)["why"]
     assert why == "x must lie in [0, 1], foolbox's box; got {:.3g} .. {:.3g}".format(*low_high)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2e-5, "0.0200"), (0.0012345, "1.23"), (0.12345, "123.5"), (2, "2,000.0")],
+)
+def test_milliseconds_have_three_digits_or_more(seconds, words):
+    assert _milliseconds(seconds) == words
