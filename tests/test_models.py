@@ -156,6 +156,7 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
         prefixed("_orig_mod."),
         prefixed("_orig_mod.module."),
         prefixed("module._orig_mod.model."),
+        prefixed("model.module."),  # Lightning's, of a model within DataParallel
         {key.replace(".", "._orig_mod."): value for key, value in prefixed("").items()},
     ],
 )
@@ -357,6 +358,13 @@ def test_factories_that_give_no_model(nets, spec, kind, rule):
         models.load_factory(spec)
     assert str(caught.value).startswith(f"model {spec!r} ")
     assert sys.path == path
+
+
+def test_a_file_that_fails_leaves_no_half_of_a_module(own_folder):
+    (own_folder / "my_half.py").write_text("made = 1\nraise KeyError('width')\n")
+    with pytest.raises(ValueError, match="cannot be imported; KeyError: 'width'"):
+        models.load_factory("my_half.py:made")
+    assert "my_half" not in sys.modules
 
 
 @pytest.mark.parametrize("spec", ["", "torch", "torch:", ":net", ".nets:net", "a:b:c"])

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from jacfast import DeepFoolResult, deepfool, deepfool_to_disk
-from jacfast.attacks import stream
+from jacfast.attacks import PRESETS, stream
 from jacfast.attacks.result import TENSORS
 from jacfast.cli import main
 from jacfast.runs import checksum
@@ -320,6 +320,23 @@ def test_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--samples", "0"])
     assert "argument --samples: must be >= 1; got 0" in capsys.readouterr().err
+
+
+def test_what_is_given_comes_before_a_preset(tmp_path, monkeypatch):
+    from jacfast import models
+
+    def watched(_out, _model, _x, _y, _size, _labels, options, _chunk):
+        seen.append(options)
+        return {"fooled": 1.0}, "nothing"
+
+    seen = []
+    monkeypatch.setattr("jacfast.commands.attack._deepfool", watched)
+    torch.save(models.seck_c().state_dict(), tmp_path / "w.pt")
+    command = ["attack", "deepfool", "--model", "seck_c", "--weights", str(tmp_path / "w.pt")]
+    command += ["--out", str(tmp_path / "out"), "--preset", "foolbox"]
+    pytest.importorskip("mlxtend")
+    assert main(command) == main([*command, "--steps", "7", "--clip", "none"]) == 0
+    assert seen == [PRESETS["foolbox"], PRESETS["foolbox"] | {"steps": 7, "clip": None}]
 
 
 def test_an_interrupted_command_says_how_to_go_on(tmp_path, capsys, monkeypatch):

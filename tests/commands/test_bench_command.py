@@ -111,6 +111,15 @@ def test_mode_penalty_and_a_file(run):
     assert "left out, they compute another penalty: one vector by autograd" in out
 
 
+def test_seconds_threads_and_classes_are_those_that_are_asked_for(run, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("jacfast.timing.benchmark.fill", lambda *_, **given: seen.update(given))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: seen.update(threads=count))
+    words = ("--input", "8", "--seconds", "1.5", "--threads", "3", "--classes", "4")
+    assert run(*words, "--against", "loop")[0] == 0
+    assert seen == {"seconds": 1.5, "threads": 3, "classes": 4, "against": ("loop",)}
+
+
 def test_an_interrupt_prints_what_there_is(run, monkeypatch, tmp_path):
     interrupt_turn(monkeypatch, 3)
     file = tmp_path / "figures.json"
@@ -173,6 +182,7 @@ def test_a_name_a_model_and_the_shapes_they_are_made_for(run, tmp_path):
         ("seck_a", (1, 28, 28)),
         ("jacfast.models:cifar_cnn", (3, 32, 32)),
         ("torchvision:resnet18", (3, 224, 224)),
+        ("torchvision:inception_v3", (3, 299, 299)),
         ("my_nets:net", None),
     ):
         assert input_shape(spec, linear) == shape

@@ -104,3 +104,5 @@ def test_each_channel_has_its_own():
     got = models.Normalized(model, mean, std)(x)
     want = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-15)
+    whole = models.Normalized(model.eval(), mean, std)
+    assert not any(module.training for module in whole.modules())

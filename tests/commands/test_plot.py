@@ -179,6 +179,70 @@ def test_without_eps_ref_accuracy_is_that_of_the_whole_box(subject, factor, monk
         attacked.perturbations_fgsm(subject)
 
 
+def test_accuracy_goes_half_as_far_again_as_eps_ref(subject, monkeypatch):
+    seen = given(monkeypatch, "accuracy_figure")
+    attacked.accuracy(subject)
+    epsilons, curves, reference = seen["args"]
+    model, x, y = subject.models["plain"], subject.x, subject.y
+    assert reference == evaluation.reference_epsilon(model, x, y)
+    assert epsilons == pytest.approx([0.1 * i * reference for i in range(16)])
+    for name, other in subject.models.items():
+        moved = fgsm(other, x, y, eps=epsilons[5])
+        assert curves[name][5] == evaluation.accuracy(other, moved, y)
+
+
+def test_roc_is_of_the_two_worst_classes_of_the_first_model_on_its_images(subject, monkeypatch):
+    seen = given(monkeypatch, "roc_figure")
+    attacked.roc(subject)
+    curves, shown = seen["args"]
+    x = deepfool(subject.models["other"], subject.x).adversarial
+    for name, model in subject.models.items():
+        for k, want in evaluation.roc_curves(model, x, subject.y).items():
+            assert curves[name][k].auc == want.auc
+    areas = sorted((of.auc, k) for k, of in curves["other"].items())
+    assert areas[1] < areas[-1]
+    assert shown == sorted(k for _, k in areas[:2])
+
+
+def test_jacobians_are_of_the_first_images_that_all_know(subject, monkeypatch):
+    seen = given(monkeypatch, "map_figure")
+    subject.y[0] = (subject.y[0] + 1) % 10  # of which both are wrong
+    pictures.jacobians(subject)
+    x, maps = seen["args"]
+    right = [model(subject.x).argmax(dim=1) == subject.y for model in subject.models.values()]
+    some = (right[0] & right[1]).nonzero()[:4, 0]
+    assert some[0] > 0
+    assert torch.equal(x, subject.x[some])
+    for name, model in subject.models.items():
+        want = evaluation.decision_gradient(model, x, subject.y[some])
+        torch.testing.assert_close(maps[name], want)
+
+
+def test_spectra_have_the_entries_of_all_images(subject, monkeypatch):
+    seen, hessians = given(monkeypatch, "spectra_figure"), []
+    monkeypatch.setattr(
+        evaluation, "hessian_eigenvalues", lambda _model, x, y, step: hessians.append((x, y))
+    )
+    pictures.spectra(subject)
+    entries, _ = seen["args"]
+    for name, model in subject.models.items():
+        want = evaluation.decision_gradient(model, subject.x, subject.y)
+        torch.testing.assert_close(entries[name], want)
+    assert [(len(x), len(y)) for x, y in hessians] == [(2, 2)] * 2
+
+
+def test_in_parameter_space_the_loss_is_the_mean_over_the_images(subject, monkeypatch):
+    seen = given(monkeypatch, "contour_figure")
+    planes.spaces(subject)
+    (grid,) = seen["args"]
+    for name, model in subject.models.items():
+        surface = grid[name]["in parameter space"]
+        with torch.no_grad():
+            want = torch.nn.functional.cross_entropy(model(subject.x), subject.y)
+        assert float(surface.values[7, 7]) == pytest.approx(float(want), rel=1e-5)
+        assert float(surface.steps[-1]) == 1.0
+
+
 def test_reliefs_of_the_loss_are_of_a_random_and_its_own_direction(subject, monkeypatch):
     seen = given(monkeypatch, "relief_figure")
     planes.loss_relief(subject)

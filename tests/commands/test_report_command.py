@@ -1,5 +1,6 @@
 """jacfast report: the files and figures are those of the function."""
 
+import functools
 import inspect
 import json
 
@@ -56,6 +57,21 @@ def test_figures_are_those_of_the_function(given, capsys):
         "report.html",
         "robustness.png",
     }
+
+
+def test_random_starts_follow_the_seed(given, monkeypatch):
+    seeds = []
+
+    @functools.wraps(robustness_report)
+    def watched(*arguments, generator=None, **options):
+        if generator is not None:
+            seeds.append(generator.initial_seed())
+        return robustness_report(*arguments, generator=generator, **options)
+
+    monkeypatch.setattr("jacfast.robustness.robustness_report", watched)
+    words = ("--budget", "10", "--steps", "2", "--restarts", "1", "--quiet")
+    assert command(given[1], "--seed", "3", *words) == 0
+    assert seeds == [3]
 
 
 def test_the_table_is_printed(given, capsys):

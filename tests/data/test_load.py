@@ -1,5 +1,6 @@
 """Which data set a folder holds."""
 
+import dataclasses
 import pickle
 
 import pytest
@@ -80,3 +81,12 @@ def test_what_is_sorted_by_class_comes_by_turns(tmp_path):
     assert torch.equal(found.train_x, as_filed.train_x)
     assert torch.equal(found.train_y, as_filed.train_y)
     assert found.checksum != as_filed.checksum
+
+
+@pytest.mark.parametrize("part", ["train_x", "train_y", "test_x", "test_y"])
+def test_a_checksum_is_of_all_images_and_labels(part):
+    x, y = torch.rand(3, 1, 2, 2), torch.arange(3)
+    split = data.Split(x, y, x.clone(), y.clone(), classes=3, name="a")
+    assert dataclasses.replace(split, name="b").checksum == split.checksum
+    other = dataclasses.replace(split, **{part: getattr(split, part).flip(0)})
+    assert other.checksum != split.checksum

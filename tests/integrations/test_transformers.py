@@ -168,6 +168,39 @@ def test_labels_that_the_trainer_takes_away(tmp_path):
     hand.assert_same(model, twin)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_trainer_may_say_whether_its_loss_is_scaled(tmp_path, scaled):
+    """Whoever sets it divides his loss by the micro-batches; so the penalty is, then alone."""
+    run, inputs = a_trainer_and_a_batch(tmp_path)
+    run.loss_is_scaled_for_ga, run.current_gradient_accumulation_steps = scaled, 4
+    found = run.compute_loss(run.model, dict(inputs))
+    value = hand.EXACT(*logits_and_leaf(run.model, inputs))
+    want = run.model(**inputs).loss + 0.3 * value / (4 if scaled else 1)
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=0)
+
+
+def test_labels_of_another_name_are_of_the_loss_alone(tmp_path):
+    """The penalty is of what the model returns without them, as at inference."""
+    run, inputs = a_trainer_and_a_batch(tmp_path, label_names=["target"])
+    net, seen = run.model, []
+
+    def forward(pixel_values, target=None):
+        seen.append(target is not None)
+        logits = net(pixel_values=pixel_values).logits
+        if target is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits, target), "logits": 2 * logits}
+
+    model = nn.Module()
+    model.net, model.forward = net, forward
+    given = {"pixel_values": inputs["pixel_values"], "target": inputs["labels"]}
+    found = run.compute_loss(model.train(), dict(given))
+    assert seen == [True, False]
+    value = hand.EXACT(*logits_and_leaf(net, given))
+    want = forward(**given)["loss"] + 0.3 * value
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=0)
+
+
 def test_evaluation_is_left_alone(tmp_path):
     data = hand.batches([4], SHAPE)
     plain = trainer(vit(), data, tmp_path, schedule=0).evaluate()["eval_loss"]

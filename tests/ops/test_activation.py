@@ -197,6 +197,18 @@ def test_one_of_the_gradients_alone(life, missing):
     assert_close(got, of_g if missing == "x" else of_x, torch.float32)
 
 
+@pytest.mark.parametrize("which", range(3), ids=["x", "g", "u"])
+def test_one_argument_alone_needs_a_gradient(life, which):
+    three = drawn(life, 7, name="gelu", dtype=torch.float64)
+
+    def gradients(*which):
+        given = [t.detach().clone().requires_grad_(k in which) for k, t in enumerate(three)]
+        total = sum(t.square().sum() for t in activation_second(*given, "gelu"))
+        return torch.autograd.grad(total, [given[k] for k in which])
+
+    torch.testing.assert_close(gradients(which)[0], gradients(0, 1, 2)[which])
+
+
 @not_emulated
 def test_same_bits_each_time_and_for_any_threads(life, threads):
     x, g, u = drawn(life, 100_001, name="gelu")

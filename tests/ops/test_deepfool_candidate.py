@@ -166,6 +166,7 @@ W, F, L = torch.ones(2, 3), torch.ones(2), torch.zeros(2, dtype=torch.int64)
         ((W, F, L), W[:1], ValueError, r"nearest.w must have shape .* = \[2, 3\]; got \[1, 3\]"),
         ((W, F, L), W.double(), TypeError, "nearest.w must have the dtype of w"),
         ((W.clone().requires_grad_(), F, L), W, ValueError, "must not require grad.*deepfool_step"),
+        ((W, F.clone().requires_grad_(), L), W, ValueError, "must not require grad.*deepfool_step"),
     ],
 )
 def test_errors(life, arguments, state, error, message):

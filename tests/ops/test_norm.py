@@ -268,6 +268,18 @@ def test_third_derivatives(life, name):
     assert torch.autograd.gradcheck(first, (x, g, weight))
 
 
+@pytest.mark.parametrize("which", range(4), ids=["x", "g", "u", "weight"])
+def test_one_argument_alone_needs_a_gradient(life, which):
+    four = drawn(life, 3, 6, 5, dtype=torch.float64)
+
+    def gradients(*which):
+        given = [t.clone().requires_grad_(k in which) for k, t in enumerate(four)]
+        total = sum(t.square().sum() for t in both("group", *given))
+        return torch.autograd.grad(total, [given[k] for k in which])
+
+    torch.testing.assert_close(gradients(which)[0], gradients(0, 1, 2, 3)[which])
+
+
 def test_parameters_that_nobody_wants(life):
     x, g, u, weight = drawn(life, 3, 6, 5)
     want = both("group", x, g, u, weight)

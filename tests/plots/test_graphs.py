@@ -66,6 +66,7 @@ def test_roc():
     (axis,) = figure.axes  # class 0 alone is in both
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
     assert drawn["first"] == [[0, 0], [0, 0.5], [0.5, 1], [1, 1]]
+    assert drawn["second"] == [[0, 0], [0, 1], [1, 1]]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["first", "second"]
     assert axis.get_title() == "class 0: AUC 0.7500, 1.0000"
@@ -114,6 +115,7 @@ def test_maps():
     assert drawn.get_array()[1, 2] == -1.0
     assert drawn.get_clim() == (-1.0, 1.0)  # of what is drawn, the mean of the channels
     assert figure.axes[1].texts[0].get_text() == "2-norm 6.71"
+    assert figure.axes[3].texts[0].get_text() == "2-norm 0"  # each map has its own
     png(figure)
 
 
@@ -155,8 +157,26 @@ def test_rows(channels):
     ratio = float(found.norm[0] / x[0].norm())
     assert f"{ratio:.2g}" in tags
     assert f"{3 * ratio:.2g} (3x)" in tags
+    assert f"read as {int(found.label[0])}" in tags
     assert sum(bool(axis.images) for axis in figure.axes) == 2 * 5
     png(figure)
+
+
+def test_differences_share_a_scale_and_one_of_each_class_comes_first():
+    x, found, _ = attacked()
+    before = torch.tensor([2, 2, 1, 2, 1, 0])
+    found = dataclasses.replace(found, before=before, success=found.norm > 0)
+    twice = {"r": 2 * found.r, "adversarial": x + 2 * found.r, "norm": 2 * found.norm}
+    hard = dataclasses.replace(found, **twice)
+    figure = perturbation_figure(x, before, {"plain": found, "hard": hard}, rows=4)
+    rows = [figure.axes[5 * i : 5 * i + 5] for i in range(4)]
+    shown = [5, 2, 0, 1]  # of the classes 0, 1 and 2, and then the next
+    limit = float(2 * found.r[shown].abs().max())
+    for i, row in zip(shown, rows, strict=True):
+        image, *_, plain, far = (axis.images[0] for axis in row)
+        np.testing.assert_allclose(image.get_array(), x[i, 0])
+        np.testing.assert_allclose(plain.get_array(), found.r[i, 0])
+        assert plain.get_clim() == far.get_clim() == pytest.approx((-limit, limit))
 
 
 def test_results_of_any_attack():

@@ -49,6 +49,11 @@ def test_contours_share_one_scale_and_show_the_boundary():
     assert one.get_xlabel() == "a, units of x (L2)"
 
 
+def test_colours_part_at_the_boundary_whichever_side_is_larger():
+    (axis,) = panels(contour_figure({"m": {"x": surface(start=-3.0)}}))  # from 1 to -7
+    assert (axis.collections[0].norm.vmin, axis.collections[0].norm.vmax) == (-7.0, 7.0)
+
+
 @pytest.mark.parametrize("draw", [contour_figure, relief_figure])
 def test_a_panel_without_a_boundary_says_so(draw):
     """A flat panel of one colour, and one that is wrong all over; but not one with a boundary."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jacfast import cli, data
+from jacfast.commands.reproduce import _duration
 from jacfast.data import load_digits
 from jacfast.reproduce import config, every
 from jacfast.reproduce.config import Row, Table, Training
@@ -100,6 +101,14 @@ def test_the_time_left_follows_what_was_done(monkeypatch):
         said.append(seconds)
         clock[0] += 1 if planned.operations == 0 else 2 * planned.operations
     assert said == [None, None, 2 * 80, 2 * 60]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(1, "1 min"), (3540, "59 min"), (3600, "1 h 0 min"), (9000, "2 h 30 min")],
+)
+def test_the_time_left_in_words(seconds, words):
+    assert _duration(seconds) == words
 
 
 @pytest.mark.usefixtures("tables")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from jacfast import models
 from jacfast.data import load_digits
 from jacfast.evaluation import accuracy, rho_adv
 from jacfast.reproduce import networks, parts, reproduce, show
@@ -104,7 +105,7 @@ def test_a_row_has_the_weight_that_was_chosen_for_another(tables, tmp_path):
 
 
 def test_rows_with_one_attack_on_one_network_share_its_images(tables, tmp_path, monkeypatch):
-    """Of four phases the first two; the third has another attack, the fourth another network."""
+    """Of five phases the first two; the others have another share, attack, network."""
     made, images = [], []
 
     def attacked(training, model, x, y):
@@ -117,7 +118,8 @@ def test_rows_with_one_attack_on_one_network_share_its_images(tables, tmp_path, 
 
     row = '[[rows]]\nname = "{}"\npaper = ["", "", "", ""]\nonce = true\n'
     row += 'attack = {{ name = "fgsm", eps = {} }}\n{}\n'
-    more = [("a", 0.1, ""), ("b", 0.1, "lr = 1e-4"), ("c", 0.2, ""), ("d", 0.2, "fresh = true")]
+    more = [("a", 0.1, ""), ("b", 0.1, "lr = 1e-4"), ("half", 0.1, "share = 0.5")]
+    more += [("c", 0.2, ""), ("d", 0.2, "fresh = true")]
     text = TABLE.replace("seeds = [0, 1]", "")
     head, tail = text.split("[[curves]]")
     rows = "".join(row.format(*each) for each in more)
@@ -126,9 +128,10 @@ def test_rows_with_one_attack_on_one_network_share_its_images(tables, tmp_path, 
     monkeypatch.setattr("jacfast.reproduce.seed.parts.attacked", attacked)
     monkeypatch.setattr("jacfast.reproduce.seed.fit", watched)
     reproduce("mine", tmp_path / "run", quick=True)
-    assert made == [0.1, 0.2, 0.2]
-    a, b, c, d = images[-4:]
+    assert made == [0.1, 0.1, 0.2, 0.2]
+    a, b, half, c, d = images[-5:]
     assert torch.equal(a, b)
+    assert not torch.equal(b, half)
     assert not torch.equal(a, c)
     assert not torch.equal(c, d)
 
@@ -146,3 +149,18 @@ def test_all_images_held_out(tables, tmp_path):
         ValueError, match=r"validation must leave .*, of which there are 400; got 4"
     ):
         reproduce("mine", tmp_path / "run", quick=True)
+
+
+def test_pictures_are_of_the_weight_that_the_first_seed_has_chosen(tmp_path):
+    lams, saved = [0.1, 0.2], {}
+    for seed in (3, 4):
+        (tmp_path / f"seed{seed}").mkdir()
+        for j in range(len(lams)):
+            saved[seed, j] = models.fc500()
+            file = tmp_path / f"seed{seed}" / f"row0-{j}.pt"
+            torch.save({"model": saved[seed, j].state_dict()}, file)
+    about = {"seeds": [3, 4], "model": "jacfast.models:fc500", "pictured": ["a"]}
+    about["rows"] = [{"name": "a", "lams": lams, "training": {"lam": 0.1}}]
+    found = networks({"table": about, "rows": [{"lam": [0.2, 0.1]}]}, tmp_path)["a"]
+    ones = torch.ones(1, 1, 28, 28)
+    assert torch.equal(found(ones), saved[3, 1](ones))

@@ -124,3 +124,36 @@ def test_a_killed_run_is_not_in_the_way(tmp_path):
     with alone(lock, "out"):
         pass
     assert not lock.exists()
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    flock, taken = fcntl.flock, []
+
+    def late(file, how):
+        if not taken:  # opened, and then that run came to its end
+            (tmp_path / ".lock").unlink()
+        taken.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    words = "here is in use by another run, process"
+    with (
+        alone(tmp_path / ".lock", "here"),
+        pytest.raises(ValueError, match=words),
+        alone(tmp_path / ".lock", "here"),
+    ):
+        pass
+    assert len(taken) == 3
+
+
+def test_a_run_is_named_without_those_that_were_killed_before_it(tmp_path):
+    pytest.importorskip("fcntl")
+    (tmp_path / ".lock").write_text("process 1 on another machine, which was killed")
+    words = rf"another run, process {os.getpid()} on [^\n]* since [^,]*\): wait for its end"
+    with (
+        alone(tmp_path / ".lock", "here"),
+        pytest.raises(ValueError, match=words),
+        alone(tmp_path / ".lock", "here"),
+    ):
+        pass

@@ -1,17 +1,19 @@
 """The experiments of benchmarks/claims: what differs from the tables', and how it is printed."""
 
+import copy
 import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks.claims import at, l1, smooth, table
 from benchmarks.claims.smooth import small_cnn as cnn
-from jacfast.attacks import deepfool, pgd
+from jacfast.attacks import bim, deepfool, fgsm, pgd
 from jacfast.data import load_digits
 from jacfast.evaluation import accuracy, rho_adv
-from jacfast.penalties import InputGradient
+from jacfast.penalties import ColumnSumL1, EntrywiseL1, InputGradient
 
 
 @pytest.mark.parametrize("claim", [at, l1, smooth])
@@ -82,6 +84,60 @@ def test_a_share_of_the_images_is_moved_across_the_boundary(networks):
     found = networks.measured("the table's", "alone")
     model = networks.trained(at.alone(at.CHOICES["the table's"]), False)
     assert found["rho"] == pytest.approx(100 * rho_adv(model, x))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_adam_goes_on_from_its_state_where_that_is_kept(networks, monkeypatch, kept):
+    _, state = networks.base
+    begun = []
+
+    def watched(_model, *, optimizer, **_options):
+        begun.append(copy.deepcopy(optimizer.state_dict()["state"]))
+
+    monkeypatch.setattr(at, "fit", watched)
+    networks.trained(at.Choice(kept=kept), False)
+    (found,) = begun
+    assert len(found) == (6 if kept else 0)  # three layers' weights and biases
+    for i, of in found.items():
+        assert torch.equal(of["exp_avg"], state["state"][i]["exp_avg"])
+
+
+@pytest.mark.parametrize("name", l1.CHOICES)
+def test_the_loss_of_the_1_norm_is_that_of_its_choice(name):
+    choice, penalties = l1.CHOICES[name], {"entries": EntrywiseL1, "columns": ColumnSumL1}
+    given = {"n": choice.rows} if choice.sums == "entries" else {}
+    model = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 10))
+    x, y = torch.rand(4, 6), torch.arange(4)
+    torch.manual_seed(3)
+    found = l1._loss(choice, 0.7)(model, x.clone(), y)
+    torch.manual_seed(3)
+    logits = model(x.requires_grad_())
+    of = logits.softmax(dim=1) if "probabilities" in name else logits
+    want = F.cross_entropy(logits, y, label_smoothing=0.0 if "no label" in name else 0.1)
+    torch.testing.assert_close(found, want + 0.7 * penalties[choice.sums](**given)(of, x))
+
+
+def test_the_1_norm_is_measured_under_one_large_step_and_ten_small_ones(monkeypatch):
+    digits, kept, lams = load_digits(), [], []
+    some = {name: getattr(digits, name)[:200] for name in ("train_x", "train_y")}
+    some |= {name: getattr(digits, name)[:100] for name in ("test_x", "test_y")}
+    split, make, loss = SimpleNamespace(**some), l1.models.seck_c, l1._loss
+    monkeypatch.setitem(l1.CHOICES, "the table's", l1.Choice(epochs=3))
+    monkeypatch.setattr(l1.models, "seck_c", lambda: kept.append(make()) or kept[-1])
+    monkeypatch.setattr(l1, "_loss", lambda choice, lam: lams.append(lam) or loss(choice, lam))
+    found = l1.Networks(split, seed=0).measured("the table's", "50")
+    assert lams == [50 / 7840]
+    x, y = split.test_x, split.test_y
+    moved = [x, fgsm(kept[0], x, y, eps=0.3), bim(kept[0], x, y, eps=0.1, step_size=0.025)]
+    want = [100 * accuracy(kept[0], images, y) for images in moved]
+    assert [found[name] for name in ("clean", "attacked", "small")] == want
+    assert len({*want}) == 3
+
+
+def test_the_median_distance_counts_wrong_images_as_near():
+    right = torch.tensor([True, False, True, False, False])
+    assert smooth.median(torch.arange(1.0, 6.0), right) == 0
+    assert smooth.median(torch.arange(1.0, 6.0), ~right) == 2
 
 
 def test_smooth_networks_are_measured_within_eps_of_the_maximum_norm(monkeypatch):

@@ -49,6 +49,13 @@ def test_a_slower_machine_is_none():
     assert track.slower(BEFORE, first, second) == {OP: pytest.approx(1.5)}
 
 
+def test_most_of_all_slower_is_no_slower_machine():
+    """It shows in the rivals alone, however few they are beside ours."""
+    ours = {f"benchmarks/test_ops.py::test_op[[{n}]-row_norm]": 1.3 for n in range(9)}
+    now = times(1.0) | ours
+    assert track.slower(BEFORE | dict.fromkeys(ours, 1.0), now, now) == pytest.approx(ours)
+
+
 def test_slower_in_one_round_only_is_none():
     first, second = times(1.0, **{STEP: 1.3}), times(1.0)
     assert track.slower(BEFORE, first, second) == {}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import jacfast
-from benchmarks import activations, attention, growth, minimal_norm, sharing, step
+from benchmarks import activations, attention, growth, harness, minimal_norm, sharing, step
 from benchmarks.lengths import Attack
 from jacfast.ops import activation_second
 from jacfast.timing import rivals
@@ -169,3 +169,21 @@ def test_both_second_derivatives_of_an_activation_are_verified(monkeypatch, kind
     monkeypatch.setattr(activations, "activation_second", wrong)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         activations.contenders(kind, x, g, u)
+
+
+def test_the_floor_of_a_step_is_counted_layer_by_layer():
+    """Forward, input gradient but for the first, weight gradient; three more for the penalty."""
+    layers = nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 4, 5)
+    conv, linear = (3 * 4 * 4) * (2 * 3 * 3), 5 * 48
+    plain = 2 * conv + 3 * linear
+    want = (plain + 3 * (conv + linear)) / plain
+    assert step.floor(nn.Sequential(*layers), torch.rand(7, 2, 6, 6)) == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("changed", "commit"), [("", "abc"), (" M jacfast/vjp.py", "abc-dirty"), ("unknown", "abc")]
+)
+def test_the_commit_of_figures_says_whether_files_were_changed(monkeypatch, changed, commit):
+    said = {"status": changed, "describe": "abc"}
+    monkeypatch.setattr(harness, "_git", lambda command, *_: said[command])
+    assert harness.environment()["commit"] == commit

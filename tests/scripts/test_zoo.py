@@ -48,6 +48,24 @@ def test_what_is_wrong_is_found_and_named(bert, monkeypatch):
     assert "| transformers/bert | one line, float64, N = 2; one line" in report.page(found)
 
 
+def test_a_page_has_the_worst_of_each_kind_and_counts_what_passes():
+    errors = {"one line, float64, N = 1": 1e-9, "frozen": 2e-7, "one line, float32, N = 1": 1e-2}
+    entries = [
+        {"name": "a", "kind": "k", "errors": errors, "failures": {}, "multiple": 0.25},
+        {"name": "b", "kind": "k", "errors": {}, "failures": {"made": "a | b"}},
+        {"name": "c", "kind": "other", "errors": {"rows": 3e-8}, "failures": {}, "multiple": 0.5},
+    ]
+    found = report.figures(entries, VERSIONS)
+    assert [of["float64"] for of in found["architectures"].values()] == [2e-7, None, 3e-8]
+    assert json.loads(report.compact(found)) == json.loads(json.dumps(found))
+    page = report.page(found)
+    listed = sum(1 for _ in architectures())
+    assert "2 of 3 architectures pass every check" in page
+    assert f"The list has {listed}: {listed - 3} of them have not been tried yet." in page
+    assert "| k | 2 | 1 | 2e-07 | 0.25 |\n| other | 1 | 1 | 3e-08 | 0.50 |" in page
+    assert "| b | made | a \\| b |" in page
+
+
 def test_what_is_not_a_number_is_found(bert, monkeypatch):
     right = oracle.differentiated
 

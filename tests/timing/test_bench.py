@@ -71,6 +71,26 @@ def test_a_turn_is_of_several_steps_and_the_seconds_are_of_one(monkeypatch):
     assert timed == pytest.approx([0.02] * len(timed))
 
 
+def test_what_a_first_call_takes_longer_is_its_making(monkeypatch):
+    """By a clock that shows 5, 3 and 2 s for the first calls of each; of the plain step 3 and 2."""
+    clock = iter([3.0, 2.0, *[5.0, 3.0, 2.0] * 9])
+
+    def seconds(run):
+        run()
+        return next(clock)
+
+    monkeypatch.setattr(measure, "seconds_of", seconds)
+    rows = bench(nets.mlp(), against=(), subsample=None).rows
+    assert {row.made for row in rows if row.compiles and row.why is None} == {3.0}
+    assert {row.made for row in rows if not row.compiles} == {None}
+
+
+def test_passes_are_those_of_the_penalty():
+    rows = bench(nets.mlp(), jacfast.Frobenius(3), subsample=None).rows
+    assert [row.passes for row in rows if row.main] == [3] * 4
+    assert [row.passes for row in rows if not row.main] == [0, 5, 5]
+
+
 def test_without_a_compiler_there_is_no_time_for_what_it_would_make():
     rows = [row for row in bench(nets.smooth_mlp()).rows if "inductor" in row.name]
     assert len(rows) == 2
@@ -240,6 +260,8 @@ def test_who_asks_for_what_cannot_be_is_told_so():
         ({"penalty": "Frobenius"}, TypeError, "penalty must be a jacfast Penalty; got str"),
         ({"penalty": jacfast.Frobenius(6)}, ValueError, r"n must be in 1 .. K = 5"),
         ({"penalty": jacfast.Frobenius(every=2)}, ValueError, "penalty must have every=1"),
+        ({"penalty": jacfast.Frobenius(subsample=0.5)}, ValueError, "must have subsample=1.0"),
+        ({"penalty": jacfast.Frobenius(reduction="none")}, ValueError, "must have reduction='mean"),
         ({"lam": 0}, ValueError, "lam must be finite and > 0; got 0"),
         ({"against": ("loops",)}, ValueError, "against must hold some of one-vector, .*loops"),
         ({"against": "loop"}, ValueError, "against must hold some of"),

@@ -1,12 +1,15 @@
 """The best row, what is said of the others, and when two attacks agree: rows by hand."""
 
 import pytest
+import torch
 
 from jacfast.timing import attacks, reasons
-from jacfast.timing.attacks import against, agree
+from jacfast.timing.attacks import against, against_foolbox, agree
 from jacfast.timing.result import Result, Row
+from jacfast.timing.table import _milliseconds
 from jacfast.timing.toolboxes import Peer
 from tests import nets
+from tests.timing.test_verify import task_of
 
 
 def row(name, seconds, *, spread=0.05, main=True, passes=1, **more):
@@ -117,3 +120,37 @@ def test_how_many_times_as_fast_as_the_peer(monkeypatch):
     far = Peer("peer", lambda *_: lambda *_: x + 1.05 * (same - x), {"candidates": 10}, repeats=1)
     with pytest.raises(RuntimeError, match="the attacks must agree"):
         against(model, x, y, far)
+
+
+def test_a_peer_leaves_the_labels_unless_it_leaves_the_predicted_class():
+    model, x = nets.build("mlp", 4)
+    predicted = model(x).argmax(dim=1)
+    y, seen = (predicted + torch.tensor([1, 0, 0, 0])) % 5, []
+    for leaves in (False, True):
+
+        def make(*_, leaves=leaves):
+            target = predicted if leaves else y
+            moved = attacks.deepfool(model, x, target, candidates=10).adversarial
+            return lambda _x, labels: seen.append(labels) or moved
+
+        peer = Peer("peer", make, {"candidates": 10}, repeats=1, predicted=leaves)
+        rows = against(model, x, y, peer)
+        assert torch.equal(seen[-1], predicted if leaves else y)
+        norm = rows["same choices"]["mean_norm"]
+        assert norm == pytest.approx(rows["peer"]["mean_norm"])
+
+
+@pytest.mark.parametrize("low_high", [(-0.1, 1.0), (0.0, 1.1)])
+def test_images_outside_of_foolbox_s_box_are_left_out(low_high):
+    pytest.importorskip("foolbox")
+    x = torch.linspace(*low_high, 24).view(4, 6)
+    why = against_foolbox(task_of(nets.mlp(), x=x), 0.1, 1.0)["why"]
+    assert why == "x must lie in [0, 1], foolbox's box; got {:.3g} .. {:.3g}".format(*low_high)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(2e-5, "0.0200"), (0.0012345, "1.23"), (0.12345, "123.5"), (2, "2,000.0")],
+)
+def test_milliseconds_have_three_digits_or_more(seconds, words):
+    assert _milliseconds(seconds) == words

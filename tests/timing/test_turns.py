@@ -1,11 +1,13 @@
 """Turns, medians and spreads; what a call allocates."""
 
+import os
 import sys
 
 import pytest
 import torch
 
 from jacfast.timing import memory
+from jacfast.timing.cost import Unit
 from jacfast.timing.turns import Turns, take_turns
 
 
@@ -64,3 +66,18 @@ def test_free_bytes():
     free = memory.free_bytes(torch.device("cpu"))
     assert free is not None
     assert free > 1_000_000
+
+
+def test_a_look_at_memory_leaves_the_environment_as_it_was(monkeypatch):
+    for own in (None, "1"):
+        monkeypatch.delenv(memory.LOG_LEVEL, raising=False)
+        if own:
+            monkeypatch.setenv(memory.LOG_LEVEL, own)
+        memory.peak_bytes(lambda: torch.ones(1), torch.device("cpu"))
+        assert os.environ.get(memory.LOG_LEVEL) == own
+
+
+def test_what_many_passes_are_likely_to_take():
+    """A plain step, and for each pass what one projection takes beyond it."""
+    assert Unit(plain=(1.0, 100), one=(3.0, 150)).of_passes(10) == (21.0, 600)
+    assert Unit(plain=(1.0, 100), one=(0.9, 90)).of_passes(10) == (1.0, 100)

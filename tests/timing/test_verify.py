@@ -171,3 +171,14 @@ def test_a_look_whether_a_model_draws_leaves_it_as_it_was():
             assert torch.equal(own, start)
             torch.testing.assert_close(double, start.double(), rtol=0, atol=0)
     assert oracle.words == "float64"
+
+
+def test_each_gradient_begins_where_the_first_began():
+    """Of a model that moves in every call."""
+    model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5))
+    model.register_buffer("scale", torch.ones(()))
+    model.register_forward_hook(lambda net, _x, y: y * net.scale.add_(0.5).clone())
+    task = task_of(model)
+    oracle = Oracle(task, 0)
+    first, again = (oracle.gradient(jacfast.Frobenius("exact"))[0] for _ in range(2))
+    assert torch.equal(first, again)

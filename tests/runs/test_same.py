@@ -1,0 +1,35 @@
+"""What makes two calls the same run: what a checksum tells apart, and how far roundings go."""
+
+import math
+
+import pytest
+import torch
+
+from jacfast.runs import check_behaviour, checksum
+
+
+def test_a_checksum_tells_apart_what_has_the_same_bytes():
+    zeros = torch.zeros(4, 6)
+    others = [zeros.view(6, 4), zeros.view(24), zeros.int()]
+    found = [checksum([(name, value)]) for name in "ab" for value in (zeros, *others)]
+    assert len({*found}) == len(found)
+    assert checksum([("a", zeros.clone())]) == found[0]
+    assert checksum([("a", zeros.T.contiguous().T)]) == found[0]  # whatever the layout
+
+
+def test_small_logits_may_round_as_the_batch_does():
+    """They are differences of sums as large as those of other samples."""
+    then = {"logits": torch.tensor([[100.0, -50.0], [1e-6, 0.0]])}
+    now = {"logits": then["logits"] + torch.tensor([[0.0, 0.0], [5e-3, 0.0]])}
+    check_behaviour("here", then, now)
+    now["logits"][1, 0] += 1e-2  # of 1024 epsilons of 50: 6e-3
+    with pytest.raises(ValueError, match="here belongs to another run: the model's logits"):
+        check_behaviour("here", then, now)
+
+
+def test_a_slope_that_has_become_nan_is_another():
+    then = {"slope": torch.tensor([[3.0, 4.0, math.nan]])}
+    check_behaviour("here", then, {"slope": torch.tensor([[3.0, 4.4, math.nan]])})  # a unit flips
+    for wrong in ([3.0, 4.0, 0.0], [3.0, math.nan, math.nan], [3.0, 4.6, math.nan]):
+        with pytest.raises(ValueError, match="here belongs to another run: the model's slope"):
+            check_behaviour("here", then, {"slope": torch.tensor([wrong])})
