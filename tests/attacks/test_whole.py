@@ -153,13 +153,17 @@ def test_carlini_wagner_says_how_many_it_fooled_and_how_far_away_these_are(tmp_p
 
 def test_one_target_for_all_images(tmp_path):
     model, x, y = problem()
-    path = tmp_path / "out" / "a"
-    figures = attack_to_file(path, "jsma", model, x, y, 4, target=2, steps=12)
-    want = jacfast.jsma(model, x, target=torch.full((11,), 2), steps=12)
+    path, target = tmp_path / "out" / "a", int(model(x).argmax(1)[0])
+    figures = attack_to_file(path, "jsma", model, x, y, 4, target=target, steps=12)
+    want = jacfast.jsma(model, x, target=torch.full((11,), target), steps=12)
     assert torch.equal(load_file(path)["adversarial"], want)
-    left = model(x).argmax(1) != 2
-    reached = (model(want).argmax(1) == 2)[left].double().mean()
+    left = model(x).argmax(1) != target
+    reached = (model(want).argmax(1) == target)[left].double().mean()
     assert figures["fooled, %"] == pytest.approx(100 * float(reached))
+    assert not left.all()
+    r = (want - x).flatten(1)[left & (model(want).argmax(1) == target)]  # of nobody who was there
+    changed = float((r != 0).sum(1).double().mean())
+    assert figures["||r||_0, mean of fooled"] == pytest.approx(changed)
 
 
 @pytest.mark.parametrize("what", ["weight", "image"])
