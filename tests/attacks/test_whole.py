@@ -253,6 +253,21 @@ def test_an_image_with_nan_logits_is_neither_right_nor_fooled(labels, tmp_path):
     assert found["fooled, %"] == pytest.approx(100 * float(want.success[kept].double().mean()))
 
 
+def test_an_attack_that_ends_at_nan_logits_has_not_fooled(tmp_path):
+    layer = nn.Linear(12, 4)
+
+    class NaNOfBright(nn.Module):
+        def forward(self, x):
+            z = layer(x.flatten(1))
+            return z.where(x.flatten(1)[:, :1] < 0.5, torch.nan)
+
+    model, x, y = NaNOfBright(), problem()[1] * 0.1 + 0.4, torch.zeros(11, dtype=torch.int64)
+    want = jacfast.fgsm.result(model, x, eps=0.2)
+    assert bool((want.label < 0).any())
+    found = attack_to_file(tmp_path / "a" / "a.pt", "fgsm", model, x, y, 4, eps=0.2)
+    assert found["fooled, %"] == pytest.approx(100 * float(want.success.double().mean()))
+
+
 def test_a_file_of_a_model_that_draws_is_read(tmp_path):
     class Noisy(nn.Linear):
         def forward(self, x):
