@@ -66,9 +66,10 @@ def decision_gradient(model: AnyModel, x: Tensor, y: Tensor, **further: Unpack[F
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()
         logits, g = gradient_at(model, leaf, y, create_graph=False)
+    holes = x.flatten(1).isnan().any(dim=1)  # a ReLU has a gradient at NaN
+    logits = logits.detach().masked_fill(holes[:, None], torch.nan)
     say_bad_logits(model, x, logits)
-    fine = sane(logits) & ~x.flatten(1).isnan().any(dim=1)  # a ReLU has a gradient at NaN
-    return torch.where(fine[:, None], g, torch.nan).view_as(x)
+    return torch.where(sane(logits)[:, None], g, torch.nan).view_as(x)
 
 
 @takes_model

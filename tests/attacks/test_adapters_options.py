@@ -59,6 +59,15 @@ def test_names_of_the_toolbox(toolbox, options, own):
     torch.testing.assert_close(got, want)
 
 
+def test_a_box_that_is_given_goes_before_that_of_the_foolbox_model():
+    model, x, _ = images()
+    x = 0.4 + x / 5
+    y, box = model(x).argmax(dim=1), (0.4, 0.6)
+    want = deepfool(model, x, y, **{**PRESETS["foolbox"], "clip": box}).adversarial
+    assert bool((want == 0.6).any())
+    torch.testing.assert_close(make("foolbox", clip=box)(x, y), want)
+
+
 @pytest.mark.parametrize("toolbox", ["foolbox", "torchattacks", "art"])
 @pytest.mark.parametrize("p", [1, 2, float("inf")])
 def test_minimal_norm(toolbox, p):

@@ -114,6 +114,14 @@ def test_art_with_bounds_for_each_channel(problem):
     assert bool(want.success.all())
 
 
+def test_art_with_a_network_in_float64(problem):
+    model, x, _ = problem
+    x = x.double()
+    got = for_art(classifier(model.double())).generate(x.numpy())
+    want = deepfool(model, x, **{**PRESETS["art"], "clip": (0.0, 1.0)}).adversarial
+    torch.testing.assert_close(torch.from_numpy(got), want, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_art_takes_images_as_numpy_makes_them(problem, dtype):
     model, x, _ = problem

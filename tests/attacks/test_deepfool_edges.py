@@ -31,6 +31,15 @@ def test_exact_tie_at_x_is_crossed():
     assert float(result.norm) == pytest.approx(1.02 * 2 * 3 * eps, rel=0.2, abs=0)
 
 
+def test_a_step_is_lengthened_by_what_its_own_image_resolves():
+    """The floor is enough for the second image; of the first it is less than a rounding."""
+    model = lambda x: torch.cat([x[:, :1] - x[:, 1:], 0 * x[:, :1]], dim=1)  # noqa: E731
+    x = torch.tensor([[1e6, 1e6], [0.6, 0.5]])
+    found = deepfool(model, x, floor=1e-4, clip=(-1e9, 1e9))
+    assert found.success.tolist() == [True, True]
+    assert found.iterations.tolist() == [1, 1]
+
+
 def test_equal_distances_go_to_the_lowest_class():
     model = nn.Linear(4, 4, bias=False).double()
     model.weight.data = torch.eye(4).double()

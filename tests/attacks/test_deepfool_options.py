@@ -126,6 +126,19 @@ def test_a_subspace_holds_r():
     DOUBLE(result.norm, 1.02 * distance)
 
 
+def test_super_keeps_to_a_mask_and_to_a_subspace():
+    """Also in its projections, which are by gradients of their own."""
+    model, x = build("smooth_mlp", 20)
+    mask = torch.tensor([1.0, 0, 1, 1, 0, 1], dtype=torch.float64)
+    found = deepfool(model, x, mask=mask, variant="super")
+    assert bool(found.success.any())
+    assert not found.r[:, mask == 0].any()
+    basis = torch.linalg.qr(draw(6, 3, seed=9)).Q.T
+    found = deepfool(model, x, subspace=basis, variant="super")
+    assert bool(found.success.any())
+    DOUBLE(found.r @ basis.T @ basis, found.r)
+
+
 def stepwise(model, x, k0, overshoot, floor, inside, candidates, steps, p) -> tuple[Tensor, bool]:
     """Transcribe DeepFool with clipped steps for one sample: x += (1 + overshoot) step, clipped.
 

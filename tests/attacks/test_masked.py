@@ -209,8 +209,18 @@ def exponential(x: Tensor) -> Tensor:
 
 
 def test_shapes_are_halves(monkeypatch):
-    """The model sees N samples, N/2, N/4, ..., rounded up, however many are left."""
+    """The model sees N samples, N/2, N/4, ..., rounded up, however many are left.
+
+    And each is told the gradient rows that it has cost, in all of them.
+    """
     seen: list[int] = []
+    rows, pull = [], at_once.pull_back_blocks
+
+    def pulled(logits: Tensor, x: Tensor, v: Tensor) -> list[Tensor]:
+        rows.append(len(v) * len(x))
+        return pull(logits, x, v)
+
+    monkeypatch.setattr(at_once, "pull_back_blocks", pulled)
 
     def model(x: Tensor) -> Tensor:
         seen.append(len(x))
@@ -223,6 +233,7 @@ def test_shapes_are_halves(monkeypatch):
     shapes = seen[-int(got.iterations.max()) - 2 :]  # of the second call
     assert set(shapes) <= {50, 25, 13, 7, 4, 2, 1}
     assert len(set(shapes)) >= 4
+    assert int(got.vjps.sum()) == sum(rows)
 
 
 def test_no_step_beyond_the_last():

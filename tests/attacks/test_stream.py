@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -99,6 +99,26 @@ def test_with_less_memory_it_goes_on(tmp_path, problem, attacked, monkeypatch):
     found = deepfool_to_disk(tmp_path, model, loader(x, y), batch_size=2)
     assert attacked == [4, 4, 2]
     torch.testing.assert_close(found.r, deepfool(model, x).r)
+
+
+class Scaled(nn.Module):
+    """Needs an argument beside x, and returns something else as well."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, scale):
+        return {"other": -self.net(x), "own": scale * self.net(x)}
+
+
+def test_further_arguments_of_the_model(tmp_path, problem):
+    net, x, y = problem
+    call = {"args": (2.0,), "output": "own"}
+    found = deepfool_to_disk(tmp_path / "a", Scaled(net), loader(x, y, 10), **call)
+    same(found, deepfool(Scaled(net), x, **call))
+    kept = load_file(tmp_path / "a" / "000000.safetensors")["logits"]
+    torch.testing.assert_close(kept, 2 * net(x).detach())
 
 
 def test_batches_of_x_alone(tmp_path, problem):
@@ -251,6 +271,11 @@ def test_what_loaders_give(tmp_path, problem, batch):
         ),
         ([torch.zeros(2, 2, 8, 8)], {"clip": object()}, "clip must be a number, .* got object"),
         ([np.zeros((2, 2, 8, 8), "uint8")], {}, "x must be floating point"),
+        (
+            [(np.zeros((2, 2, 8, 8)), np.array([True, False]))],
+            {"labels": True},
+            "y must be .*int64",
+        ),
     ],
 )
 def test_what_is_no_batch_or_option_is_said(tmp_path, problem, batches, options, words):

@@ -153,13 +153,17 @@ def test_carlini_wagner_says_how_many_it_fooled_and_how_far_away_these_are(tmp_p
 
 def test_one_target_for_all_images(tmp_path):
     model, x, y = problem()
-    path = tmp_path / "out" / "a"
-    figures = attack_to_file(path, "jsma", model, x, y, 4, target=2, steps=12)
-    want = jacfast.jsma(model, x, target=torch.full((11,), 2), steps=12)
+    path, target = tmp_path / "out" / "a", int(model(x).argmax(1)[0])
+    figures = attack_to_file(path, "jsma", model, x, y, 4, target=target, steps=12)
+    want = jacfast.jsma(model, x, target=torch.full((11,), target), steps=12)
     assert torch.equal(load_file(path)["adversarial"], want)
-    left = model(x).argmax(1) != 2
-    reached = (model(want).argmax(1) == 2)[left].double().mean()
+    left = model(x).argmax(1) != target
+    reached = (model(want).argmax(1) == target)[left].double().mean()
     assert figures["fooled, %"] == pytest.approx(100 * float(reached))
+    assert not left.all()
+    r = (want - x).flatten(1)[left & (model(want).argmax(1) == target)]  # of nobody who was there
+    changed = float((r != 0).sum(1).double().mean())
+    assert figures["||r||_0, mean of fooled"] == pytest.approx(changed)
 
 
 @pytest.mark.parametrize("what", ["weight", "image"])
@@ -247,6 +251,21 @@ def test_an_image_with_nan_logits_is_neither_right_nor_fooled(labels, tmp_path):
     then = model(x).argmax(1)
     kept = (then == y) & model(x).isfinite().all(1) if labels else torch.ones(11, dtype=torch.bool)
     assert found["fooled, %"] == pytest.approx(100 * float(want.success[kept].double().mean()))
+
+
+def test_an_attack_that_ends_at_nan_logits_has_not_fooled(tmp_path):
+    layer = nn.Linear(12, 4)
+
+    class NaNOfBright(nn.Module):
+        def forward(self, x):
+            z = layer(x.flatten(1))
+            return z.where(x.flatten(1)[:, :1] < 0.5, torch.nan)
+
+    model, x, y = NaNOfBright(), problem()[1] * 0.1 + 0.4, torch.zeros(11, dtype=torch.int64)
+    want = jacfast.fgsm.result(model, x, eps=0.2)
+    assert bool((want.label < 0).any())
+    found = attack_to_file(tmp_path / "a" / "a.pt", "fgsm", model, x, y, 4, eps=0.2)
+    assert found["fooled, %"] == pytest.approx(100 * float(want.success.double().mean()))
 
 
 def test_a_file_of_a_model_that_draws_is_read(tmp_path):

@@ -53,6 +53,12 @@ def test_batches_count_by_their_samples():
     assert mean_over(accuracy, nn.Identity(), batches) == 0.75
 
 
+def test_a_sequence_of_one_number_stays_a_sequence(problem):
+    model, x, y = problem
+    found = mean_over(accuracy_curve, model, [(x, y)], attack=jacfast.fgsm, epsilons=[0.0])
+    assert found == accuracy_curve(model, x, y, jacfast.fgsm, [0.0])
+
+
 def test_other_weights_in_one_process_are_refused(problem, together):
     model, x, y = problem
     other = build("cnn", 11)[0].requires_grad_(False)

@@ -1,5 +1,6 @@
 """The first-order bounds of the paper: exact where the model is linear, ordered everywhere."""
 
+import itertools
 import math
 
 import pytest
@@ -111,11 +112,12 @@ def test_a_distance_that_nobody_knows_is_not_infinite():
     for found, own in zip(_bounds_of(model, x), alone, strict=True):
         assert found.isnan().tolist() == [False, True, False]
         torch.testing.assert_close(found[:1], own)
-    for bad in (math.nan, math.inf):
+    for bad, one in itertools.product((math.nan, math.inf), (False, True)):
 
-        def spoilt(x: torch.Tensor, bad: float = bad) -> torch.Tensor:
+        def spoilt(x: torch.Tensor, bad: float = bad, one: bool = one) -> torch.Tensor:
             z = model.layer(x)
-            return torch.where(x[:, :1] == 0.25, torch.full_like(z, bad), z)
+            here = (x[:, :1] == 0.25) & torch.tensor([True] + [not one] * (z.shape[1] - 1))
+            return torch.where(here, torch.full_like(z, bad), z)
 
         bounds = distance_bounds(spoilt, x)
         assert bounds.nearest.isnan().tolist() == bounds.frobenius.isnan().tolist()

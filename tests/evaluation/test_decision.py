@@ -262,3 +262,12 @@ def test_a_sample_with_nan_has_no_gradient():
     assert bool(got[1].isnan().all())
     keep = [0, 2, 3]
     torch.testing.assert_close(got[keep], want[keep])
+
+
+def test_a_sample_with_nan_that_the_model_does_not_see_has_no_gradient():
+    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    x[1, 2] = float("nan")
+    with pytest.warns(UserWarning, match="NaN or infinity in 1 of 4 samples, the first at 1"):
+        got = decision_gradient(lambda x: x[:, :2], x, y)
+    assert got.isnan().all(dim=1).tolist() == [False, True, False, False]
+    assert got.isnan().any(dim=1).tolist() == [False, True, False, False]

@@ -61,6 +61,12 @@ def test_plane():
     assert rest.norm() < 1e-12
 
 
+def test_a_plane_of_nearly_parallel_directions_is_orthonormal():
+    first, second = draw(1000, seed=1), draw(1000, seed=2)
+    got = plane(first, first + 1e-5 * second)
+    torch.testing.assert_close(got @ got.T, torch.eye(2).double(), rtol=0, atol=1e-14)
+
+
 def test_filters():
     model, _ = build("conv_batch_norm")
     for direction in parameter_directions(model):

@@ -151,6 +151,16 @@ def test_who_was_not_fooled_is_counted_and_said():
         assert accuracy_curve(flat, x, y, found, [0, 0.2, 0.3, 10]) == [0.75, 0.75, 0.25, 0.25]
 
 
+def test_who_is_wrong_at_once_is_not_among_those_that_were_not_fooled():
+    """An attack that leaves predicted classes may bring such a sample to its label."""
+    model = lambda a: torch.cat([2 * a, 2 - 2 * a], dim=1)  # noqa: E731
+    x, y = torch.tensor([[0.4], [0.3]], dtype=torch.float64), torch.tensor([0, 1])
+    found = jacfast.deepfool(model, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert accuracy_curve(model, x, y, found, [0.1, 0.9]) == [0.5, 0.0]
+
+
 def test_a_target_that_is_missed_fools_where_the_class_changes():
     model, x, y, far = linear(2)
     target = (y + 2) % 3

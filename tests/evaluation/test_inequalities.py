@@ -43,6 +43,15 @@ def test_mean_value_looks_at_the_whole_way():
     torch.testing.assert_close(found.right, torch.tensor([1.0, math.cos(0.3) ** 2]).double())
 
 
+@pytest.mark.parametrize("large", [300.0, 6e4])
+def test_half_types_do_not_overflow(large):
+    """Squares of their entries, and differences of their logits, can be beyond what they hold."""
+    model, x = linear([large, 0.0], [-large, 0.0]).half(), torch.ones(1, 2).half()
+    size = float(torch.tensor(large).half())
+    assert float(mean_value_bound(model, x, x / 2).right) == 2 * size**2
+    assert float(inner_distance_bound(model, nn.Identity(), x)) == size
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_bounds_hold_on_networks(name):
     model, x = build(name, 12)

@@ -57,11 +57,12 @@ def test_errors(call, error, message):
         call()
 
 
-def test_a_sample_with_nan_has_no_norm():
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_sample_that_is_not_finite_has_no_norm(value):
     """A ReLU has a finite gradient there, which says nothing."""
     model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
     x = torch.rand(4, 3)
-    x[1, 0] = float("nan")
+    x[1, 0] = value
     with pytest.warns(UserWarning, match="NaN or infinity in 1 of 4 samples, the first at 1"):
         assert math.isnan(jacobian_norm(model, x))
     model[0].weight.data[0, 0] = float("nan")

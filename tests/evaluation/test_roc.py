@@ -53,6 +53,12 @@ def test_scores_beyond_the_resolution_of_probabilities():
     assert [curve.auc for curve in curves.values()] == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("scale", [1e3, 1e6])
+def test_no_scores_tie_however_large_the_logits(scale):
+    x = scale * torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    assert roc_curves(identity, x, torch.tensor([0, 1, 0, 1]))[0].auc == 0.75
+
+
 def test_an_impossible_class_has_the_lowest_score():
     x = torch.tensor([[0.0, -float("inf")], [0.0, 1.0], [0.0, 0.5], [0.0, 2.0]])
     assert roc_curves(identity, x, torch.tensor([0, 1, 0, 1]))[1].auc == 1.0

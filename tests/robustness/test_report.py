@@ -13,6 +13,7 @@ from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy, rho_adv
+from jacfast.robustness import shown
 from tests.nets import draw, predicted_and_distance
 
 BUDGETS = {"budget": 40, "steps": 10, "restarts": 2}
@@ -274,3 +275,9 @@ def test_another_default_device(tmp_path):
         found.save(tmp_path)
     finally:
         torch.set_default_device(None)
+
+
+def test_the_median_distance_is_the_lower_of_two_as_that_of_torch():
+    """With half of them found it is known, at the one that is farthest."""
+    far = torch.tensor([3.0, math.inf, 1.0, math.inf])
+    assert shown._median(far) == float(far.median()) == 3.0

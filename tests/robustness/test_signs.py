@@ -13,6 +13,7 @@ from jacfast import data, models
 from jacfast.calling import Call
 from jacfast.robustness import ascents
 from jacfast.robustness.choices import Choices
+from jacfast.robustness.gradients import gradients
 
 SIZES = {2: (0.4, 0.8), math.inf: (0.03, 0.06)}
 SAMPLES = 50
@@ -171,3 +172,12 @@ def test_who_is_missed_from_the_first_start_may_be_fooled_in_both_other_ways(mon
     assert who["scaled"] == [False, True, False]
     assert who["later"] == [False, True, True]
     assert found["pgd"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("size", "change", "drawn"), [(1e-6, 1e-8, True), (1e6, 1.0, False)], ids=["small", "large"]
+)
+def test_logits_are_drawn_by_what_they_change_of_themselves(size, change, drawn):
+    calls, x = itertools.count(), torch.rand(3, 4)
+    call = Call(lambda x: size * (1 + x) + change * next(calls), len(x))
+    assert gradients(call, x, torch.zeros(3).long())["drawn"].tolist() == [drawn] * 3
