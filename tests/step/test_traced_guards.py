@@ -177,6 +177,17 @@ class Own(Penalty):
         return (self.factor * self.vector).expand(1, *logits.shape)
 
 
+class Plain(Own):
+    """Whose power is no field of a dataclass."""
+
+    def __init__(self, vector: Tensor, power: int) -> None:
+        super().__init__(vector)
+        object.__setattr__(self, "power", power)
+
+    def measure(self, g):
+        return super().measure(g) ** self.power
+
+
 def test_penalties_are_seen():
     model, x, y = build("mlp")
     for i in range(2):
@@ -190,6 +201,9 @@ def test_penalties_are_seen():
         vector = torch.full((5,), 1.0 + i, dtype=torch.float64)
         assert_as_eager(model, x, y, Own(vector, factor=1.0 if i < 2 else 2.0))
     assert_traced(model, 5)
+    for power in (1, 2):
+        assert_as_eager(model, x, y, Plain(vector, power))
+    assert_traced(model, 7)
 
 
 def test_labels_are_checked_in_every_call():
