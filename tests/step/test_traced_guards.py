@@ -1,6 +1,7 @@
 """What a trace depends on: another one for each, and the right numbers after each change."""
 
 import dataclasses
+import functools
 import warnings
 
 import numpy as np
@@ -38,6 +39,7 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.last = nn.Linear(6, 7), nn.Linear(7, 5)
         self.factor, self.flag, self.sizes, self.act = 1.0, True, (1, 2), torch.tanh
+        self.times = functools.partial(torch.mul, other=1.0)
         self.config, self.table = Config(), {"shift": 0.5}
         self.constant, self.second, self.listed = torch.ones(7), torch.ones(7), [None]
         self.array, self.chosen = np.ones(7), {1}
@@ -45,6 +47,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.first(x - self.mean)) * self.factor * self.config.factor
+        h = self.times(h)
         h = h * self.constant * self.second * self.listed[0] + self.table["shift"] * sum(self.sizes)
         h = sum(h**power for power in self.config.powers) + self.config.inner.shift
         h = self.slope * h * torch.from_numpy(self.array) * len(self.chosen)
@@ -65,6 +68,7 @@ CHANGES = {
     "a flag": lambda m: setattr(m, "flag", False),
     "a tuple": lambda m: setattr(m, "sizes", (1, 3)),
     "a function": lambda m: setattr(m, "act", torch.sigmoid),
+    "a name of a partial": lambda m: setattr(m, "times", functools.partial(torch.mul, other=2.0)),
     "a number of an object": lambda m: setattr(m.config, "factor", 3.0),
     "a list of an object": lambda m: m.config.powers.append(3),
     "an object of an object": lambda m: setattr(m.config.inner, "shift", 1.0),
