@@ -75,6 +75,8 @@ ACTIVATIONS = {
     "cosine_similarity": padded(lambda x: F.cosine_similarity(x, x[:, :1], dim=2)),
     "pairwise_distance": padded(lambda x: F.pairwise_distance(x, -x, eps=0.0)),
     "norm": padded(lambda x: x.norm(dim=(1, -1))[:, None]),
+    "norm, dimensions in any order": padded(lambda x: x.norm(dim=(-1, 1))[:, None]),
+    "3-norm": lambda x: x + torch.linalg.vector_norm(x, 3, dim=1, keepdim=True),
     "norm of all": padded(lambda x: x[:, 1] + x[:, 1].norm()),
 }
 

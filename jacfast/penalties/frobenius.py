@@ -34,7 +34,7 @@ class Frobenius(Projected):
     Args:
         n: number of projections, 1 .. K (n = K is exact), or ``"exact"`` for the K unit vectors.
         root: the root of the batch's sum instead of the mean.
-        weights: [K] of weights >= 0 of the rows.
+        weights: [K] of weights >= 0 of the rows; the derivative in a learned one is 0 at 0.
 
     Source: Jakubovitz & Giryes 2018 eq. 3, eq. 4 (root) and future work (weights); projections:
     Hoffman, Roberts & Yaida 2019.
@@ -77,7 +77,7 @@ class Frobenius(Projected):
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
     ) -> Tensor:
         v = super().cotangents(logits, x, y, draw)
-        return v if self.weights is None else v * self.weights.to(v.dtype).sqrt()
+        return v if self.weights is None else v * safe_sqrt(self.weights.to(v.dtype))
 
     def reduce(self, total: Tensor, samples: int) -> Tensor:
         return safe_sqrt(total) if self.root else super().reduce(total, samples)

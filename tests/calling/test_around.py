@@ -4,6 +4,7 @@ import collections
 import collections.abc
 import functools
 import itertools
+import threading
 import types
 import warnings
 import weakref
@@ -212,6 +213,20 @@ def test_a_model_that_is_not_found_draws_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluation.accuracy(hidden(network().eval()), X, Y)
+
+
+def test_what_another_thread_runs_meanwhile_draws_no_warning():
+    net, other = network().eval(), hidden(network())
+
+    def model(x):
+        thread = threading.Thread(target=other, args=(x,))
+        thread.start()
+        thread.join()
+        return net(x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.accuracy(model, X, Y)
 
 
 def test_partials_without_arguments_have_the_layers_of_the_model():

@@ -150,9 +150,13 @@ class Segments(nn.Module):
 
 
 def test_what_the_one_line_way_says():
-    """In a checkpoint, where the operands cannot be read twice, the remedy is named."""
+    """In a checkpoint, where the operands cannot be read twice, the remedy is named.
+
+    Also after a call of the same operations outside of one, which have a second derivative.
+    """
     model, x, _ = net("function", torch.float32)
     x.requires_grad_()
+    frobenius_penalty(model(x), x).backward()
     loss = frobenius_penalty(checkpoint(model, x, use_reentrant=False), x)
     with pytest.raises(RuntimeError, match=r"second derivatives .*sdpa_kernel\(SDPBackend.MATH\)"):
         loss.backward()

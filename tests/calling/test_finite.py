@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from jacfast.calling import apart, classes_of, largest
+from jacfast.calling import apart, check_weights, classes_of, largest
 from jacfast.runs import check_behaviour
 
 INF, NAN = math.inf, math.nan
@@ -37,3 +38,13 @@ def test_a_run_is_the_same_where_the_same_logits_are_infinite():
         now[row, column] = value
         with pytest.raises(ValueError, match="here belongs to another run: the model's logits"):
             check_behaviour("here", then, {"logits": now})
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_buffer_may_mask_and_no_more(value):
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0.0, -INF]))
+    check_weights(model)
+    model.mask[0] = value
+    with pytest.raises(ValueError, match="buffer mask must be finite; 1 of its 2 entries"):
+        check_weights(model)

@@ -23,6 +23,15 @@ class Meter:
         self.count, self.values, self.inner = 0, [], {"sum": torch.zeros(2)}
 
 
+class Slotted:
+    """An object without a dictionary, of which one slot is empty."""
+
+    __slots__ = ("count", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Keeping(nn.Module):
     """Writes to one thing in every call."""
 
@@ -31,6 +40,7 @@ class Keeping(nn.Module):
         self.layer, self.write = nn.Linear(3, 3), write
         self.nested = {"a": [], "b": {"c": [0]}}
         self.meter, self.space = Meter(), types.SimpleNamespace(number=0)
+        self.slotted = Slotted()
         self.array, self.tensors = np.zeros(2), [torch.zeros(2)]
         self.ordered, self.counter = OrderedDict(mean=torch.zeros(2)), Counter()
         self.default, self.bytes, self.queue = defaultdict(list), bytearray(), deque([[1]])
@@ -57,6 +67,8 @@ WRITES = {
     "a list of an object": lambda m: m.meter.values.append(1.0),
     "a tensor in an object": lambda m: m.meter.inner["sum"].add_(1),
     "an object in place of another": replace,
+    "a slot": lambda m: setattr(m.slotted, "count", m.slotted.count + 1),
+    "an empty slot": lambda m: setattr(m.slotted, "last", m.slotted.count),
     "a namespace": lambda m: setattr(m.space, "number", m.space.number + 1),
     "an array": lambda m: np.add(m.array, 1, out=m.array),
     "a tensor in a list": lambda m: m.tensors[0].add_(1),
@@ -122,6 +134,7 @@ def held(model: Keeping) -> str:
     parts += [model.ordered, model.counter, model.default, model.bytes, model.queue, model.pair]
     parts += [model.stats, model.moments, model.largest, model.held, model.tensor_set, model.frozen]
     parts += [model.named, model.named.name]
+    parts += [getattr(model.slotted, name, "empty") for name in Slotted.__slots__]
     return repr([*parts, drawn(model.sources), sorted(model.names)])
 
 

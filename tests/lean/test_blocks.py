@@ -50,3 +50,13 @@ def test_input_gradients_by_blocks_are_pytorchs(shape, monkeypatch):
 def test_both_sweeps_by_blocks_are_pytorchs(shape):
     layer = layer_of(*shape)
     assert_same(layer, draw(3, shape[0], *shape[5:]), list(layer.parameters()))
+
+
+def test_a_padding_as_large_as_the_kernel():
+    """Whose outermost outputs are of zeros alone."""
+    layer = layer_of(3, 4, 1, 1, 1).requires_grad_(False)
+    x = draw(2, 3, 9, 8).requires_grad_()
+    v, want = pull(layer(x), x)
+    with lean(layer):
+        (got,) = torch.autograd.grad(layer(x), x, v)
+    torch.testing.assert_close(got, want)

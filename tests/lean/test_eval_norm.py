@@ -88,6 +88,16 @@ def test_statistics_that_change_before_the_backward_pass():
         torch.autograd.grad(y.sum(), x)
 
 
+def test_statistics_that_change_before_the_second_sweep():
+    layer, x = norm_of(nn.BatchNorm1d), draw(5, 3).requires_grad_()
+    mode, y = run(layer, x)
+    with mode.sweep.of(PULL):
+        (g,) = torch.autograd.grad(y, x, draw(5, 3, seed=1), create_graph=True)
+    layer.running_var.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(g.square().sum(), layer.weight)
+
+
 def test_a_weight_that_changes_before_the_backward_pass():
     layer, x = norm_of(nn.BatchNorm1d), draw(5, 3).requires_grad_()
     _, y = run(layer, x)

@@ -103,6 +103,21 @@ def test_weights_of_one_and_of_another_dtype():
     assert torch.equal(plain, ones)
 
 
+@pytest.mark.parametrize("n", [1, 5, "exact"])
+def test_the_derivative_in_a_learned_weight_is_0_at_0(n):
+    model, x, _, _ = labelled("mlp")
+    found = []
+    for first in (0.0, 1e-6):
+        w = weights(5).double().index_fill(0, torch.tensor(0), first).requires_grad_()
+        value = Frobenius(n, weights=w)(model(x), x, generator=seeded())
+        found.append(torch.autograd.grad(value, [w, *model.parameters()], materialize_grads=True))
+    (of_zero, *zero), (of_few, *few) = found
+    assert of_zero[0] == 0
+    torch.testing.assert_close(of_zero[1:], of_few[1:], rtol=1e-2, atol=0)
+    for one, other in zip(zero, few, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-2 * float(other.abs().max()))
+
+
 def test_a_tie_of_runners_up_is_the_lowest_class():
     """Of logits that are all 0, the gradient is that of z_y - z_r, r = 0, or 1 for y = 0."""
     weight = draw(5, 6)

@@ -177,3 +177,23 @@ def test_another_rho_than_the_class_it_is_derived_from(penalty, inputs):
         weights = torch.autograd.grad(value, [model[0].weight, model[2].weight])
         found.append(torch.cat([value.detach()[None], *(g.flatten() for g in weights)]))
     assert relative_error(*found) < 1e-12
+
+
+class Thrice(Frobenius):
+    def collect(self, sizes: Tensor) -> Tensor:
+        return 3 * super().collect(sizes)
+
+
+@pytest.mark.parametrize("n", [1, "exact"])
+def test_another_sum_than_the_class_it_is_derived_from(n):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 8)).double()
+    x = torch.randn(64, 6, dtype=torch.float64, requires_grad=True)
+    found = []
+    for penalty in (Thrice(n), Frobenius(n)):
+        torch.manual_seed(1)
+        found.append(penalty(model(x), x))
+        torch.manual_seed(1)
+        found.append(forward_with_penalty(model, x, penalty=penalty)[1])
+    ratios = [one.item() / found[-1].item() for one in found]
+    assert ratios == pytest.approx([3, 3, 1, 1], rel=1e-12)

@@ -130,6 +130,16 @@ def test_the_model_is_put_back_also_after_an_exception(own):
     assert vars(model) == before
 
 
+def test_a_model_that_compiles_its_calls_goes_on_doing_so():
+    model, x, _ = build("mlp")
+    model.compile(backend="eager")
+    before = dict(vars(model))
+    with penalised(model, penalty=Frobenius("exact"), compiled="traced") as held:
+        model(x)
+    assert vars(model) == before
+    assert relative_error(held.penalty, fast(model, x, None, Frobenius("exact"))[1]) < ROUNDING
+
+
 def test_two_models_at_once():
     (one, x, y), (other, images, labels) = build("mlp"), build("cifar")
     with penalised(one) as first, penalised(other, penalty=Frobenius(2)) as second:

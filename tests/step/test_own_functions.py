@@ -53,6 +53,14 @@ def test_functions_that_differentiate_once_are_an_error(function, position, pena
         way(once, x, y, penalty)
 
 
+@pytest.mark.parametrize("function", [CubeOnce, CubeNoGrad, CubeData, CubeNumpy])
+def test_a_function_of_x_itself_that_differentiates_once_is_an_error(function):
+    model, x, _ = build("mlp")
+    x = x.detach().requires_grad_()
+    with pytest.raises(RuntimeError, match=f"the backward pass of {function.__name__} leaves no"):
+        Frobenius()(model(function.apply(x)), x)
+
+
 @pytest.mark.parametrize("way", [fast, plain])
 @pytest.mark.parametrize("position", [0, 2, 5])
 def test_functions_whose_derivative_is_a_constant(position, way):

@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import CrossLipschitz, Frobenius, InputGradient, Spectral, forward_with_penalty
+from jacfast import (
+    WGANGP,
+    CrossLipschitz,
+    Frobenius,
+    InputGradient,
+    Spectral,
+    forward_with_penalty,
+)
 from jacfast.lean import Gram
 from jacfast.step import draw as draws
 from jacfast.step import run
@@ -22,6 +29,7 @@ PENALTIES = {
     "two": Frobenius(2),
     "input gradient": InputGradient(),
     "spectral": Spectral(),
+    "length": WGANGP(0.5),  # whose rho is not 0 of a row of zeros
 }
 Z = 5.0  # standard errors: one false alarm in 1.7 million normal numbers
 

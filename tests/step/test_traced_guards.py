@@ -1,6 +1,7 @@
 """What a trace depends on: another one for each, and the right numbers after each change."""
 
 import dataclasses
+import functools
 import warnings
 
 import numpy as np
@@ -38,6 +39,7 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.last = nn.Linear(6, 7), nn.Linear(7, 5)
         self.factor, self.flag, self.sizes, self.act = 1.0, True, (1, 2), torch.tanh
+        self.times = functools.partial(torch.mul, other=1.0)
         self.config, self.table = Config(), {"shift": 0.5}
         self.constant, self.second, self.listed = torch.ones(7), torch.ones(7), [None]
         self.array, self.chosen = np.ones(7), {1}
@@ -45,6 +47,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.first(x - self.mean)) * self.factor * self.config.factor
+        h = self.times(h)
         h = h * self.constant * self.second * self.listed[0] + self.table["shift"] * sum(self.sizes)
         h = sum(h**power for power in self.config.powers) + self.config.inner.shift
         h = self.slope * h * torch.from_numpy(self.array) * len(self.chosen)
@@ -65,6 +68,7 @@ CHANGES = {
     "a flag": lambda m: setattr(m, "flag", False),
     "a tuple": lambda m: setattr(m, "sizes", (1, 3)),
     "a function": lambda m: setattr(m, "act", torch.sigmoid),
+    "a name of a partial": lambda m: setattr(m, "times", functools.partial(torch.mul, other=2.0)),
     "a number of an object": lambda m: setattr(m.config, "factor", 3.0),
     "a list of an object": lambda m: m.config.powers.append(3),
     "an object of an object": lambda m: setattr(m.config.inner, "shift", 1.0),
@@ -177,6 +181,17 @@ class Own(Penalty):
         return (self.factor * self.vector).expand(1, *logits.shape)
 
 
+class Plain(Own):
+    """Whose power is no field of a dataclass."""
+
+    def __init__(self, vector: Tensor, power: int) -> None:
+        super().__init__(vector)
+        object.__setattr__(self, "power", power)
+
+    def measure(self, g):
+        return super().measure(g) ** self.power
+
+
 def test_penalties_are_seen():
     model, x, y = build("mlp")
     for i in range(2):
@@ -190,6 +205,9 @@ def test_penalties_are_seen():
         vector = torch.full((5,), 1.0 + i, dtype=torch.float64)
         assert_as_eager(model, x, y, Own(vector, factor=1.0 if i < 2 else 2.0))
     assert_traced(model, 5)
+    for power in (1, 2):
+        assert_as_eager(model, x, y, Plain(vector, power))
+    assert_traced(model, 7)
 
 
 def test_labels_are_checked_in_every_call():

@@ -168,6 +168,8 @@ RECORDED = {
     "one that is not read": lambda h, g: h * g.new_empty(4, 6).shape[0] * g,
     "the shape of integers": lambda h, g: h.expand_as(g.expand(len(h), 6)) * g,
     "numbers of a list": lambda h, g: h * h.new_tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) * g,
+    "numbers that are changed": lambda h, g: h * torch.tensor([1.0] * 6).double().add_(1) * g,
+    "numbers that are changed at once": lambda h, g: h * torch.tensor([1.0] * 6).add_(1) * g,
     "numbers like integers": lambda h, g: h * g.new_tensor([1, 2, 3, 4, 5, 6]) * g,
     "one that counts by nothing": lambda h, g: (
         g * torch.addmm(torch.empty_like(h), h, torch.eye(6).double(), beta=0)

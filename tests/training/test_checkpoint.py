@@ -48,6 +48,12 @@ def test_another_run_is_refused_and_kept(tmp_path, options, message):
     assert path.read_bytes() == before
 
 
+def test_a_config_that_is_left_out_is_another_one(tmp_path):
+    train(tmp_path / "c.pt", config={"lam": 1})
+    with pytest.raises(ValueError, match="lam was 1 and is now None"):
+        train(tmp_path / "c.pt", epochs=2, resume=True)
+
+
 def test_an_earlier_run_is_not_overwritten(tmp_path):
     path = tmp_path / "c.pt"
     train(path)

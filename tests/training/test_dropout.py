@@ -97,6 +97,13 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def test_who_has_a_generator_draws_from_it():
+    x = torch.ones(2, 64)
+    with within(Portion(torch.arange(2), 4)), OfWholeBatch():
+        found = x.clone().bernoulli_(0.5, generator=generator(7))
+    assert torch.equal(found, x.bernoulli_(0.5, generator=generator(7)))
+
+
 def test_attacked_and_other_samples_have_masks_of_their_own():
     """One process has the first, one the others: what is drawn first is not of the same samples."""
     torch.manual_seed(0)

@@ -53,6 +53,7 @@ def test_resumed_to_the_bit(make, tmp_path):
     def run(file, epochs, resume=False):
         (model, x, y), loss = problem(), make()
         own = [*model.parameters(), *learned(loss).parameters()]
+        assert len(own) > len([*model.parameters()])
         options = {"optimizer": torch.optim.SGD(own, 0.1, momentum=0.9), "resume": resume}
         fit(model, x, y, epochs=epochs, batch_size=8, loss=loss, save=tmp_path / file, **options)
         return {**model.state_dict(), **learned(loss).state_dict()}
