@@ -111,7 +111,7 @@ def main() -> None:
     peers = {"foolbox": FOOLBOX_ALL} if options.case == "classes" else PEERS
     for name in options.peers:
         results = {"environment": environment(peers[name].package), "case": case.title}
-        results |= {"images": len(case.x), **case.about}
+        results |= {"images": len(case.x), "at once": peers[name].at_once, **case.about}
         rows = results["rows"] = against(case.model, case.x, case.y, peers[name])
         table = [("", "seconds", "mean ||r||", "fooled", "vjps", "times as fast")]
         for label, row in rows.items():

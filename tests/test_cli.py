@@ -154,6 +154,23 @@ def test_numbers(text, value):
     assert number(text) == value
 
 
+def test_which_commands_have_the_common_options(capsys):
+    """As docs/calls.md has it."""
+    has = {}
+    for name in (*cli.COMMANDS, "doctor"):
+        with pytest.raises(SystemExit):
+            cli.main([name, *(["fgsm"] if name == "attack" else []), "--help"])
+        said = capsys.readouterr().out
+        has[name] = {option for option in ("json", "quiet", "device") if f"--{option}" in said}
+    every = {"json", "quiet", "device"}
+    assert has == dict.fromkeys(cli.COMMANDS, every) | {"plot": {"quiet"}, "doctor": set()}
+    page = (Path(__file__).parents[1] / "docs" / "calls.md").read_text()
+    assert (
+        "of the commands but `doctor`: figures for a script (`bench`: a file to write them" in page
+    )
+    assert page.count("`plot` has none") == 2
+
+
 @pytest.mark.parametrize("text", ["8/0", "a", "nan", "1/2/3", "", "/2"])
 def test_what_is_no_number(text):
     with pytest.raises(argparse.ArgumentTypeError, match="must be a number, such as"):

@@ -402,16 +402,17 @@ def test_a_model_that_fits_is_left_as_it_was():
     assert int(model[1].num_batches_tracked) == 0
 
 
-def test_batch_norm_that_knows_no_image_alone_is_named():
-    norm, split = nn.BatchNorm1d(6, track_running_stats=False), split_of(1, 2, 2, classes=4)
-    words = (
-        r"must accept images of shape \[1, 2, 2\]; got ValueError: Expected more than 1 value per "
-        r"channel.* \(an image is tried alone, as attacks do: batch-norm without running statistics"
-        r", track_running_stats=False, has none then; take another normalisation\)$"
-    )
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d])
+def test_batch_norm_that_couples_the_images_is_refused(norm):
+    layer, split = norm(6, track_running_stats=False), split_of(1, 2, 2, classes=4)
+    layers = [models.mlp(4, 6), layer] if norm is nn.BatchNorm1d else [layer, models.mlp(4, 6)]
+    words = r"model must keep images apart; its batch-norm .* take another normalisation$"
     with pytest.raises(ValueError, match=words):
-        models.check_fits(nn.Sequential(models.mlp(4, 6), norm), split)
-    assert norm.training
+        models.check_fits(nn.Sequential(*layers), split)
+
+
+def test_what_the_model_says_of_an_image_is_passed_on():
+    split = split_of(1, 2, 2, classes=4)
     model = nn.Sequential(models.mlp(9, 6), nn.BatchNorm1d(6))
     with pytest.raises(ValueError, match=r"shapes cannot be multiplied \(1x4 and 9x6\)$"):
         models.check_fits(model, split)

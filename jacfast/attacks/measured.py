@@ -170,7 +170,7 @@ class AttackResult:
         unit = (valid.clamp(self.adversarial) - low) / (high - low)
         rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
         call = Call(model, len(rounded), **arguments)
-        with quiet(model, gradients=False):
+        with quiet(call, gradients=False):
             logits = logits_of(call, rounded)
         return self.success & (classes_of(logits) == self.label)
 

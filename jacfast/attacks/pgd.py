@@ -49,7 +49,7 @@ def pgd(
             broadcasts to a sample: [C, 1, 1] holds a radius for each channel.
         steps: how many, >= 1; each costs one vector-Jacobian product.
         step_size: in the p-norm, > 0; a number, or a tensor as for `eps`. Default
-            ``2.5 eps / steps``, which Madry et al. used: the edge can be reached from any start,
+            ``2.5 eps / steps``, which Madry et al. used. The edge can be reached from any start,
             and there is way left to move along it.
         p: 2 or ``inf``.
         loss: ``cross-entropy``, or ``margin``: ``max_{i != y} z_i - z_y``, of Carlini & Wagner.
@@ -103,10 +103,13 @@ def bim(
 ) -> Tensor:
     """Raise the loss step by step from x itself, inside the ball and the box: `pgd` from x.
 
-    Arguments, result and errors are those of `pgd`, but for the default step size: here
-    ``1.25 eps / steps``. Kurakin et al. fix the step at one grey value and take 1.25 eps of them
-    (for eps up to 16 of 255, eps + 4 above): the edge is reached though a fifth of the steps are
-    lost.
+    Arguments, result and errors are those of `pgd`, but for the default step size.
+
+    Args:
+        step_size: in the p-norm, > 0; a number, or a tensor as for `eps`. Default
+            ``1.25 eps / steps``. Kurakin et al. fix the step at one grey value and take 1.25 eps of
+            them (for eps up to 16 of 255, eps + 4 above): the edge is reached though a fifth of the
+            steps are lost.
 
     Source: Kurakin, Goodfellow & Bengio 2017 (arXiv 1607.02533), section 2.2.
     """

@@ -4,17 +4,19 @@
 eval flags, requires_grad, and that they end as they began (``held``), of the modules that
 ``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
 must hold around forward and backward pass, ``attention``: that it has a second derivative;
-``taken``: functions in the place of PyTorch's, which may not take all of its arguments; ``parts``:
-when a batch may be cut, ``masks``: its dropout then; ``state``: what a call changes (``places``:
-where that is, ``copies``: of tensors), ``draws``: what it draws, ``seeds``: from where,
-``sources``: or from where of its own; ``inputs``, ``arguments`` and ``outputs``: with what it is
-called, and what may come out, in which ``tensors`` finds the tensors; ``finite``: what NaN and
-infinity mean there; ``pieces``: that parameters are whole, and there; ``tree``: a model's modules,
-quickly; ``trial``: a step before any work; ``warning``: at whose line a warning is shown.
+``taken``: functions in the place of PyTorch's, which may not take all of its arguments;
+``batch_norm``: which layers couple the samples; ``parts``: when a batch may be cut, ``masks``: its
+dropout then; ``state``: what a call changes (``places``: where that is, ``copies``: of tensors),
+``draws``: what it draws, ``seeds``: from where, ``sources``: or from where of its own; ``inputs``,
+``arguments`` and ``outputs``: with what it is called, and what may come out, in which ``tensors``
+finds the tensors; ``finite``: what NaN and infinity mean there; ``pieces``: that parameters are
+whole, and there; ``tree``: a model's modules, quickly; ``trial``: a step before any work;
+``warning``: at whose line a warning is shown.
 """
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
+from jacfast.calling.batch_norm import with_batch_statistics, without_statistics
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
 from jacfast.calling.contexts import eager, without_autocast
 from jacfast.calling.draws import Draws, beside, rng_states
@@ -118,6 +120,8 @@ __all__ = [
     "unwrapped",
     "warn",
     "weights",
+    "with_batch_statistics",
     "without_autocast",
+    "without_statistics",
     "worth_two_calls",
 ]

@@ -58,7 +58,7 @@ class Call:
     ) -> None:
         if not callable(model):
             raise TypeError(f"model must be a function of x; got {type(model).__name__}")
-        self.model, self.output = model, output
+        self.model, self.output, self.samples = model, output, samples
         self.arguments = Arguments(args, kwargs, samples=samples)
         self._done: set[str] = set()  # shared by all parts of a batch
 
@@ -78,7 +78,9 @@ class Call:
 
     def rows(self, index: slice | Tensor) -> "Call":
         """Return the call of some samples: a slice, or a tensor of indices or of bool, as of x."""
-        return self._with(arguments=self.arguments.rows(index))
+        every = range(self.samples)
+        samples = len(every[index] if isinstance(index, slice) else index)  # of bool at most
+        return self._with(arguments=self.arguments.rows(index), samples=samples)
 
     def around(self, model: Callable[..., Any]) -> "Call":
         """Return the call of another model with the same arguments."""

@@ -11,6 +11,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from jacfast.calling.anew import compute_anew, left_behind
 from jacfast.calling.baked import MODAL, trained
+from jacfast.calling.batch_norm import check_uncoupled
+from jacfast.calling.call import Call
 from jacfast.calling.contexts import eager
 from jacfast.calling.functions import modules_of
 from jacfast.calling.held import Hold, held
@@ -45,6 +47,8 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
 
     For `gradients` in x, compiled models run as they were before (what is compiled for one backward
     pass has no second), and torch.inference_mode() is an error; without them, both are as usual.
+    Batch-norm that couples the samples of a `Call` in eval mode is an error with gradients, and
+    draws a warning without.
 
     Afterwards, also after an exception or an interrupt, each module's flag and each parameter's
     requires_grad is what it was; with several calls at once, in whatever order they end, as soon as
@@ -69,6 +73,8 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
             )
             break
     check_made(modules)
+    if isinstance(model, Call):
+        check_uncoupled(model, modules, gradients)
     parameters: list[Tensor] = [p for m in modules for p in m.parameters(recurse=False)]
     wanted = [(TRAINING, module) for module in modules] + [(GRADIENT, p) for p in parameters]
     try:

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -46,8 +47,9 @@ def _add(
     read = _reader(name, kinds)
     if read is None:
         return
-    words = words.replace(PER_SAMPLE, "one class for all images: ")
-    shown = "" if needed or default is None else f" (default: {_word(default)})"
+    words = words.replace(PER_SAMPLE, "one class for all images: ").removeprefix("(low, high), ")
+    unsaid = needed or (default is None and "none" not in words)
+    shown = "" if unsaid else f" (default: {_word(default)})"
     options: dict[str, Any] = {"help": (words + shown).replace("%", "%%")}
     if bool in kinds:
         options |= {"action": argparse.BooleanOptionalAction}
@@ -91,24 +93,37 @@ def _pair(text: str) -> tuple[float, ...] | None:
 
 
 def _word(default: Any) -> str:
-    return ",".join(f"{part:g}" for part in default) if isinstance(default, tuple) else str(default)
+    if isinstance(default, tuple):
+        return ",".join(f"{part:g}" for part in default)
+    return NONE[0] if default is None else str(default)
 
 
 def described(function: Callable[..., Any]) -> dict[str, str]:
-    """Return the first sentence on each argument in the docstring's section Args."""
+    """Return what the docstring's section Args says of each argument, in a command line's words.
+
+    What a docstring leaves to that of another function of its module is that one's.
+    """
     text = inspect.getdoc(function) or ""
+    other = re.search(r"^Arguments.* those of `(\w+)`", text, re.M)
     section = re.search(r"^Args:\n((?:    .*\n|\n)*)", text + "\n", re.M)
     entries = (
         re.findall(r"^    (\S[^:\n]*): ((?:.*\n)(?:     .*\n|\n)*)", section[1], re.M)
         if section
         else []
     )
-    found: dict[str, str] = {}
+    found = described(vars(sys.modules[function.__module__])[other[1]]) if other else {}
     for names, words in entries:
-        plain = re.sub(r"\s+", " ", words.replace("``", "")).strip()
-        sentence = re.split(r"(?<=[^.][.;]) (?=[A-Z])", plain)[0].rstrip(".;")
-        found |= {name.strip(): sentence for name in names.split(",")}
+        found |= {name.strip(): _said(words) for name in names.split(",")}
     return found
+
+
+def _said(words: str) -> str:
+    """Return the first sentence, and those that name a choice or default; nothing of tensors."""
+    plain = re.sub(r"\bNone\b", NONE[0], re.sub(r"\s+", " ", words.replace("`", "")).strip())
+    first, *others = re.split(r"(?<=[^.][.;]) (?=[A-Z\"])", plain)
+    said = [first, *(other for other in others if re.match(r"(Or|Default)\b", other))]
+    clauses = ([c for c in each.split("; ") if "tensor" not in c] for each in said)
+    return ". ".join("; ".join(each).rstrip(".;") for each in clauses)
 
 
 def check_options(attack: Callable[..., Any], labels: bool, options: dict[str, Any]) -> None:

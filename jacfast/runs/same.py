@@ -39,9 +39,10 @@ def behaviour(
     sample: another activation function changes the one, another backward pass the other. The model
     sees `chunk` samples at a time, 128 by default.
     """
-    with quiet(model), torch.enable_grad():
+    alone = model.rows(slice(1))
+    with quiet(alone), torch.enable_grad():
         leaf = x[:1].detach().clone().requires_grad_()
-        first = logits_of(model.rows(slice(1)), leaf)
+        first = logits_of(alone, leaf)
         mix = torch.arange(first.shape[1], device=first.device).cos().to(first)
         slope = pull_back(first, leaf, mix[None, None], create_graph=False)[0]
     with quiet(model, gradients=False), torch.no_grad():

@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from jacfast.calling import check_input, check_made, in_pieces, tree
+from jacfast.calling import (
+    check_input,
+    check_made,
+    in_pieces,
+    tree,
+    with_batch_statistics,
+    without_statistics,
+)
 from jacfast.checks import count, one_of
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
@@ -114,8 +120,7 @@ def check_hooks(parameter: Tensor, name: str) -> None:
 
 
 def _check_batch_statistics(modules: Iterable[nn.Module], batch_norm: str, samples: int) -> None:
-    layers = with_batch_statistics(modules)
-    without = [m for m in layers if m.running_mean is None or m.running_var is None]
+    layers, without = with_batch_statistics(modules), without_statistics(modules)
     if without and samples != 1:
         raise RuntimeError(
             "batch_norm must be 'coupled' for a model with batch-norm without running statistics "
@@ -134,9 +139,3 @@ def check_way(outputs: Tensor) -> None:
     """Refuse outputs without a graph: no way leads to x."""
     if not outputs.requires_grad:
         raise ValueError("the model's output must depend on x; it has no graph (detached?)")
-
-
-def with_batch_statistics(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
-    """Return the batch-norm layers that use statistics of the batch."""
-    layers = [m for m in modules if isinstance(m, _BatchNorm)]
-    return [m for m in layers if m.training or m.running_mean is None or m.running_var is None]

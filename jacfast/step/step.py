@@ -22,6 +22,7 @@ from jacfast.calling import (
     pick,
     readable,
     separable,
+    with_batch_statistics,
     worth_two_calls,
 )
 from jacfast.calling.outputs import Output
@@ -31,7 +32,7 @@ from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.step import plain, seen
-from jacfast.step.checks import BatchNorm, check, skips_step, with_batch_statistics
+from jacfast.step.checks import BatchNorm, check, skips_step
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import Backend

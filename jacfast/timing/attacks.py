@@ -47,7 +47,7 @@ def against(model: nn.Module, x: Tensor, y: Tensor, peer: Peer) -> dict[str, dic
         call(attack, x[:2], y[:2])
         times |= take_turns(rival, 1, warm=False)
     with torch.no_grad():
-        looks = theirs[-1].split(1 if peer.one_by_one else len(x))
+        looks = theirs[-1].split(peer.at_once or len(x))
         fooled = torch.cat([model(look) for look in looks]).argmax(dim=1) != y
     norm = (theirs[-1] - x).flatten(1).norm(dim=1)
     rows: dict[str, dict[str, Any]] = {

@@ -19,13 +19,13 @@ from jacfast.calling import (
     ordinary,
     pick,
     tried,
+    with_batch_statistics,
 )
 from jacfast.calling.outputs import Output
 from jacfast.calling.seeds import at_seed
 from jacfast.checks import above_zero
 from jacfast.memory import ran_out
 from jacfast.penalties.base import Penalty
-from jacfast.step.checks import with_batch_statistics
 from jacfast.timing.kept import clear
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from jacfast.attacks import PRESETS
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # (x, y) -> adversarial
+ART_AT_ONCE = 128  # as a user would choose it; its default is 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Peer:
     make: Callable[[nn.Module, Tensor, int], Attack]  # model, example images, classes
     choices: dict
     repeats: int  # timings worth their time; 0: once, without warming up
-    one_by_one: bool = False  # how it looks at images, and so how its success is looked at
+    at_once: int | None = None  # images that it looks at, and by which its success is; None: all
     predicted: bool = False  # it leaves the predicted class, whatever y is
 
 
@@ -47,7 +48,7 @@ def _art(model: nn.Module, x: Tensor, classes: int) -> Attack:
         clip_values=(0.0, 1.0),
         device_type="gpu" if x.is_cuda else "cpu",
     )
-    attack = DeepFool(classifier, verbose=False)
+    attack = DeepFool(classifier, batch_size=ART_AT_ONCE, verbose=False)
     return lambda x, y: torch.from_numpy(attack.generate(x.cpu().numpy())).to(x)
 
 
@@ -60,14 +61,19 @@ def _torchattacks(model: nn.Module, x: Tensor, classes: int) -> Attack:
 FOOLBOX = Peer("foolbox", _foolbox(10), PRESETS["foolbox"], 1)
 FOOLBOX_ALL = Peer("foolbox", _foolbox(None), {**PRESETS["foolbox"], "candidates": None}, 1)
 ART = Peer(
-    "adversarial-robustness-toolbox", _art, PRESETS["art"], 0, one_by_one=True, predicted=True
+    "adversarial-robustness-toolbox",
+    _art,
+    PRESETS["art"],
+    repeats=0,
+    at_once=ART_AT_ONCE,
+    predicted=True,
 )
 TORCHATTACKS = Peer(
     "torchattacks",
     _torchattacks,
     {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "steps": 50},
     repeats=0,
-    one_by_one=True,
+    at_once=1,  # whatever it is given
 )
 
 

@@ -77,3 +77,14 @@ def test_what_the_guide_says_of_the_1_norm():
     assert failed.pop("CNN, PGD-trained") == [1, 1]
     assert IN_1_NORM["CNN, PGD-trained"]["images"] == 465
     assert all(count == [0, 0] for count in failed.values())
+
+
+def test_what_it_takes_of_the_time_of_ddn():
+    page = (ROOT / "benchmarks/README.md").read_text()
+    assert "for a tenth to a seventeenth of DDN's processor time" in page
+    pairs = [
+        each(case, "processor seconds", "DDN of adv-lib, 1000 steps", "minimal_norm, 100")
+        for case in DIGITS.values()
+    ]
+    times = [ddn / ours for ddn, ours in pairs]
+    assert (int(min(times)), round(max(times))) == (10, 17)

@@ -7,7 +7,7 @@ from jacfast.timing import attacks, reasons
 from jacfast.timing.attacks import against, against_foolbox, agree
 from jacfast.timing.result import Result, Row
 from jacfast.timing.table import _milliseconds
-from jacfast.timing.toolboxes import Peer
+from jacfast.timing.toolboxes import ART, ART_AT_ONCE, TORCHATTACKS, Peer, call
 from tests import nets
 from tests.timing.test_verify import task_of
 
@@ -154,3 +154,36 @@ def test_images_outside_of_foolbox_s_box_are_left_out(low_high):
 )
 def test_milliseconds_have_three_digits_or_more(seconds, words):
     assert _milliseconds(seconds) == words
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 3])
+def test_success_is_looked_at_as_the_peer_looks(monkeypatch, at_once):
+    model, x = nets.build("mlp", 4)
+    y, seen = model(x).argmax(dim=1), list[int]()
+
+    def turns(runs, *_):
+        for run in runs.values():
+            run()
+        seen.clear()
+        return {name: {"median": 1.0} for name in runs}
+
+    monkeypatch.setattr(attacks, "take_turns", turns)
+    same = attacks.deepfool(model, x, y).adversarial
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    against(model, x, y, Peer("peer", lambda *_: lambda *_: same, {"candidates": 10}, 1, at_once))
+    assert seen == {None: [4], 1: [1, 1, 1, 1], 3: [3, 1]}[at_once]
+
+
+@pytest.mark.parametrize(("peer", "package"), [(ART, "art"), (TORCHATTACKS, "torchattacks")])
+def test_peers_look_at_as_many_images_as_is_said(peer, package):
+    pytest.importorskip(package, reason="rivals are optional")
+    model, x = nets.build("cnn", 3, torch.float32)
+    x, seen = x.sigmoid(), list[int]()
+    attack, y = peer.make(model, x, 5), model(x).argmax(dim=1)
+    model[0].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    call(attack, x, y)
+    assert max(seen) == min(peer.at_once, len(x))
+
+
+def test_of_art_it_is_what_users_choose():
+    assert ART.at_once == ART_AT_ONCE > 1
