@@ -167,6 +167,7 @@ class Run:
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
         outputs = as_rows(logits if self.layer is None else self._inner(seen), leaf)
+        self._returned.check_shapes([logits, outputs])
         if needs_gradient:
             check_way(outputs)
         tensors = [logits]
