@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from jacfast.calling import grad_twice, hears_gradients, in_eval_mode, parameters
+from jacfast.calling import grad_twice, hears_gradients, in_eval_mode, parameters, stood_for
 from jacfast.graph import Graph, leaf_of, nodes, saves
 from jacfast.lean import COLLECT, Lean, Sweep
 from jacfast.second import in_words
@@ -72,10 +72,17 @@ class Pending:
     def take(self, part: Part) -> None:
         """Take over the graph of a part."""
         if self.trains:
+            self._take_originals(part.graph)
             check_leaves(part.graph, [part.leaf, *self.parameters])
         if self.sweep.wants_root:
             part.leaf.register_hook(refusing(self.sweep))  # x would not get it
         self.parts.append(part)
+
+    def _take_originals(self, graph: Graph) -> None:
+        """Take in parameters that something has kept, though others stand for them in this pass."""
+        real = {id(stood_for(p)) for p in self.parameters} - set(map(id, self.parameters))
+        if real:
+            self.parameters += [leaf for leaf in graph.leaves if id(leaf) in real]
 
     def learn(self, part: Part, made: Tensor, of: Tensor) -> None:
         """Take in what the penalty has made something of beside `of`: learned weights, say."""

@@ -18,6 +18,7 @@ from jacfast.calling import (
     has_few_products,
     pick,
     rebuilt,
+    stood_for,
 )
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
@@ -85,7 +86,7 @@ class Run:
         self.plain = pending.outside
         self.attends = any(part.lean.attends for part in pending.parts)
         if pending.keeps and not pending.outside:
-            total, *values = Node.apply(pending, x, *pending.parameters)
+            total, *values = Node.apply(pending, x, *map(stood_for, pending.parameters))
         returned = rebuilt(returned, places, values) if self.everything else values[0]
         return returned, self.penalty.reduce(total, penalised_count(self.penalty, x.shape[0]))
 
@@ -208,6 +209,7 @@ class Run:
         """
         usual = pending.keeps and not pending.x.requires_grad and len(part.leaf) == len(pending.x)
         usual = usual and part.leaf.device.type == "cpu" and part.lean.unused
+        usual = usual and all(stood_for(p) is p for p in pending.parameters)  # else by the node
         return usual and has_few_products(self.modules, part.leaf)
 
     def _rows(self, leaf: Tensor) -> int | None:
