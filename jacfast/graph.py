@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -36,13 +37,17 @@ def leaf_of(node: Node) -> Tensor | None:
 
 
 def saves(node: Node) -> bool:
-    """Say whether a node of this kind saves tensors; else any number of sweeps may pass it."""
+    """Say whether a node of this kind may save tensors; else any number of sweeps may pass it."""
     return _saves(type(node))
 
 
 @functools.cache
 def _saves(kind: type) -> bool:
-    return hasattr(kind, "saved_tensors") or any(n.startswith("_raw_saved_") for n in dir(kind))
+    # What others save is out of sight: CppFunction (TorchScript, extensions in C++), CopySlices.
+    seen = kind.__name__ == "AccumulateGrad" or re.search(r"Backward\d+$", kind.__name__)
+    if hasattr(kind, "saved_tensors") or not seen:
+        return True
+    return any(name.startswith("_raw_saved_") for name in dir(kind))
 
 
 def is_batch_norm(node: Node) -> bool:

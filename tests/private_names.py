@@ -92,12 +92,12 @@ NAMES: dict[str, Use] = {
         "calling.functions calling.tree step.traced.guards", "raises in every attack and penalty"
     ),
     "Module._parameters": Use(
-        "calling.anew calling.modes calling.parts calling.pieces calling.tree step.checks "
-        "step.traced.guards",
+        "calling.anew calling.modes calling.parts calling.pieces calling.places calling.tree "
+        "step.checks step.traced.guards",
         "raises in every attack and penalised step",
     ),
     "Module._buffers": Use(
-        "calling.modes calling.state step.traced.guards",
+        "calling.modes calling.places calling.state step.traced.guards",
         "raises in every attack and penalised step; as a key of vars(module), where a second "
         "pass on copies would write to the buffers themselves",
     ),
@@ -131,7 +131,7 @@ NAMES: dict[str, Use] = {
         "step.traced.unseen", "raises at the first operation of a step that is recorded"
     ),
     "Tensor._version": Use(
-        "calling.state step.run step.traced.replay",
+        "calling.moved step.run step.traced.replay",
         "raises in forward_with_penalty",
     ),
     "Tensor._is_view": Use("lean.known", "raises at an activation in place"),

@@ -34,6 +34,7 @@ from jacfast.calling.functions import compiled, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
 from jacfast.calling.masks import Masks, drops
 from jacfast.calling.modes import check_made, in_eval_mode, quiet
+from jacfast.calling.moved import stood_for
 from jacfast.calling.outputs import (
     Model,
     as_logits,
@@ -113,6 +114,7 @@ __all__ = [
     "say_grey_values",
     "say_not_finite",
     "separable",
+    "stood_for",
     "takes_model",
     "tensors",
     "tree",

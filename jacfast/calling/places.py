@@ -1,4 +1,4 @@
-"""Where a model keeps what is no parameter: modules, containers, objects, and what is in these.
+"""Where a model keeps what it holds: modules, containers, objects, and what is in these.
 
 A place is something that holds other things: a module or an object, by its attributes; a container,
 by its entries. `look` finds those of a model, `put` makes them hold again what they held.
@@ -23,7 +23,7 @@ OPAQUE = (nn.Module, Tensor, type, types.FunctionType, types.ModuleType, functoo
 SIMPLE = {type(None), bool, int, float, str, Tensor, nn.Parameter}
 PLAIN = {dict, OrderedDict, list, set, deque}
 FIXED = (tuple, frozenset)  # containers that stay as they are: another takes the place of one
-KNOWN = (SIMPLE | PLAIN) - {Tensor}  # what is remembered by its place, or not at all
+KNOWN = (SIMPLE | PLAIN) - {Tensor, nn.Parameter}  # remembered by its place, or not at all
 MANY = 1 << 12  # entries, from which on a container is data, and not looked into
 BYTES = 1 << 20  # of a NumPy array, whose numbers are remembered up to this size
 
@@ -35,6 +35,10 @@ class Place(NamedTuple):
     content: Any
     name: str  # the attribute of the module that leads to it; none of the module itself
     owner: str
+
+    def at(self, key: Any) -> str:
+        """Say where an entry is: by its own name, if it is an attribute, parameter or buffer."""
+        return key if self.name in ("", "_parameters", "_buffers") else self.name
 
 
 def look(modules: Iterable[nn.Module]) -> list[Place]:

@@ -14,23 +14,24 @@ from torch import Tensor, nn
 
 from jacfast.calling.copies import copies
 from jacfast.calling.held import surely
+from jacfast.calling.moved import SMALL, check_kept, differ, keep, stand_ins, version
 from jacfast.calling.places import CONTAINERS, NUMBERS, again, content, entries, is_array, look, put
 from jacfast.calling.sources import Sources, is_source
 
 NONE = object()
-SMALL = 4096  # entries of a tensor, up to which its values are compared
 
 
 class State:
     """What the modules of a model hold: attributes of any kind, and the values of tensors.
 
-    Tensors are buffers and plain attributes; the parameters are the optimiser's. What is held in
-    containers, and in objects of the user's own, is remembered with them, four deep (`places`), the
-    numbers of small NumPy arrays, and where random generators of the model's own are. The modules
-    and generators in `but` are left out. To be used once: for a second pass, or to undo the first.
+    Tensors are buffers, plain attributes, and parameters of up to `copied` entries; larger ones are
+    watched, not copied. What is held in containers, and in objects of the user's own, is remembered
+    with them, four deep (`places`), the numbers of small NumPy arrays, and where random generators
+    of the model's own are. The modules and generators in `but` are left out. To be used once: for a
+    second pass, or to undo the first.
     """
 
-    def __init__(self, model: nn.Module, but: Collection[Any] = ()) -> None:
+    def __init__(self, model: nn.Module, but: Collection[Any] = (), copied: int = SMALL) -> None:
         self._modules = [module for module in model.modules() if module not in but]
         self._places = look(self._modules)
         # tensor, copy and version by the tensor's id, which may have several owners
@@ -48,10 +49,14 @@ class State:
             elif is_source(value) and value not in but:
                 sources[id(value)] = value
         for one, values in zip(tensors.values(), copies(tensors.values()), strict=True):
-            self._copies[id(one)] = one, values, _version(one)
+            self._copies[id(one)] = one, values, version(one)
         self._sources = Sources(sources.values())
         scripted = [m for m in self._modules if isinstance(m, torch.jit.ScriptModule)]
         self._inside = [tensor for module in scripted for tensor in module.buffers()]
+        fixed = [parameter for module in scripted for parameter in module.parameters()]
+        self._fixed = set(map(id, fixed))
+        out = {id(p) for one in but if isinstance(one, nn.Module) for p in one.parameters()}
+        self._kept = keep((p for p in [*held, *fixed] if id(p) not in out), copied)
 
     def changed(self) -> str | None:
         """Name something that is another or was written to; None if there is nothing.
@@ -67,13 +72,14 @@ class State:
                 continue
             for key in now.keys() | held.keys():
                 if not self._same(held.get(key, NONE), now.get(key, NONE)):
-                    return f"{place.name or key} of a {place.owner}"
+                    return f"{place.at(key)} of a {place.owner}"
         if any(map(_differs, self._arrays.values())):
             return "a NumPy array"
         if self._sources.moved():
             return "a random generator"
         written = any(_written(*known) for known in self._copies.values())
-        return "a tensor" if written else None  # in a set, or a buffer of a ScriptModule
+        written = written or any(one.changed for one in self._kept.values())
+        return "a tensor" if written else None  # in a set, or of a ScriptModule
 
     def exchanged(self) -> str | None:
         """Name something that is another object, or holds another one; None if there is nothing.
@@ -89,12 +95,14 @@ class State:
                 continue
             for key in (now.keys() | held.keys()) - (computed(place.holder) if module else set()):
                 if not _identical(held.get(key, NONE), now.get(key, NONE)):
-                    return f"{place.name or key} of a {place.owner}"
+                    return f"{place.at(key)} of a {place.owner}"
         return "a NumPy array" if any(map(_differs, self._arrays.values())) else None
 
     def undo(self) -> None:
-        """Put everything back, after an error."""
+        """Put all back, after an error, but what is written to a parameter without a copy."""
         _write(self._copies.values())
+        for one in self._kept.values():
+            one.undo()
         put(self._places, {})
         _fill(self._arrays.values())
         self._sources.put()
@@ -104,10 +112,19 @@ class State:
         """Begin here again inside the context, and end as it was before the context.
 
         Inside, tensors are copies, so that those which a graph has kept stay as they are; a
-        ScriptModule does not let them be exchanged, and is written to, as NumPy arrays are.
+        ScriptModule does not let them be exchanged, and is written to, as NumPy arrays are. The
+        gradient of a parameter inside is that of the one it stands for (`stood_for`).
+
+        Raises:
+            ValueError: a parameter without a copy has been written to, before or inside.
         """
+        instead: dict[int, Tensor] = {key: value for key, (_, value, _) in self._copies.items()}
+        instead |= stand_ins(one for key, one in self._kept.items() if key not in self._fixed)
+        others = [one for key, one in self._kept.items() if key not in instead]
+        check_kept(others)
+        watched = keep([one.parameter for one in others], copied=0).values()
         now = again(self._places, self._modules)
-        inside = [(one, one.clone(), _version(one)) for one in self._inside]
+        inside = [(one, one.clone(), version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
         sources = self._sources.now()
 
@@ -116,21 +133,25 @@ class State:
             put(now, {})
             _fill(arrays)
             sources.put()
+            for one in watched:
+                one.undo()
 
         try:
             _write(self._copies[id(one)] for one in self._inside)
-            put(self._places, {key: value for key, (_, value, _) in self._copies.items()})
+            put(self._places, instead)
             _fill(self._arrays.values())
             self._sources.put()
             yield
+            check_kept(watched)
         finally:
             surely(back)
 
     def _same(self, before: Any, now: Any) -> bool:
         if isinstance(before, Tensor) and isinstance(now, Tensor):
             if before is now:
-                known = self._copies.get(id(before))
-                return known is None or not _written(*known)
+                known, kept = self._copies.get(id(before)), self._kept.get(id(before))
+                written = known is not None and _written(*known)
+                return not written and (kept is None or not kept.changed)
             # a weight that is computed from others in every call
             return now.grad_fn is not None and now.shape == before.shape
         if isinstance(before, CONTAINERS) or isinstance(now, CONTAINERS):
@@ -170,18 +191,15 @@ def _differs(array: tuple[Any, Any]) -> bool:
     return one.tobytes() != before.tobytes()
 
 
-def _written(one: Tensor, before: Tensor, version: int) -> bool:
+def _written(one: Tensor, before: Tensor, then: int) -> bool:
     """Say whether a tensor has been written to since.
 
     Observers of quantization write past its version, and resize it; which is seen in small tensors
     on a CPU.
     """
-    if _version(one) != version or one.shape != before.shape:
+    if version(one) != then or one.shape != before.shape:
         return True
-    looked_at = one.device.type == "cpu" and one.layout == torch.strided
-    if not looked_at or one.numel() > SMALL or torch.equal(one, before):
-        return False
-    return not bool(((one == before) | ((one != one) & (before != before))).all())
+    return one.numel() <= SMALL and differ(one, before)
 
 
 def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:
@@ -194,12 +212,8 @@ def _fill(arrays: Iterable[tuple[Any, Any]]) -> None:
 def _write(values: Iterable[tuple[Tensor, Tensor, int]]) -> None:
     """Give tensors their values back, if they have been written to."""
     with torch.no_grad():
-        for tensor, value, version in values:
-            if _written(tensor, value, version):
+        for tensor, value, then in values:
+            if _written(tensor, value, then):
                 if tensor.shape != value.shape:
                     tensor.resize_(value.shape)
                 tensor.copy_(value)
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

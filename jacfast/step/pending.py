@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from jacfast.calling import Arguments, grad_twice, hears_gradients, in_eval_mode, parameters
+from jacfast.calling import (
+    Arguments,
+    grad_twice,
+    hears_gradients,
+    in_eval_mode,
+    parameters,
+    stood_for,
+)
 from jacfast.graph import Graph, leaf_of, nodes, saves
 from jacfast.lean import COLLECT, Lean, Sweep
 from jacfast.second import in_words
@@ -49,7 +56,7 @@ class Pending:
     ) -> None:
         self.x, self.frozen = x, frozen
         self.arguments, pairs = arguments.leaves()
-        self.given = {id(leaf): tensor for tensor, leaf in pairs}  # arguments that require grad
+        self._given = {id(leaf): tensor for tensor, leaf in pairs}  # arguments that require grad
         trained = [p for p in parameters(modules) if p.requires_grad]
         self.parameters = [*trained, *(leaf for _, leaf in pairs)]  # of x the leaf is each part's
         self.trains = torch.is_grad_enabled()
@@ -71,7 +78,7 @@ class Pending:
     @property
     def inputs(self) -> list[Tensor]:
         """What the parameters are outside: an argument's leaf is the argument."""
-        return [self.given.get(id(parameter), parameter) for parameter in self.parameters]
+        return [self._given.get(id(p), stood_for(p)) for p in self.parameters]
 
     def samples(self, part: slice) -> slice | Tensor:
         """Return which samples of x are the `part` of the samples as they pass."""
@@ -85,10 +92,17 @@ class Pending:
     def take(self, part: Part) -> None:
         """Take over the graph of a part."""
         if self.trains:
+            self._take_originals(part.graph)
             check_leaves(part.graph, [part.leaf, *self.parameters])
         if self.sweep.wants_root:
             part.leaf.register_hook(refusing(self.sweep))  # x would not get it
         self.parts.append(part)
+
+    def _take_originals(self, graph: Graph) -> None:
+        """Take in parameters that something has kept, though others stand for them in this pass."""
+        real = {id(stood_for(p)) for p in self.parameters} - set(map(id, self.parameters))
+        if real:
+            self.parameters += [leaf for leaf in graph.leaves if id(leaf) in real]
 
     def learn(self, part: Part, made: Tensor, of: Tensor) -> None:
         """Take in what the penalty has made something of beside `of`: learned weights, say."""

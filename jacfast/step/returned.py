@@ -1,7 +1,7 @@
 """What the model returns for the parts of a batch, and as one."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,6 +16,19 @@ class Returned:
         self.samples, self.chunk = samples, chunk
         self._parts: list[Any] = []
         self._graphs: list[bool] = []  # of each tensor, whether it has a graph in the first part
+        self._shapes: list[list[int]] = []  # of rows, in the first part
+
+    def check_shapes(self, rows: Sequence[Tensor]) -> None:
+        """Refuse what has rows of another shape for these samples than for the first ones.
+
+        Raises:
+            ValueError: they are others, as of sequences padded to the longest of their part.
+        """
+        shapes = [list(one.shape[1:]) for one in rows]
+        self._shapes = self._shapes or shapes
+        for shape, first in zip(shapes, self._shapes, strict=True):
+            if shape != first:
+                self._refuse(f"rows of shape {first} for some samples and {shape} for others")
 
     def take(self, returned: Any, logits: Tensor, samples: int) -> list[Tensor]:
         """Take what is returned for some samples, the `logits` among it; return what has a graph.
@@ -37,13 +50,16 @@ class Returned:
             if what is None and self._parts and not self._alike(returned, graphs):
                 what = "other things for other samples than rows of tensors"
             if what is not None:
-                raise ValueError(
-                    f"chunk_size must be the whole batch, {self.samples}, or None for a model that "
-                    f"returns {what}, as chunks of that cannot be joined; got {self.chunk}"
-                )
+                self._refuse(what)
         self._graphs = self._graphs or graphs
         self._parts.append(returned)
         return [tensor for tensor, has in zip(found, self._graphs, strict=True) if has]
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(
+            f"chunk_size must be the whole batch, {self.samples}, or None for a model that returns "
+            f"{what}, as chunks of that cannot be joined; got {self.chunk}"
+        )
 
     def _odd(self, beside: list[Tensor], samples: int) -> str | None:
         """Say what beside the logits is not known to have a row for each of the samples.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -169,6 +170,7 @@ class Run:
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
         outputs = as_rows(logits if self.layer is None else self._inner(seen), leaf)
+        self._returned.check_shapes([logits, outputs])
         if needs_gradient:
             check_way(outputs)
         tensors = [logits]
@@ -207,8 +209,8 @@ class Run:
         Without lean layers the node saves the gradient of x, a product with the first weight: much
         where there are few layers, which are large. On a GPU nobody has looked.
         """
-        alone = not (pending.sweep.wants_root or pending.given)
-        usual = pending.keeps and alone and len(part.leaf) == len(pending.x)
+        usual = pending.keeps and not pending.sweep.wants_root and len(part.leaf) == len(pending.x)
+        usual = usual and all(map(operator.is_, pending.inputs, pending.parameters))
         usual = usual and part.leaf.device.type == "cpu" and part.lean.unused
         return usual and has_few_products(self.modules, part.leaf)
 

@@ -1,5 +1,6 @@
 """The gradient of a penalised step by plain autograd, whatever the dtype."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,7 +37,7 @@ class Autograd:
     def __init__(self, task: Task, called: nn.Module, x: Tensor) -> None:
         self.task, self.called, self.x = task, called, x
         self.parameters = [p for p in called.parameters() if p.requires_grad]
-        self.state = State(called)  # from which each call begins
+        self.state = State(called, copied=sys.maxsize)  # from which each call begins
 
     def gradient(self, penalty: Penalty) -> Tensor:
         """Return the gradient of the step with this penalty, from seed 0."""

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import sys
 import warnings
 from typing import Any
 
@@ -31,7 +32,7 @@ def measure(result: Result, task: Task, found: list[Contender], seconds: float) 
     names = [field.name for field in dataclasses.fields(Row)]
     rows = [Row(**{k: v for k, v in vars(one).items() if k in names}) for one in found]
     result.rows += rows
-    start, unit = State(task.model), Unit.of(task, found[0])
+    start, unit = State(task.model, copied=sys.maxsize), Unit.of(task, found[0])
     start.undo()
     truths = dict[str, Any]()
     with without_draws(task) as words:

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -47,7 +48,7 @@ def without_draws(task: Task) -> Iterator[str]:
 
 def _draws(task: Task) -> bool:
     """Say whether the model draws as it is now; it is left so."""
-    state = State(task.called)
+    state = State(task.called, copied=sys.maxsize)
     with torch.no_grad(), at_seed(task.x.device) as drawn:
         task.called(task.x)
         state.undo()
@@ -137,7 +138,7 @@ def _copy(task: Task) -> tuple[nn.Module, Tensor]:
     x, called = task.x.double(), model
     if task.called is not task.model:
         called = Logits(model, task.arguments.double(), task.options["output"])
-    state = State(called)
+    state = State(called, copied=sys.maxsize)
     with torch.no_grad(), eager():
         dtype = called(x).dtype
     state.undo()

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import operator
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class Moving:
         modules = list(self.model.modules())
         try:
             with (
-                State(self.model).again(),
+                State(self.model, copied=sys.maxsize).again(),
                 seeded(self.model, 0),  # all of its GPUs
                 at_seed(probe.device),  # and Python and NumPy
                 in_eval_mode(modules),

@@ -12,6 +12,7 @@ from torch import nn
 import jacfast
 from jacfast.training.schedule import Schedule
 from tests.integrations import hand
+from tests.step.writing import WRITING
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -118,6 +119,32 @@ def test_accumulation(tmp_path, way):
     assert run.model_accepts_loss_kwargs == (way != "by the Trainer")
     run.train()
     hand.train(by_hand(twin), steps, Schedule(0.3), weights=weights)
+    hand.assert_same(model, twin)
+
+
+class Own(nn.Module):
+    """A model of one's own, as the Trainer calls it."""
+
+    def __init__(self, name):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = WRITING[name]()
+        self.net.norm = nn.Identity()
+
+    def forward(self, pixel_values, labels=None):
+        logits = self.net(pixel_values)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
+@pytest.mark.parametrize(
+    "name", ["momentum, assigned", "momentum, in place", "spectral norm", "first values"]
+)
+def test_parameters_that_the_model_writes_to(tmp_path, name):
+    data = hand.batches([4] * 4, (6,), classes=3)
+    model, twin = Own(name), Own(name)
+    trainer(model, data, tmp_path).train()
+    hand.train(twin.net, hand.groups(data, 1), Schedule(0.3))
     hand.assert_same(model, twin)
 
 

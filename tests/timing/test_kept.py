@@ -93,3 +93,27 @@ def test_what_is_known_of_recorded_steps_stays():
     fresh = copy.deepcopy(model)
     bench(fresh, x=x)
     assert fresh not in traced._known
+
+
+class Turning(nn.Module):
+    """A frozen parameter that is 1, 2, 3, 1, ... from call to call."""
+
+    def __init__(self, size) -> None:
+        super().__init__()
+        self.net = nn.Linear(6, 3)
+        self.turn = nn.Parameter(torch.ones(size), requires_grad=False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.turn.remainder_(3).add_(1)
+        return self.net(x).tanh() * self.turn[:3]
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+def test_steps_begin_where_the_others_do(size):
+    torch.manual_seed(0)
+    model = Turning(size)
+    rows = bench(model, x=torch.randn(8, 6)).rows
+    assert bool((model.turn == 1).all())
+    assert not [row.why for row in rows if row.why and "runs eager" not in row.why]
+    assert len([row for row in rows if row.error is not None]) > 3

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast.training import fit
+from tests.step.writing import WRITING
 
 
 def network(activation: nn.Module) -> nn.Sequential:
@@ -82,3 +83,18 @@ def test_two_trainings_of_one_checkpoint_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"save .*c\.pt is in use by another run, process"):
         fit(network(nn.ReLU()), x, y, epochs=1, batch_size=10, lr=0.01, loss=again, save=path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["momentum, assigned", "large momentum, in place", "first values"])
+def test_a_look_at_what_a_model_does_moves_no_parameter(tmp_path, name):
+    found = []
+    for path in (None, tmp_path / "c.pt"):
+        torch.manual_seed(0)
+        model = WRITING[name]()
+        options = {} if path is None else {"save": path}
+        torch.manual_seed(1)
+        x, y = torch.randn(40, 6), torch.arange(40) % 3
+        fit(model, x, y, epochs=2, batch_size=10, lr=0.01, loss=loss, **options)
+        found.append(model.state_dict())
+    assert all(map(torch.equal, found[0].values(), found[1].values()))
+    assert torch.load(tmp_path / "c.pt", weights_only=False)["outputs"] is not None

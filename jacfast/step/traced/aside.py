@@ -22,7 +22,8 @@ def leaving_nothing(
     `sources` are those that the call is given; Python and NumPy have their own for the process.
     """
     still = _still(Sources([*of_process(), *sources]))
-    state, draws, cached = State(model), Draws(device), torch.is_autocast_cache_enabled()
+    # what a recording would write to parameters is refused before
+    state, draws, cached = State(model, copied=0), Draws(device), torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)  # it holds casts of weights, which no graph has made
     try:
         with state.again(), draws.again(), still:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import Draws
+from jacfast.calling import Draws, stood_for
 from jacfast.step.traced.graph import Graph
 from jacfast.step.traced.writes import written
 
@@ -89,8 +89,9 @@ def _moved(given: list[Tensor], inputs: list[Tensor]) -> bool:
 
 
 def _stays(tensor: Tensor) -> bool:
-    """Say whether a tensor is expected where it was."""
-    return isinstance(tensor, nn.Parameter) or hasattr(tensor, STATIC)
+    """Say whether a tensor is expected where it was; stand-ins of parameters are new each time."""
+    own = isinstance(tensor, nn.Parameter) and stood_for(tensor) is tensor
+    return own or hasattr(tensor, STATIC)
 
 
 def elsewhere(graphs: Iterable[Graph], device: torch.device) -> str | None:

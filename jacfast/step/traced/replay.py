@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from jacfast.calling import without_autocast
+from jacfast.calling import stood_for, without_autocast
 from jacfast.step.draw import penalised_count
 from jacfast.step.node import Node
 from jacfast.step.pending import AGAIN
@@ -53,7 +53,8 @@ class Plan:
         if late is not None:
             replay = Replay(trace, late, [tensors[place] for place in trace.held], made)
             self._last = weakref.ref(replay)
-            total, *values = Node.apply(replay, x, *(tensors[place] for place in trace.trained))
+            trained = (stood_for(tensors[place]) for place in trace.trained)
+            total, *values = Node.apply(replay, x, *trained)
         returned: Any = values[0]
         if step.everything:
             outputs = [total, *values, *(t.detach() for t in made[1 + trace.values : trace.first])]

@@ -72,7 +72,7 @@ def trace(run: Run, things: tuple, seen: Look, x: Tensor, y: Tensor | None, whol
     """
     outside = is_own(run.generator, x.device) or run.around is not contextlib.nullcontext
     with eager(), leaving_nothing(run.model, x.device, seen.sources):
-        before, look = State(run.model), Look.at_all(things)
+        before, look = State(run.model, copied=0), Look.at_all(things)
         if look.key != seen.key:
             raise Refused("buffers that share their memory")
         with asking_nobody(run.model):
