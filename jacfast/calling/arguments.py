@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from jacfast.calling.inputs import ordinary
+from jacfast.calling.places import entries
 
 
 class Arguments:
@@ -49,6 +50,14 @@ class Arguments:
         return any(self._given)
 
     @property
+    def named(self) -> dict[str, Any]:
+        """Return what was given, by its name or place."""
+        args, kwargs = self._given
+        return {f"args[{i}]": one for i, one in enumerate(args)} | {
+            repr(name): one for name, one in kwargs.items()
+        }
+
+    @property
     def follow(self) -> bool:
         """Say whether some belong to the samples."""
         return bool(self._follow)
@@ -79,6 +88,15 @@ class Arguments:
         return self._with(
             {id(t): self._now(t).double() for t in self._tensors if t.is_floating_point()}
         )
+
+    def copied(self) -> "tuple[Arguments, list[Tensor]]":
+        """Return them with copies of the tensors without a gradient, and these.
+
+        But for those in containers and objects that a model may write to: see `State`.
+        """
+        own = [t for t in entries(self.named) if isinstance(t, Tensor) and not t.requires_grad]
+        copies = {id(t): self._now(t).clone() for t in own}
+        return self._with(copies), list(copies.values())
 
     def leaves(self) -> "tuple[Arguments, list[tuple[Tensor, Tensor]]]":
         """Return them with a leaf in place of each tensor that requires grad, and these pairs.

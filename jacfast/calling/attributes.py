@@ -10,6 +10,7 @@ from typing import Any
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 FOREIGN = {"torch", "numpy", "transformers", "accelerate", *LIGHTNING}
 HOLDERS = {"types", "argparse", "collections"}  # of the standard library: namespaces, UserDict
+CACHES = {"transformers.cache_utils"}  # what a model is given to write to
 
 
 def has_attributes(thing: Any) -> bool:
@@ -22,7 +23,7 @@ def of_user(kind: type) -> bool:
     """Say whether objects of a class may be part of a model, and not of a library it uses."""
     package = kind.__module__.partition(".")[0]
     ours = package not in FOREIGN and package not in sys.stdlib_module_names
-    return ours or package in HOLDERS
+    return ours or package in HOLDERS or kind.__module__ in CACHES
 
 
 def attributes(thing: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypedDict, TypeVar, cast
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.inputs import check_input, ordinary
+from jacfast.calling.moved import version
 from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
+from jacfast.calling.state import State
 from jacfast.calling.warning import warn
 from jacfast.calling.watch import unseen
 
@@ -20,6 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 AnyModel = Any  # of functions with `takes_model`: whatever can be called; they get a `Call`
+
+
+STAY = "left its arguments as they were"
 
 
 class Further(TypedDict, total=False):
@@ -69,12 +74,32 @@ class Call:
         (``x.sub_(mean)``), which would change the user's x, and is an error on a leaf. If x is its
         `own`, no leaf and of use to nobody else, there is no copy.
         """
-        with unseen(self.model) if self.first_time("called") else contextlib.nullcontext():
-            returned = self.arguments.call(self.model, x if own else x.clone())
+        looking = unseen(self.model) if self.first_time("called") else contextlib.nullcontext()
+        with looking, self._given() as arguments:
+            returned = arguments.call(self.model, x if own else x.clone())
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad:
             check_depends(found.requires_grad)
         return found
+
+    @contextlib.contextmanager
+    def _given(self) -> Iterator[Arguments]:
+        """Give the arguments, as they were at first: a model may write to them (a cache of tokens).
+
+        Where the first call does not, none is looked at again.
+        """
+        if STAY in self._done or not self.arguments.any or torch.compiler.is_compiling():
+            yield self.arguments
+            return
+        (arguments, copies), before = self.arguments.copied(), State(None, arguments=self.arguments)
+        versions = list(map(version, copies))
+        try:
+            yield arguments
+        finally:
+            if before.changed():
+                before.undo()
+            elif versions == list(map(version, copies)):
+                self._done.add(STAY)
 
     def rows(self, index: slice | Tensor) -> "Call":
         """Return the call of some samples: a slice, or a tensor of indices or of bool, as of x."""

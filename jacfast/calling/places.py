@@ -9,7 +9,7 @@ import functools
 import types
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -41,9 +41,14 @@ class Place(NamedTuple):
         return key if self.name in ("", "_parameters", "_buffers") else self.name
 
 
-def look(modules: Iterable[nn.Module]) -> list[Place]:
-    """Return the modules as places, and all that is in their attributes, each once."""
+def look(modules: Iterable[nn.Module], arguments: Mapping[str, Any]) -> list[Place]:
+    """Return the modules as places, and all that is in their attributes, each once.
+
+    And what is in further `arguments` of a call, by their names.
+    """
     found: dict[int, Place] = {}
+    for name, value in arguments.items():
+        _inside(value, f"argument {name}", "call", found, DEPTH)
     for module in modules:
         kind = type(module).__name__
         found[id(module)] = Place(module, dict(vars(module)), "", kind)
@@ -98,21 +103,18 @@ def content(place: Place) -> Any:
     return place.holder if isinstance(place.holder, CONTAINERS) else attributes(place.holder)
 
 
-def entries(place: Place) -> Iterator[Any]:
-    """Yield what was held, also in tuples and the like, but for what its place tells."""
-    if not isinstance(place.content, NUMBERS):
-        yield from _flat(place.content)
-
-
-def _flat(held: Any) -> Iterator[Any]:
+def entries(held: Any) -> Iterator[Any]:
+    """Yield what is in a container, also in tuples and the like, but for what its place tells."""
+    if isinstance(held, NUMBERS):
+        return
     for value in held.values() if isinstance(held, dict) else held:
         if type(value) in KNOWN:
             continue
         if not isinstance(value, FIXED):
             yield value
-            yield from _flat(_behind(value))
+            yield from entries(_behind(value))
         elif len(value) <= MANY:
-            yield from _flat(value)
+            yield from entries(value)
 
 
 def _other(value: Any, instead: dict[int, Tensor]) -> Any:
@@ -137,9 +139,11 @@ def is_array(value: Any) -> bool:
     return small and hasattr(value, "setflags") and not value.dtype.hasobject
 
 
-def again(places: Collection[Place], modules: Iterable[nn.Module]) -> list[Place]:
-    """Return what the modules hold now, and also what these places do, if nobody holds them."""
-    now = look(modules)
+def again(
+    places: Collection[Place], modules: Iterable[nn.Module], arguments: Mapping[str, Any]
+) -> list[Place]:
+    """Return what these hold now, and also what these places do, if nobody holds them."""
+    now = look(modules, arguments)
     known = {id(place.holder) for place in now}
     gone = (place for place in places if id(place.holder) not in known)
     return now + [place._replace(content=copied(content(place))) for place in gone]

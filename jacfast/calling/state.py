@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.arguments import Arguments
 from jacfast.calling.copies import copies
 from jacfast.calling.held import surely
 from jacfast.calling.moved import SMALL, check_kept, differ, keep, stand_ins, version
@@ -27,18 +28,27 @@ class State:
     Tensors are buffers, plain attributes, and parameters of up to `copied` entries; larger ones are
     watched, not copied. What is held in containers, and in objects of the user's own, is remembered
     with them, four deep (`places`), the numbers of small NumPy arrays, and where random generators
-    of the model's own are. The modules and generators in `but` are left out. To be used once: for a
-    second pass, or to undo the first.
+    of the model's own are. The modules and generators in `but` are left out; the further
+    `arguments` of a call are looked into as well. To be used once: for a second pass, or to undo
+    the first.
     """
 
-    def __init__(self, model: nn.Module, but: Collection[Any] = (), copied: int = SMALL) -> None:
-        self._modules = [module for module in model.modules() if module not in but]
-        self._places = look(self._modules)
+    def __init__(
+        self,
+        model: nn.Module | None,
+        but: Collection[Any] = (),
+        copied: int = SMALL,
+        arguments: Arguments | None = None,
+    ) -> None:
+        self._modules = [m for m in model.modules() if m not in but] if model else []
+        self._arguments = arguments.named if arguments else {}
+        self._places = look(self._modules, self._arguments)
         # tensor, copy and version by the tensor's id, which may have several owners
         self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._arrays: dict[int, tuple[Any, Any]] = {}
         tensors, sources = dict[int, Tensor](), dict[int, Any]()
-        held = [value for place in self._places for value in entries(place)]
+        held = [value for place in self._places for value in entries(place.content)]
+        held += entries(self._arguments)
         held += [buffer for module in self._modules for buffer in module._buffers.values()]
         for value in held:  # the second are those of a ScriptModule, whose place has none
             plain = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
@@ -123,7 +133,7 @@ class State:
         others = [one for key, one in self._kept.items() if key not in instead]
         check_kept(others)
         watched = keep([one.parameter for one in others], copied=0).values()
-        now = again(self._places, self._modules)
+        now = again(self._places, self._modules, self._arguments)
         inside = [(one, one.clone(), version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
         sources = self._sources.now()

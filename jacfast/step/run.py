@@ -95,7 +95,9 @@ class Run:
         """Return the values of the batch, and what is left to do in the backward pass."""
         pending = Pending(x, self.arguments, self.modules, self.frozen)
         with self.looking():
-            self._before = State(self.model, but=[self.generator]) if self.guards else None
+            if self.guards:
+                own = self.arguments
+                self._before = State(self.model, but=[self.generator], arguments=own)
         samples = x.shape[0]
         self._masks, self._returned = Masks(samples), Returned(samples, self.chunk)
         count = penalised_count(self.penalty, samples)

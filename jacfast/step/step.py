@@ -144,11 +144,14 @@ class Step:
         frozen: Sequence[nn.Module],
     ) -> tuple[Any, Tensor]:
         """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
-        run.frozen, before = frozen, State(run.model, but=[*frozen, self.generator])
+        run.frozen = frozen
+        before = State(run.model, but=[*frozen, self.generator], arguments=run.arguments)
+        given, _ = run.arguments.copied()
         run.everything = False  # the model returns it here
         with self.around():
             draws = Draws(x.device)
             returned = run.arguments.call(run.model, x.clone())  # it may begin in place
+        run.arguments = given
         if not self.everything:
             returned = pick(returned, self.output)
         run.around = draws.again

@@ -71,8 +71,9 @@ def trace(run: Run, things: tuple, seen: Look, x: Tensor, y: Tensor | None, whol
     depends on, the model among them, and `seen` is what a look at them has found.
     """
     outside = is_own(run.generator, x.device) or run.around is not contextlib.nullcontext
-    with eager(), leaving_nothing(run.model, x.device, seen.sources):
-        before, look = State(run.model, copied=0), Look.at_all(things)
+    with eager(), leaving_nothing(run.model, run.arguments, x.device, seen.sources):
+        before = State(run.model, copied=0, arguments=run.arguments)
+        look = Look.at_all(things)
         if look.key != seen.key:
             raise Refused("buffers that share their memory")
         with asking_nobody(run.model):
