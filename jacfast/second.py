@@ -21,6 +21,8 @@ ATTENTION = (
 COMPILED = "CompiledFunctionBackward"
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
 MISSING = "torch::autograd::NotImplemented"
+LATE = {"CdistBackwardBackward0": "cdist", "PdistBackwardBackward0": "pdist"}  # when they run
+DISTANCE = "torch.cdist with compute_mode='use_mm_for_euclid_dist' has one"
 
 
 # Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others
@@ -97,7 +99,11 @@ def explain(g: Tensor) -> bool:
     """Let what has no second derivative say so in words, once asked for; say if there is any."""
     found = False
     for node in nodes(g):
-        if node.name() == MISSING:
+        if node.name() in LATE:
+            found = True
+            missing = RuntimeError(f"a second derivative of {LATE[node.name()]} is not implemented")
+            node.register_prehook(_raising(in_words(missing)))
+        elif node.name() == MISSING:
             found = True
             try:  # it does nothing else than to raise an error, which names the operation
                 node(*[torch.empty(0, device="cpu")] * len(node._input_metadata))  # type: ignore[operator, attr-defined]
@@ -108,10 +114,11 @@ def explain(g: Tensor) -> bool:
 
 def in_words(error: RuntimeError) -> RuntimeError:
     """Return an error of PyTorch's about a missing second derivative, in words."""
-    attention = f" ({ATTENTION})" if "attention" in str(error) else ""
+    ways = {"attention": ATTENTION, "cdist": DISTANCE}
+    way = "".join(f" ({words})" for name, words in ways.items() if name in str(error))
     return RuntimeError(
-        f"{error}: the penalty needs second derivatives of every operation, and PyTorch has none "
-        f"of this one{attention}"
+        f"{str(error).rstrip('.')}: the penalty needs second derivatives of every operation, and "
+        f"PyTorch has none of this one{way}"
     )
 
 

@@ -192,6 +192,8 @@ NODES: dict[str, Use] = {
     "torch::autograd::AccumulateGrad": Use("graph", "no leaf is found: every model is refused"),
     "torch::autograd::Error": Use("second", "once_differentiable loses its part of the penalty"),
     "torch::autograd::NotImplemented": Use("second", "PyTorch's own words for the error"),
+    "CdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
+    "PdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
     "BatchNormBackward": Use("graph", "training mode is not refused, layouts are not aligned"),
     "SyncBatchNorm": Use("graph", "the same over several processes"),
     "BatchNorm": Use("vjp", "a batched backward pass, wrong for some layouts"),

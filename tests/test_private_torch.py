@@ -63,6 +63,8 @@ MAKERS = {
     "torch::autograd::AccumulateGrad": (X * 2, lambda node: leaf_of(node) is X),
     "torch::autograd::Error": (twice(Lost.apply(X), X), None),
     "torch::autograd::NotImplemented": (twice(ATTENDED, X), None),
+    "CdistBackwardBackward0": (twice(torch.cdist(X[0, 0], X[0, 1].detach(), 2), X), None),
+    "PdistBackwardBackward0": (twice(F.pdist(X[0, 0]), X), None),
     "BatchNormBackward": (nn.BatchNorm2d(2)(X), is_batch_norm),
     "BatchNorm": (nn.InstanceNorm2d(2)(X), is_batch_norm),
     "NativeLayerNormBackwardBackward0": (force(nn.LayerNorm(4), X), None),

@@ -145,17 +145,32 @@ def test_nothing_is_kept_of_a_model_without_trained_parameters(size):
     assert not value.requires_grad
 
 
-def test_a_missing_second_derivative_is_said_in_words(size):
-    class Margin(Residual):
-        def forward(self, x):
-            classes = torch.zeros(len(x), dtype=torch.int64)
-            return F.multi_margin_loss(super().forward(x), classes, reduction="none")
+def margin(z):
+    classes = torch.zeros(len(z), dtype=torch.int64)
+    return F.multi_margin_loss(z, classes, reduction="none")
 
-    model, x = Margin().double(), torch.randn(4, 6).double()
+
+@pytest.mark.parametrize("way", [fast, plain])
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        ("multi_margin_loss_backward", margin),
+        ("use_mm_for_euclid_dist", lambda z: torch.cdist(z, torch.ones(3, 6).double())),
+        ("pdist", lambda z: torch.stack([F.pdist(one.view(-1, 1)) for one in z])),
+    ],
+    ids=["margin", "cdist", "pdist"],
+)
+def test_a_missing_second_derivative_is_said_in_words(size, way, words, last):
+    class Last(Residual):
+        def forward(self, x):
+            return last(super().forward(x))
+
+    model, x = Last().double(), torch.randn(4, 6).double()
     for _ in range(2):
-        logits, value = fast(model, x, None, Frobenius())
-        with pytest.raises(RuntimeError, match="the penalty needs second derivatives of every"):
+        logits, value = way(model, x, None, Frobenius())
+        with pytest.raises(RuntimeError, match="the penalty needs second derivatives") as caught:
             (logits.sum() + value).backward()
+        assert words in str(caught.value)
 
 
 def test_a_part_of_the_batch(size):
