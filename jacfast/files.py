@@ -76,7 +76,8 @@ def damage(path: Path, error: Exception) -> str:
             short = size < _safetensors_end(head, file)
         else:
             short = head[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(path)
-    short = short or isinstance(error, EOFError) or "truncated" in str(error)
+    ends = any(words in str(error) for words in ("truncated", "unexpected EOF"))
+    short = short or ends or isinstance(error, EOFError)
     return "the file is cut short (truncated)" if short else "the file is damaged"
 
 

@@ -2,13 +2,15 @@
 
 import errno
 import os
+import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from jacfast import files
-from jacfast.files import damage, write_atomically
+from jacfast.files import damage, tensor_file, write_atomically
 
 
 def test_a_full_disk_is_named_with_the_path_and_leaves_nothing(tmp_path, monkeypatch):
@@ -61,14 +63,42 @@ def test_a_limit_on_the_size_of_files(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("ending", ["pt", "safetensors"])
-@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
-def test_a_truncated_file_is_named_as_such(tmp_path, ending, kept):
+def test_a_file_of_tensors_is_the_same_whatever_the_order_of_its_words(tmp_path):
+    path, tensors = tmp_path / "w.safetensors", {"b": torch.rand(3, 5), "a": torch.arange(4)}
+    about = {name: f'{name}: "\N{GREEK SMALL LETTER RHO}"' for name in "cab"}
+    path.write_bytes(tensor_file(tensors, about))
+    assert tensor_file(tensors, dict(reversed(about.items()))) == path.read_bytes()
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == about
+        assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in "ab")
+
+
+def ours(tensors, path):
+    path.write_bytes(tensor_file(tensors, {"about": "words"}))
+
+
+@pytest.mark.parametrize(
+    ("ending", "save"), [("pt", torch.save), ("safetensors", save_file), ("safetensors", ours)]
+)
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99, 0.99999])  # the last lacks a byte
+def test_a_truncated_file_is_named_as_such(tmp_path, ending, save, kept):
     path, tensors = tmp_path / f"w.{ending}", {"w": torch.rand(100, 100)}
-    (save_file if ending == "safetensors" else torch.save)(tensors, path)
+    save(tensors, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
     words = "truncated" if kept else "empty"
     assert words in damage(path, ValueError())
     path.write_bytes(bytes(range(256)) * 200)
     assert damage(path, ValueError()) == "the file is damaged"
+
+
+def test_a_truncated_file_without_an_archive_is_known_by_the_error(tmp_path):
+    """PyTorch's older format has no list of contents; whoever reads it meets the end."""
+    path = tmp_path / "w.pt"
+    torch.save({"w": torch.rand(100, 100)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for size in (9, len(content) // 2):
+        path.write_bytes(content[:size])
+        with pytest.raises((EOFError, RuntimeError, pickle.UnpicklingError)) as caught:
+            torch.load(path, weights_only=True)
+        assert "truncated" in damage(path, caught.value)

@@ -54,3 +54,15 @@ def test_silence(capsys, monkeypatch):
     with silent():
         assert list(watch(range(10), desc="fit")) == list(range(10))
     assert capsys.readouterr().err == ""
+    with silent():
+        list(watch(range(10), desc="fit", disable=False))
+    assert capsys.readouterr().err == ""
+    with silent(False):
+        list(watch(range(10), desc="fit"))
+    assert "fit: " in capsys.readouterr().err
+
+
+def test_a_program_without_an_error_stream_works_on(monkeypatch):
+    """As pythonw has none."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(watch(range(3), desc="fit")) == [0, 1, 2]

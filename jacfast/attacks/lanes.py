@@ -24,8 +24,8 @@ class Lanes:
 
     sample: Tensor  # [n] int64, whose lane it is
     label: Tensor  # [n] int64, the class that it heads for while nothing is found
-    w: Tensor  # [n, CUTS, D], normals of length 1, or 0 where there is no cut
-    c: Tensor  # [n, CUTS] float64, or -inf
+    w: Tensor  # [n, CUTS, D], normals of length 1, or 0 where there was no gradient
+    c: Tensor  # [n, CUTS] float64, or -inf where there is no cut
     best: Tensor  # [n, D], the shortest r that was as wanted
     size: Tensor  # [n] float64, its length, or inf
     overshoot: Tensor  # [n] float64
@@ -94,7 +94,6 @@ class Lanes:
         along = torch.einsum("nmd,nd->nm", self.w, self.best).double()
         wrong = self.found[:, None] & (along < self.c - 1e-6 * self.c.abs())
         self.c = torch.where(wrong, -math.inf, self.c)
-        self.w = torch.where(wrong[..., None], 0, self.w)
 
     def aim(self, beyond: Tensor) -> Tensor:
         """Return where to look next [n, D], by an r a little beyond the cuts.

@@ -179,3 +179,45 @@ def test_the_farthest_corner_of_the_box_is_found_if_it_is_the_only_point(attack,
     model = lambda x: torch.cat([0 * x + 0.6, torch.where(x < 1, 0.5 * x, x)], 1)  # noqa: E731
     x = torch.full((1, 1), start, dtype=torch.float64)
     assert float(attack(model, x)) == 1
+
+
+@pytest.mark.parametrize(
+    "attack",  # Adam makes steps of what is but rounded
+    [
+        pytest.param(attack, id=name)
+        for name, attack in ATTACKS.items()
+        if name not in ("pgd", "pgd-2", "carlini_wagner")
+    ],
+)
+def test_pixels_that_the_network_does_not_look_at_play_no_part(attack):
+    """Their gradient is zero: they stay, and the others move as if they were alone."""
+    inner = nn.Linear(6, 3).double()
+    inner.weight.data, inner.bias.data = 4 * draw(3, 6), draw(3, seed=1) / 9
+    inner.bias.data -= inner.weight.data.sum(1) / 2
+    x = (draw(5, 12).div(8).add(0.5).clamp(0, 1) * 255).round() / 255
+    want = attack(inner, x[:, ::2])
+    got = attack(lambda z: inner(z[:, ::2]), x)
+    torch.testing.assert_close(got[:, ::2], want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(got[:, 1::2], x[:, 1::2], rtol=0, atol=1e-5)
+    assert bool((got != x).any())
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda *a, **k: jacfast.ddn(*a, init_norm=0.1, **k),
+        jacfast.fmn,
+        lambda *a, **k: jacfast.fmn(*a, p=float("inf"), **k),
+    ],
+    ids=["ddn", "fmn", "fmn-inf"],
+)
+def test_a_sample_rests_where_its_gradient_is_zero(attack):
+    seen = []
+
+    def model(x):
+        seen.append(float(x.detach()))
+        return torch.cat([0 * x + 1, 4 * x.clamp(max=0.55) - 1.6], dim=1)  # never so far
+
+    attack(model, torch.full((1, 1), 0.5, dtype=torch.float64), steps=9)
+    assert seen[2] > 0.55
+    assert len(set(seen[2:])) == 1

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import jacfast
-from jacfast.attacks import hunt
+from jacfast.attacks import first_cuts, hunt, lanes
 from tests.attacks.test_minimal_norm import Passes, images
-from tests.nets import build
+from tests.nets import build, draw
 
 NORMS = pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 
@@ -113,3 +113,101 @@ def test_nothing_longer_than_the_start(p, dtype):
             )
             assert bool(found.success[sure].all())
             assert bool((found.norm <= size * (1 + 1e-5))[sure].all())
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7])
+def test_how_many_rows_are_computed_at_once_plays_no_part(at_once, monkeypatch):
+    """The order of the classes by their logits is not that of their boundaries."""
+    model = torch.nn.Linear(6, 12).double()
+    model.weight.data = draw(12, 6) * torch.linspace(0.1, 3, 12).double()[:, None]
+    model.bias.data = torch.linspace(1.2, 1, 12).double() - model.weight.data.sum(dim=1) / 2
+    x = 0.5 + draw(20, 6, seed=2) / 50
+
+    def attack():
+        return jacfast.minimal_norm.result(model, x, budget=60, candidates=None)
+
+    want = attack()
+    monkeypatch.setattr(first_cuts, "rows_at_once", lambda leaf: at_once)
+    got = attack()
+    torch.testing.assert_close(got.norm, want.norm, rtol=1e-9, atol=0)
+    assert torch.equal(got.label, want.label)
+
+
+@NORMS
+@pytest.mark.parametrize("kind", ["beyond the box", "without a gradient"])
+def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind):
+    """The second class is nearer than the first, or has no distance; one lane has to do."""
+
+    def model(x):
+        near = 4 * (x[:, 0] - 1.05) if kind == "beyond the box" else 0 * x[:, 0] - 0.01
+        return torch.stack([0 * near, x[:, 1] - 0.8, near], dim=1)
+
+    x = torch.tensor([[0.95, 0.5, 0.5]], dtype=torch.float64)
+    found = jacfast.minimal_norm.result(model, x, p=p, budget=10)
+    assert found.success.tolist() == [True]
+    assert found.label.tolist() == [1]
+    assert 0.3 < float(found.norm) < 0.31
+
+
+def test_a_start_that_wins_by_a_rounding_alone_is_not_taken():
+    """Another class must win by four epsilons, in what is returned as well."""
+    model, x = build("cnn", 12)
+    x = x.sigmoid()
+    far = jacfast.minimal_norm.result(model, x)
+    low, high = torch.zeros(12).double(), torch.ones(12).double()
+    for _ in range(80):  # to the boundary itself
+        middle = (low + high) / 2
+        there = model(x + middle.view(-1, 1, 1, 1) * far.r).argmax(dim=1) != far.before
+        low, high = torch.where(there, low, middle), torch.where(there, middle, high)
+    start = (x + high.view(-1, 1, 1, 1) * far.r).requires_grad_()
+    z = model(start).sort(dim=1).values.detach()
+    least = 4 * torch.finfo(torch.float64).eps * z.abs().amax(dim=1)
+    assert int((z[:, -1] - z[:, -2] <= least).sum()) >= 6
+    found = jacfast.minimal_norm.result(model, x, start=start, budget=20)
+    assert not found.adversarial.requires_grad
+    z = model(found.adversarial).sort(dim=1).values
+    assert bool(found.success.all())
+    assert bool((z[:, -1] - z[:, -2] > least / 2).all())
+
+
+def test_the_classes_that_were_left_are_no_view_of_those_given():
+    model, x = build("cnn", 4)
+    y = model(x).argmax(dim=1)
+    found = jacfast.minimal_norm.result(model, x.sigmoid(), y, budget=6)
+    want = y.clone()
+    y.zero_().sub_(1)
+    assert torch.equal(found.before, want)
+
+
+def test_the_bookkeeping_of_a_lane():
+    """As `minimal_norm` says: halved, doubled, a little more, a fifth less; eight looks in vain."""
+    r = torch.ones(1, 3, dtype=torch.float64)
+    lane = lanes.Lanes.begin(torch.tensor([0]), torch.tensor([1]), r)
+
+    def look(size, wanted=True):
+        was = float(lane.overshoot), float(lane.damp)
+        lane.look(r * size, torch.tensor([size], dtype=r.dtype), torch.tensor([wanted]))
+        return float(lane.overshoot) / was[0], float(lane.damp) / was[1], int(lane.stale)
+
+    for _ in range(20):
+        assert look(1.0, wanted=False)[1:] == (1, 0)  # who has found nothing stays
+    assert look(1.0) == (0.5, 1, 0)
+    assert look(0.9) == (0.5, pytest.approx(1.1), 0)
+    assert look(0.8, wanted=False) == (2, pytest.approx(0.8), 1)
+    assert look(0.95) == (0.5, pytest.approx(0.8), 2)
+    assert float(lane.size) == 0.9
+    small = [look(0.9 * (1 - 4e-4) ** n)[2] for n in range(1, 7)]
+    assert small == [3, 4, 0, 1, 2, 0]  # three gains of 0.04% are one of 0.1%
+
+
+def test_cuts_that_exclude_the_best_point_are_dropped_and_the_last_three_kept():
+    like = torch.zeros(1, 2, dtype=torch.float64)
+    lane = lanes.Lanes.begin(torch.tensor([0]), torch.tensor([1]), like)
+    for c in (1.0, 2.0, 3.0, 4.0):  # r_0 >= c, by a gradient of length 2
+        lane.cut(like, torch.tensor([-2 * c]).double(), torch.tensor([[2.0, 0.0]]).double())
+    lane.drop()
+    assert lane.c.tolist() == [[2, 3, 4]]
+    assert lane.w.tolist() == [[[1, 0]] * 3]
+    lane.look(torch.tensor([[3.0, 0.0]]).double(), torch.tensor([3.0]), torch.tensor([True]))
+    lane.drop()
+    assert lane.c.tolist() == [[2, 3, -math.inf]]

@@ -281,3 +281,18 @@ def test_the_start_is_that_of_the_generator_whatever_the_default_dtype(p, dtype)
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_the_network_sees_points_of_ball_and_box_alone(p):
+    x, seen = draw(30, 5).sigmoid().round(), []
+
+    def model(z):
+        seen.append(z.detach())
+        return z[:, :2]
+
+    pgd(model, x, eps=0.4, p=p, steps=3, restarts=2, generator=seeded())
+    assert len(seen) > 4
+    for points in seen[1:4]:
+        assert bool(((points >= 0) & (points <= 1)).all())
+        assert float((points - x).norm(p, dim=1).max()) <= 0.4 * (1 + 1e-12)

@@ -1,5 +1,6 @@
 """The robustness report on networks whose distances are known, and its words."""
 
+import html
 import json
 import math
 import pickle
@@ -13,7 +14,9 @@ from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy, rho_adv
-from jacfast.robustness import shown
+from jacfast.robustness import measure, result, shown
+from jacfast.robustness.attacked import Attacked
+from jacfast.robustness.choices import Choices
 from tests.nets import draw, predicted_and_distance
 
 BUDGETS = {"budget": 40, "steps": 10, "restarts": 2}
@@ -281,3 +284,119 @@ def test_the_median_distance_is_the_lower_of_two_as_that_of_torch():
     """With half of them found it is known, at the one that is farthest."""
     far = torch.tensor([3.0, math.inf, 1.0, math.inf])
     assert shown._median(far) == float(far.median()) == 3.0
+
+
+def by_hand(p: float = 2.0, clip=None, restarts: int = 1):
+    """Return a report of four samples, three of which are right: every figure can be counted."""
+    never = torch.zeros(3, 2, dtype=torch.bool)
+    scaled = torch.tensor([[True, False], [False, True], [False, True]])
+    attacked = Attacked(
+        deepfool=torch.tensor([1.0, 3.0, math.inf]).double(),
+        minimal=torch.tensor([1.0, 2.0, 4.0]).double(),
+        pgd=torch.tensor([2.0, 1.5, math.inf]).double(),
+        first=never,
+        later=never,
+        scaled=scaled,
+        still=torch.tensor([True, False, False]),
+        saturated=never[:, 0],
+        drawn=never[:, 0],
+    )
+    choices = Choices(p=p, eps=(0.5, 2.0), budget=9, steps=7, restarts=restarts, clip=clip)
+    right = torch.tensor([True, False, True, True])
+    return jacfast.RobustnessReport(choices, right, 0.25, attacked)
+
+
+def test_every_figure_of_the_table_can_be_counted():
+    found = by_hand()
+    rows = {line[:17].strip(): line[17:].split() for line in str(found).splitlines() if line}
+    assert rows["median distance"] == ["3", "2", "1.5"]  # PGD knows its sizes alone
+    assert rows["mean distance"] == ["2", "2.333", "2.167"]  # of those found
+    assert rows["nothing found"] == ["1", "0", "1", "0"]
+    assert rows["robust at eps 0.5"] == [",", "%", *["75.00"] * 4]
+    assert rows["robust at eps 2,"] == ["%", "50.00", "25.00", "25.00", "25.00"]
+    assert "without a box; minimal norm: 9 passes, PGD: one start of 7 steps" in words(found)
+    boxed = by_hand(math.inf, (0.0, 1.0), restarts=5)
+    assert "inf-norm, in the box (0.0, 1.0)" in words(boxed)
+    assert "PGD: 5 starts of 7 steps" in words(boxed)
+    assert (found.to_dict()["p"], boxed.to_dict()["p"]) == (2, "inf")
+    attacks = found.to_dict()["attacks"]
+    assert attacks["PGD"]["median distance"] is attacks["PGD"]["mean distance"] is None
+
+
+def words(found) -> str:
+    return " ".join(str(found).split())
+
+
+def test_the_page_and_markdown_have_every_sign():
+    found = by_hand()
+    page = html.unescape(found.page().decode())
+    for row in (
+        ("zero gradients", "33.3", "0.0", "FOUND"),
+        ("saturated cross-entropy", "0.0", "0.0", ""),
+        ("logits x 100", "66.7", "5.0", "FOUND"),  # of the size at which there are most
+        ("PGD below the minimal norm", "33.3", "5.0", "FOUND"),
+        ("random starts", "0.0", "5.0", ""),
+    ):
+        assert "".join(f"<td>{cell}</td>" for cell in row) in page
+    assert "<h2>Signs of masked gradients: 3 of 6 found</h2>" in page
+    assert json.dumps({"eps": [0.5, 2.0]}, indent=2)[1:-2] in page
+    listed = [line for line in found.markdown().splitlines() if line.startswith("- ")]
+    assert listed == [f"- {sign}" for sign in found.signs]
+    assert listed[4].startswith("- random starts: not found, 0.0% of those that are right.")
+
+
+def test_sizes_come_once_and_in_order():
+    model, x, y, _ = linear(2, samples=4)
+    found = jacfast.robustness_report(model, x, y, eps=(0.5, 0.02, 0.5), **BUDGETS)
+    assert found.choices.eps == (0.02, 0.5)
+
+
+def test_files_from_elsewhere_stay_and_a_save_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
+    found = by_hand()
+    monkeypatch.setattr("jacfast.plots.png", lambda figure: b"drawn")
+    monkeypatch.setattr(jacfast.RobustnessReport, "figure", lambda self: None)
+    monkeypatch.setattr(jacfast.RobustnessReport, "page", lambda self: b"page")
+    for name in ("report.html", "figures.json"):
+        (tmp_path / name).write_text("another's")
+        with pytest.raises(ValueError, match=rf"{name} in .* would be overwritten"):
+            found.save(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            written = iter([result.write_atomically] * number)
+            patch.setattr(result, "write_atomically", lambda *given, to=written: next(to)(*given))
+            with pytest.raises(StopIteration):
+                found.save(folder)
+        for _ in range(2):
+            assert set(found.save(folder)) == {path.name for path in folder.iterdir()}
+        assert json.loads((folder / "figures.json").read_text()) == found.to_dict()
+
+
+def test_no_attack_sees_all_samples_at_a_time():
+    """Two classes of each sample may be looked at together."""
+    model, x, y, _ = linear(2, samples=11)
+    seen = []
+
+    def counted(a):
+        seen.append(len(a))
+        return model(a)
+
+    jacfast.robustness_report(counted, x, y, eps=(0.1,), batch_size=3, **BUDGETS)
+    assert max(seen) <= 6
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_progress_is_shown_when_asked_for(progress, monkeypatch):
+    hidden = []
+
+    def watch(parts, disable, **_):
+        hidden.append(disable)
+        return parts
+
+    monkeypatch.setattr(measure, "watch", watch)
+    model, x, y, _ = linear(2, samples=4)
+    jacfast.robustness_report(model, x, y, eps=(0.1,), progress=progress, **BUDGETS)
+    assert hidden == [not progress]

@@ -181,3 +181,33 @@ def test_logits_are_drawn_by_what_they_change_of_themselves(size, change, drawn)
     calls, x = itertools.count(), torch.rand(3, 4)
     call = Call(lambda x: size * (1 + x) + change * next(calls), len(x))
     assert gradients(call, x, torch.zeros(3).long())["drawn"].tolist() == [drawn] * 3
+
+
+def test_the_distance_of_pgd_is_the_least_of_all_its_runs(monkeypatch):
+    """Of the first start, the same one with larger logits, and the others; each as it was asked."""
+    lengths = iter([[3.0, 2.0, 0.0], [1.0, 3.0, 0.0], [0.5]])
+    runs = []
+
+    def pgd(_call, x, y, *, generator, **options):
+        runs.append((generator.get_state(), options))
+        generator.manual_seed(len(runs))
+        norm = torch.tensor(next(lengths))
+        who = norm > 0
+        return jacfast.AttackResult(x, 0 * x, norm, who, y, y + who.long())
+
+    monkeypatch.setattr(ascents.pgd, "result", pgd)
+    choices = Choices(p=2.0, eps=(4.0,), budget=5, steps=6, restarts=3, clip=(0.0, 1.0))
+    call, x, y = Call(nn.Identity(), 3), torch.rand(3, 4), torch.zeros(3).long()
+    found = ascents.ascents(call, x, y, choices, torch.Generator().manual_seed(9))
+    assert found["pgd"].tolist() == [1, 2, 0.5]
+    (first, own), (scaled, same), (_, later) = runs
+    assert torch.equal(first, scaled)
+    assert own == same == {"eps": 4.0, "p": 2.0, "steps": 6, "clip": (0.0, 1.0)}
+    assert later == {**own, "restarts": 2}
+
+
+def test_a_gradient_that_is_zero_in_some_pixels_is_one():
+    model = nn.Linear(4, 3)
+    model.weight.data[:, 1] = 0
+    found = gradients(Call(model, 5), torch.rand(5, 4), torch.zeros(5).long())
+    assert not bool(found["still"].any() | found["saturated"].any())
