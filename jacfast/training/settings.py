@@ -37,8 +37,8 @@ def begun_with(path: Path, told: Config, state: State) -> Config:
     Raises:
         ValueError: the call was told something else, which would be without effect.
     """
-    then = state.get("run") or {}
-    now = settings(state["optimizer"]["param_groups"], state.get("scheduler"))
+    then = state["run"]
+    now = settings(state["optimizer"]["param_groups"], state["scheduler"])
     begun = {name: then[name] for name in told if name in then}
     moved = {name for name in begun if name in now and told[name] == now[name]}
     compare(path, begun, {name: begun[name] if name in moved else told[name] for name in begun})
