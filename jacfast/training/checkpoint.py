@@ -12,6 +12,7 @@ import torch
 
 from jacfast.files import damage, write_atomically
 from jacfast.memory import ran_out
+from jacfast.runs import compare
 
 Config = dict[str, str | int | float | None]
 State = dict[str, Any]
@@ -132,17 +133,7 @@ def read(path: Path, config: Config | None, run: Config | None = None) -> dict[s
             f"{path} must be a checkpoint of this version of jacfast; got another file of "
             "torch.save"
         )
-    compare(path, state["config"] or {}, config or {})
+    compare(str(path), state["config"] or {}, config or {})
     if run is not None:
-        compare(path, {key: state["run"].get(key) for key in run}, run)
+        compare(str(path), {key: state["run"].get(key) for key in run}, run)
     return state
-
-
-def compare(path: Path, then: Config, now: Config) -> None:
-    """Refuse the checkpoint of another run."""
-    for key in sorted({*then, *now}):
-        if then.get(key) != now.get(key):
-            raise ValueError(
-                f"{path} belongs to another run: {key} was {then.get(key)!r} and is now "
-                f"{now.get(key)!r}; use the same options, or another folder"
-            )
