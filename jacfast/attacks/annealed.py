@@ -20,13 +20,11 @@ def cosine(first: float, last: float, step: int, steps: int) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def finite_box(clip: Clip, x: Tensor) -> Box:
-    """Return the box, in whose width steps are measured; check x by it."""
+def finite_box(clip: Clip, x: Tensor, why: str = "steps are measured in its width") -> Box:
+    """Return a box that is finite, as an attack needs it, and says why; check x by it."""
     box = box_of(clip, x)
     if not box.bounded:
-        raise ValueError(
-            f"clip must be finite, (low, high): steps are measured in its width; got {words(clip)}"
-        )
+        raise ValueError(f"clip must be finite, (low, high): {why}; got {words(clip)}")
     box.check(x)
     return box
 

@@ -5,8 +5,9 @@ from typing import Unpack
 from torch import Tensor
 
 from jacfast import checks
+from jacfast.attacks.annealed import finite_box
 from jacfast.attacks.attack import attack
-from jacfast.attacks.box import Clip, box_of, words
+from jacfast.attacks.box import Clip
 from jacfast.attacks.descent import Descent, Nearest, search
 from jacfast.attacks.gradient import look, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
@@ -75,12 +76,7 @@ def carlini_wagner(
     Source: Carlini & Wagner 2017 (arXiv 1608.04644), sections V and VI; the constants are those of
     the authors' code.
     """
-    box = box_of(clip, x)
-    if not box.bounded:
-        raise ValueError(
-            f"clip must be finite, (low, high): the tangent maps onto that box; got {words(clip)}"
-        )
-    box.check(x)
+    box = finite_box(clip, x, "the tangent maps onto that box")
     for name, number in (("steps", steps), ("binary_steps", binary_steps)):
         checks.count(name, number)
     for name, size in (("initial_const", initial_const), ("lr", lr)):

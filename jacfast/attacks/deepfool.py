@@ -14,7 +14,6 @@ from jacfast.attacks.superdeepfool import superdeepfool
 from jacfast.calling import (
     AnyModel,
     Further,
-    check_input,
     check_labels,
     quiet,
     say_grey_values,
@@ -123,7 +122,6 @@ def deepfool(
     Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 (arXiv 1511.04599), algorithm 2 and section 2;
     SuperDeepFool: Abdollahpoorrostam et al. 2023 (arXiv 2303.12481), algorithm 2.
     """
-    check_input(x)
     options = Options(
         candidates=candidates,
         overshoot=overshoot,

@@ -134,8 +134,7 @@ class AttackResult:
                 }
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read, {damage(Path(path), error)}") from error
-        radius = float(about.get("radius", "inf"))  # which files of before do not have
-        return cls(**tensors, p=float(about["p"]), radius=radius)
+        return cls(**tensors, p=float(about["p"]), radius=float(about["radius"]))
 
     @torch.no_grad()
     def survives_rounding(

@@ -30,6 +30,3 @@ class DeepFoolResult(AttackResult):
             "iterations, most": int(iterations.max()),
             "vector-Jacobian products per sample": float(self.vjps.double().mean()),
         }
-
-
-TENSORS = DeepFoolResult.names()

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.contexts import autocasts
 from jacfast.calling.taken import taken
+from jacfast.calling.tensors import plain
 from jacfast.ops.lives import transformed
 
 
@@ -67,7 +69,7 @@ def attention(
         mask = torch.zeros_like(attn_mask, dtype=query.dtype)
         attn_mask = mask.masked_fill(~attn_mask, float("-inf"))
     kind = query.device.type
-    rounds = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    rounds = autocasts(kind)
     if rounds and all(t.dtype != torch.float64 for t in operands):  # as for any matrix product
         dtype = torch.get_autocast_dtype(kind)
         operands = [t.to(dtype) for t in operands]
@@ -79,11 +81,6 @@ def attention(
 
 def _usual() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_compiling() and not transformed()
-
-
-def plain(t: Tensor) -> bool:
-    """Say whether t is a tensor with all its entries in memory, of no kind of its own."""
-    return type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided
 
 
 def with_attention(function: Any, attention: Callable) -> Any:

@@ -34,11 +34,16 @@ def eager() -> Iterator[None]:
         yield
 
 
+def autocasts(kind: str) -> bool:
+    """Say whether autocast is at work on devices of a kind."""
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 @contextlib.contextmanager
 def without_autocast(device: torch.device) -> Iterator[None]:
     """Switch autocast off inside the context, on the CPU and on `device`."""
     with contextlib.ExitStack() as stack:
         for kind in {"cpu", device.type}:
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            if autocasts(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from jacfast.calling.attributes import attributes
+
 MOST = 2000  # things to look at, nearest first: an object may hold a data set
 OPAQUE = (torch.Tensor, str, bytes, int, float, complex, type, types.NoneType, types.CodeType)
 NAMED = ("LOAD_GLOBAL", "LOAD_NAME")
@@ -133,11 +135,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _of_object(thing: Any) -> Iterator[Any]:
-    yield from getattr(thing, "__dict__", {}).values()
+    yield from attributes(thing).values()
     for base in type(thing).__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__"):
-                yield getattr(thing, name, None)
         if "__call__" in vars(base):
             yield vars(base)["__call__"]

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.tensors import plain
+
 SHARDING = {"FullyShardedDataParallel", "FSDPModule"}
 
 
@@ -45,6 +47,5 @@ def explain_freed(g: Tensor, leaves: Iterable[Tensor]) -> None:
 
 
 def _freed(leaf: Tensor) -> bool:
-    usual = type(leaf) in (Tensor, nn.Parameter) and leaf.layout == torch.strided
     with torch._C.DisableTorchFunction():  # whoever records a step need not see this
-        return usual and leaf.numel() > 0 and not leaf.untyped_storage().size()
+        return plain(leaf) and leaf.numel() > 0 and not leaf.untyped_storage().size()

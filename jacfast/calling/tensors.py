@@ -6,12 +6,18 @@ from collections import UserDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from jacfast.calling.attributes import attributes
 
 SIMPLE = (bool, int, float, complex, str, bytes)
+
+
+def plain(t: Tensor) -> bool:
+    """Say whether t is a tensor with all its entries in memory, of no kind of its own."""
+    return type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided
 
 
 def tensors(returned: Any) -> list[Tensor]:

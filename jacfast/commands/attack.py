@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from jacfast.attacks import deepfool
 from jacfast.attacks.options import PRESETS
 from jacfast.attacks.result import DeepFoolResult
@@ -25,7 +23,6 @@ from jacfast.commands.arguments import (
     folder,
     trained,
 )
-from jacfast.commands.shown import lines
 from jacfast.json_text import as_json
 from jacfast.runs import check_own
 from jacfast.team import place
@@ -99,7 +96,12 @@ def attack(
     network.to(device)
     x, y = split.test_x[:samples], split.test_y[:samples]
     if name == "deepfool":
-        figures, files = _deepfool(out, network, x, y, batch_size, labels, options, chunk_size)
+        batches = zip(x.split(batch_size), y.split(batch_size), strict=True)
+        options["batch_size"] = chunk_size
+        paths = deepfool_files(out, network, list(batches), labels, options)
+        parts = [DeepFoolResult.load(path, images=False) for path in paths]
+        figures = DeepFoolResult.cat(parts).figures()
+        files = f"{len(paths)} files in {out}, read by DeepFoolResult.load"
     else:
         path = out / "adversarial.safetensors"
         figures = attack_to_file(path, name, network, x, y, batch_size, labels=labels, **options)
@@ -108,23 +110,11 @@ def attack(
         return 0
     if json:
         return as_json({"attack": name, "model": model, "data": split.name, "figures": figures})
-    print(f"{name} on {split.name}, {model}\n\n{lines(figures)}\n\nwritten: {files}")
+    print(f"{name} on {split.name}, {model}\n\n{_lines(figures)}\n\nwritten: {files}")
     return 0
 
 
-def _deepfool(
-    out: Path,
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    batch_size: int,
-    labels: bool,
-    options: dict[str, Any],
-    chunk_size: int | None,
-) -> tuple[dict[str, float], str]:
-    batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
-    options = {**options, "batch_size": chunk_size}
-    files = deepfool_files(out, network, batches, labels, options)
-    words = f"{len(files)} files in {out}, read by DeepFoolResult.load"
-    parts = [DeepFoolResult.load(file, images=False) for file in files]
-    return DeepFoolResult.cat(parts).figures(), words
+def _lines(figures: dict[str, float]) -> str:
+    """Return a line per figure."""
+    width = max(map(len, figures))
+    return "\n".join(f"{name:<{width}}  {value:>10.5g}" for name, value in figures.items())

@@ -53,7 +53,6 @@ def rho_adv(
 
     Source: Moosavi-Dezfooli, Fawzi & Frossard 2016 eq. 15; rho_2 of Deng, Zhang & Zhao eq. 2.2.
     """
-    check_input(x)
     check_over(over, x, y)
     result = deepfool(model, x, **options)
     say_not_finite(model, x, result.stalled)

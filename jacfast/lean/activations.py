@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from jacfast.calling.contexts import autocasts
 from jacfast.lean.elementwise import PiecewiseInPlace, PiecewiseOfInput, Slope
-from jacfast.lean.known import autocasts, changes, dtype_of, needs_gradient
+from jacfast.lean.known import changes, dtype_of, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.smooth import OF_OUTPUT, Smooth, SmoothInPlace
 from jacfast.ops.activation import compiled
@@ -36,7 +37,7 @@ def _smooth(
             return None
         before = None if kind in OF_OUTPUT else input.clone()
         return SmoothInPlace.apply(input, before, run, kind, parameters)
-    computes = dtype_of(run, input.new_zeros(1)) if autocasts(input) else input.dtype
+    computes = dtype_of(run, input.new_zeros(1)) if autocasts(input.device.type) else input.dtype
     return Smooth.apply(input.to(computes), run, kind, parameters)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacfast.calling.attention import BY_MATH, SDPA, plain, with_attention
+from jacfast.calling.attention import BY_MATH, SDPA, with_attention
 from jacfast.calling.taken import taken
+from jacfast.calling.tensors import plain
 from jacfast.lean.known import usual
 from jacfast.lean.mode import Lean
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from jacfast.calling.contexts import autocasts
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.sweep import COLLECT, Sweep
 
@@ -93,8 +94,7 @@ def _leads(root: Tensor, x: Tensor, by: set[str]) -> bool:
 
 def _exact(x: Tensor) -> bool:
     """Say whether products of x's dtype are computed in it, on its device."""
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if autocasts(x.device.type):
         return False
     if x.dtype != torch.float32:
         return x.dtype == torch.float64

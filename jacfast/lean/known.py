@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.contexts import autocasts
+from jacfast.calling.tensors import plain
 from jacfast.lean.pool import Pair
 from jacfast.ops.lives import transformed
 
@@ -25,8 +27,7 @@ def hooked() -> bool:
 
 def needs_gradient(x: Tensor) -> bool:
     """Say whether x is a usual tensor whose gradient is wanted, in a usual state."""
-    plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided
-    wanted = plain and x.requires_grad and x.dtype.is_floating_point and x.numel() > 0
+    wanted = plain(x) and x.requires_grad and x.dtype.is_floating_point and x.numel() > 0
     return wanted and usual()
 
 
@@ -43,15 +44,9 @@ def operand(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         return None
     if bias is not None and (bias.dim() != 1 or bias.dtype != weight.dtype):
         return None
-    if autocasts(x) and torch.float64 not in (x.dtype, weight.dtype):
+    if autocasts(x.device.type) and torch.float64 not in (x.dtype, weight.dtype):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x if x.dtype == weight.dtype else None
-
-
-def autocasts(x: Tensor) -> bool:
-    """Say whether autocast is at work on the device of x."""
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def dtype_of(run: Callable[[Tensor], Tensor], few: Tensor) -> torch.dtype:

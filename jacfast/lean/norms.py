@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacfast.calling.contexts import autocasts
 from jacfast.calling.taken import taken
-from jacfast.lean.known import autocasts, dtype_of, needs_gradient
+from jacfast.lean.known import dtype_of, needs_gradient
 from jacfast.lean.mode import Lean
 from jacfast.lean.normalise import Norm, Normalised
 from jacfast.ops.checks import accumulator
@@ -24,7 +25,7 @@ def _normalised(
     # what is no leaf could depend on x
     if not all(type(t) in (Tensor, nn.Parameter) and t.is_leaf for t in own):
         return None
-    if autocasts(input):
+    if autocasts(input.device.type):
         shape = input.shape[-norm.kept :] if norm.kept else (1, input.shape[1], 2)
         run = functools.partial(norm.few or norm.run, weight=weight, bias=bias)
         input = input.to(dtype_of(run, input.new_zeros(shape)))

@@ -185,7 +185,7 @@ def _save_choice(ctx, inputs, output) -> None:
     ctx.save_for_backward(output[1])
 
 
-def _derivative(ctx, grad: Tensor, _grad_choice: Tensor | None):
+def _derivative(ctx, grad: Tensor, *_: Tensor | None):
     (choice,) = ctx.saved_tensors
     return max_pool_scatter(grad, choice, ctx.size, ctx.kernel, ctx.stride), None, None, None
 
@@ -204,11 +204,6 @@ def _save_gather(ctx, inputs, output) -> None:
     t, choice, ctx.kernel, ctx.stride = inputs
     ctx.size = (t.shape[2], t.shape[3])
     ctx.save_for_backward(choice)
-
-
-def _derivative_of_gather(ctx, grad: Tensor):
-    (choice,) = ctx.saved_tensors
-    return max_pool_scatter(grad, choice, ctx.size, ctx.kernel, ctx.stride), None, None, None
 
 
 if "cpu" in lives.BUILT:
@@ -230,6 +225,6 @@ if "cpu" in lives.BUILT:
     for _name, _formula, _save in (
         ("max_pool", _derivative, _save_choice),
         ("max_pool_scatter", _derivative_of_scatter, _save_scatter),
-        ("max_pool_gather", _derivative_of_gather, _save_gather),
+        ("max_pool_gather", _derivative, _save_gather),
     ):
         torch.library.register_autograd(f"jacfast::{_name}", _formula, setup_context=_save)

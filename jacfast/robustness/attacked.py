@@ -1,18 +1,35 @@
 """What each attack of a report did to each sample that the model gets right."""
 
 import dataclasses
-from typing import Self
+import math
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from jacfast.attacks.box import Clip
 from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.gradient import finite_rows, forward, look
+from jacfast.attacks.losses import Criterion
+from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.minimal_norm import minimal_norm
-from jacfast.calling import Call
+from jacfast.attacks.pgd import pgd
+from jacfast.calling import Call, apart, largest, logits_of, quiet
 from jacfast.evaluation.distances import distances
-from jacfast.robustness.ascents import ascents
-from jacfast.robustness.choices import Choices
-from jacfast.robustness.gradients import gradients
+
+SCALE = 100.0  # of the logits, in the runs that are `scaled`
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """As `robustness_report` has them; it says what each means."""
+
+    p: float
+    eps: tuple[float, ...]
+    budget: int
+    steps: int
+    restarts: int
+    clip: Clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +68,63 @@ def attack_all(
         **ascents(call, x, y, choices, generator),
         **gradients(call, x, y),
     )
+
+
+def ascents(
+    call: Call, x: Tensor, y: Tensor, choices: Choices, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return who was fooled from where [N, E], and the distance to the nearest image found [N]."""
+    nearest = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+    runs: dict[str, list[Tensor]] = {"first": [], "scaled": [], "later": []}
+    same = torch.Generator(generator.device)
+    for eps in choices.eps:
+        same.set_state(generator.get_state())
+        first = _run(call, x, y, choices, eps, generator=generator)
+        scaled = _run(_larger(call, len(x)), x, y, choices, eps, generator=same)
+        later = torch.zeros_like(first.success)
+        for found in (first, scaled):
+            nearest = torch.minimum(nearest, distances(found, y))
+        left = (~first.success).nonzero()[:, 0]
+        if len(left) and choices.restarts > 1:
+            more = {"restarts": choices.restarts - 1, "generator": generator}
+            found = _run(call.rows(left), x[left], y[left], choices, eps, **more)
+            nearest[left] = torch.minimum(nearest[left], distances(found, y[left]))
+            later[left] = found.success
+        runs["first"].append(first.success)
+        runs["scaled"].append(scaled.success & ~first.success)
+        runs["later"].append(later)
+    return {"pgd": nearest, **{name: torch.stack(who, dim=1) for name, who in runs.items()}}
+
+
+def _run(
+    call: Call, x: Tensor, y: Tensor, choices: Choices, eps: float, **options: Any
+) -> AttackResult:
+    c = choices
+    return pgd.result(call, x, y, eps=eps, p=c.p, steps=c.steps, clip=c.clip, **options)
+
+
+def _larger(call: Call, samples: int) -> Call:
+    """Return the call of the same samples with its logits times 100."""
+    return Call(lambda x: SCALE * logits_of(call, x), samples)
+
+
+def gradients(call: Call, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Return who has no gradient, who none of the plain cross-entropy, who is drawn anew [N] bool.
+
+    The plain cross-entropy has the cotangent softmax - e_y, which is 0 where p_y rounds to 1 and
+    the others to 0; attacks of other toolboxes follow it.
+    """
+    with quiet(call):
+        leaf, logits = forward(call, x)
+        margin = Criterion(y).cotangent("margin", logits)
+        plain = logits.detach().softmax(dim=1)
+        plain = plain.scatter_add(1, y[:, None], -torch.ones_like(plain[:, :1]))
+        rows = finite_rows(logits, leaf, torch.stack([margin, plain]))
+        again = look(call, x)
+    still, saturated = (rows == 0).all(dim=2)
+    least = torch.finfo(logits.dtype).eps ** 0.5 * largest(logits)
+    return {
+        "still": still,
+        "saturated": saturated & ~still,
+        "drawn": apart(logits, again).amax(dim=1) > least,
+    }

@@ -16,8 +16,7 @@ from jacfast.evaluation.accuracies import checked_sizes
 from jacfast.evaluation.predict import BATCH, batches, classified
 from jacfast.evaluation.rho import sizes
 from jacfast.progress import watch
-from jacfast.robustness.attacked import Attacked, attack_all
-from jacfast.robustness.choices import Choices
+from jacfast.robustness.attacked import Attacked, Choices, attack_all
 from jacfast.robustness.result import RobustnessReport
 
 SHARES = (0.01, 0.03, 0.1)  # of the images' median length: the sizes where none are given

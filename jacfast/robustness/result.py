@@ -12,8 +12,7 @@ from jacfast.evaluation.distances import share_beyond
 from jacfast.files import write_atomically
 from jacfast.json_text import as_json, finite
 from jacfast.robustness import shown
-from jacfast.robustness.attacked import Attacked
-from jacfast.robustness.choices import Choices
+from jacfast.robustness.attacked import Attacked, Choices
 from jacfast.robustness.signs import Sign, signs
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ that holds nothing; ``lock``: one process at a time; ``same``: checksums, and wh
 since its weights do not say all.
 """
 
-from jacfast.runs.folder import check_own, claimed, held
+from jacfast.runs.folder import check_own, claimed, compare, held
 from jacfast.runs.lock import alone
 from jacfast.runs.same import behaviour, check_behaviour, check_does, checksum, checksum_of, plain
 
@@ -18,6 +18,7 @@ __all__ = [
     "checksum",
     "checksum_of",
     "claimed",
+    "compare",
     "held",
     "plain",
 ]

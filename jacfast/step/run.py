@@ -72,9 +72,9 @@ class Run:
     take: Callable[[Draw], Any] | None = None
     looking: Any = contextlib.nullcontext
     outside: bool = False
+    ready: Otherwise | None = None
     plain: bool = dataclasses.field(default=False, init=False)
     attends: bool = dataclasses.field(default=False, init=False)
-    ready: Otherwise | None = dataclasses.field(default=None, init=False)
     _before: State | None = dataclasses.field(default=None, init=False)
     _masks: Masks = dataclasses.field(init=False)
     _returned: Returned = dataclasses.field(init=False)

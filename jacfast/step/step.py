@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,17 @@ from jacfast.step.checks import BatchNorm, check, skips_step
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import Backend
+
+
+class Asked(NamedTuple):
+    """A call of a model, whose modules these are, that is to be penalised."""
+
+    model: nn.Module
+    modules: list[nn.Module]
+    penalty: Penalty
+    x: Tensor
+    y: Tensor | None
+    arguments: Arguments
 
 
 @dataclasses.dataclass
@@ -93,91 +104,68 @@ class Step:
             logits = pick(returned, self.output)
             return returned if self.everything else logits, _zero(penalty, logits)
         frozen = with_batch_statistics(modules) if self.batch_norm == "frozen" else []
+        asked = Asked(model, modules, penalty, x, y, arguments)
         if traced is not None and traced.plan is not None:
             returned, value = traced.replay()
         elif frozen or self.at is not None or self.precision is not None:
-            with eager():
-                run = self._plan(model, modules, penalty, x, arguments)
-            returned, value = self._twice(run, x, y, backend, frozen)
+            returned, value = self._twice(asked, backend, frozen)
         else:
-            returned, value = self._once(model, modules, penalty, x, y, arguments, backend, traced)
+            returned, value = self._once(asked, backend, traced)
         return returned, value if penalty.every == 1 else penalty.every * value
 
     def _once(
-        self,
-        model: nn.Module,
-        modules: list[nn.Module],
-        penalty: Penalty,
-        x: Tensor,
-        y: Tensor | None,
-        arguments: Arguments,
-        backend: str | None,
-        traced: "Traced | None",
+        self, asked: Asked, backend: str | None, traced: "Traced | None"
     ) -> tuple[Any, Tensor]:
         """Return logits, or everything, and the penalty, by one pass."""
+        model, _, penalty, x, y, arguments = asked
         if backend and traced is None:
             traced = Traced(self, backend, model, x, y, arguments)
         usual = traced is None and self._asks_for_nothing(arguments)
         ready = None
         if usual:
-            found = self._by_plain(model, modules, penalty, x, y)
+            found = self._by_plain(asked)
             if isinstance(found, tuple):
                 return found
             ready = found
         with eager():
-            run = self._plan(model, modules, penalty, x, arguments)
+            run = self._plan(asked, outside=traced is None, ready=ready)
             with _less(run, x):
-                if traced:
-                    return traced(run)
-                run.outside, run.ready = True, ready
-                found = run(x, y, whole=True)
+                found = traced(run) if traced else run(x, y, whole=True)
         if usual and run.plain:
             seen.remember(model, penalty, x, run.attends)
         return found
 
     def _twice(
-        self,
-        run: Run,
-        x: Tensor,
-        y: Tensor | None,
-        backend: str | None,
-        frozen: Sequence[nn.Module],
+        self, asked: Asked, backend: str | None, frozen: Sequence[nn.Module]
     ) -> tuple[Any, Tensor]:
         """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
-        run.frozen = frozen
-        before = State(run.model, but=[*frozen, self.generator], arguments=run.arguments)
-        given, _ = run.arguments.copied()
-        run.everything = False  # the model returns it here
+        model, _, _, x, y, arguments = asked
+        before = State(model, but=[*frozen, self.generator], arguments=arguments)
+        given, _ = arguments.copied()
         with self.around():
             draws = Draws(x.device)
-            returned = run.arguments.call(run.model, x.clone())  # it may begin in place
-        run.arguments = given
+            returned = arguments.call(model, x.clone())  # it may begin in place
         if not self.everything:
             returned = pick(returned, self.output)
-        run.around = draws.again
+        with eager():
+            asked = asked._replace(arguments=given)
+            run = self._plan(asked, frozen=frozen, everything=False, around=draws.again)
         at = x if self.at is None else ordinary(self.at)
         lower = _in(self.precision, x.device.type)
         with eager(), _less(run, x), before.again(), in_eval_mode(frozen), lower:
             if backend is None:
                 _, value = run(at, y, whole=False)
             else:
-                arguments, around = run.arguments, run.around
-                traced = Traced(self, backend, run.model, at, y, arguments, False, around)
+                traced = Traced(self, backend, model, at, y, given, False, draws.again)
                 _, value = traced(run)
         return returned, value
 
-    def _by_plain(
-        self,
-        model: nn.Module,
-        modules: list[nn.Module],
-        penalty: Penalty,
-        x: Tensor,
-        y: Tensor | None,
-    ) -> "tuple[Tensor, Tensor] | seen.Otherwise | None":
+    def _by_plain(self, asked: Asked) -> "tuple[Tensor, Tensor] | seen.Otherwise | None":
         """Return logits and penalty by plain double backward, where that is cheaper; else None.
 
         Or a call of the model from which that does not lead on.
         """
+        model, modules, penalty, x, y, _ = asked
         given = model, penalty, x, y, self.output, self.generator
         expected = seen.expected(model, modules, penalty, x)
         if expected is None:
@@ -196,15 +184,9 @@ class Step:
         special = special or self.around is not contextlib.nullcontext
         return not special and self.batch_norm == "refuse" and not arguments.any
 
-    def _plan(
-        self,
-        model: nn.Module,
-        modules: list[nn.Module],
-        penalty: Penalty,
-        x: Tensor,
-        arguments: Arguments,
-    ) -> Run:
+    def _plan(self, asked: Asked, **options: Any) -> Run:
         """Choose how often the model is called: once, unless the batch may be cut."""
+        model, modules, penalty, x, _, arguments = asked
         samples, some = x.shape[0], penalty.subsample < 1
         certain = self.batch_norm != "coupled" and not arguments.any
         certain = certain and (some or may_be_cut(x)) and separable(modules)
@@ -226,8 +208,7 @@ class Step:
             coupled=self.batch_norm == "coupled",
             generator=self.generator,
             guards=cuts and not certain,
-            everything=self.everything,
-            around=self.around,
+            **{"everything": self.everything, "around": self.around, **options},
         )
 
 

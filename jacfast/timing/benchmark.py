@@ -1,7 +1,7 @@
 """`jacfast.bench`: what a penalised step costs on the user's own model, by each way there is."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from jacfast.timing.result import Result
 from jacfast.timing.task import Task, check, prepare, shown
 
 Rival = Literal["one-vector", "jacobian-reg", "compiled", "one-line", "loop", "foolbox"]
-ALL: tuple[Rival, ...] = ("one-vector", "jacobian-reg", "compiled", "one-line", "loop", "foolbox")
+ALL: tuple[Rival, ...] = get_args(Rival)
 
 
 def bench(

@@ -55,7 +55,7 @@ def contenders(task: Task, against: tuple[str, ...], share: float | None) -> lis
         exact = Frobenius("exact")
         group = f"R = {shown(exact)}: all {task.classes} rows"
         if "loop" in against:
-            found.append(_rival(task, "loop", _step(task, "loop"), group, exact))
+            found.append(_rival(task, "loop", group, exact))
         found += list(_backends(task, exact, group, main=False))[:1]
     return found
 
@@ -87,7 +87,7 @@ def _main(task: Task, against: tuple[str, ...]) -> Iterator[Contender]:
         keys = ["one-vector", "jacobian-reg", "compiled", *keys]
     for key in keys:
         if key in against:
-            yield _rival(task, key, _step(task, key), group, penalty, main=True)
+            yield _rival(task, key, group, penalty, main=True)
     yield from _backends(task, penalty, group, main=True)
 
 
@@ -101,10 +101,8 @@ def _step(task: Task, key: str) -> rivals.Step:
     return rivals.by_math({"loop": rivals.loop, **steps}[key])
 
 
-def _rival(
-    task: Task, key: str, step: rivals.Step, group: str, penalty: Penalty, main: bool = False
-) -> Contender:
-    run, passes = _bound(task, step), _passes(penalty, task.classes)
+def _rival(task: Task, key: str, group: str, penalty: Penalty, main: bool = False) -> Contender:
+    run, passes = _bound(task, _step(task, key)), _passes(penalty, task.classes)
     return Contender(RIVALS[key], group, penalty, run, main, key == "compiled", passes)
 
 

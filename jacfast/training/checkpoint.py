@@ -12,11 +12,13 @@ import torch
 
 from jacfast.files import damage, write_atomically
 from jacfast.memory import ran_out
+from jacfast.runs import compare
 
 Config = dict[str, str | int | float | None]
 State = dict[str, Any]
 PLAIN = (str, int, float, bool, type(None))
-PARTS = {"config", "epoch", "model", "optimizer", "order", "random"}
+PARTS = {"config", "run", "epoch", "step", "model", "loss", "optimizer", "scheduler", "outputs"}
+PARTS |= {"order", "random", "gpus", "loader"}  # the states of generators
 # Numbers of NumPy with which Python's own go on as they would; float32 rounds otherwise.
 AS_PLAIN = (np.float64, np.integer, np.bool_, np.str_)
 
@@ -127,20 +129,11 @@ def read(path: Path, config: Config | None, run: Config | None = None) -> dict[s
             f"{path} must be a checkpoint; it is another file, or damaged: {damage(path, error)}"
         ) from error
     if not isinstance(state, dict) or not state.keys() >= PARTS:
-        raise ValueError(f"{path} must be a checkpoint of jacfast; got another file of torch.save")
-    compare(path, state["config"] or {}, config or {})
+        raise ValueError(
+            f"{path} must be a checkpoint of this version of jacfast; got another file of "
+            "torch.save"
+        )
+    compare(str(path), state["config"] or {}, config or {})
     if run is not None:
-        then = state.get("run") or {"name": state.get("phase")}  # before there was "run"
-        both = then.keys() & run.keys()
-        compare(path, {key: then[key] for key in both}, {key: run[key] for key in both})
+        compare(str(path), {key: state["run"].get(key) for key in run}, run)
     return state
-
-
-def compare(path: Path, then: Config, now: Config) -> None:
-    """Refuse the checkpoint of another run."""
-    for key in sorted({*then, *now}):
-        if then.get(key) != now.get(key):
-            raise ValueError(
-                f"{path} belongs to another run: {key} was {then.get(key)!r} and is now "
-                f"{now.get(key)!r}; use the same options, or another folder"
-            )

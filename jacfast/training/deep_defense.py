@@ -15,7 +15,6 @@ from jacfast.calling import (
     Further,
     Twice,
     check_classes,
-    check_input,
     check_labels,
     check_made,
     eager,
@@ -116,7 +115,6 @@ def deep_defense_penalty(
 
 
 def _options(x: Tensor, steps: int, overshoot: float, candidates: int | None) -> Options:
-    check_input(x)
     options = Options(
         candidates=candidates,
         overshoot=overshoot,

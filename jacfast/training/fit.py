@@ -159,7 +159,7 @@ def fit(
             if done > epochs:
                 raise ValueError(f"epochs must be >= {done}, as in {path}; got {epochs}")
             moving.restore(path, state)
-            step = state.get("step", done * (batches.steps or 0))  # an older file has none
+            step = state["step"]
         steps = batches.steps
         total = None if steps is None else epochs * steps
         hidden = process.rank > 0

@@ -176,7 +176,7 @@ def _model(run: Harden) -> nn.Module:
     """Build the model, on its device and in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(run.seed))
-        if run.model is None or run.weights is None:  # neither: _prepare() refused one of two
+        if run.model is None or run.weights is None:  # neither: _check() refused one of two
             model: nn.Module = models.tf_tutorial_cnn()
         else:
             model = models.load_factory(run.model)  # may draw buffers that no file holds

@@ -71,24 +71,22 @@ class Moving:
                 then, and after any other error, all is as it was.
         """
         check_state(self.model, state["model"], f"checkpoint {path}")
-        if "loss" in state:
-            check_state(self.of_loss, state["loss"], f"the loss in checkpoint {path}", "the loss")
-        elif any(p.requires_grad for p in self.of_loss.parameters()):
+        check_state(self.of_loss, state["loss"], f"the loss in checkpoint {path}", "the loss")
+        parts = self._parts()
+        if missing := parts.keys() - state.keys():
             raise ValueError(
-                f"checkpoint {path} must hold what the loss has learned; it is of a version that "
-                "did not save that"
+                f"checkpoint {path} must hold the state of each optimizer; got none of "
+                f"{min(missing)}"
             )
         drawn = self._drawn(state)
         before: Drawn = [(generator, generator.get_state()) for generator, _ in drawn]
         moved: list[tuple[Any, dict]] = []
         try:
-            for name, part in self._parts().items():
-                if state.get(name) is None:  # of an older file
-                    continue
+            for name, part in parts.items():
                 moved.append((part, copy.deepcopy(part.state_dict())))
                 part.load_state_dict(state[name])
                 if name == "model":
-                    self._check_outputs(path, state.get("outputs"))
+                    self._check_outputs(path, state["outputs"])
             _set(drawn)
         except Exception:
             for part, then in moved:
@@ -106,12 +104,9 @@ class Moving:
     def _drawn(self, state: dict[str, Any]) -> Drawn:
         """Return the generators with their states; the GPUs may be others than then."""
         order, (cpu, *gpus), own = self.batches.order, self.drawn, self.batches.generators
-        of_gpus, of_own = state.get("gpus", []), state.get("loader")
-        if of_own is None:  # before they had a place of their own, behind the GPUs'
-            end = max(0, len(of_gpus) - len(own))
-            of_gpus, of_own = of_gpus[:end], of_gpus[end:]
         found = [(order, state["order"]), (cpu, state["random"])]
-        return [*found, *zip(gpus, of_gpus, strict=False), *zip(own, of_own, strict=False)]
+        found += zip(gpus, state["gpus"], strict=False)
+        return [*found, *zip(own, state["loader"], strict=False)]
 
     def _check_outputs(self, path: Path, then: Tensor | None) -> None:
         now = self._outputs()

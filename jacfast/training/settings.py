@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jacfast.training.checkpoint import PLAIN, Config, State, compare
+from jacfast.runs import compare
+from jacfast.training.checkpoint import PLAIN, Config, State
 
 # of a group: its parameters, and in which code a step runs, which may be another one
 LEFT_OUT = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
@@ -37,11 +38,12 @@ def begun_with(path: Path, told: Config, state: State) -> Config:
     Raises:
         ValueError: the call was told something else, which would be without effect.
     """
-    then = state.get("run") or {}
-    now = settings(state["optimizer"]["param_groups"], state.get("scheduler"))
+    then = state["run"]
+    now = settings(state["optimizer"]["param_groups"], state["scheduler"])
     begun = {name: then[name] for name in told if name in then}
     moved = {name for name in begun if name in now and told[name] == now[name]}
-    compare(path, begun, {name: begun[name] if name in moved else told[name] for name in begun})
+    now_told = {name: begun[name] if name in moved else told[name] for name in begun}
+    compare(str(path), begun, now_told)
     return begun
 
 

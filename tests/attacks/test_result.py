@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from jacfast import DeepFoolResult, deepfool
-from jacfast.attacks.result import TENSORS
 from tests.nets import build
 
 
@@ -43,7 +42,7 @@ def test_saves_and_loads(tmp_path, dtype):
     found.save(tmp_path / "found.safetensors")
     again = DeepFoolResult.load(tmp_path / "found.safetensors")
     assert again.p == math.inf
-    for name in TENSORS:
+    for name in DeepFoolResult.names():
         got, want = getattr(again, name), getattr(found, name)
         assert got.dtype == want.dtype
         assert torch.equal(got, want)

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from jacfast import DeepFoolResult, deepfool, deepfool_to_disk
 from jacfast.attacks import PRESETS, stream
-from jacfast.attacks.result import TENSORS
 from jacfast.cli import main
 from jacfast.runs import checksum
 from tests.nets import build
@@ -44,7 +43,7 @@ def loader(x, y, size=4):
 
 
 def same(got: DeepFoolResult, want: DeepFoolResult) -> None:
-    for name in TENSORS:
+    for name in DeepFoolResult.names():
         assert torch.equal(getattr(got, name), getattr(want, name)), name
 
 

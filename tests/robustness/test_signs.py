@@ -11,9 +11,8 @@ from torch import nn
 import jacfast
 from jacfast import data, models
 from jacfast.calling import Call
-from jacfast.robustness import ascents
-from jacfast.robustness.choices import Choices
-from jacfast.robustness.gradients import gradients
+from jacfast.robustness import attacked
+from jacfast.robustness.attacked import Choices, gradients
 
 SIZES = {2: (0.4, 0.8), math.inf: (0.03, 0.06)}
 SAMPLES = 50
@@ -163,10 +162,10 @@ def test_who_is_missed_from_the_first_start_may_be_fooled_in_both_other_ways(mon
         success = torch.tensor(next(fooled))
         return jacfast.AttackResult(x, 0 * x, torch.ones(len(x)), success, y, y + success.long())
 
-    monkeypatch.setattr(ascents, "_run", run)
+    monkeypatch.setattr(attacked, "_run", run)
     x, y = torch.rand(3, 4), torch.zeros(3).long()
     choices = Choices(p=2.0, eps=(1.0,), budget=5, steps=1, restarts=2, clip=None)
-    found = ascents.ascents(Call(nn.Identity(), 3), x, y, choices, torch.Generator())
+    found = attacked.ascents(Call(nn.Identity(), 3), x, y, choices, torch.Generator())
     who = {name: found[name][:, 0].tolist() for name in ("first", "scaled", "later")}
     assert who["first"] == [True, False, False]
     assert who["scaled"] == [False, True, False]
@@ -195,10 +194,10 @@ def test_the_distance_of_pgd_is_the_least_of_all_its_runs(monkeypatch):
         who = norm > 0
         return jacfast.AttackResult(x, 0 * x, norm, who, y, y + who.long())
 
-    monkeypatch.setattr(ascents.pgd, "result", pgd)
+    monkeypatch.setattr(attacked.pgd, "result", pgd)
     choices = Choices(p=2.0, eps=(4.0,), budget=5, steps=6, restarts=3, clip=(0.0, 1.0))
     call, x, y = Call(nn.Identity(), 3), torch.rand(3, 4), torch.zeros(3).long()
-    found = ascents.ascents(call, x, y, choices, torch.Generator().manual_seed(9))
+    found = attacked.ascents(call, x, y, choices, torch.Generator().manual_seed(9))
     assert found["pgd"].tolist() == [1, 2, 0.5]
     (first, own), (scaled, same), (_, later) = runs
     assert torch.equal(first, scaled)

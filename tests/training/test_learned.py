@@ -91,33 +91,3 @@ def test_parameters_of_nobody_are_refused(where, tmp_path):
     assert all(map(torch.equal, before, model.parameters()))
     fit(model, x, y, **given)  # alone, and not to be resumed
     assert not torch.equal(own, torch.ones(3))
-
-
-@pytest.mark.parametrize("make", [Headed, weighted, lambda: nn.CrossEntropyLoss(torch.ones(3))])
-def test_a_checkpoint_of_before_losses_were_saved(make, tmp_path):
-    """It goes on where nothing of the loss is trained; else what was learned is not there."""
-    (model, x, y), loss = problem(), make()
-    fixed = isinstance(loss, nn.CrossEntropyLoss)
-    if fixed:
-        loss = Weighted(loss)
-    given = {"batch_size": 8, "lr": 0.1, "loss": loss, "save": tmp_path / "run"}
-    fit(model, x, y, epochs=1, **given)
-    state = torch.load(tmp_path / "run", weights_only=True)
-    torch.save({k: v for k, v in state.items() if k not in ("loss", "step")}, tmp_path / "run")
-    if fixed:
-        fit(model, x, y, epochs=2, resume=True, **given)
-        assert torch.load(tmp_path / "run", weights_only=True)["step"] == 8
-    else:
-        with pytest.raises(ValueError, match="must hold what the loss has learned"):
-            fit(model, x, y, epochs=2, resume=True, **given)
-
-
-class Weighted(nn.Module):
-    """The cross-entropy with weights of the classes, which are a buffer."""
-
-    def __init__(self, entropy):
-        super().__init__()
-        self.entropy = entropy
-
-    def forward(self, model, x, y):
-        return self.entropy(model(x), y)

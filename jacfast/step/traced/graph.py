@@ -126,7 +126,7 @@ class Graph:
         for i, value in enumerate((*self.inputs, *self.constants)):
             nodes[value] = graph.placeholder(f"v{i}")
         for call in self.calls:
-            args, kwargs = substitute((call.args, call.kwargs), nodes.__getitem__)
+            args, kwargs = substitute((call.args, call.kwargs), Value, nodes.__getitem__)
             node = graph.call_function(call.function, args, kwargs)
             several = call.results if isinstance(call.results, list) else []
             for i, one in enumerate(several):
@@ -138,14 +138,14 @@ class Graph:
         return fx.GraphModule(torch.nn.Module(), graph)
 
 
-def substitute(argument: Any, of: Callable[[Value], Any]) -> Any:
-    """Return an argument with something else for each of the values in it."""
-    if isinstance(argument, Value):
+def substitute(argument: Any, kind: type[T], of: Callable[[T], Any]) -> Any:
+    """Return an argument with something else for whatever is of a kind in it."""
+    if isinstance(argument, kind):
         return of(argument)
-    if isinstance(argument, list | tuple):
-        return type(argument)([substitute(one, of) for one in argument])
+    if type(argument) in (list, tuple):
+        return type(argument)([substitute(one, kind, of) for one in argument])
     if isinstance(argument, dict):
-        return {key: substitute(one, of) for key, one in argument.items()}
+        return {key: substitute(one, kind, of) for key, one in argument.items()}
     return argument
 
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from jacfast.calling.attributes import FOREIGN, attributes, of_user
 from jacfast.calling.sources import is_source
 from jacfast.calling.state import computed
+from jacfast.calling.tensors import plain
 from jacfast.step.traced.objects import Same, content, opaque
 from jacfast.step.traced.refuse import Refused, check_module, check_object, modes
 
@@ -85,7 +86,7 @@ class Look:
         if place is not None:  # the same as another
             self.key.append(place)
             return
-        if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
+        if not plain(tensor):
             raise Refused(f"a tensor of type {type(tensor).__name__}, layout {tensor.layout}")
         self._seen[id(tensor)] = len(self._seen)
         self.tensors.append(tensor)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from jacfast.calling import rng_states
-from jacfast.step.traced.graph import Call, Value, within
+from jacfast.step.traced.graph import Call, Value, substitute, within
 from jacfast.step.traced.refuse import Refused, check_call, reads_on_host
 from jacfast.step.traced.unseen import Unwritten, check_read, read_by_address
 from jacfast.step.traced.writes import aliased
@@ -64,6 +64,8 @@ class Recorder(TorchDispatchMode):
 
     def value(self, tensor: Tensor) -> Value:
         """Return the value that a tensor stands for."""
+        if type(tensor) not in (Tensor, nn.Parameter):
+            raise Refused(f"a tensor of type {type(tensor).__name__}")
         value = self._known.get(tensor)
         if value is None:
             raise Refused(
@@ -84,7 +86,7 @@ class Recorder(TorchDispatchMode):
         self._check_random()
         check_call(func, args, kwargs, self._fixed)
         self._unwritten.check_read(func, args, kwargs)
-        given = _with_values((args, kwargs), self.value)
+        given = substitute((args, kwargs), Tensor, self.value)
         if torch.Tag.inplace_view in func.tags and given[0][0] in self._shared:
             raise Refused(f"a change of a tensor's shape in place, {func}")
         returned = func(*args, **kwargs)
@@ -179,18 +181,6 @@ class Watch(TorchFunctionMode):
 
 def _edges(tensors: Any) -> list[GradientEdge]:
     return [get_gradient_edge(t) if isinstance(t, Tensor) else t for t in tensors]
-
-
-def _with_values(argument: Any, of: Callable[[Tensor], Value]) -> Any:
-    if isinstance(argument, Tensor):
-        if type(argument) not in (Tensor, nn.Parameter):
-            raise Refused(f"a tensor of type {type(argument).__name__}")
-        return of(argument)
-    if isinstance(argument, list | tuple) and type(argument) in (list, tuple):
-        return type(argument)([_with_values(one, of) for one in argument])
-    if isinstance(argument, dict):
-        return {key: _with_values(one, of) for key, one in argument.items()}
-    return argument
 
 
 def _draws(func: Any) -> bool:

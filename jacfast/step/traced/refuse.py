@@ -12,6 +12,7 @@ from torch.utils._device import DeviceContext
 
 import jacfast.calling.parts as parts
 from jacfast.calling.anew import of_torch
+from jacfast.lean import hooked
 from jacfast.ops.lives import transformed
 from jacfast.step.traced.graph import within
 from jacfast.step.traced.writes import aliased
@@ -45,7 +46,7 @@ def hindrance() -> str | None:
         return "torch.func or inference_mode"
     if _has_any_global_hook():
         return "hooks on all modules"
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+    if hooked():
         return "hooks on saved tensors"
     if torch.is_anomaly_enabled():  # it looks at every gradient for NaN
         return "torch.autograd.detect_anomaly"
