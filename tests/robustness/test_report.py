@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jacfast.robustness.choices import Choices
 from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy, rho_adv
 from jacfast.robustness import measure, result, shown
-from jacfast.robustness.attacked import Attacked
+from jacfast.robustness.attacked import Attacked, Choices
 from tests.nets import draw, predicted_and_distance
 
 BUDGETS = {"budget": 40, "steps": 10, "restarts": 2}
