@@ -22,7 +22,7 @@ COMPILED = "CompiledFunctionBackward"
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
 MISSING = "torch::autograd::NotImplemented"
 LATE = {"CdistBackwardBackward0": "cdist", "PdistBackwardBackward0": "pdist"}  # when they run
-DISTANCE = "torch.cdist with compute_mode='use_mm_for_euclid_dist' has one"
+DISTANCE = "for p = 2 torch.cdist has one with compute_mode='use_mm_for_euclid_dist'"
 
 
 # Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others

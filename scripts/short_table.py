@@ -17,7 +17,7 @@ SMALL = {
 DEEPFOOL = {
     "mnist-foolbox": "DeepFool, 1,000 MNIST digits, TF-tutorial CNN, equal choices, mean ‖r‖ and "
     "success: foolbox 3.3.4 / jacfast",
-    "mnist-art": "the same, 200 digits: ART 1.20.1, one image at a time, its default / jacfast",
+    "mnist-art": "the same, 200 digits: ART 1.20.1, 128 images at a time / jacfast",
     "mnist-torchattacks": "the same: torchattacks 3.5.1 / jacfast",
     "classes-foolbox": "100 classes, all candidates, equal choices: foolbox / jacfast",
 }

@@ -5,7 +5,7 @@ Pruning and the older norms of torch.nn.utils leave them in an attribute, parame
 graph: a term of it in a loss would give them none, without an error.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,31 +18,45 @@ def of_torch(hook: Any) -> bool:
     return type(hook).__module__.startswith("torch.nn.utils.")
 
 
-def left_behind(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return the modules with such a weight without a graph, though parameters have a gradient.
+Hook = Callable[..., Any]
 
-    What is in the cache is forgotten: whoever reads it next computes it.
+
+def computing(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, Hook, str]]:
+    """Return the hooks that compute a weight which has a graph now, with its module and name."""
+    found = []
+    for module in modules:
+        for hook in module._forward_pre_hooks.values():
+            name = getattr(hook, "name", getattr(hook, "_tensor_name", ""))
+            if of_torch(hook) and _has_graph(vars(module).get(name)):
+                found.append((module, hook, name))
+    return found
+
+
+def lost(weights: list[tuple[nn.Module, Hook, str]]) -> list[tuple[nn.Module, Hook]]:
+    """Return those that have no graph any more, though a parameter of the module has a gradient.
+
+    What is in the cache without one is forgotten: whoever reads it next computes it.
     """
     for key, weight in list(parametrize._cache.items()):
         if weight is not None and not weight.requires_grad:
             parametrize._cache.pop(key, None)
-    return [module for module in modules if any(True for _ in _stale(module))]
+    return [
+        (module, hook)
+        for module, hook, name in weights
+        if not _has_graph(vars(module).get(name)) and _trains(module)
+    ]
 
 
-def compute_anew(modules: Iterable[nn.Module]) -> None:
-    """Let such weights hang from the parameters, as after any call."""
+def compute_anew(weights: Iterable[tuple[nn.Module, Hook]]) -> None:
+    """Let these hang from the parameters, as after any call."""
     with torch.inference_mode(False), torch.enable_grad():
-        for module in modules:
-            for hook in _stale(module):
-                hook(module, ())
+        for module, hook in weights:
+            hook(module, ())
 
 
-def _stale(module: nn.Module) -> Iterator[Callable[..., Any]]:
-    """Yield the hooks of a module whose weight has no graph, though it has parameters with one."""
-    hooks = list(module._forward_pre_hooks.values())
-    trained = hooks and any(p is not None and p.requires_grad for p in module._parameters.values())
-    for hook in hooks if trained else ():
-        name = getattr(hook, "name", getattr(hook, "_tensor_name", ""))
-        weight = vars(module).get(name)
-        if of_torch(hook) and isinstance(weight, Tensor) and not weight.requires_grad:
-            yield hook
+def _has_graph(weight: Any) -> bool:
+    return isinstance(weight, Tensor) and weight.requires_grad
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(p is not None and p.requires_grad for p in module._parameters.values())

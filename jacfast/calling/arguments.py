@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from jacfast.calling.inputs import ordinary
-from jacfast.calling.places import entries
+from jacfast.calling.moved import version
+from jacfast.calling.rebuilt import rebuilt
 
 
 class Arguments:
@@ -37,12 +38,17 @@ class Arguments:
         if kwargs is not None and not named:
             raise TypeError(f"kwargs must hold arguments by name; got {kwargs!r}")
         self._given, self._samples = (tuple(args), dict(kwargs or {})), samples
+        self._carries = self._cut = self.written = False
+        self._find()
+
+    def _find(self) -> None:
+        """Find the tensors, and which of them belong to the samples."""
         leaves = pytree.tree_leaves(self._given) if self.any else []  # a walk costs calls
         self._tensors = [t for t in leaves if isinstance(t, Tensor)]
         # by the number of a tensor that was given, what is passed in its place
         self._instead = {id(t): new for t in self._tensors if (new := ordinary(t)) is not t}
         # settled here: after a cut, others may happen to have as many entries
-        self._follow = [t for t in self._tensors if t.dim() > 0 and len(t) == samples]
+        self._follow = [t for t in self._tensors if t.dim() > 0 and len(t) == self._samples]
 
     @property
     def any(self) -> bool:
@@ -81,7 +87,9 @@ class Arguments:
             id(t): self._now(t)[index if isinstance(index, slice) else index.to(t.device)]
             for t in self._follow
         }
-        return self._with(some) if some else self
+        other = self._with(some) if some else self
+        other._cut = other is not self
+        return other
 
     def double(self) -> "Arguments":
         """Return them with tensors of floating point in float64."""
@@ -89,14 +97,28 @@ class Arguments:
             {id(t): self._now(t).double() for t in self._tensors if t.is_floating_point()}
         )
 
-    def copied(self) -> "tuple[Arguments, list[Tensor]]":
-        """Return them with copies of the tensors without a gradient, and these.
+    def copied(self) -> "Arguments":
+        """Return the same in containers and tensors of their own, but for tensors with a gradient.
 
-        But for those in containers and objects that a model may write to: see `State`.
+        And for what is in objects, which `State` looks into.
         """
-        own = [t for t in entries(self.named) if isinstance(t, Tensor) and not t.requires_grad]
-        copies = {id(t): self._now(t).clone() for t in own}
-        return self._with(copies), list(copies.values())
+
+        def own(leaf: Any) -> Any:
+            now = self._now(leaf)
+            return now.clone() if isinstance(now, Tensor) and not now.requires_grad else now
+
+        other = copy.copy(self)
+        other._given = pytree.tree_map(own, self._given)
+        other._find()
+        return other
+
+    def content(self) -> tuple[Any, list[Any]]:
+        """Return how it is held, and what: numbers and objects, and how often tensors were written.
+
+        To be compared with what it is after a call.
+        """
+        leaves, structure = pytree.tree_flatten(self._given)
+        return structure, [(id(t), version(t)) if isinstance(t, Tensor) else id(t) for t in leaves]
 
     def leaves(self) -> "tuple[Arguments, list[tuple[Tensor, Tensor]]]":
         """Return them with a leaf in place of each tensor that requires grad, and these pairs.
@@ -106,18 +128,28 @@ class Arguments:
         """
         own = {id(t): now for t in self._tensors if (now := self._now(t)).requires_grad}
         leaves = {number: now.detach().requires_grad_() for number, now in own.items()}
-        return self._with(leaves), [(own[number], leaf) for number, leaf in leaves.items()]
+        other = self._with(leaves)
+        other._carries = True
+        return other, [(own[number], leaf) for number, leaf in leaves.items()]
 
     def call(self, model: Callable, x: Tensor) -> Any:
         """Return whatever the model returns for x and these.
 
         Of containers those are copied in which a tensor is replaced: a list that the model writes
-        to is the caller's.
+        to is the caller's. What it writes to a copy that stands for one is carried over; of a copy
+        that holds some of the samples it is lost, and noted as `written`.
         """
         if not self.any:
             return model(x)
-        args, kwargs = self._passed()
-        return model(x, *args, **kwargs)
+        passed = args, kwargs = self._passed()
+        copies = list(rebuilt(self._given, passed)) if self._carries or self._cut else []
+        returned = model(x, *args, **kwargs)
+        for one in copies:
+            if one.written:
+                self.written = True
+                if not self._cut:
+                    one.carry()
+        return returned
 
     def _passed(self) -> tuple:
         return pytree.tree_map(self._now, self._given, is_leaf=self._stays)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.inputs import check_input, ordinary
-from jacfast.calling.moved import version
 from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
 from jacfast.calling.state import State
 from jacfast.calling.warning import warn
@@ -66,6 +65,7 @@ class Call:
         self.model, self.output, self.samples = model, output, samples
         self.arguments = Arguments(args, kwargs, samples=samples)
         self._done: set[str] = set()  # shared by all parts of a batch
+        self._whole = True  # or some of the samples
 
     def __call__(self, x: Tensor, own: bool = False) -> Tensor:
         """Return the tensor that is meant, as the model gives it.
@@ -84,28 +84,31 @@ class Call:
 
     @contextlib.contextmanager
     def _given(self) -> Iterator[Arguments]:
-        """Give the arguments, as they were at first: a model may write to them (a cache of tokens).
+        """Give the arguments as they were at first: a model may write to them (a cache of tokens).
 
-        Where the first call does not, none is looked at again.
+        Where a call of the whole batch does not, none is looked at again.
         """
         if STAY in self._done or not self.arguments.any or torch.compiler.is_compiling():
             yield self.arguments
             return
-        (arguments, copies), before = self.arguments.copied(), State(None, arguments=self.arguments)
-        versions = list(map(version, copies))
+        before, own = State(None, arguments=self.arguments), self.arguments.copied()
+        then = own.content()
         try:
-            yield arguments
+            yield own
         finally:
             if before.changed():
                 before.undo()
-            elif versions == list(map(version, copies)):
+            elif self._whole and own.content() == then:
                 self._done.add(STAY)
 
     def rows(self, index: slice | Tensor) -> "Call":
         """Return the call of some samples: a slice, or a tensor of indices or of bool, as of x."""
         every = range(self.samples)
         samples = len(every[index] if isinstance(index, slice) else index)  # of bool at most
-        return self._with(arguments=self.arguments.rows(index), samples=samples)
+        arguments = self.arguments.rows(index)
+        return self._with(
+            arguments=arguments, samples=samples, _whole=self._whole and arguments is self.arguments
+        )
 
     def around(self, model: Callable[..., Any]) -> "Call":
         """Return the call of another model with the same arguments."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from jacfast.calling.anew import compute_anew, left_behind
+from jacfast.calling.anew import compute_anew, computing, lost
 from jacfast.calling.baked import MODAL, trained
 from jacfast.calling.batch_norm import check_uncoupled
 from jacfast.calling.call import Call
@@ -76,14 +76,15 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
     if isinstance(model, Call):
         check_uncoupled(model, modules, gradients)
     parameters: list[Tensor] = [p for m in modules for p in m.parameters(recurse=False)]
+    computed = computing(modules)
     wanted = [(TRAINING, module) for module in modules] + [(GRADIENT, p) for p in parameters]
     try:
         with eager() if gradients else contextlib.nullcontext(), held(wanted):
             yield
     finally:
-        if stale := left_behind(modules):
-            with in_eval_mode(stale):  # in which they ran: no power iteration more
-                compute_anew(stale)
+        if anew := lost(computed):
+            with in_eval_mode(module for module, _ in anew):  # no power iteration more
+                compute_anew(anew)
 
 
 def check_made(modules: Iterable[nn.Module]) -> None:

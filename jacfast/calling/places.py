@@ -180,5 +180,10 @@ def alike(one: Any, other: Any) -> bool:
         return one == other
     if isinstance(one, dict):
         pairs = zip(one.items(), other.items(), strict=True)
-        return all(k == name and v is value for (k, v), (name, value) in pairs)
+        return all(_same_key(k, name) and v is value for (k, v), (name, value) in pairs)
     return all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _same_key(one: Any, other: Any) -> bool:
+    """Compare keys of a dictionary; tensors, as those of an optimiser's state, by identity."""
+    return one is other or (not isinstance(one, Tensor) and bool(one == other))

@@ -129,10 +129,10 @@ class State:
             ValueError: a parameter without a copy has been written to, before or inside.
         """
         instead: dict[int, Tensor] = {key: value for key, (_, value, _) in self._copies.items()}
-        instead |= stand_ins(one for key, one in self._kept.items() if key not in self._fixed)
+        moved = (one for key, one in self._kept.items() if key not in self._fixed and one.changed)
+        instead |= stand_ins(moved)
         others = [one for key, one in self._kept.items() if key not in instead]
         check_kept(others)
-        watched = keep([one.parameter for one in others], copied=0).values()
         now = again(self._places, self._modules, self._arguments)
         inside = [(one, one.clone(), version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
@@ -143,8 +143,9 @@ class State:
             put(now, {})
             _fill(arrays)
             sources.put()
-            for one in watched:
-                one.undo()
+            for one in others:
+                if one.changed:
+                    one.undo()
 
         try:
             _write(self._copies[id(one)] for one in self._inside)
@@ -152,7 +153,7 @@ class State:
             _fill(self._arrays.values())
             self._sources.put()
             yield
-            check_kept(watched)
+            check_kept(one for one in others if one.values is None)
         finally:
             surely(back)
 

@@ -5,7 +5,7 @@ import dataclasses
 import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ class Run:
             entry, lean = self.ready.entry, self.ready.lean
             leaf, returned = entry.x, entry.returned
             pending.enter(entry.first)
-        self._check_state(x.shape[0])
+        self._check_state()
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
         outputs = as_rows(logits if self.layer is None else self._inner(seen), leaf)
@@ -202,7 +202,10 @@ class Run:
             if part:
                 stack.enter_context(self._masks.of(index))
             stack.enter_context(lean)
-            returned = pending.arguments.rows(index).call(self.model, entry)
+            arguments = pending.arguments.rows(index)
+            returned = arguments.call(self.model, entry)
+        if part and arguments.written:
+            self._refuse("what it writes to a container among its arguments")
         return leaf, lean, returned
 
     def _is_plain(self, pending: Pending, part: Part) -> bool:
@@ -223,17 +226,20 @@ class Run:
         n = getattr(self.penalty, "n", None)
         return leaf.shape[0] * n if isinstance(n, int) else sys.maxsize
 
-    def _check_state(self, samples: int) -> None:
+    def _refuse(self, changed: str) -> NoReturn:
+        raise ValueError(
+            f"chunk_size must be the whole batch, {self._masks.samples}, or None for a model that "
+            f"changes when it is called, by {changed} (once per chunk it would change too often); "
+            f"got {self.chunk}"
+        )
+
+    def _check_state(self) -> None:
         before, self._before = self._before, None  # one look is enough
         with self.looking():
             changed = before and before.changed()
         if before and changed:
             before.undo()
-            raise ValueError(
-                f"chunk_size must be the whole batch, {samples}, or None for a model that changes "
-                f"when it is called, by {changed} (once per chunk it would change too often); got "
-                f"{self.chunk}"
-            )
+            self._refuse(changed)
 
     def _inner(self, seen: list[tuple[Tensor, int]]) -> Tensor:
         """Return the output of the layer asked for."""

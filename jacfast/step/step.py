@@ -141,7 +141,7 @@ class Step:
         """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
         model, _, _, x, y, arguments = asked
         before = State(model, but=[*frozen, self.generator], arguments=arguments)
-        given, _ = arguments.copied()
+        given = arguments.copied()
         with self.around():
             draws = Draws(x.device)
             returned = arguments.call(model, x.clone())  # it may begin in place

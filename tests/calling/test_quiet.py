@@ -165,6 +165,16 @@ def test_weights_that_are_computed_in_a_call_reach_the_parameters(call, kind):
         torch.testing.assert_close(g, other)
 
 
+def test_a_pruned_model_that_could_be_copied_can_be_copied_after_an_attack():
+    model, x = build("mlp")
+    prune.l1_unstructured(next(m for m in model if isinstance(m, nn.Linear)), "weight", 0.3)
+    with torch.no_grad():  # its weight has no graph
+        model(x)
+    CALLS["fgsm"](model, x)
+    other = copy.deepcopy(model)
+    torch.testing.assert_close(other(x), model(x))
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_caller_s_x_is_not_written_to(call):
     """Also where the model works in place on its input."""

@@ -49,7 +49,8 @@ def test_the_networks_of_the_zoos(figures):
     [
         ("mnist-foolbox", "is {:.1f} times as fast as foolbox on 1,000 digits"),
         ("classes-foolbox", "{:.1f} times with 100 classes"),
-        ("mnist-torchattacks", "against torchattacks it is {:.0f} times, on 200 digits"),
+        ("mnist-art", "against ART, 128 images at a time, it is {:.0f} times"),
+        ("mnist-torchattacks", "against torchattacks, which loops over them, {:.0f} times, on 200"),
     ],
 )
 def test_deepfool(figures, case, words):
