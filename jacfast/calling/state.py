@@ -40,7 +40,8 @@ class State:
         copied: int = SMALL,
         arguments: Arguments | None = None,
     ) -> None:
-        self._modules = [m for m in model.modules() if m not in but] if model else []
+        modules = () if model is None else model.modules()  # one without layers is false
+        self._modules = [module for module in modules if module not in but]
         self._arguments = arguments.named if arguments else {}
         self._places = look(self._modules, self._arguments)
         # tensor, copy and version by the tensor's id, which may have several owners
