@@ -1,5 +1,6 @@
 """A model that writes to its arguments, as to a cache of tokens: as by one call, however many."""
 
+import contextlib
 import copy
 
 import pytest
@@ -59,6 +60,14 @@ def held(past):
     return cache.layers[0].tokens, cache.calls
 
 
+@contextlib.contextmanager
+def unchanged(past):
+    tokens, calls = copy.deepcopy(held(past))
+    yield
+    assert torch.equal(held(past)[0], tokens)
+    assert held(past)[1] == calls
+
+
 @pytest.fixture(params=PASTS)
 def given(request):
     """Return the model, x and what makes the argument anew."""
@@ -93,9 +102,9 @@ OPTIONS = {
 @pytest.mark.filterwarnings("ignore:forward_with_penalty runs eager")
 def test_it_is_written_to_as_by_one_call(given, options, inside, size):
     model, x, past = given
-    want, expected = plain(model, x, past()), held(one := past())
-    model(x, one)
-    expected = held(one)
+    want, once = plain(model, x, past()), past()
+    model(x, once)
+    tokens, calls = held(once)
     for _ in range(2):
         mine, further = past(), OPTIONS[options](x)
         if inside:
@@ -109,29 +118,25 @@ def test_it_is_written_to_as_by_one_call(given, options, inside, size):
         got = logits.detach(), value.detach(), gradients(logits, value, model)
         for one, other in zip(got, want, strict=True):
             assert relative_error(one, other) < ROUNDING
-        assert torch.equal(held(mine)[0], expected[0])
-        assert held(mine)[1] == expected[1]
+        assert torch.equal(held(mine)[0], tokens)
+        assert held(mine)[1] == calls
 
 
 def test_a_batch_is_not_cut(given):
     model, x, past = given
     mine = past()
-    before = copy.deepcopy(held(mine))
-    with pytest.raises(ValueError, match=r"when it is called, by (argument|a tensor)"):
+    words = r"when it is called, by (argument|a tensor)"
+    with unchanged(mine), pytest.raises(ValueError, match=words):
         forward_with_penalty(model, x, penalty=EXACT, args=(mine,), chunk_size=2)
-    assert torch.equal(held(mine)[0], before[0])
-    assert held(mine)[1] == before[1]
 
 
 def test_attacks_call_it_as_it_was_given(given):
     model, x, past = given
     mine = past()
-    before = copy.deepcopy(held(mine))
-    got = jacfast.deepfool(model, x, kwargs={"past": mine})
+    with unchanged(mine):
+        got = jacfast.deepfool(model, x, kwargs={"past": mine})
     want = jacfast.deepfool(lambda x: model(x, past()), x)
     assert torch.equal(got.r, want.r)
-    assert torch.equal(held(mine)[0], before[0])
-    assert held(mine)[1] == before[1]
     rows = jacfast.jacobian(model, x, args=(mine,))
     fresh = torch.autograd.functional.jacobian(lambda z: model(z, past()).sum(0), x)
     assert relative_error(rows, fresh.movedim(1, 0)) < ROUNDING
