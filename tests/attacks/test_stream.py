@@ -349,17 +349,17 @@ def test_command(tmp_path, capsys):
 def test_what_is_given_comes_before_a_preset(tmp_path, monkeypatch):
     from jacfast import models
 
-    def watched(_out, _model, _x, _y, _size, _labels, options, _chunk):
-        seen.append(options)
-        return {"fooled": 1.0}, "nothing"
+    def watched(_out, _model, _batches, _labels, options):
+        seen.append({name: value for name, value in options.items() if name != "batch_size"})
+        raise KeyboardInterrupt  # seen enough
 
     seen = []
-    monkeypatch.setattr("jacfast.commands.attack._deepfool", watched)
+    monkeypatch.setattr("jacfast.commands.attack.deepfool_files", watched)
     torch.save(models.seck_c().state_dict(), tmp_path / "w.pt")
     command = ["attack", "deepfool", "--model", "seck_c", "--weights", str(tmp_path / "w.pt")]
     command += ["--out", str(tmp_path / "out"), "--preset", "foolbox"]
     pytest.importorskip("mlxtend")
-    assert main(command) == main([*command, "--steps", "7", "--clip", "none"]) == 0
+    assert main(command) == main([*command, "--steps", "7", "--clip", "none"]) == 130
     assert seen == [PRESETS["foolbox"], PRESETS["foolbox"] | {"steps": 7, "clip": None}]
 
 
