@@ -85,6 +85,20 @@ def lengths(found: dict) -> Iterator[list[str]]:
         yield [attack, costs, seconds, *(_optimality(one) if one else "not run" for one in of)]
 
 
+def attackbench(found: dict) -> Iterator[list[str]]:
+    """Yield what AttackBench's runner found: optimality, and the passes that it counted."""
+    cases = found["cases"]
+    yield ["optimality; passes", *cases]
+    for attack in max(cases.values(), key=len):
+        of = [case.get(attack) for case in cases.values()]
+        yield [attack, *(_found(one) if one else "" for one in of)]
+
+
+def _found(of: dict) -> str:
+    failed = f", {of['failed']} failed" if of["failed"] else ""
+    return f"{of['optimality']:.3f}{failed}; {of['forwards'] + of['backwards']:,.0f}"
+
+
 def _from_to(values: list[float], form: str) -> str:
     return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
 
@@ -132,6 +146,7 @@ TABLES: dict[str, tuple] = {  # of each name its rows, and the files that they a
     "lengths": (lengths, "minimal_norm"),
     "lengths, 1-norm": (lengths, "minimal_norm-1"),
     "lengths, CIFAR-10": (lengths, "minimal_norm-networks"),
+    "attackbench": (attackbench, "attackbench"),
     "smooth": (smooth, "claims-smooth"),
     "smooth, CIFAR-10": (smooth, "claims-smooth-cifar"),
 }
