@@ -88,3 +88,18 @@ def test_what_it_takes_of_the_time_of_ddn():
     ]
     times = [ddn / ours for ddn, ours in pairs]
     assert (int(min(times)), round(max(times))) == (10, 17)
+
+
+def test_what_the_benchmarks_page_says_of_attackbench():
+    page = (ROOT / "benchmarks/README.md").read_text()
+    assert "In each of the four cases 100 passes are above each of adv-lib's attacks" in page
+    cases = json.loads((ROOT / "benchmarks/results/attackbench.json").read_text())["cases"]
+    assert len(cases) == 4
+    for case in cases.values():
+        ours, passes = case["minimal_norm, 100"]["optimality"], {}
+        for name in (name for name in case if "adv-lib" in name):
+            assert ours > case[name]["optimality"]
+            passes[name] = case[name]["forwards"] + case[name]["backwards"]
+        assert set(passes.values()) == {1000, 2000}
+        spent = case["minimal_norm, 100"]
+        assert spent["forwards"] + spent["backwards"] <= 100
