@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments
+from jacfast.calling import Arguments, logits_alone
 from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
@@ -129,6 +129,7 @@ class WithPenalty(nn.Module):
 
     For wrappers that must see the whole forward pass, as DistributedDataParallel does. `options`
     are those of `forward_with_penalty`; the parameters are those of ``model``, under that name.
+    Attacks and measures get the logits: to them the penalty is 0, and nothing is drawn for it.
     """
 
     @renamed(chunk="chunk_size")
@@ -147,6 +148,8 @@ class WithPenalty(nn.Module):
         model) come before the module's.
         """
         chosen: CallOptions = {"penalty": self.penalty, **self.options, **options}
+        if logits_alone():
+            chosen["penalty"] = None
         return forward_with_penalty(self.model, x, y, **chosen)
 
     if TYPE_CHECKING:  # a module's call returns Any
