@@ -1,6 +1,7 @@
 """WithPenalty and penalised: the step as a module, and for code that calls the model by itself."""
 
 import copy
+import threading
 import types
 
 import pytest
@@ -88,6 +89,33 @@ def test_two_calls():
             model(x)
     assert held.penalty > 0
     assert "forward" not in vars(model)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_model_is_inside_one_context_at_a_time(elsewhere):
+    model, x, _ = build("mlp")
+    before, said = dict(vars(model)), []
+
+    def second():
+        try:
+            with penalised(model):
+                model(x)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    with penalised(model) as held:
+        if elsewhere:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+        else:
+            second()
+        model(x)
+    assert held.penalty > 0
+    assert "one penalised(model) at a time; got one that is inside another" in said[0]
+    second()
+    assert len(said) == 1
+    assert vars(model) == before
 
 
 def test_one_argument_by_any_name():
