@@ -46,6 +46,24 @@ def test_the_module_has_the_models_parameters():
     assert not module.eval().model.training
 
 
+def test_what_a_penalty_learns_is_a_parameter_of_the_module():
+    model, x, _ = build("mlp")
+    weights = nn.Parameter(torch.linspace(1, 2, model(x).shape[1], dtype=x.dtype))
+    module = WithPenalty(model, Frobenius("exact", weights=weights))
+    assert list(module.state_dict())[-1] == "learned.weights"
+    assert any(parameter is weights for parameter in module.parameters())
+    other, want = copy.deepcopy(module), module(x)[1]
+    (4 * other(x)[1]).backward()
+    assert other.learned.weights.grad.any()
+    assert weights.grad is None
+    content = {key: value.clone() for key, value in module.state_dict().items()}
+    content["learned.weights"] *= 4
+    other.load_state_dict(content, assign=True)
+    assert relative_error(other(x)[1], 4 * want) < ROUNDING
+    got = torch.func.functional_call(module, {"learned.weights": content["learned.weights"]}, (x,))
+    assert relative_error(got[1], 4 * want) < ROUNDING
+
+
 def test_options_of_a_call_come_before_those_of_the_module():
     model, x, y = build("mlp")
     module = WithPenalty(model, Frobenius("exact", every=2), layer="0", step=1)
