@@ -1,6 +1,7 @@
 """What a penalty has of its own to learn."""
 
 import dataclasses
+from typing import Any
 
 from torch import nn
 
@@ -22,5 +23,7 @@ def learned_by(penalty: Penalty | None) -> nn.Module:
 def with_learned(penalty: Penalty, found: nn.Module) -> Penalty:
     """Return the penalty with what is in a module of `learned_by` now, sharded or loaded say."""
     now = found.named_parameters(recurse=False, remove_duplicate=False)
-    other = {name: value for name, value in now if value is not getattr(penalty, name)}
+    other: dict[str, Any] = {
+        name: value for name, value in now if value is not getattr(penalty, name)
+    }
     return dataclasses.replace(penalty, **other) if other else penalty
