@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
+from jacfast.calling.contexts import for_logits_alone
 from jacfast.calling.inputs import check_input, ordinary
 from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
 from jacfast.calling.state import State
@@ -75,7 +76,7 @@ class Call:
         `own`, no leaf and of use to nobody else, there is no copy.
         """
         looking = unseen(self.model) if self.first_time("called") else contextlib.nullcontext()
-        with looking, self._given() as arguments:
+        with looking, for_logits_alone(), self._given() as arguments:
             returned = arguments.call(self.model, x if own else x.clone())
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad:

@@ -1,6 +1,7 @@
 """What must hold around the forward and the backward pass of a model."""
 
 import contextlib
+import contextvars
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from jacfast.calling.held import Hold, held
 # The stance of the compiler, one for all threads of the process. There is no public way to read it,
 # and `torch.compiler.set_stance` that is interrupted leaves the new one without telling the old.
 STANCE = Hold(None, lambda frame: frame._stance, lambda frame, stance: frame._set_stance(stance))
+_logits_alone = contextvars.ContextVar("logits_alone", default=False)
 
 
 @contextlib.contextmanager
@@ -47,3 +49,21 @@ def without_autocast(device: torch.device) -> Iterator[None]:
             if autocasts(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextlib.contextmanager
+def for_logits_alone() -> Iterator[None]:
+    """Let a model that gives a penalty beside its logits, whatever wraps it, leave that out."""
+    if torch.compiler.is_compiling():  # a compiled function would keep what it once was told
+        yield
+        return
+    token = _logits_alone.set(True)
+    try:
+        yield
+    finally:
+        _logits_alone.reset(token)
+
+
+def logits_alone() -> bool:
+    """Say whether logits alone are asked for."""
+    return not torch.compiler.is_compiling() and _logits_alone.get()

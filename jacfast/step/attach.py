@@ -15,6 +15,7 @@ from jacfast.step.options import Options
 from jacfast.step.step import Step
 
 PATCH = "_compiled_call_impl"  # what nn.Module.__call__ calls first; no copy or pickle takes it
+_inside: set[int] = set()  # numbers of models inside a context: none can put back another's patch
 
 
 class Held:
@@ -65,9 +66,10 @@ def penalised(
             default: the first tensor.
 
     Raises:
-        RuntimeError: the model is called a second time inside, or ``held.penalty`` is read without
-            a call. TypeError, ValueError: there is no such argument, or it is no floating-point
-            tensor. And what `forward_with_penalty` raises.
+        RuntimeError: the model is called a second time inside, or is inside another such context,
+            of any thread; or ``held.penalty`` is read without a call. TypeError, ValueError: there
+            is no such argument, or it is no floating-point tensor. And what `forward_with_penalty`
+            raises.
     """
     argument = place("argument", argument)
     step, held, own = Step(penalty, **options, everything=True), Held(), vars(model).get(PATCH)
@@ -92,12 +94,20 @@ def penalised(
             vars(model)[PATCH] = call
         return returned
 
+    if id(model) in _inside:
+        raise RuntimeError(
+            "model must be inside one penalised(model) at a time; got one that is inside another, "
+            "of this thread or of another one: call forward_with_penalty for a second penalty, and "
+            "give each thread a model of its own (copy.deepcopy)"
+        )
+    _inside.add(id(model))
     vars(model)[PATCH] = call
     try:
         with eager():  # what is compiled does not look at the patch
             yield held
     finally:
         restore()
+        _inside.discard(id(model))
 
 
 class Around(Arguments):

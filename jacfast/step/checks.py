@@ -31,11 +31,11 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
     """Raise a TypeError, ValueError or RuntimeError in words; return the model's modules."""
     penalty, at, batch_norm = options.penalty, options.at, options.batch_norm
     chunk = options.chunk_size
-    if transformed() or torch.is_inference_mode_enabled():
+    if penalty is not None and (transformed() or torch.is_inference_mode_enabled()):
         raise RuntimeError(
             "forward_with_penalty calls torch.autograd.grad, which neither torch.func transforms "
             "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside, "
-            "or the model alone (of a WithPenalty its .model) where no penalty is wanted"
+            "or with penalty=None (a WithPenalty, too) where no penalty is wanted"
         )
     one_of("batch_norm", batch_norm, BATCH_NORMS)
     modules = _model(model, options.layer)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments
+from jacfast.calling import Arguments, logits_alone
 from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
+from jacfast.penalties.learned import learned_by, with_learned
 from jacfast.renamed import renamed
 from jacfast.step.checks import BatchNorm
 from jacfast.step.options import CallOptions, ModuleOptions
@@ -128,7 +129,9 @@ class WithPenalty(nn.Module):
     """A model that returns ``(logits, penalty)``: `forward_with_penalty` as a module.
 
     For wrappers that must see the whole forward pass, as DistributedDataParallel does. `options`
-    are those of `forward_with_penalty`; the parameters are those of ``model``, under that name.
+    are those of `forward_with_penalty`; the parameters are those of ``model``, under that name, and
+    those that are fields of the penalty (learned weights, say), under ``learned``.
+    Attacks and measures get the logits: to them the penalty is 0, and nothing is drawn for it.
     """
 
     @renamed(chunk="chunk_size")
@@ -137,6 +140,7 @@ class WithPenalty(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.penalty, self.options = model, penalty, options
+        self.learned = learned_by(penalty)
 
     def forward(
         self, x: Tensor, y: Tensor | None = None, **options: Unpack[CallOptions]
@@ -146,7 +150,10 @@ class WithPenalty(nn.Module):
         The options of this call (``penalty=None``, say, while its weight is 0; ``kwargs=`` of the
         model) come before the module's.
         """
-        chosen: CallOptions = {"penalty": self.penalty, **self.options, **options}
+        penalty = with_learned(self.penalty, self.learned)
+        chosen: CallOptions = {"penalty": penalty, **self.options, **options}
+        if logits_alone():
+            chosen["penalty"] = None
         return forward_with_penalty(self.model, x, y, **chosen)
 
     if TYPE_CHECKING:  # a module's call returns Any

@@ -1,11 +1,11 @@
 """What a loss has of its own to learn: averaged over processes and saved as the model is."""
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import nn
 
+from jacfast.penalties.learned import learned_by
 from jacfast.training.defence import Defence
 
 
@@ -13,15 +13,7 @@ def learned(loss: Any) -> nn.Module:
     """Return a loss that is a module, or one of the parameters that a Defence's penalty has."""
     if isinstance(loss, nn.Module):
         return loss
-    found = nn.Module()
-    penalty = loss.penalty if isinstance(loss, Defence) else None
-    for field in dataclasses.fields(penalty) if penalty is not None else ():
-        value = getattr(penalty, field.name)
-        if isinstance(value, nn.Parameter):
-            found.register_parameter(field.name, value)
-        elif isinstance(value, nn.Module):
-            found.add_module(field.name, value)
-    return found
+    return learned_by(loss.penalty if isinstance(loss, Defence) else None)
 
 
 def check_optimized(optimizer: torch.optim.Optimizer, model: nn.Module, of_loss: nn.Module) -> None:

@@ -275,3 +275,17 @@ def test_minus_infinity_rules_a_class_out_and_is_no_fault():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluation.accuracy(lambda x: model(x) + model.mask, X, Y)
+
+
+@pytest.mark.parametrize("name", sorted(CALLS | MEANS | ONE | SETS))
+def test_of_a_pair_it_is_the_logits_that_count_and_nothing_is_penalised(name):
+    call, x = (CALLS | MEANS | ONE | SETS)[name], X[:1] if name in ONE else X
+    model = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4)).double().eval()
+    y = model(x).argmax(dim=1) if name == "reference_epsilon" else Y[: len(x)]
+    pair, before = jacfast.WithPenalty(model, jacfast.Frobenius(reduction="none")), start()
+    torch.set_rng_state(before.get_state())
+    want, drawn = call(model, x, y), torch.get_rng_state()
+    torch.set_rng_state(before.get_state())
+    torch.testing.assert_close(call(pair, x, y), want)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert pair(x)[1].any()

@@ -1,6 +1,7 @@
 """WithPenalty and penalised: the step as a module, and for code that calls the model by itself."""
 
 import copy
+import threading
 import types
 
 import pytest
@@ -43,6 +44,24 @@ def test_the_module_has_the_models_parameters():
     other = copy.deepcopy(module).load_state_dict(module.state_dict())
     assert not other.missing_keys
     assert not module.eval().model.training
+
+
+def test_what_a_penalty_learns_is_a_parameter_of_the_module():
+    model, x, _ = build("mlp")
+    weights = nn.Parameter(torch.linspace(1, 2, model(x).shape[1], dtype=x.dtype))
+    module = WithPenalty(model, Frobenius("exact", weights=weights))
+    assert list(module.state_dict())[-1] == "learned.weights"
+    assert any(parameter is weights for parameter in module.parameters())
+    other, want = copy.deepcopy(module), module(x)[1]
+    (4 * other(x)[1]).backward()
+    assert other.learned.weights.grad.any()
+    assert weights.grad is None
+    content = {key: value.clone() for key, value in module.state_dict().items()}
+    content["learned.weights"] *= 4
+    other.load_state_dict(content, assign=True)
+    assert relative_error(other(x)[1], 4 * want) < ROUNDING
+    got = torch.func.functional_call(module, {"learned.weights": content["learned.weights"]}, (x,))
+    assert relative_error(got[1], 4 * want) < ROUNDING
 
 
 def test_options_of_a_call_come_before_those_of_the_module():
@@ -88,6 +107,33 @@ def test_two_calls():
             model(x)
     assert held.penalty > 0
     assert "forward" not in vars(model)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_model_is_inside_one_context_at_a_time(elsewhere):
+    model, x, _ = build("mlp")
+    before, said = dict(vars(model)), []
+
+    def second():
+        try:
+            with penalised(model):
+                model(x)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    with penalised(model) as held:
+        if elsewhere:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+        else:
+            second()
+        model(x)
+    assert held.penalty > 0
+    assert "one penalised(model) at a time; got one that is inside another" in said[0]
+    second()
+    assert len(said) == 1
+    assert vars(model) == before
 
 
 def test_one_argument_by_any_name():

@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast import Frobenius, InputGradient, WithPenalty, forward_with_penalty, penalised
+from jacfast import (
+    Frobenius,
+    InputGradient,
+    WithPenalty,
+    evaluation,
+    forward_with_penalty,
+    penalised,
+)
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import LAM, ROUNDING, gradient, loss_of
@@ -289,5 +296,20 @@ def test_an_lstm_is_that_of_plain_autograd():
 
 def test_inference_mode_names_the_way_out():
     model, x, _ = build("mlp")
-    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"of a WithPenalty its \.model"):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="or with penalty=None"):
         WithPenalty(model)(x)
+
+
+def test_without_a_penalty_inference_mode_and_transforms_get_the_logits():
+    model, x, _ = build("mlp")
+    pair, want = WithPenalty(model), model(x)
+    with torch.inference_mode():
+        logits, value = pair(x, penalty=None)
+        assert torch.equal(logits, want)
+        assert not value
+        assert evaluation.accuracy(pair, x, want.argmax(dim=1)) == 1
+    rows = torch.func.vmap(lambda row: pair(row[None], penalty=None)[0][0])(x)
+    torch.testing.assert_close(rows, want)
+    (of_x,) = torch.autograd.grad(model(leaf := x.clone().requires_grad_()).sum(), leaf)
+    got = torch.func.grad(lambda x: pair(x, penalty=None)[0].sum())(x)
+    torch.testing.assert_close(got, of_x)

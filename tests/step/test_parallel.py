@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jacfast import Frobenius, WithPenalty, forward_with_penalty, penalised
+from jacfast import WGANGP, Frobenius, WithPenalty, forward_with_penalty, penalised
 from jacfast.portion import Share, within
 from tests.forked import side_by_side
 from tests.nets import relative_error
@@ -60,6 +60,10 @@ def worker(rank: int, folder: str) -> None:
             grads[network, name] = twice(problem(network)[0], network, name, rank)
         grads[network, "context"] = through_context(problem(network)[0], network, rank)
     model, x, _ = problem("mlp")
+    pair = WithPenalty(model, WGANGP(nn.Parameter(torch.tensor(1.0).to(x))))
+    parallel = DistributedDataParallel(pair, find_unused_parameters=True)
+    parallel(x[half(rank)])[1].backward()
+    grads["mlp", "learned"] = pair.learned.target.grad
     parallel = DistributedDataParallel(model)
     with pytest.raises(TypeError, match="must not be a DistributedDataParallel, which would not"):
         forward_with_penalty(parallel, x)
@@ -83,6 +87,9 @@ def test_two_processes_average_to_the_whole_batch(tmp_path):
 def wanted(network: str, name: str) -> Tensor:
     """Return the gradient of the whole batch, or the mean of the halves' with the same draws."""
     model, x, y = problem(network)
+    if name == "learned":
+        leaf, target = x.requires_grad_(), torch.tensor(1.0).to(x).requires_grad_()
+        return torch.autograd.grad(WGANGP(target)(model(leaf), leaf), target)[0]
     if name in ("exact", "context"):
         return gradient(loss_of(*plain(model, x, y, PENALTIES["exact"]), y), model)
     grads = []
