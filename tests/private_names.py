@@ -22,7 +22,7 @@ NAMES: dict[str, Use] = {
         "ops.lives penalties.base", "raises in every op and every penalty"
     ),
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
-        "lean.known", "raises in forward_with_penalty, deepfool and jacobian"
+        "calling.contexts", "raises in forward_with_penalty, deepfool and jacobian"
     ),
     "constant._dynamo_marked_constant": Use(
         "ops.lives", "a compiled function stops at the question which kernels a GPU has"
