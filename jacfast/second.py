@@ -44,7 +44,8 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
     it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
     without derivatives), and its second derivative would be lost without an error. A constant
     incoming gradient leaves no trace either way, so it is made a leaf first. What cannot be seen: a
-    backward pass that keeps the incoming gradient's graph, and detaches what it multiplies by.
+    backward pass that keeps the incoming gradient's graph, and detaches what it multiplies by, or
+    only a part of what it adds up (reversible blocks that call ``backward()`` inside).
     """
     if COMPILED in graph.named:
         raise RuntimeError(
