@@ -142,7 +142,7 @@ NAMES: dict[str, Use] = {
         "late hears PyTorch's words",
     ),
     "Node._input_metadata": Use("graph second step.penalise", "raises"),
-    "FunctionNode._forward_cls": Use("second vjp", "raises where a model has Functions"),
+    "FunctionNode._forward_cls": Use("foreign vjp", "raises where a model has Functions"),
     "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
     "TwiceBatchNormNode._saved_train": Use(
         "graph third",
@@ -190,7 +190,7 @@ NAMES: dict[str, Use] = {
 # recognised, and what is done about it is not.
 NODES: dict[str, Use] = {
     "torch::autograd::AccumulateGrad": Use("graph", "no leaf is found: every model is refused"),
-    "torch::autograd::Error": Use("second", "once_differentiable loses its part of the penalty"),
+    "torch::autograd::Error": Use("foreign", "once_differentiable loses its part of the penalty"),
     "torch::autograd::NotImplemented": Use("second", "PyTorch's own words for the error"),
     "CdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
     "PdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
