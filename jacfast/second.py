@@ -50,7 +50,7 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
             "second derivative: use forward_with_penalty(model, x), or compile the loss as a whole "
             "with torch._dynamo.config.trace_autograd_ops = True and call backward() outside"
         )
-    handles, functions = [], []
+    handles, functions = [], list[Node]()
     for name, some in graph.named.items():
         if name in GIVEN or is_fused(some[0]):
             given = [(node, _given(node)) for node in some]
