@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.foreign import foreign, whole
 from jacfast.fused_attention import is_fused, twice
-from jacfast.graph import Graph, leaf_of, nodes
+from jacfast.graph import Graph, nodes
 from jacfast.third import PLACES, of_normalisation
 from jacfast.zero_norm import ORDERS, is_norm, of_norm
 
@@ -19,7 +20,6 @@ ATTENTION = (
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
 )
 COMPILED = "CompiledFunctionBackward"
-LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
 MISSING = "torch::autograd::NotImplemented"
 LATE = {"CdistBackwardBackward0": "cdist", "PdistBackwardBackward0": "pdist"}  # when they run
 DISTANCE = "for p = 2 torch.cdist has one with compute_mode='use_mm_for_euclid_dist'"
@@ -38,13 +38,11 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
     This holds while the gradient in x is made, with a graph. The first get it here, whose slope is
     a constant, fused attention (`jacfast.fused_attention`), norms that are zero
     (`jacfast.zero_norm`) and normalisations that a model has differentiated (`jacfast.third`). Of
-    the Functions those are refused whose backward pass leaves no graph, and a compiled model is.
+    the Functions those are refused whose backward pass leaves no graph (`jacfast.foreign`), and a
+    compiled model is.
 
-    A backward pass is linear in the incoming gradient. If what it returns does not hang from that,
-    it has computed it outside autograd (once_differentiable, no_grad, .data, a detach, an extension
-    without derivatives), and its second derivative would be lost without an error. A constant
-    incoming gradient leaves no trace either way, so it is made a leaf first. What cannot be seen: a
-    backward pass that keeps the incoming gradient's graph, and detaches what it multiplies by.
+    What cannot be seen: a backward pass that keeps the incoming gradient's graph, and detaches what
+    it multiplies by.
     """
     if COMPILED in graph.named:
         raise RuntimeError(
@@ -52,17 +50,16 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
             "second derivative: use forward_with_penalty(model, x), or compile the loss as a whole "
             "with torch._dynamo.config.trace_autograd_ops = True and call backward() outside"
         )
-    handles = []
+    handles, functions = [], list[Node]()
     for name, some in graph.named.items():
         if name in GIVEN or is_fused(some[0]):
             given = [(node, _given(node)) for node in some]
             handles += [node.register_hook(hook) for node, hook in given if hook]
         elif isinstance(some[0], torch.autograd.function.BackwardCFunction) or "CppNode" in name:
-            for node in filter(_foreign, some):
-                handles.append(node.register_prehook(_as_leaves))
-                handles.append(node.register_hook(_check_of(node, x)))
+            functions += filter(foreign, some)
     try:
-        yield
+        with whole(functions, x):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -131,44 +128,6 @@ def _slope_of(node: Node) -> Any:
         return None if g is None else (g.masked_fill(flat, 0) / divisor,)
 
     return hook
-
-
-def _foreign(node: Node) -> bool:
-    """Say whether a Function is none of this library's own."""
-    own = getattr(node, "_forward_cls", None)
-    return own is None or not own.__module__.startswith("jacfast.")
-
-
-def _as_leaves(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(
-        g if g is None or g.requires_grad else g.detach().requires_grad_() for g in gradients
-    )
-
-
-def _check_of(node: Node, x: Tensor) -> Any:
-    name = node.name().removesuffix("Backward")
-    # what it returns for a parameter goes nowhere
-    wanted = [
-        following is not None and ((leaf := leaf_of(following)) is None or leaf is x)
-        for following, _ in node.next_functions
-    ]
-
-    def check(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
-        for g, used in zip(returned, wanted, strict=False):
-            if used and g is not None and _cut(g):
-                raise RuntimeError(
-                    f"the model has an operation without a second derivative: the backward pass of "
-                    f"{name} leaves no graph (once_differentiable, no_grad, detach?), and the "
-                    "penalty's gradient would lose its part"
-                )
-
-    return check
-
-
-def _cut(g: Tensor) -> bool:
-    if g.grad_fn is not None:
-        return g.grad_fn.name() == LOST
-    return not g.requires_grad and bool(g.any())  # a gradient of 0 has a derivative of 0
 
 
 def _raising(error: RuntimeError) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from jacfast.calling.frozen import unfrozen
 from jacfast.calling.parts import BYTES
 from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
@@ -95,7 +96,7 @@ def pull_back_blocks(outputs: Tensor, x: Tensor, cotangents: Tensor) -> list[Ten
                 for part in cotangents.chunk(-(-count // at_once))
             ]
             return [row.reshape(len(row), len(x), -1) for row in rows]
-    return _looped(outputs, x, cotangents, create_graph=False)
+    return unfrozen(lambda: _looped(outputs, x, cotangents, create_graph=False))
 
 
 def fitting(graph: Graph, x: Tensor) -> int:

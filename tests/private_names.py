@@ -22,7 +22,7 @@ NAMES: dict[str, Use] = {
         "ops.lives penalties.base", "raises in every op and every penalty"
     ),
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
-        "lean.known", "raises in forward_with_penalty, deepfool and jacobian"
+        "calling.contexts", "raises in forward_with_penalty, deepfool and jacobian"
     ),
     "constant._dynamo_marked_constant": Use(
         "ops.lives", "a compiled function stops at the question which kernels a GPU has"
@@ -142,7 +142,7 @@ NAMES: dict[str, Use] = {
         "late hears PyTorch's words",
     ),
     "Node._input_metadata": Use("graph second step.penalise", "raises"),
-    "FunctionNode._forward_cls": Use("second vjp", "raises where a model has Functions"),
+    "FunctionNode._forward_cls": Use("foreign vjp", "raises where a model has Functions"),
     "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
     "TwiceBatchNormNode._saved_train": Use(
         "graph third",
@@ -190,7 +190,7 @@ NAMES: dict[str, Use] = {
 # recognised, and what is done about it is not.
 NODES: dict[str, Use] = {
     "torch::autograd::AccumulateGrad": Use("graph", "no leaf is found: every model is refused"),
-    "torch::autograd::Error": Use("second", "once_differentiable loses its part of the penalty"),
+    "torch::autograd::Error": Use("foreign", "once_differentiable loses its part of the penalty"),
     "torch::autograd::NotImplemented": Use("second", "PyTorch's own words for the error"),
     "CdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
     "PdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),

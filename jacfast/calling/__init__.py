@@ -2,8 +2,9 @@
 
 ``call``: a model as a function of x alone, which attacks and measures get. ``modes``: train and
 eval flags, requires_grad, and that they end as they began (``held``), of the modules that
-``functions`` finds in whatever the user has; ``watch``: what it did not find. ``contexts``: what
-must hold around forward and backward pass, ``attention``: that it has a second derivative;
+``functions`` finds in whatever the user has; ``frozen``: of models that ask for gradients of their
+weights all the same; ``watch``: what ``functions`` did not find. ``contexts``: what must hold
+around forward and backward pass, ``attention``: that it has a second derivative;
 ``taken``: functions in the place of PyTorch's, which may not take all of its arguments;
 ``batch_norm``: which layers couple the samples; ``parts``: when a batch may be cut, ``masks``: its
 dropout then; ``state``: what a call changes (``places``: where that is, ``copies``: of tensors),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.contexts import for_logits_alone
+from jacfast.calling.frozen import unfrozen
 from jacfast.calling.inputs import check_input, ordinary
 from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
 from jacfast.calling.state import State
@@ -77,7 +78,10 @@ class Call:
         """
         looking = unseen(self.model) if self.first_time("called") else contextlib.nullcontext()
         with looking, for_logits_alone(), self._given() as arguments:
-            returned = arguments.call(self.model, x if own else x.clone())
+            if own:
+                returned = arguments.call(self.model, x)
+            else:
+                returned = unfrozen(lambda: arguments.call(self.model, x.clone()))
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad:
             check_depends(found.requires_grad)

@@ -36,6 +36,13 @@ def eager() -> Iterator[None]:
         yield
 
 
+def hooked() -> bool:
+    """Say whether hooks take what is saved for the backward pass, as in a checkpoint."""
+    if torch.compiler.is_compiling():  # which cannot ask, and says so to the user
+        return False
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
 def autocasts(kind: str) -> bool:
     """Say whether autocast is at work on devices of a kind."""
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

@@ -51,6 +51,14 @@ class Hold:
         self._holders.pop(id(thing), None)
         del self._own[id(thing)]
 
+    def lift(self) -> bool:
+        """Restore every flag that is held, for good; say whether there was one to restore."""
+        with _LOCK:
+            others = [(thing, own) for thing, own in self._own.values() if own != self.read(thing)]
+            for thing, own in others:
+                self.write(thing, own)
+        return bool(others)
+
 
 @contextlib.contextmanager
 def held(wanted: Iterable[tuple[Hold, Any]]) -> Iterator[None]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.contexts import hooked
 from jacfast.calling.tree import tree
 
 LAYERS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -22,7 +23,8 @@ class Masks:
     """The masks of a call, drawn at its first part for all N samples, in the order of the layers.
 
     So the same numbers are drawn, in the same order, as by one call on the batch, and each sample
-    has the masks that it has there.
+    has the masks that it has there. But for a checkpoint, which draws again in the backward pass,
+    from where it has drawn: what is inside is left alone.
     """
 
     def __init__(self, samples: int) -> None:
@@ -59,7 +61,7 @@ class _Part(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if func in FUNCTIONS:
+        if func in FUNCTIONS and not hooked():
             return self._drop(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

@@ -14,6 +14,7 @@ from jacfast.calling.baked import MODAL, trained
 from jacfast.calling.batch_norm import check_uncoupled
 from jacfast.calling.call import Call
 from jacfast.calling.contexts import eager
+from jacfast.calling.frozen import GRADIENT
 from jacfast.calling.functions import modules_of
 from jacfast.calling.held import Hold, held
 from jacfast.calling.outputs import Model
@@ -26,14 +27,6 @@ def _set_training(module: Any, training: bool) -> None:
 
 # A module made by torch.jit.freeze has no such flag: it is what it is.
 TRAINING = Hold(False, lambda module: getattr(module, "training", None), _set_training)
-# Only of leaves that were not made in inference mode; gradients end at x in any case.
-GRADIENT = Hold(
-    False,
-    lambda p: p.requires_grad if p.is_leaf and not p.is_inference() else None,
-    lambda p, requires_grad: p.requires_grad_(requires_grad),
-)
-
-
 LAZY = (UninitializedParameter, UninitializedBuffer)
 
 

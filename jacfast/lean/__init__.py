@@ -1,7 +1,6 @@
 """Lean layers: the same layers, with cheaper backward passes."""
 
 from jacfast.lean.gram import Gram
-from jacfast.lean.known import hooked
 from jacfast.lean.mode import Lean
 from jacfast.lean.sweep import COLLECT, PULL, Sweep
 from jacfast.lean.tables import ATTENTION, TRAINING, lean, training
@@ -14,7 +13,6 @@ __all__ = [
     "Gram",
     "Lean",
     "Sweep",
-    "hooked",
     "lean",
     "training",
 ]

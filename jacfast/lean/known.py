@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling.contexts import autocasts
+from jacfast.calling.contexts import autocasts, hooked
 from jacfast.calling.tensors import plain
 from jacfast.lean.pool import Pair
 from jacfast.ops.lives import transformed
@@ -16,13 +16,6 @@ def usual() -> bool:
     """Say whether a Function can run: autograd is on, and nothing else looks at its tensors."""
     compiles = torch.compiler.is_compiling()
     return torch.is_grad_enabled() and not compiles and not transformed() and not hooked()
-
-
-def hooked() -> bool:
-    """Say whether hooks take what is saved for the backward pass, as in a checkpoint."""
-    if torch.compiler.is_compiling():  # which cannot ask, and says so to the user
-        return False
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def needs_gradient(x: Tensor) -> bool:

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.attention import BY_MATH
+from jacfast.calling.contexts import hooked
 from jacfast.calling.taken import taken
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.gram import Gram
-from jacfast.lean.known import hooked
 from jacfast.lean.pool import POOLS
 from jacfast.lean.sweep import Sweep
 

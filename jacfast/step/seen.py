@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.calling import parameters
+from jacfast.calling.contexts import hooked
 from jacfast.graph import Graph
 from jacfast.layouts import align
-from jacfast.lean import ATTENTION, Lean, Sweep, hooked
+from jacfast.lean import ATTENTION, Lean, Sweep
 from jacfast.penalties.base import Penalty, check_apart
 from jacfast.step.checks import check_way
 from jacfast.step.entry import Entry

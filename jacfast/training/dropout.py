@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from jacfast.calling.contexts import hooked
 from jacfast.calling.masks import FUNCTIONS, ones_of
-from jacfast.lean.known import hooked
 from jacfast.portion import Portion, portion
 
 

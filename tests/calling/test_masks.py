@@ -4,11 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jacfast import Frobenius
 from jacfast.calling import Masks, part_of
 from tests.nets import draw, relative_error
-from tests.step.steps import ROUNDING, fast, gradient, loss_of
+from tests.step.steps import ROUNDING, assert_same, fast, gradient, loss_of, plain, step
 
 N = 40
 
@@ -65,6 +66,29 @@ def test_a_step_in_chunks_is_that_of_one_call(more, inplace, layout):
         total = total + g[chosen].square().sum() / len(chosen)
     assert relative_error(value, total) < ROUNDING
     assert relative_error(got, gradient(loss_of(expected, total, y), model)) < ROUNDING
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, again: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.again = nn.Linear(5, 8), nn.Linear(8, 3), again
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(F.gelu(self.first(x)), 0.4, self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = checkpoint(self.drop, x, use_reentrant=False) if self.again else self.drop(x)
+        return self.last(h)
+
+
+def test_a_checkpoint_finds_the_masks_that_it_had():
+    """It draws them anew in the backward pass, from where they were drawn: each chunk its own."""
+    torch.manual_seed(1)
+    x, y = torch.randn(N, 5, dtype=torch.float64), torch.randint(3, (N,))
+    want = step(plain, Checkpointed(False).double(), x, y, Frobenius("exact"), chunk_size=7)
+    got = step(fast, Checkpointed(True).double(), x, y, Frobenius("exact"), chunk_size=7)
+    assert_same(got, want)
 
 
 def test_measuring_the_largest_tensor_draws_nothing():

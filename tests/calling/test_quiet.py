@@ -131,6 +131,54 @@ def test_pending_graph_still_reaches_the_parameters(call):
         torch.testing.assert_close(p.grad, q.grad)
 
 
+class Asking(torch.autograd.Function):
+    """As the adjoint of an ODE, or a checkpoint of one's own: it asks for weights' gradients."""
+
+    @staticmethod
+    def forward(ctx, layer, x, *weights):
+        ctx.layer, ctx.weights, ctx.x = layer, weights, x.detach()
+        return layer(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            x = ctx.x.requires_grad_()
+            found = torch.autograd.grad(ctx.layer(x), (x, *ctx.weights), gradient)
+        return None, *found
+
+
+class Asks(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last, self.how = nn.Linear(6, 8), nn.Linear(8, 5), how
+
+    def forward(self, x):
+        if self.how == "backward":
+            return self.last(Asking.apply(self.first, x, *self.first.parameters()).tanh())
+        weight, bias = self.first.parameters()
+        with torch.enable_grad():  # a step on other samples
+            loss = self.first(torch.ones(1, 6).to(x)).square().sum()
+            weight = weight - 0.1 * torch.autograd.grad(loss, weight)[0].detach()
+        return self.last(nn.functional.linear(x, weight, bias).tanh())
+
+
+@pytest.mark.parametrize("how", ["backward", "forward"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_model_that_asks_for_gradients_of_its_weights(call, how):
+    """The same model with constants in the place of these is right without."""
+    torch.manual_seed(0)
+    model, x = Asks(how).double(), draw(4, 6)
+    plain = nn.Sequential(copy.deepcopy(model.first), nn.Tanh(), copy.deepcopy(model.last))
+    if how == "forward":
+        loss = model.first(torch.ones(1, 6, dtype=x.dtype)).square().sum()
+        with torch.no_grad():
+            plain[0].weight -= 0.1 * torch.autograd.grad(loss, model.first.weight)[0]
+    model.last.weight.requires_grad_(False)
+    before = state(model)
+    torch.testing.assert_close(call(model, x), call(plain, x))
+    assert state(model) == before
+
+
 COMPUTED = {
     "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
     "weight_norm": nn.utils.weight_norm,

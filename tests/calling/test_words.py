@@ -69,6 +69,20 @@ def test_x_of_integers(call, dtype, text):
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.jagged])
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
+def test_x_that_is_not_dense(call, layout):
+    model, x = build("mlp")
+    if layout == torch.jagged:
+        x = torch.nested.nested_tensor(list(x), layout=layout)
+    else:
+        x = x.to_sparse(layout=layout)
+    text = f"x must be dense (x.to_dense(), of nested ones x.to_padded_tensor(0)); got {layout}"
+    with pytest.raises(TypeError, match=re.escape(text)):
+        call(model, x)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_parameters_that_are_not_there_yet(call):
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.LazyLinear(4)).double()
     text = "the weight of a LazyLinear is made by the first forward pass: call model(x) once"

@@ -97,3 +97,44 @@ def test_what_a_function_returns_for_a_parameter_does_not_matter(position, size,
         for function in (Multiplied.apply, lambda x, w: x * w)
     )
     assert_same(step(way, got, x, y, Frobenius(2)), step(plain, want, x, y, Frobenius(2)))
+
+
+class Coupled(torch.autograd.Function):
+    """A reversible block: y = x + layer(x), whose backward pass keeps a part of its graph."""
+
+    @staticmethod
+    def forward(ctx, x, layers, *weights):
+        ctx.layers, ctx.x = layers, x.detach()
+        return x + layers[0](x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            x = ctx.x.detach().requires_grad_()
+            ctx.layers[0](x).backward(gradient)
+        return gradient + x.grad, None, *[None] * (len(ctx.needs_input_grad) - 2)
+
+
+class Reversible(nn.Module):
+    def __init__(self, size: int, given: bool) -> None:
+        super().__init__()
+        self.layer, self.given = nn.Linear(size, size).double(), given
+
+    def forward(self, x):
+        return Coupled.apply(x, [self.layer], *(self.layer.parameters() if self.given else ()))
+
+
+@pytest.mark.parametrize("way", [fast, plain])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("before", [None, 1.0])
+def test_functions_that_write_to_the_gradients_are_an_error(before, given, way):
+    """What they return hangs from what comes in, and has lost a part all the same."""
+    model, x, y = build("mlp")
+    model = nn.Sequential(*model[:2], Reversible(7, given), *model[2:])
+    for parameter in model.parameters():
+        parameter.grad = None if before is None else torch.full_like(parameter, before)
+    with pytest.raises(RuntimeError, match="the backward pass of Coupled calls backward"):
+        way(model, x, y, Frobenius(2))
+    for parameter in model.parameters():
+        left = parameter.grad if before is None else bool((parameter.grad == before).all())
+        assert left is (None if before is None else True)

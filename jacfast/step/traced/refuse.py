@@ -12,7 +12,7 @@ from torch.utils._device import DeviceContext
 
 import jacfast.calling.parts as parts
 from jacfast.calling.anew import of_torch
-from jacfast.lean import hooked
+from jacfast.calling.contexts import hooked
 from jacfast.ops.lives import transformed
 from jacfast.step.traced.graph import within
 from jacfast.step.traced.writes import aliased
