@@ -15,7 +15,6 @@ from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.parts import device_of, part
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import Model, check_weights
-from jacfast.renamed import renamed
 from jacfast.runs import checksum_of, plain
 from jacfast.team import shared
 from jacfast.version import __version__
@@ -25,7 +24,6 @@ CALL = ("args", "kwargs", "output")  # options that say how the model is called
 MEANS = ("batch_size", "generator", "output", "progress")  # not noted: logits show the output
 
 
-@renamed(max_iter="steps")
 def deepfool_to_disk(
     out: Path | str, model: Model, batches: Iterable[Any], *, labels: bool = False, **options: Any
 ) -> DeepFoolResult:

@@ -10,14 +10,12 @@ from jacfast.calling import Arguments
 from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
-from jacfast.renamed import renamed
 from jacfast.step.checks import BatchNorm
 from jacfast.step.options import CallOptions, ModuleOptions
 from jacfast.step.step import Step
 from jacfast.step.traced.backends import Backend
 
 
-@renamed(chunk="chunk_size")
 def forward_with_penalty(
     model: nn.Module,
     x: Tensor,
@@ -131,7 +129,6 @@ class WithPenalty(nn.Module):
     are those of `forward_with_penalty`; the parameters are those of ``model``, under that name.
     """
 
-    @renamed(chunk="chunk_size")
     def __init__(
         self, model: nn.Module, penalty: Penalty = Frobenius(), **options: Unpack[ModuleOptions]
     ) -> None:
