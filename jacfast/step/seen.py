@@ -18,7 +18,8 @@ from jacfast.calling import parameters
 from jacfast.graph import Graph
 from jacfast.layouts import align
 from jacfast.lean import ATTENTION, Lean, Sweep, hooked
-from jacfast.penalties.base import Penalty, check_apart
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.checks import check_apart
 from jacfast.step.checks import check_way
 from jacfast.step.entry import Entry
 from jacfast.step.pending import check_leaves
