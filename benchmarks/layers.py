@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import jacfast
 from benchmarks.harness import environment, must_agree, print_table, take_turns, write
+from benchmarks.rivals import captured
 from benchmarks.step import AT_LEAST, CASES, DEVICE, LAM, REPEATS, gradient
 from jacfast.lean import TRAINING, training
 from jacfast.lean.activations import ACTIVATIONS
@@ -85,7 +86,7 @@ def measure(name: str) -> dict:
     torch.backends.cudnn.allow_tf32 = True
     counts = {key: launches(step, model, x, y, LAM) for key, step in steps.items()}
     if DEVICE == "cuda":
-        steps |= {f"{key}, captured": rivals.captured(step) for key, step in steps.items()}
+        steps |= {f"{key}, captured": captured(step) for key, step in steps.items()}
 
     def run(step: rivals.Step) -> None:
         for _ in range(count):

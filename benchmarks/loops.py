@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.harness import environment, print_table, take_turns, write
+from benchmarks.rivals import recorded
 from jacfast import deepfool, models
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.options import Options
 from jacfast.attacks.part import Part
 from jacfast.attacks.search import Search
 from jacfast.calling import Call, quiet
-from jacfast.timing.rivals import recorded
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Samples of random pixels: an iteration costs the same, whatever the network has learnt.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import jacfast
 from benchmarks.harness import environment, must_agree, print_table, take_turns, write
 from benchmarks.networks import ViT
+from benchmarks.rivals import batched, captured, compiled_plain, compiled_traced
 from jacfast import models
 from jacfast.timing import rivals
 from jacfast.timing.memory import peak_bytes
@@ -42,7 +43,7 @@ REPEATS, AT_LEAST = {"cpu": (3, 1), "cuda": (9, 5)}[DEVICE]  # rounds, and steps
 def contenders() -> dict[str, rivals.Step]:
     steps = {
         "plain": rivals.plain,
-        "plain, compiled": rivals.compiled_plain(),
+        "plain, compiled": compiled_plain(),
         "one vector, autograd": rivals.one_vector,
         "JacobianReg, n = 1": rivals.jacobian_reg,
         "compiled, torch.func": rivals.compiled_func(),
@@ -52,13 +53,13 @@ def contenders() -> dict[str, rivals.Step]:
         "jacfast, n = 1, bfloat16 sweeps": ours(jacfast.Frobenius(), precision=torch.bfloat16),
         "jacfast, n = 1, subsample 1/4": ours(jacfast.Frobenius(subsample=0.25)),
         "loop": rivals.loop,
-        "batched": rivals.batched,
+        "batched": batched,
         "jacfast, exact": ours(jacfast.Frobenius("exact")),
     }
     if DEVICE == "cuda":
         steps["jacfast, n = 1, cudagraphs"] = ours(jacfast.Frobenius(), compiled="cudagraphs")
     if hasattr(torch._dynamo.config, "trace_autograd_ops"):  # not in every torch
-        steps["compiled, autograd traced"] = rivals.compiled_traced()
+        steps["compiled, autograd traced"] = compiled_traced()
     return {name: step if name in PLAIN else rivals.by_math(step) for name, step in steps.items()}
 
 
@@ -66,7 +67,7 @@ def captures(steps: dict[str, rivals.Step]) -> dict[str, rivals.Step]:
     """Return CUDA graphs of some of the steps, to be recorded at their first call."""
     names = ("plain", "one vector, autograd", "jacfast, n = 1", "jacfast, exact")
     graphs = names if DEVICE == "cuda" else ()
-    return {f"{name}, captured": rivals.captured(steps[name]) for name in graphs}
+    return {f"{name}, captured": captured(steps[name]) for name in graphs}
 
 
 def verify(steps: dict[str, rivals.Step], model: nn.Module, x: Tensor, y: Tensor) -> dict[str, str]:

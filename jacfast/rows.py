@@ -11,11 +11,9 @@ from jacfast.calling import AnyModel, Further, outputs_of, quiet, takes_model
 from jacfast.checks import count
 from jacfast.lean import lean
 from jacfast.memory import advise
-from jacfast.renamed import renamed
 from jacfast.vjp import pull_back
 
 
-@renamed(chunk="chunk_size")
 @takes_model
 def jacobian(
     model: AnyModel,

@@ -171,7 +171,7 @@ def grad(
         ValueError: the outputs do not depend on x.
     """
     if kinds is not None and len(outputs) <= TOGETHER_UP_TO and _ruled.get(kinds, True):
-        return _together(kinds, outputs, x, cotangent)
+        return _by_vmap(kinds, outputs, x, cotangent)
     return _grad(outputs, x, cotangent, create_graph, batched)
 
 
@@ -196,7 +196,7 @@ def _grad(
     return g
 
 
-def _together(
+def _by_vmap(
     kinds: frozenset[str], outputs: Tensor, x: Tensor | GradientEdge, cotangents: Tensor
 ) -> Tensor:
     """Return the rows without a graph by `torch.func.vmap`, which may have rules for the graph.

@@ -19,7 +19,7 @@ class Use(NamedTuple):
 # ImportError at the place, before any number is wrong.
 NAMES: dict[str, Use] = {
     "torch._C._are_functorch_transforms_active": Use(
-        "ops.lives penalties.base", "raises in every op and every penalty"
+        "ops.lives penalties.checks", "raises in every op and every penalty"
     ),
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
         "calling.contexts", "raises in forward_with_penalty, deepfool and jacobian"

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import jacfast
+from benchmarks.rivals import recorded
 from jacfast.lean import mode, tables
-from jacfast.timing.rivals import recorded
 from tests import nets
 from tests.testing import missing
 

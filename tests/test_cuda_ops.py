@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.rivals import recorded
 from jacfast import ops
 from jacfast.ops import lives
 from jacfast.ops.row_norm import KINDS
-from jacfast.timing.rivals import recorded
 from tests.attacks.launches import Launches
 from tests.testing import missing, no_waiting
 

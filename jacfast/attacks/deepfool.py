@@ -22,11 +22,9 @@ from jacfast.calling import (
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.progress import watch
-from jacfast.renamed import renamed
 
 
 @rich
-@renamed(max_iter="steps")
 @takes_model
 def deepfool(
     model: AnyModel,

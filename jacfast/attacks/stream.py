@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jacfast.attacks.batches import split_batch
 from jacfast.attacks.deepfool import deepfool
-from jacfast.attacks.parts import device_of, part
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.calling import Model, check_weights
-from jacfast.renamed import renamed
+from jacfast.attacks.stored import once
+from jacfast.calling import Model, check_weights, device_of
+from jacfast.data.batches import split_batch
 from jacfast.runs import checksum_of, plain
 from jacfast.team import shared
 from jacfast.version import __version__
@@ -25,7 +24,6 @@ CALL = ("args", "kwargs", "output")  # options that say how the model is called
 MEANS = ("batch_size", "generator", "output", "progress")  # not noted: logits show the output
 
 
-@renamed(max_iter="steps")
 def deepfool_to_disk(
     out: Path | str, model: Model, batches: Iterable[Any], *, labels: bool = False, **options: Any
 ) -> DeepFoolResult:
@@ -83,7 +81,7 @@ def deepfool_files(
             x, y = x.to(device), None if y is None else y.to(device)
             options["target"] = of_all(reach, x)
             made = functools.partial(_made, model, x, y, options)
-            part(_file(out, number), model, x, y, made, options.get("batch_size"), **call)
+            once(_file(out, number), model, x, y, made, options.get("batch_size"), **call)
         if not team.count:
             raise ValueError("batches must yield at least one batch; got none")
     return [_file(out, number) for number in range(team.count)]

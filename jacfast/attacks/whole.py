@@ -17,13 +17,14 @@ from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.fmn import fmn
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.minimal_norm import minimal_norm
-from jacfast.attacks.parts import Tensors, device_of, part, read
 from jacfast.attacks.pgd import bim, pgd
+from jacfast.attacks.stored import Tensors, once, read
 from jacfast.attacks.stream import NOTE, about, of_all
 from jacfast.calling import (
     check_finite,
     check_weights,
     classes_of,
+    device_of,
     logits_of,
     quiet,
     sane,
@@ -115,7 +116,7 @@ class _Job:
         for _, (file, start, size) in team.share(plan, desc=self.name, unit="batch"):
             x, y = (t[start : start + size].to(device) for t in (self.x, self.y))
             make = functools.partial(self._attack, x, y, start)
-            part(folder / file, self.model, x, y, make, self.batch_size)
+            once(folder / file, self.model, x, y, make, self.batch_size)
         return [folder / file for file, _, _ in plan]
 
     def _plan(self, folder: Path) -> list[tuple[str, int, int]]:

@@ -31,7 +31,7 @@ from jacfast.calling.finite import (
     say_bad_logits,
     say_not_finite,
 )
-from jacfast.calling.functions import compiled, modules_of, unwrapped
+from jacfast.calling.functions import compiled, device_of, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
 from jacfast.calling.masks import Masks, drops
 from jacfast.calling.modes import check_made, in_eval_mode, quiet
@@ -85,6 +85,7 @@ __all__ = [
     "check_weights",
     "classes_of",
     "compiled",
+    "device_of",
     "drops",
     "eager",
     "entries_of",

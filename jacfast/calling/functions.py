@@ -30,6 +30,12 @@ def modules_of(model: object) -> list[nn.Module]:
     return list({id(module): module for root in roots for module in root.modules()}.values())
 
 
+def device_of(model: object) -> torch.device:
+    """Return where a model is; a function in which no module is found is on the CPU."""
+    tensors = (t for m in modules_of(model) for t in (*m.parameters(), *m.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
 def looked_through(model: object) -> Iterator[object]:
     """Yield `model` and, nearest first, what is found in it; modules are not looked into."""
     todo, seen = [model], dict[int, object]()

@@ -75,17 +75,8 @@ class State:
         Of tensors on a GPU values are not looked at: it need not be waited for, and its graphs can
         be captured.
         """
-        for place in self._places:
-            now, held = content(place), place.content
-            if not isinstance(held, dict):
-                if not _pairwise(self._same, held, now):
-                    return f"{place.name} of a {place.owner}"
-                continue
-            for key in now.keys() | held.keys():
-                if not self._same(held.get(key, NONE), now.get(key, NONE)):
-                    return f"{place.at(key)} of a {place.owner}"
-        if any(map(_differs, self._arrays.values())):
-            return "a NumPy array"
+        if found := self._other(self._same, lambda _: set()):
+            return found
         if self._sources.moved():
             return "a random generator"
         written = any(_written(*known) for known in self._copies.values())
@@ -97,15 +88,20 @@ class State:
 
         Writes to tensors are none, nor are weights that hooks of torch.nn.utils compute.
         """
+        return self._other(_identical, computed)
+
+    def _other(
+        self, same: Callable[[Any, Any], bool], but: Callable[[Any], set[str]]
+    ) -> str | None:
+        """Name an entry that is not the `same`, `but` some of its holder's, or an array."""
         for place in self._places:
             now, held = content(place), place.content
-            module = isinstance(place.holder, nn.Module)
             if not isinstance(held, dict):
-                if not _pairwise(_identical, held, now):
+                if not _pairwise(same, held, now):
                     return f"{place.name} of a {place.owner}"
                 continue
-            for key in (now.keys() | held.keys()) - (computed(place.holder) if module else set()):
-                if not _identical(held.get(key, NONE), now.get(key, NONE)):
+            for key in (now.keys() | held.keys()) - but(place.holder):
+                if not same(held.get(key, NONE), now.get(key, NONE)):
                     return f"{place.at(key)} of a {place.owner}"
         return "a NumPy array" if any(map(_differs, self._arrays.values())) else None
 
@@ -178,9 +174,9 @@ class State:
             return False
 
 
-def computed(module: nn.Module) -> set[str]:
-    """Return the names of weights that hooks of torch.nn.utils compute anew in each call."""
-    hooks = module._forward_pre_hooks.values()
+def computed(holder: object) -> set[str]:
+    """Return the names of weights of a module that hooks of torch.nn.utils compute in each call."""
+    hooks = holder._forward_pre_hooks.values() if isinstance(holder, nn.Module) else ()
     return {getattr(hook, "name", getattr(hook, "_tensor_name", "")) for hook in hooks}
 
 

@@ -29,18 +29,14 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
 
     ``target`` is one class for all samples. Masks, subspaces and generators have no option.
     """
-    words, names = described(function), getattr(function, "old_names", {})
+    words = described(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and name not in GENERAL:
-            old = [old for old, new in names.items() if new == name]
-            _add(parser, parameter, words.get(name, ""), old)
+            _add(parser, parameter, words.get(name, ""))
 
 
-def _add(
-    parser: argparse.ArgumentParser, parameter: inspect.Parameter, words: str, old: list[str]
-) -> None:
+def _add(parser: argparse.ArgumentParser, parameter: inspect.Parameter, words: str) -> None:
     name, default = parameter.name, parameter.default
-    flags = [f"--{each.replace('_', '-')}" for each in (name, *old)]
     needed = default is parameter.empty
     union = typing.get_origin(parameter.annotation) in (types.UnionType, typing.Union)
     kinds = {*typing.get_args(parameter.annotation)} if union else {parameter.annotation}
@@ -55,7 +51,8 @@ def _add(
         options |= {"action": argparse.BooleanOptionalAction}
     else:
         options |= {"type": read, "metavar": "LOW,HIGH" if read is _pair else name.upper()}
-    parser.add_argument(*flags, default=argparse.SUPPRESS, required=needed, **options)
+    flag = f"--{name.replace('_', '-')}"
+    parser.add_argument(flag, default=argparse.SUPPRESS, required=needed, **options)
 
 
 def _reader(name: str, kinds: set[Any]) -> Callable[[str], Any] | None:

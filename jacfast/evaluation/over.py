@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from jacfast.attacks.batches import split_batch
-from jacfast.attacks.parts import device_of
-from jacfast.calling import Model
+from jacfast.calling import Model, device_of
+from jacfast.data.batches import split_batch
 from jacfast.runs import checksum_of
 from jacfast.team import Team
 

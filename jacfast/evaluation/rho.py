@@ -5,8 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from jacfast.attacks.deepfool import DeepFoolResult, deepfool
+from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import (
     AnyModel,
     check_input,

@@ -12,7 +12,6 @@ from jacfast.integrations.common import as_schedule, check, is_due, jacobian_nor
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.portion import Share, within
-from jacfast.renamed import renamed
 from jacfast.step import penalised
 from jacfast.training.schedule import Schedule
 
@@ -68,7 +67,6 @@ class JacobianPenalty(Callback):
             `forward_with_penalty` raises. After any exception the module is as it was.
     """
 
-    @renamed(chunk="chunk_size")
     def __init__(
         self,
         schedule: float | Schedule,

@@ -10,7 +10,6 @@ from jacfast.integrations.common import as_schedule, check, is_due, jacobian_nor
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.portion import Share, within
-from jacfast.renamed import rename
 from jacfast.step.attach import Around
 from jacfast.step.step import Step
 from jacfast.training.schedule import Schedule
@@ -66,7 +65,6 @@ class JacobianTrainer(Trainer):
         self.jacobian_schedule = as_schedule(jacobian_schedule)
         self.jacobian_penalty, self.jacobian_input = jacobian_penalty, jacobian_input
         self.jacobian_options = dict(jacobian_options or {})
-        rename({"chunk": "chunk_size"}, self.jacobian_options)
         check(jacobian_penalty, self.jacobian_options)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(

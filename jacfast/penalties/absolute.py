@@ -8,7 +8,8 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.checks import keep, one_of
-from jacfast.penalties.base import Count, Penalty, check_count, projections, safe_sqrt
+from jacfast.penalties.base import Penalty, safe_sqrt
+from jacfast.penalties.checks import Count, check_count, check_projections
 from jacfast.penalties.gradients import OfOutputs
 
 Norm = Literal["l1", "l2", "linf"]
@@ -36,7 +37,7 @@ class EntrywiseL1(Penalty):
         keep(self, n=check_count(self.n))
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
-        projections(self.n, logits.shape[1], "K")
+        check_projections(self.n, logits.shape[1], "K")
 
     def draw(
         self, samples: int, logits: Tensor, generator: torch.Generator | None

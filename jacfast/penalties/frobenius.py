@@ -8,16 +8,8 @@ from torch import Tensor, nn
 from jacfast import cotangents
 from jacfast.checks import count, is_number, one_of
 from jacfast.ops import checks
-from jacfast.penalties.base import (
-    REDUCTIONS,
-    Count,
-    Coupled,
-    Penalty,
-    Reduction,
-    check_batch_norm,
-    check_graph,
-    safe_sqrt,
-)
+from jacfast.penalties.base import REDUCTIONS, Penalty, Reduction, safe_sqrt
+from jacfast.penalties.checks import Count, Coupled, check_batch_norm, check_graph
 from jacfast.penalties.squares import Projected
 from jacfast.portion import portion
 

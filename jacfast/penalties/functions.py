@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from jacfast.penalties.absolute import ColumnSumL1, DecisionFunction, EntrywiseL1, Norm
-from jacfast.penalties.base import Count, Coupled, Reduction
+from jacfast.penalties.base import Reduction
+from jacfast.penalties.checks import Count, Coupled
 from jacfast.penalties.gradients import R1, R2, WGANGP, GradientNorm, InputGradient
 from jacfast.penalties.squares import CrossLipschitz, Spectral
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from jacfast import cotangents
 from jacfast.checks import count, keep
-from jacfast.penalties.base import Count, Penalty, check_count, projections
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.checks import Count, check_count, check_projections
 from jacfast.vjp import pull_back
 
 
@@ -26,7 +27,7 @@ class Projected(Penalty):
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         classes = logits.shape[1]
-        projections(self.n, classes - self.centred, "K - 1" if self.centred else "K")
+        check_projections(self.n, classes - self.centred, "K - 1" if self.centred else "K")
 
     def draw(
         self, samples: int, logits: Tensor, generator: torch.Generator | None

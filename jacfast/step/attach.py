@@ -10,7 +10,6 @@ from jacfast.calling import Arguments, eager
 from jacfast.checks import place
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
-from jacfast.renamed import renamed
 from jacfast.step.options import Options
 from jacfast.step.step import Step
 
@@ -35,7 +34,6 @@ class Held:
         return self._penalty
 
 
-@renamed(chunk="chunk_size")
 @contextlib.contextmanager
 def penalised(
     model: nn.Module,

@@ -11,14 +11,12 @@ from jacfast.calling.outputs import Output
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import learned_by, with_learned
-from jacfast.renamed import renamed
 from jacfast.step.checks import BatchNorm
 from jacfast.step.options import CallOptions, ModuleOptions
 from jacfast.step.step import Step
 from jacfast.step.traced.backends import Backend
 
 
-@renamed(chunk="chunk_size")
 def forward_with_penalty(
     model: nn.Module,
     x: Tensor,
@@ -134,7 +132,6 @@ class WithPenalty(nn.Module):
     Attacks and measures get the logits: to them the penalty is 0, and nothing is drawn for it.
     """
 
-    @renamed(chunk="chunk_size")
     def __init__(
         self, model: nn.Module, penalty: Penalty = Frobenius(), **options: Unpack[ModuleOptions]
     ) -> None:

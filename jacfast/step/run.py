@@ -24,7 +24,8 @@ from jacfast.calling import (
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
 from jacfast.lean import PULL, Lean, training
-from jacfast.penalties.base import Penalty, check_apart, cotangents_of
+from jacfast.penalties.base import Penalty, cotangents_of
+from jacfast.penalties.checks import check_apart
 from jacfast.step.checks import check_way
 from jacfast.step.draw import Draw, Noise, Order, penalised_count
 from jacfast.step.node import Node

@@ -19,7 +19,8 @@ from jacfast.calling.contexts import hooked
 from jacfast.graph import Graph
 from jacfast.layouts import align
 from jacfast.lean import ATTENTION, Lean, Sweep
-from jacfast.penalties.base import Penalty, check_apart
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.checks import check_apart
 from jacfast.step.checks import check_way
 from jacfast.step.entry import Entry
 from jacfast.step.pending import check_leaves

@@ -29,14 +29,13 @@ from jacfast.evaluation.rho import sizes
 from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
 from jacfast.ops.lives import transformed
-from jacfast.penalties.base import check_apart, safe_sqrt
-from jacfast.renamed import renamed
+from jacfast.penalties.base import safe_sqrt
+from jacfast.penalties.checks import check_apart
 from jacfast.vjp import pull_back
 
 MOST = 50.0  # exp(d rho) of a misclassified sample is clamped here
 
 
-@renamed(max_iter="steps")
 @takes_model
 def deep_defense_penalty(
     model: AnyModel,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from jacfast.attacks.batches import split_batch
-from jacfast.attacks.parts import device_of
+from jacfast.calling import device_of
 from jacfast.checks import at_least, count, one_of
+from jacfast.data.batches import split_batch
 from jacfast.runs import checksum
 from jacfast.training.checkpoint import Config
 

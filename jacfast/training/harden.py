@@ -21,7 +21,7 @@ from jacfast.data.split import on_device
 from jacfast.files import write_atomically
 from jacfast.json_text import finite
 from jacfast.penalties import Frobenius
-from jacfast.penalties.base import projections
+from jacfast.penalties.checks import check_projections
 from jacfast.plots import hardening_figure, png
 from jacfast.runs import check_own, held
 from jacfast.step import forward_with_penalty
@@ -188,7 +188,7 @@ def _model(run: Harden) -> nn.Module:
 
 def _check_fits(run: Harden, model: nn.Module, split: data.Split) -> None:
     """Check model and images together, by the gradient of one step on two images."""
-    projections(run.n, models.check_fits(model, split), "K")
+    check_projections(run.n, models.check_fits(model, split), "K")
     for name in ("train_x", "test_x"):
         check_finite(name, getattr(split, name))
     x, y = split.train_x[:2].clone(), split.train_y[:2]

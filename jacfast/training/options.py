@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from jacfast.penalties.base import Count
+from jacfast.penalties.checks import Count
 from jacfast.training.checkpoint import Config
 
 

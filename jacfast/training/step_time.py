@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from jacfast.calling import in_eval_mode
 from jacfast.penalties import Frobenius
-from jacfast.penalties.base import Count
+from jacfast.penalties.checks import Count
 from jacfast.timing.contenders import PLAIN, RIVALS, contenders
 from jacfast.timing.cost import steps
 from jacfast.timing.kept import kept

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jacfast.timing.rivals import recorded
+from benchmarks.rivals import recorded
 from tests import nets
 from tests.attacks.loops import part_of
 from tests.testing import missing, no_waiting

@@ -140,13 +140,6 @@ def value_of(
     return torch.sqrt(total) if root else total / len(x)
 
 
-def error_of(got: Tensor, want: Tensor) -> float:
-    """Return ||got - want|| / ||want||, in float64: 0 of two zero tensors, NaN of a NaN."""
-    got, want = got.detach().double(), want.detach().double()
-    error = (got - want).norm()
-    return 0.0 if error == 0 else float(error / want.norm())
-
-
 def by_hand(name: str, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the value of a penalty by its formula, and its gradient in every parameter."""
     formula = EXACT[name][1] if name in EXACT else spectral

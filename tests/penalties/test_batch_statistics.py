@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from jacfast import Frobenius, JacobianReg, frobenius_penalty, penalties
 from tests import public
-from tests.nets import RTOL
-from tests.penalties.formulas import PENALTIES, by_hand, error_of
+from tests.nets import RTOL, relative_error
+from tests.penalties.formulas import PENALTIES, by_hand
 
 IMAGES, TOKENS, VECTORS = (4, 5, 5), (4, 5), (4,)
 REFUSED = "the model has batch-norm .*, which makes each sample's logits depend on the whole batch"
@@ -128,10 +128,10 @@ def test_every_penalty_refuses_them(name):
 def assert_right(model: nn.Module, x: Tensor) -> None:
     value = Frobenius("exact")(model(x), x)
     want, gradients = by_hand("frobenius", model, x, torch.arange(len(x)))
-    assert error_of(value, want) < RTOL[x.dtype]
+    assert relative_error(value, want) < RTOL[x.dtype]
     value.backward()
     weight = model[-1].weight.grad
-    assert error_of(weight, gradients["4.weight"]) < RTOL[x.dtype]
+    assert relative_error(weight, gradients["4.weight"]) < RTOL[x.dtype]
 
 
 @pytest.mark.parametrize("name", APART)

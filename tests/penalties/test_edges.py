@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import CrossLipschitz, DecisionFunction, Frobenius, InputGradient, Spectral
-from tests.nets import RTOL, draw
-from tests.penalties.formulas import EXACT, PENALTIES, by_hand, error_of, labelled, seeded, weights
+from tests.nets import RTOL, draw, relative_error
+from tests.penalties.formulas import EXACT, PENALTIES, by_hand, labelled, seeded, weights
 
 
 def gradients(value: Tensor, model: nn.Module, x: Tensor) -> list[Tensor]:
@@ -61,10 +61,10 @@ def test_a_batch_of_one(name, net):
     y = torch.tensor([k - 1])
     value = EXACT[name][0](k)(model(x), x, y, generator=seeded())
     want, by_name = by_hand(name, model, x, y)
-    assert error_of(value, want) < RTOL[x.dtype]
+    assert relative_error(value, want) < RTOL[x.dtype]
     first = next(iter(by_name))
     (got,) = torch.autograd.grad(value, [dict(model.named_parameters())[first]])
-    assert error_of(got, by_name[first]) < RTOL[x.dtype]
+    assert relative_error(got, by_name[first]) < RTOL[x.dtype]
 
 
 def test_two_outputs_have_one_difference():

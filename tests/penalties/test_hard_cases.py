@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import DecisionFunction, Frobenius, Spectral
-from tests.nets import draw
-from tests.penalties.formulas import error_of, labelled, seeded
+from tests.nets import draw, relative_error
+from tests.penalties.formulas import labelled, seeded
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_spectral_of_a_large_or_small_jacobian(dtype, scale):
     x = draw(3, 6, dtype=dtype).requires_grad_()
     got = Spectral(100)(layer(x), x, generator=seeded()).double() / scale**2
     want = torch.linalg.matrix_norm(layer.weight.double() / scale, 2) ** 2
-    assert error_of(got, want) < 1e-2
+    assert relative_error(got, want) < 1e-2

@@ -12,7 +12,7 @@ from examples.own_penalty import TopLogit
 from jacfast import Frobenius, JacobianReg, Spectral, forward_with_penalty
 from jacfast.penalties import Penalty
 from tests.nets import build, parameters, relative_error, rows_of
-from tests.penalties.formulas import EXACT, error_of, labelled, seeded
+from tests.penalties.formulas import EXACT, labelled, seeded
 from tests.penalties.test_functions import FORMS
 from tests.step.networks import SIX
 from tests.step.networks import build as build_six
@@ -54,11 +54,11 @@ def test_values_and_weighted_gradients_equal_the_formulas(net, name, way):
     penalty = dataclasses.replace(make(k), reduction="none")
     _, values = way(model, x, y, penalty)
     assert values.shape == (3,)
-    assert error_of(values, by_hand(params)) < ROUNDING
+    assert relative_error(values, by_hand(params)) < ROUNDING
     loss = (weights * values).sum()
     got = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
     for g, (key, _) in zip(got, model.named_parameters(), strict=True):
-        assert error_of(g, want[key]) < ROUNDING
+        assert relative_error(g, want[key]) < ROUNDING
 
 
 @pytest.mark.parametrize("penalty", [Frobenius(2), Spectral()])
@@ -81,7 +81,7 @@ def test_many_projections_of_a_linear_first_layer():
     values = forward_with_penalty(model, x, penalty=Frobenius("exact", reduction="none"))[1]
     params = parameters(model)
     want = torch.stack([rows_of(model, params, sample).square().sum() for sample in x])
-    assert error_of(values, want) < ROUNDING
+    assert relative_error(values, want) < ROUNDING
 
 
 @pytest.mark.parametrize(("function", "arguments", "penalty"), FORMS)
@@ -101,9 +101,9 @@ def test_explicit_vectors_and_the_class_people_know():
     got = jacfast.frobenius_penalty(model(x), x, vectors=vectors, reduction="none")
     rows = [rows_of(model, parameters(model), sample) for sample in x.detach()]
     want = [(vectors[:, i] @ j).square().sum() for i, j in enumerate(rows)]
-    assert error_of(got, torch.stack(want)) < ROUNDING
+    assert relative_error(got, torch.stack(want)) < ROUNDING
     got = JacobianReg(-1, reduction="none")(x, model(x))
-    assert error_of(got, torch.stack([j.square().sum() / 2 for j in rows])) < ROUNDING
+    assert relative_error(got, torch.stack([j.square().sum() / 2 for j in rows])) < ROUNDING
 
 
 def test_a_step_without_a_penalty_has_zeros():
@@ -138,15 +138,15 @@ def test_a_penalty_of_ones_own(net):
 
     for way in (one_line, node):
         value = way(model, x, y, TopLogit())[1]
-        assert error_of(value, by_hand(parameters(model), range(3))) < ROUNDING
+        assert relative_error(value, by_hand(parameters(model), range(3))) < ROUNDING
         want = torch.func.grad(lambda params: by_hand(params, range(3)))(parameters(model))
         joined = torch.cat([g.flatten() for g in want.values()])
-        assert error_of(gradient(value, model), joined) < ROUNDING
+        assert relative_error(gradient(value, model), joined) < ROUNDING
     for own in (model, Wrapped(model)):  # cut, and whole
         part = TopLogit(subsample=0.34)
         value = forward_with_penalty(own, x.detach(), penalty=part, generator=seeded())[1]
         chosen = torch.randperm(3, generator=seeded())[:1].tolist()
-        assert error_of(value, by_hand(parameters(model), chosen)) < ROUNDING
+        assert relative_error(value, by_hand(parameters(model), chosen)) < ROUNDING
 
 
 class Wrapped(nn.Module):
@@ -183,8 +183,8 @@ def test_all_that_ones_own_penalty_may_choose():
     want = torch.where(small, g.square() / 2, 0.02 * (g.abs() - 0.01)).sum(1).mean()
     assert small.any()
     assert not small.all()
-    assert error_of(Huber()(model(x), x, y, generator=seeded()), want) < ROUNDING
+    assert relative_error(Huber()(model(x), x, y, generator=seeded()), want) < ROUNDING
     got = forward_with_penalty(model, x, y, penalty=Huber(), chunk_size=2, generator=seeded())[1]
-    assert error_of(got, want) < ROUNDING
+    assert relative_error(got, want) < ROUNDING
     with pytest.raises(ValueError, match="y must be given: Huber depends on the labels"):
         Huber()(model(x), x)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.nets import RTOL, build
-from tests.penalties.formulas import PENALTIES, error_of, seeded
+from tests.nets import RTOL, build, relative_error
+from tests.penalties.formulas import PENALTIES, seeded
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -21,7 +21,7 @@ def test_half_precision_is_close_to_float32(name, dtype):
         assert model[0].weight.grad.dtype == kind
         assert bool(model[0].weight.grad.isfinite().all())
         values[kind] = value
-    assert error_of(values[dtype], values[torch.float32]) < RTOL[dtype]
+    assert relative_error(values[dtype], values[torch.float32]) < RTOL[dtype]
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -38,4 +38,4 @@ def test_autocast_is_close_to_float32(name, inside):
     if not inside:
         got = PENALTIES[name](logits, x, y, generator=seeded())
     assert got.dtype == torch.float32
-    assert error_of(got, want) < RTOL[torch.bfloat16]
+    assert relative_error(got, want) < RTOL[torch.bfloat16]

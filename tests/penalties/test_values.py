@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import jacfast.vjp
 from jacfast import Spectral
-from tests.nets import NETS, RTOL, rows_of
-from tests.penalties.formulas import EXACT, PENALTIES, by_hand, error_of, labelled, seeded
+from tests.nets import NETS, RTOL, relative_error, rows_of
+from tests.penalties.formulas import EXACT, PENALTIES, by_hand, labelled, seeded
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def assert_equal(value: Tensor, model: nn.Module, want, rtol: float) -> None:
     """Compare a value and its gradient in every parameter with those of `by_hand`."""
     expected, gradients = want
     assert value.shape == ()
-    assert error_of(value, expected) < rtol
+    assert relative_error(value, expected) < rtol
     names, params = zip(*model.named_parameters(), strict=True)
     got = torch.autograd.grad(value, params, materialize_grads=True)
     scale = max(g.norm() for g in gradients.values())
@@ -59,7 +59,7 @@ def test_spectral_converges_to_the_largest_singular_value(net):
     iterations = math.ceil(math.log(1e-9) / (2 * math.log(ratio)))
     value = Spectral(iterations)(model(x), x, generator=seeded())
     want = by_hand("spectral", model, x, y)
-    assert error_of(value, want[0]) < RTOL[x.dtype]
+    assert relative_error(value, want[0]) < RTOL[x.dtype]
     assert_equal(value, model, want, 1e-6)
 
 

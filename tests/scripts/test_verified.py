@@ -9,6 +9,7 @@ from torch import nn
 import jacfast
 from benchmarks import activations, attention, growth, harness, minimal_norm, sharing, step
 from benchmarks.lengths import Attack
+from benchmarks.rivals import batched
 from jacfast.ops import activation_second
 from jacfast.timing import rivals
 from jacfast.timing.attacks import agree
@@ -38,7 +39,7 @@ STEPS = {
     "JacobianReg, n = 1": rivals.jacobian_reg,
     "jacfast, n = 1": ours(jacfast.Frobenius()),
     "loop": rivals.loop,
-    "batched": rivals.batched,
+    "batched": batched,
     "jacfast, exact": ours(jacfast.Frobenius("exact")),
 }
 

@@ -2,58 +2,28 @@
 
 import argparse
 import ctypes
-import dataclasses
 import gc
 import mmap
 import types
-import warnings
 import weakref
 from array import array
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from jacfast import Frobenius, forward_with_penalty
+from jacfast import Frobenius
+from tests.step.objects import SIMPLE, Frozen, Mixed, Net, Private, Slotted, assert_followed
 from tests.step.steps import assert_same, fast
-from tests.step.tracing import assert_traced, plans
-
-
-@dataclasses.dataclass(slots=True)
-class Slotted:
-    scale: float = 1.0
-    inner: object = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Frozen:
-    scale: float = 1.0
-
-
-class Mixed(Slotted):
-    """Slots of a parent, and a dictionary of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.more = 1.0
-
-
-class Private:
-    __slots__ = ("__scale", "empty")
-
-    def __init__(self) -> None:
-        self.__scale = 1.0
-
-    def set(self, scale: float) -> None:
-        self.__scale = scale
-
-    def get(self) -> float:
-        return self.__scale
+from tests.step.tracing import assert_traced
 
 
 class Config:
     scale = 1.0
+
+
+class Kind(Config):
+    pass
 
 
 class Hashed:
@@ -61,53 +31,35 @@ class Hashed:
         self.scale = scale
 
 
-class Scaled:
-    scale = 1.0
+def large() -> np.ndarray:
+    return np.ones(1 << 13)  # 64 KiB
 
 
-class Net(nn.Module):
-    """A linear layer, scaled by what some object says."""
-
-    def __init__(self, read) -> None:
-        super().__init__()
-        self.last, self.read, self.held = nn.Linear(6, 5), read, None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(x).tanh() * float(self.read(self))
+class OwnArray(np.ndarray):
+    pass
 
 
-def at_class(value):
-    return lambda: type("Net", (Net,), {"held_at_class": value()})
-
-
-def large(dtype=np.float64) -> np.ndarray:
-    return np.ones(1 << 13, dtype)  # of float64 64 KiB
-
-
-def subclassed(kind) -> np.ndarray:
-    return type("Own", (np.ndarray,), {})((4,), buffer=np.ones(4)) if kind else np.ma.ones(4)
-
-
-SIMPLE = lambda m: m.held.scale  # noqa: E731
+TABLE = {"scale": 1.0}
+DOUBLE = lambda m: setattr(m.held, "scale", 2.0)  # noqa: E731
 # what is held, how it is read, how it is changed
 OBJECTS = {
-    "slots": (Slotted, SIMPLE, lambda m: setattr(m.held, "scale", 2.0)),
+    "slots": (Slotted, SIMPLE, DOUBLE),
     "slots in slots": (
         lambda: Slotted(inner=Slotted()),
         lambda m: m.held.inner.scale,
         lambda m: setattr(m.held.inner, "scale", 2.0),
     ),
     "slots, replaced": (Frozen, SIMPLE, lambda m: setattr(m, "held", Frozen(2.0))),
-    "slots of a parent": (Mixed, SIMPLE, lambda m: setattr(m.held, "scale", 2.0)),
+    "slots of a parent": (Mixed, SIMPLE, DOUBLE),
     "a dictionary beside slots": (
         Mixed,
         lambda m: m.held.more,
         lambda m: setattr(m.held, "more", 2.0),
     ),
     "private slots": (Private, lambda m: m.held.get(), lambda m: m.held.set(2.0)),
-    "a class": (lambda: Kind, SIMPLE, lambda m: setattr(m.held, "scale", 2.0)),
+    "a class": (lambda: Kind, SIMPLE, DOUBLE),
     "the class of an object": (
-        lambda: Kind(),
+        Kind,
         SIMPLE,
         lambda m: setattr(type(m.held), "scale", 2.0),
     ),
@@ -138,12 +90,12 @@ OBJECTS = {
         lambda m: setattr(m.held[0], "scale", 2.0),
     ),
     "a subclass of arrays": (
-        lambda: subclassed(True),
+        lambda: OwnArray((4,), buffer=np.ones(4)),
         lambda m: m.held[1],
         lambda m: m.held.__setitem__(1, 2),
     ),
     "a masked array": (
-        lambda: subclassed(False),
+        lambda: np.ma.ones(4),
         lambda m: m.held.sum(),
         lambda m: m.held.__setitem__(1, np.ma.masked),
     ),
@@ -185,33 +137,14 @@ OBJECTS = {
     "arguments of a command": (
         lambda: argparse.Namespace(scale=1.0),
         SIMPLE,
-        lambda m: setattr(m.held, "scale", 2.0),
+        DOUBLE,
     ),
 }
-TABLE = {"scale": 1.0}
-
-
-class Kind(Config):
-    pass
 
 
 @pytest.fixture(autouse=True)
 def as_before():
     TABLE["scale"] = Kind.scale = 1.0
-
-
-def assert_followed(model: nn.Module, change) -> None:
-    """Check recorded steps against eager ones, before a change and after it."""
-    x = torch.randn(4, 6).double()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(2):
-            for _ in range(2):
-                got = fast(model, x, None, Frobenius("exact"), compiled="traced")
-                assert_same(got, fast(model, x, None, Frobenius("exact")))
-            change(model)
-            change = lambda m: None  # noqa: E731
-    assert_traced(model, 2)
 
 
 @pytest.mark.parametrize("kind", OBJECTS)
@@ -239,7 +172,7 @@ def test_what_the_class_holds(kind):
 
 def test_a_class_behind_one_of_torch():
     """In the order of the classes nn.Module comes first."""
-    mixin = type("Mixin", (Scaled,), {})
+    mixin = type("Mixin", (), {"scale": 1.0})
     model = type("Own", (Net, mixin), {})(lambda m: m.scale).double()
     assert_followed(model, lambda m: setattr(mixin, "scale", 2.0))
 
@@ -301,122 +234,3 @@ def test_nothing_is_held(kind):
     del model
     gc.collect()
     assert gone() is None
-
-
-@pytest.mark.parametrize("options", [{"at": True}, {"compiled": "traced"}], ids=str)
-@pytest.mark.parametrize(
-    ("make", "write"),
-    [
-        (Slotted, lambda held: setattr(held, "scale", held.scale + 1)),
-        (Mixed, lambda held: setattr(held, "scale", held.scale + 1)),
-        (Mixed, lambda held: setattr(held, "more", held.more + 1)),
-        (Frozen, lambda held: object.__setattr__(held, "scale", held.scale + 1)),
-        (Private, lambda held: held.set(held.get() + 1)),
-        (Private, lambda held: setattr(held, "empty", getattr(held, "empty", 0) + 1)),
-        (lambda: Slotted(inner=torch.zeros(2)), lambda held: held.inner.add_(1)),
-        (lambda: array("d", [1.0]), lambda held: held.append(len(held))),
-        (lambda: argparse.Namespace(n=0), lambda held: setattr(held, "n", held.n + 1)),
-    ],
-)
-def test_a_step_writes_as_one_call_does(make, write, options):
-    """A second pass, and a recording, leave objects as one call does."""
-    x = torch.randn(4, 6).double()
-    once, model = (Net(lambda m: (write(m.held), 1.0)[1]).double() for _ in range(2))
-    once.held, model.held = make(), make()
-    if "at" in options:
-        options = {"at": x}
-    for _ in range(2):
-        once(x)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            forward_with_penalty(model, x, **options)
-        assert shown(model.held) == shown(once.held)
-    assert bool(plans(model)) == ("compiled" in options)
-    assert all(plan is None for plan in plans(model))
-
-
-def shown(held) -> str:
-    names = ("scale", "more", "inner", "empty", "n")
-    private = held.get() if isinstance(held, Private) else held if isinstance(held, array) else 0
-    return repr([*(getattr(held, name, None) for name in names), private])
-
-
-class Trainer:
-    """Of a package that is called like Lightning."""
-
-    def __init__(self) -> None:
-        self.current_epoch, self.scale = 0, 1.0
-
-
-def trainer_of(package: str) -> object:
-    return type("Trainer", (Trainer,), {"__module__": package})()
-
-
-@pytest.mark.parametrize("package", ["lightning_net", "torch_optim", "loggingtools"])
-def test_a_package_whose_name_begins_like_another(package):
-    model = Net(SIMPLE).double()
-    model.held = trainer_of(package)
-    assert_followed(model, lambda m: setattr(m.held, "scale", 2.0))
-
-
-@pytest.mark.parametrize("package", ["lightning.pytorch.trainer", "torch.optim.sgd"])
-def test_what_a_trainer_says_is_not_recorded(package):
-    model, x = Net(lambda m: 1.0 + m.held.current_epoch).double(), torch.randn(4, 6).double()
-    model.held = trainer = trainer_of(package)
-
-    def calls():
-        for epoch in range(3):
-            trainer.current_epoch = epoch
-            got = fast(model, x, None, Frobenius("exact"), compiled="traced")
-            assert_same(got, fast(model, x, None, Frobenius("exact")))
-
-    with pytest.warns(UserWarning, match=r"runs eager.*held of a Net.*asked for its current_epoch"):
-        calls()
-    assert model.held is trainer
-
-
-def test_a_trainer_that_is_not_asked_may_change():
-    model, x = Net(lambda m: 1.0).double(), torch.randn(4, 6).double()
-    model.held = trainer_of("lightning.pytorch.trainer")
-    for epoch in range(3):
-        model.held.current_epoch = epoch
-        fast(model, x, None, Frobenius("exact"), compiled="traced")
-    assert_traced(model, 1)
-
-
-def test_a_trainer_that_is_asked_in_vain():
-    """By code that catches every error."""
-
-    def read(model):
-        try:
-            return model.held.scale
-        except Exception:
-            return 0.5
-
-    model, x = Net(read).double(), torch.randn(4, 6).double()
-    model.held = trainer_of("lightning.pytorch.trainer")
-    with pytest.warns(UserWarning, match=r"runs eager.*held of a Net.*asked for its scale"):
-        got = fast(model, x, None, Frobenius("exact"), compiled="traced")
-    assert_same(got, fast(model, x, None, Frobenius("exact")))
-
-
-class Log(list):
-    """A list of a class of one's own."""
-
-
-@pytest.mark.parametrize("kind", [list, Log])
-def test_a_list_that_the_model_writes_to_is_the_callers(kind):
-    """Once for each call, the recorded one as well."""
-
-    class Noting(nn.Linear):
-        def forward(self, x, notes):
-            notes.append(x.detach().sum())
-            return super().forward(x)
-
-    model, x = Noting(4, 3), torch.rand(5, 4)
-    for compiled in (None, "traced", "traced"):
-        notes = kind()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            forward_with_penalty(model, x, args=(notes,), compiled=compiled)
-        assert [float(note) for note in notes] == [float(x.sum())]

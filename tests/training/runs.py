@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from jacfast import cli, models
+from jacfast.training.options import Harden
 from tests.data.files import write_mnist
 
 NETS = """
@@ -71,6 +73,12 @@ def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def environment() -> dict[str, str]:
     root = str(Path(__file__).parents[2])
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}.", "OMP_NUM_THREADS": "1"}
+
+
+def small_run(folder: Path, **options: Any) -> Harden:
+    """Return a hardening of an epoch, after one of training, on 40 images that are written here."""
+    usual = {"out": folder / "out", "train_epochs": 1, "epochs": 1, "batch_size": 20}
+    return Harden(data=write_mnist(folder / "data"), **usual | options)
 
 
 def harden_arguments(out: str, factory: str = "tiny", **options: object) -> list[str]:

@@ -1,13 +1,9 @@
-"""Hardening end to end on a tiny job: figures, files, errors found before training."""
+"""Hardening end to end on a tiny job: its figures, its files, its table."""
 
 import base64
-import copy
 import dataclasses
 import json
-import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,7 +18,7 @@ from jacfast.training.measure import Measures
 from jacfast.training.options import Harden
 from jacfast.training.table import table
 from tests.data.files import write_mnist
-from tests.training.runs import called, harden_arguments
+from tests.training.runs import called, harden_arguments, small_run
 
 
 @pytest.mark.usefixtures("small", "drawn")
@@ -115,9 +111,9 @@ def test_the_weights_are_those_of_the_loops_by_hand(tmp_path, monkeypatch):
         return 3.0 * rows.square().sum() / len(x)
 
     monkeypatch.setattr(models, "tf_tutorial_cnn", net)
-    split = data.load(write_mnist(tmp_path / "data", train=40, test=20))
-    options = {"train_epochs": 2, "epochs": 1, "lam": 3.0, "n": "exact", "lr": 0.01}
-    run = Harden(tmp_path / "out", data=tmp_path / "data", batch_size=16, seed=5, **options)
+    options = {"train_epochs": 2, "lam": 3.0, "n": "exact", "lr": 0.01}
+    run = small_run(tmp_path, batch_size=16, seed=5, **options)
+    split = data.load(run.data)
     harden(run)
     torch.manual_seed(5)
     model = net()
@@ -128,116 +124,6 @@ def test_the_weights_are_those_of_the_loops_by_hand(tmp_path, monkeypatch):
     hardened = torch.load(run.out / "hardened.pt", weights_only=True)
     torch.testing.assert_close(hardened, dict(model.state_dict()), rtol=1e-3, atol=1e-5)
     assert all(bool((trained[key] - hardened[key]).abs().max() > 0.01) for key in trained)
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize(
-    "stop_at", [3, 5, 6, 8], ids=["first epochs", "last epoch", "between", "hardening"]
-)
-def test_interrupted_in_either_phase(tmp_path, monkeypatch, stop_at):
-    """Six steps of training, two an epoch, and as many of hardening."""
-    write_mnist(tmp_path / "data", train=40, test=20)
-    options = {"data": tmp_path / "data", "train_epochs": 3, "epochs": 3, "batch_size": 20}
-    whole, parted = (Harden(tmp_path / name, **options) for name in ("whole", "parted"))
-    harden(whole)
-    step, steps = torch.optim.Adam.step, []
-
-    def stopped(self, *given, **more):
-        steps.append(1)
-        if len(steps) == stop_at + 1:
-            raise KeyboardInterrupt
-        return step(self, *given, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            harden(parted)
-    assert (parted.out / "trained.pt").exists() == (stop_at >= 6)
-    with pytest.raises(FileExistsError, match="holds an earlier run: continue it with --resume"):
-        harden(parted)
-    with pytest.raises(ValueError, match=r"lam was 0\.03 and is now 0\.5"):
-        harden(dataclasses.replace(parted, lam=0.5), resume=True)
-    harden(parted, resume=True)
-    for name in ("trained.pt", "hardened.pt"):
-        got, want = (torch.load(run.out / name, weights_only=True) for run in (parted, whole))
-        assert all(torch.equal(got[key], want[key]) for key in want)
-
-
-def test_a_network_with_dropout_is_measured_without_a_warning(tmp_path, monkeypatch, recwarn):
-    """The networks are harden's own: it has no need to warn of the mode in which it measures."""
-    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
-    monkeypatch.setattr(models, "tf_tutorial_cnn", lambda: net)
-    write_mnist(tmp_path / "data", train=40, test=20)
-    options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
-    harden(Harden(tmp_path / "out", **options))
-    assert not [str(one.message) for one in recwarn if "mode" in str(one.message)]
-
-
-@pytest.mark.usefixtures("small")
-def test_a_chunk_changes_roundings_alone_and_may_change_on_the_way(tmp_path):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    options = {"data": tmp_path / "data", "train_epochs": 2, "batch_size": 20}
-    whole = Harden(tmp_path / "whole", epochs=4, **options)
-    harden(whole)
-    parted = Harden(tmp_path / "parted", epochs=4, chunk_size=7, **options)
-    harden(parted)
-    got, want = (torch.load(run.out / "hardened.pt", weights_only=True) for run in (parted, whole))
-    assert not all(torch.equal(got[key], want[key]) for key in want)
-    for key in want:
-        torch.testing.assert_close(got[key], want[key], rtol=1e-3, atol=1e-5)
-    (parted.out / "hardened.pt").unlink()
-    harden(dataclasses.replace(parted, chunk_size=3), resume=True)
-    assert (parted.out / "hardened.pt").exists()
-    with pytest.raises(ValueError, match="chunk_size must be >= 1; got 0"):
-        harden(dataclasses.replace(whole, out=tmp_path / "none", chunk_size=0))
-
-
-@pytest.mark.usefixtures("small")
-def test_other_weights_of_the_same_name_are_refused(tmp_path):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    weights = tmp_path / "w.pt"
-    torch.save(models.fc500().state_dict(), weights)
-    options = {"data": tmp_path / "data", "epochs": 1, "batch_size": 20}
-    run = Harden(tmp_path / "out", model="jacfast.models:fc500", weights=weights, **options)
-    harden(run)
-    torch.save(models.fc500().state_dict(), weights)
-    with pytest.raises(ValueError, match=r"weights was 'w\.pt, SHA-256 .* and is now 'w\.pt, SHA"):
-        harden(run, resume=True)
-
-
-@pytest.mark.usefixtures("small")
-def test_resumed_on_the_same_data_elsewhere_and_on_no_others(tmp_path, monkeypatch):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    shutil.copytree(tmp_path / "data", tmp_path / "moved" / "data")
-    run = Harden(tmp_path / "out", data=Path("data"), train_epochs=1, epochs=1, batch_size=20)
-    monkeypatch.chdir(tmp_path)
-    harden(run)
-    kept = {path: path.read_bytes() for path in run.out.glob("*.pt")}
-    monkeypatch.chdir(tmp_path / "moved")
-    harden(dataclasses.replace(run, data=tmp_path / "moved" / "data"), resume=True)
-    file = tmp_path / "moved" / "data" / "train-images-idx3-ubyte"
-    file.write_bytes(file.read_bytes()[:-1] + b"\x01")  # the last pixel of one image
-    with pytest.raises(ValueError, match=r"data was 'SHA-256 .* and is now 'SHA-256 "):
-        harden(run, resume=True)
-    assert {path: path.read_bytes() for path in run.out.glob("*.pt")} == kept
-
-
-@pytest.mark.usefixtures("small")
-def test_what_the_weights_do_not_depend_on_may_change_on_the_way(tmp_path):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    weights = tmp_path / "w.pt"
-    torch.save(models.fc500().state_dict(), weights)
-    run = Harden(tmp_path / "out", data=tmp_path / "data", epochs=1, batch_size=20, train_epochs=1)
-    own = dataclasses.replace(
-        run, out=tmp_path / "own", model="jacfast.models:fc500", weights=weights
-    )
-    harden(run)
-    figures = harden(dataclasses.replace(run, eval_samples=7), resume=True)
-    assert figures["options"]["eval_samples"] == figures["data"]["evaluated"] == 7
-    with pytest.raises(ValueError, match="train_epochs was 1 and is now 2"):
-        harden(dataclasses.replace(run, train_epochs=2), resume=True)
-    harden(own)
-    harden(dataclasses.replace(own, train_epochs=2), resume=True)
 
 
 @pytest.mark.usefixtures("small")
@@ -252,9 +138,7 @@ def test_a_chunk_bounds_the_timed_step_which_may_fail(tmp_path, monkeypatch, mem
         return step(model, x, y, **options)
 
     monkeypatch.setattr(ours, "forward_with_penalty", short_of_memory)
-    write_mnist(tmp_path / "data", train=40, test=20)
-    options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
-    run = Harden(tmp_path / "out", chunk_size=4, eval_samples=5, **options)
+    run = small_run(tmp_path, chunk_size=4, eval_samples=5)
     figures = harden(run)
     assert json.loads((run.out / "figures.json").read_text()) == figures
     if memory < 4:
@@ -296,126 +180,6 @@ def test_the_table_of_the_command(job):
 
 
 @pytest.mark.usefixtures("small")
-def test_numbers_of_numpy(tmp_path):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    options = {"seed": 3, "epochs": 1, "batch_size": 20, "eval_samples": 5}
-    run = Harden(
-        tmp_path / "out",
-        data=tmp_path / "data",
-        train_epochs=1,
-        lam=np.float64(0.1),
-        **{name: np.int64(value) for name, value in options.items()},
-    )
-    figures = harden(run)
-    assert figures["options"]["lam"] == 0.1
-    assert json.loads((run.out / "figures.json").read_text()) == figures
-    harden(dataclasses.replace(run, lam=0.1, **options), resume=True)
-
-
-def test_options_of_numpy_are_those_of_python(tmp_path):
-    given = {"lam": 0.5, "lr": 0.25, "seed": 3, "mean": (0.5, 0.25), "std": (1.0, 2.0)}
-    want = Harden(tmp_path, **given).options()
-    for kind in (np.float64, np.float32):
-        numpy = {
-            name: tuple(map(kind, value)) if isinstance(value, tuple) else kind(value)
-            for name, value in given.items()
-        }
-        found = Harden(tmp_path, **numpy | {"seed": np.int64(3)}).options()
-        assert json.dumps(found) == json.dumps(want)
-
-
-def test_what_a_factory_draws_follows_from_the_seed(tmp_path, monkeypatch):
-    class Noisy(nn.Linear):
-        def __init__(self):
-            super().__init__(784, 10)
-            self.register_buffer("noise", torch.randn(784), persistent=False)
-
-        def forward(self, x):
-            return super().forward(x.flatten(1) + 0.01 * self.noise)
-
-    made = []
-    monkeypatch.setattr(models, "load_factory", lambda spec: made.append(Noisy()) or made[-1])
-    write_mnist(tmp_path / "data", train=40, test=20)
-    torch.save(Noisy().state_dict(), tmp_path / "w.pt")
-    options = {"model": "a:b", "weights": tmp_path / "w.pt", "data": tmp_path / "data"}
-    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        torch.rand(3)  # the caller's state differs each time
-        state = torch.get_rng_state()
-        harden(Harden(tmp_path / name, epochs=1, eval_samples=5, seed=seed, **options))
-        assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(made[0].noise, made[1].noise)
-    assert not torch.equal(made[0].noise, made[2].noise)
-
-
-def test_batch_norm_stays_in_eval_mode(tmp_path, monkeypatch):
-    write_mnist(tmp_path / "data", train=40, test=20)
-    net = nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
-    )
-    net[2].running_mean.fill_(0.01)
-    torch.save(net.state_dict(), tmp_path / "w.pt")
-    monkeypatch.setattr(models, "load_factory", lambda spec: copy.deepcopy(net))
-    run = Harden(
-        tmp_path / "out", model="a:b", weights=tmp_path / "w.pt", data=tmp_path / "data", epochs=2
-    )
-    harden(run)
-    state = torch.load(tmp_path / "out" / "hardened.pt", weights_only=True)
-    assert torch.equal(state["2.running_mean"], torch.full((8,), 0.01))
-    assert not torch.equal(state["1.weight"], net[1].weight)
-
-
-class Own(nn.Sequential):
-    """A network of a user; the kinds below do in their own way what `forward` does here."""
-
-    def __init__(self):
-        super().__init__(nn.Flatten(), nn.Linear(784, 8), nn.Tanh(), nn.Linear(8, 10))
-
-
-class Frozen(Own):
-    def __init__(self):
-        super().__init__()
-        self[1].requires_grad_(False)
-
-
-class Named(Own):
-    def forward(self, x):
-        return {"logits": super().forward(x), "images": x}
-
-
-class InPlace(Own):
-    def forward(self, x):
-        return super().forward(x.sub_(0.5))
-
-
-class Attention(Own):
-    def forward(self, x):
-        return super().forward(F.scaled_dot_product_attention(x, x, x))
-
-
-class Extra(Own):
-    def get_extra_state(self):
-        return {"kind": "no tensor"}
-
-    def set_extra_state(self, state):
-        assert state == {"kind": "no tensor"}
-
-
-@pytest.mark.parametrize("kind", [Frozen, Named, InPlace, Attention, Extra])
-def test_every_kind_of_network_comes_to_its_figures(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(models, "load_factory", lambda spec: kind())
-    write_mnist(tmp_path / "data", train=40, test=20)
-    torch.save(kind().state_dict(), tmp_path / "w.pt")
-    run = Harden(
-        tmp_path / "out", model="a:b", weights=tmp_path / "w.pt", data=tmp_path / "data", epochs=1
-    )
-    figures = harden(run)
-    assert "speedup" in figures["step"]
-    assert harden(run, resume=True)["after"] == figures["after"]
-    state = torch.load(run.out / "hardened.pt", weights_only=True)
-    assert state.keys() == kind().state_dict().keys()
-
-
-@pytest.mark.usefixtures("small")
 def test_a_run_that_ends_while_it_is_timed_has_its_figures(tmp_path, monkeypatch):
     """By the system, say, for memory: then nothing can be caught."""
 
@@ -426,9 +190,7 @@ def test_a_run_that_ends_while_it_is_timed_has_its_figures(tmp_path, monkeypatch
         raise Killed
 
     monkeypatch.setattr(module, "time_steps", killed)
-    write_mnist(tmp_path / "data", train=40, test=20)
-    options = {"data": tmp_path / "data", "train_epochs": 1, "epochs": 1, "batch_size": 20}
-    run = Harden(tmp_path / "out", eval_samples=5, **options)
+    run = small_run(tmp_path, eval_samples=5)
     with pytest.raises(Killed):
         harden(run)
     figures = json.loads((run.out / "figures.json").read_text())

@@ -5,10 +5,8 @@ from torch import Tensor
 
 from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
-from jacfast.renamed import renamed
 
 
-@renamed(max_iter="steps")
 def for_attackbench(
     model: torch.nn.Module,
     inputs: Tensor,

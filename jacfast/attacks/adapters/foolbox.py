@@ -4,10 +4,8 @@ from typing import Any
 
 from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
-from jacfast.renamed import renamed
 
 
-@renamed(max_iter="steps")
 def for_foolbox(attack: Name = "deepfool", **options) -> Any:
     """Return a `foolbox.attacks` minimisation attack: ``attack(fmodel, x, y, epsilons=None)``.
 

@@ -7,13 +7,11 @@ from torch import Tensor
 
 from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.calling import quiet
-from jacfast.renamed import renamed
 
 # As torchattacks' DeepFool: every class, [0, 1], each step clipped.
 USUAL = {"candidates": None, "clip": (0.0, 1.0), "clip_steps": True, "steps": 50}
 
 
-@renamed(max_iter="steps")
 def for_torchattacks(
     model: torch.nn.Module, steps: int | None = None, attack: Name = "deepfool", **options
 ) -> Any:

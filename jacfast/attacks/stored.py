@@ -4,18 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from jacfast.calling import Model, modules_of
+from jacfast.calling import Model
 from jacfast.files import damage, tensor_file, write_atomically
 from jacfast.runs import behaviour, check_does, checksum
 
 Tensors = dict[str, Tensor]
 
 
-def part(
+def once(
     path: Path,
     model: Model,
     x: Tensor,
@@ -63,10 +62,3 @@ def read(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(
             f"{path} cannot be read, {damage(path, error)}: remove it, and it is made again"
         ) from error
-
-
-def device_of(model: Model) -> torch.device:
-    """Return where a model is; a function in which no module is found is on the CPU."""
-    modules = modules_of(model)
-    tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
