@@ -175,6 +175,16 @@ def test_sure_networks_still_have_a_saliency():
     assert torch.equal(got, torch.tensor([[0.0, 1.0, 0.0]]))
 
 
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_the_scale_of_the_logits_plays_no_part(pixels):
+    """Products of two slopes of 1e-25 are beyond what float32 holds."""
+    model, x, target = linear().float(), draw(6, 8).sigmoid().float(), torch.arange(6) % 4
+    choices = {"target": target, "steps": 3, "eps": 0.25, "pixels": pixels, "stop": False}
+    want = jsma(model, x, **choices)
+    assert bool((want != x).any())
+    assert torch.equal(jsma(lambda a: 2.0**-83 * model(a), x, **choices), want)
+
+
 def test_stop():
     model, x = linear(), draw(20, 8, seed=4).sigmoid() / 2
     before, second = model(x).topk(2, dim=1).indices.T

@@ -263,6 +263,7 @@ def test_what_loaders_give(tmp_path, problem, batch):
             {},
             "batches that are mappings must have one of x, .* batch 0 has a, b",
         ),
+        ([{"image": 1, "data": 2}], {}, "must have one of x, .* batch 0 has image, data"),
         (
             [torch.zeros(2, 2, 8, 8).double(), ["x"]],
             {},
