@@ -7,6 +7,10 @@ import torch
 
 import jacfast
 from jacfast.attacks import first_cuts, hunt, lanes
+from jacfast.attacks.box import Box
+from jacfast.attacks.frame import Frame
+from jacfast.attacks.losses import Criterion
+from jacfast.calling import Call
 from tests.attacks.test_minimal_norm import Passes, images
 from tests.nets import build, draw
 
@@ -198,6 +202,18 @@ def test_the_bookkeeping_of_a_lane():
     assert float(lane.size) == 0.9
     small = [look(0.9 * (1 - 4e-4) ** n)[2] for n in range(1, 7)]
     assert small == [3, 4, 0, 1, 2, 0]  # three gains of 0.04% are one of 0.1%
+
+
+def test_of_the_race_the_shortest_goes_on_or_who_has_the_least_to_go():
+    """Two lanes each of three samples: both have found, the second alone has, none has."""
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    nobody, zeros = torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.int64)
+    race = hunt.Hunt(Call(torch.relu, 3), Frame(x, Box(), 2, 1e-16), Criterion(zeros), nobody)
+    some = lanes.Lanes.begin(torch.arange(3).repeat_interleave(2), torch.arange(6), x)
+    ahead = torch.tensor([1, 2, 1, 2, 2, 1]).double()
+    some.cut(some.best, -ahead, torch.tensor([[1, 0]]).double().expand(6, 2))
+    some.size = torch.tensor([5, 4, math.inf, 9, math.inf, math.inf]).double()
+    assert race._winners(some, 2).label.tolist() == [1, 3, 5]
 
 
 def test_cuts_that_exclude_the_best_point_are_dropped_and_the_last_three_kept():
