@@ -38,7 +38,7 @@ class Walk:
         box = options.box
         size = box.unless_zero(self.norm_of(x))
         resolution = eps * size
-        self.least = 2 * resolution + options.floor  # the length of a step below that
+        self.least = 2 * resolution  # the length of a step below that
         short = bool((resolution >= options.floor).any())
         self.resolution = resolution if short else None  # None: no step is below that
         held = box.bounded or (options.max_norm or math.inf) < math.inf  # x + r cannot run away

@@ -100,6 +100,13 @@ def test_a_runaway_is_stalled(scale, held):
     assert bool((got.iterations < 200).all())
 
 
+def test_a_runaway_goes_as_far_as_alone_where_others_leave_before_it():
+    x = 1 + draw(6, 6).tanh() / 4
+    alone = [int(deepfool(scale_invariant, row[None], steps=200).iterations) for row in x]
+    assert len(set(alone)) > 2
+    assert deepfool(scale_invariant, x, steps=200).iterations.tolist() == alone
+
+
 @pytest.mark.parametrize(
     "held", [{"clip": (0.5, 2)}, {"clip": (0.5, 2), "clip_steps": True}, {"max_norm": 1}]
 )
