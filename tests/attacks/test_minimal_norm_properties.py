@@ -153,6 +153,17 @@ def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind):
     assert 0.3 < float(found.norm) < 0.31
 
 
+@NORMS
+def test_an_impossible_class_plays_no_part_in_the_race(p):
+    model, x = images("smooth_mlp", samples=12)
+    masked = lambda z: torch.nn.functional.pad(model(z), (0, 1), value=-math.inf)  # noqa: E731
+    choices = {"p": p, "budget": 40, "candidates": 3}
+    want = jacfast.minimal_norm(model, x, **choices)
+    got = jacfast.minimal_norm(masked, x, **choices)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-9)
+    assert bool((want != x).any())
+
+
 def test_a_start_that_wins_by_a_rounding_alone_is_not_taken():
     """Another class must win by four epsilons, in what is returned as well."""
     model, x = build("cnn", 12)
