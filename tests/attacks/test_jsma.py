@@ -143,13 +143,14 @@ def test_pairs_against_brute_force(outputs):
     assert bool(((got != x).flatten(1).sum(1) == 8).all())  # each once
 
 
-def test_nothing_qualifies_nothing_changes():
+@pytest.mark.parametrize("stop", [False, True])
+def test_nothing_qualifies_nothing_changes(stop):
     """Every pixel raises the target, and the others as much: pixel 0 is left alone, too."""
     model = nn.Linear(3, 2).double()
     model.weight.data = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]).double()
     x, target = torch.zeros(2, 3).double(), torch.tensor([0, 1])
     for pixels in (1, 2):
-        assert torch.equal(jsma(model, x, target=target, steps=3, pixels=pixels, stop=False), x)
+        assert torch.equal(jsma(model, x, target=target, steps=3, pixels=pixels, stop=stop), x)
 
 
 def test_a_pixel_at_the_face_of_the_box_is_passed_over():

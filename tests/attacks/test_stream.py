@@ -247,6 +247,7 @@ def test_other_labels_are_another_run(tmp_path, problem):
         lambda x, y: {"pixel_values": x, "labels": y, "idx": y},
         lambda x, y: {"image": x.numpy(), "label": y.numpy().astype("int32")},
         lambda x, y: [x.numpy(), y.int()],
+        lambda x, y: (x, y, ["a name"] * len(x)),
     ],
 )
 def test_what_loaders_give(tmp_path, problem, batch):
