@@ -155,6 +155,9 @@ UNKNOWN = {
     "a backward hook": lambda: hooked(
         lambda layer: layer.register_full_backward_hook(lambda *_: None)
     ),
+    "a backward pre-hook": lambda: hooked(
+        lambda layer: layer.register_full_backward_pre_hook(lambda *_: None)
+    ),
     "a hook of the whole": lambda: hooked(
         lambda net: net.register_forward_hook(lambda *_: None), whole=True
     ),

@@ -1,6 +1,7 @@
 """Where DeepFool has got with each of some samples, and how far it may go."""
 
 import copy
+import math
 from typing import Protocol
 
 import torch
@@ -37,10 +38,10 @@ class Walk:
         box = options.box
         size = box.unless_zero(self.norm_of(x))
         resolution = eps * size
-        self.least = 2 * resolution + options.floor  # the length of a step below that
+        self.least = 2 * resolution  # the length of a step below that
         short = bool((resolution >= options.floor).any())
         self.resolution = resolution if short else None  # None: no step is below that
-        held = box.bounded or options.max_norm is not None  # then x + r cannot run away
+        held = box.bounded or (options.max_norm or math.inf) < math.inf  # x + r cannot run away
         # how far the steps to come may go, all together; None: as far as they lead
         self.ahead = None if held else FAR * size
         self.inside = options.clip_steps and box.bounded  # then x + r is finite

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jacfast.attacks import DeepFoolResult
 from jacfast.attacks.deepfool import deepfool
+from jacfast.calling import classes_of
 from jacfast.evaluation.predict import predict
 
 
@@ -28,7 +29,7 @@ class Subject:
 
     def known(self) -> Tensor:
         """Return the indices of the images that all models classify correctly: one at least."""
-        labels = [predict(model, self.x).argmax(dim=1) for model in self.models.values()]
+        labels = [classes_of(predict(model, self.x)) for model in self.models.values()]
         right = torch.stack([label == self.y for label in labels]).all(dim=0)
         if not bool(right.any()):
             raise NothingKnown("no test image is classified correctly by every model")

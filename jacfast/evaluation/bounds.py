@@ -98,7 +98,7 @@ def _bounds(model: Call, x: Tensor) -> Bounds:
         squares.append(w.square().sum(dim=1))
     square = torch.stack(squares, dim=1)
     whole = square.sum(dim=1) + 2 * (g * total).sum(dim=1) + z.shape[1] * g.square().sum(dim=1)
-    norm = torch.sqrt(whole.clamp(min=0))
+    norm = whole.sqrt()
     f = torch.where(z.gather(1, own) < float("inf"), f, float("nan"))
     boundary = far(f, square.sqrt()).scatter(1, own, float("inf"))
     frobenius = far(f.scatter(1, own, float("inf")).amin(dim=1), 2**0.5 * norm)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from jacfast.calling import AnyModel, Further, check_labels, quiet, takes_model
+from jacfast.calling import AnyModel, Further, check_labels, classes_of, quiet, takes_model
 from jacfast.checks import above_zero, count, one_of
 from jacfast.evaluation.decision import margin
 from jacfast.evaluation.predict import BATCH, predict
@@ -25,7 +25,7 @@ def _loss(logits: Tensor, y: Tensor) -> Tensor:
 VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "loss": _loss,
     "decision": margin,
-    "label": lambda logits, _: logits.argmax(dim=1),
+    "label": lambda logits, _: classes_of(logits),
     "logits": lambda logits, _: logits,
 }
 
@@ -57,8 +57,8 @@ def input_surface(
     """Return ``V(a, b) = L(x + a alpha + b beta)`` for a, b in -extent .. extent.
 
     L is the cross-entropy to y (``loss``), the decision function ``z_y - max_{k != y} z_k``
-    (``decision``), the predicted class (``label``) or all z_k (``logits``: V is [P, P, K]). The
-    points are not clipped to a box.
+    (``decision``), the predicted class (``label``; -1 where a logit is NaN or +inf) or all z_k
+    (``logits``: V is [P, P, K]). The points are not clipped to a box.
 
     Args:
         model: maps [N, ...] to logits [N, K], each sample by itself; left as it was.

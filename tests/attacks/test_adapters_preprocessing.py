@@ -130,6 +130,20 @@ def test_art_takes_images_as_numpy_makes_them(problem, dtype):
     assert float(lengths(got, x).min()) > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_art_takes_images_that_are_flipped_in_place(problem, dtype):
+    """NumPy walks through such an array backwards, which no tensor does."""
+    model, x, _ = problem
+    attack, flipped = for_art(classifier(model.to(dtype))), x.to(dtype).numpy()[..., ::-1]
+    assert np.array_equal(attack.generate(flipped), attack.generate(flipped.copy()))
+
+
+def test_art_is_told_what_would_be_ignored(problem):
+    model, x, _ = problem
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mask'"):
+        for_art(classifier(model)).generate(x.numpy(), mask=np.zeros((2, 8, 8)))
+
+
 @pytest.mark.parametrize(
     ("bounds", "wrapper"), [((0, 1), False), ((0, 255), False), ((0, 255), True)]
 )

@@ -154,6 +154,37 @@ def test_no_sample_is_computed_after_it_stops_to_fall():
     assert len(seen) == clean + 4 * 100
 
 
+@pytest.mark.parametrize(("lr", "looks"), [(1e-8, 1 + 100 // 10), (1e-3, 100)])
+def test_a_sum_falls_by_a_ten_thousandth_of_itself_or_the_sample_leaves(lr, looks):
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return torch.cat([0 * x + 0.9, x], dim=1)
+
+    x = torch.full((1, 1), 0.5, dtype=torch.float64)
+    carlini_wagner(model, x, steps=100, binary_steps=1, initial_const=1.0, lr=lr)
+    assert len(seen) == 1 + looks
+
+
+def test_who_was_misclassified_once_was_so_whatever_comes_after():
+    """One step leads beyond 0.6, and the distance back again: the constant need not grow."""
+    seen = []
+
+    def model(x):
+        seen.append(float(x.detach()))
+        return torch.cat([0 * x + 0.6, x], dim=1)
+
+    x, returned = torch.full((1, 1), 0.5, dtype=torch.float64), 0
+    for steps in range(1, 12):
+        seen.clear()
+        descent = Descent(Call(model, 1), 0.0, steps, 0.3, False, Box(0.0, 1.0))
+        wanted = Criterion(torch.zeros(1, dtype=torch.int64))
+        assert bool(descent.run(Nearest(x, wanted), torch.ones(1).double())) == (max(seen) > 0.6)
+        returned += max(seen) > 0.6 > seen[-1]
+    assert returned
+
+
 def test_faces_of_the_box_and_half_precision():
     model, x = build("cnn", samples=6, dtype=torch.float16)
     x = x.sigmoid().round()

@@ -88,15 +88,23 @@ def scale_invariant(x):
     return torch.cat([torch.full_like(u, 1.5), x[:, :1] / u], dim=1)
 
 
+@pytest.mark.parametrize("held", [{}, {"max_norm": math.inf}], ids=["free", "no cap"])
 @pytest.mark.parametrize("scale", [1.0, 255.0, 2.0**-60])
-def test_a_runaway_is_stalled(scale):
+def test_a_runaway_is_stalled(scale, held):
     x = scale * (1 + draw(5, 6).tanh() / 4)
-    got = deepfool(scale_invariant, x, steps=200)
+    got = deepfool(scale_invariant, x, steps=200, **held)
     assert bool(got.stalled.all())
     assert not bool(got.success.any())
     assert bool(got.adversarial.isfinite().all())
     assert bool((got.norm <= 1.02 * FAR * x.norm(dim=1)).all())
     assert bool((got.iterations < 200).all())
+
+
+def test_a_runaway_goes_as_far_as_alone_where_others_leave_before_it():
+    x = 1 + draw(6, 6).tanh() / 4
+    alone = [int(deepfool(scale_invariant, row[None], steps=200).iterations) for row in x]
+    assert len(set(alone)) > 2
+    assert deepfool(scale_invariant, x, steps=200).iterations.tolist() == alone
 
 
 @pytest.mark.parametrize(

@@ -173,12 +173,16 @@ def test_two_classes_one_sample_predicted_labels(attack):
     ],
     ids=["ddn", "fmn", "fmn-inf", "minimal_norm"],
 )
-@pytest.mark.parametrize("start", [0.5, 0.0])
-def test_the_farthest_corner_of_the_box_is_found_if_it_is_the_only_point(attack, start):
+@pytest.mark.parametrize(("start", "corner"), [(0.5, 1), (0.0, 1), (1.0, 0)])
+def test_the_farthest_corner_of_the_box_is_found_if_it_is_the_only_point(attack, start, corner):
     """Its class is another one, and no point of the box is farther from x."""
-    model = lambda x: torch.cat([0 * x + 0.6, torch.where(x < 1, 0.5 * x, x)], 1)  # noqa: E731
+
+    def model(x):
+        near = x if corner else 1 - x
+        return torch.cat([0 * x + 0.6, torch.where(near < 1, 0.5 * near, near)], 1)
+
     x = torch.full((1, 1), start, dtype=torch.float64)
-    assert float(attack(model, x)) == 1
+    assert float(attack(model, x)) == corner
 
 
 @pytest.mark.parametrize(

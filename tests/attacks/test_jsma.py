@@ -143,13 +143,14 @@ def test_pairs_against_brute_force(outputs):
     assert bool(((got != x).flatten(1).sum(1) == 8).all())  # each once
 
 
-def test_nothing_qualifies_nothing_changes():
+@pytest.mark.parametrize("stop", [False, True])
+def test_nothing_qualifies_nothing_changes(stop):
     """Every pixel raises the target, and the others as much: pixel 0 is left alone, too."""
     model = nn.Linear(3, 2).double()
     model.weight.data = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]).double()
     x, target = torch.zeros(2, 3).double(), torch.tensor([0, 1])
     for pixels in (1, 2):
-        assert torch.equal(jsma(model, x, target=target, steps=3, pixels=pixels, stop=False), x)
+        assert torch.equal(jsma(model, x, target=target, steps=3, pixels=pixels, stop=stop), x)
 
 
 def test_a_pixel_at_the_face_of_the_box_is_passed_over():
@@ -173,6 +174,16 @@ def test_sure_networks_still_have_a_saliency():
     x, target = torch.zeros(1, 3), torch.tensor([1])
     got = jsma(model, x, target=target, steps=1, outputs="probabilities")
     assert torch.equal(got, torch.tensor([[0.0, 1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("pixels", [1, 2])
+def test_the_scale_of_the_logits_plays_no_part(pixels):
+    """Products of two slopes of 1e-25 are beyond what float32 holds."""
+    model, x, target = linear().float(), draw(6, 8).sigmoid().float(), torch.arange(6) % 4
+    choices = {"target": target, "steps": 3, "eps": 0.25, "pixels": pixels, "stop": False}
+    want = jsma(model, x, **choices)
+    assert bool((want != x).any())
+    assert torch.equal(jsma(lambda a: 2.0**-83 * model(a), x, **choices), want)
 
 
 def test_stop():

@@ -7,6 +7,10 @@ import torch
 
 import jacfast
 from jacfast.attacks import first_cuts, hunt, lanes
+from jacfast.attacks.box import Box
+from jacfast.attacks.frame import Frame
+from jacfast.attacks.losses import Criterion
+from jacfast.calling import Call
 from tests.attacks.test_minimal_norm import Passes, images
 from tests.nets import build, draw
 
@@ -149,6 +153,17 @@ def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind):
     assert 0.3 < float(found.norm) < 0.31
 
 
+@NORMS
+def test_an_impossible_class_plays_no_part_in_the_race(p):
+    model, x = images("smooth_mlp", samples=12)
+    masked = lambda z: torch.nn.functional.pad(model(z), (0, 1), value=-math.inf)  # noqa: E731
+    choices = {"p": p, "budget": 40, "candidates": 3}
+    want = jacfast.minimal_norm(model, x, **choices)
+    got = jacfast.minimal_norm(masked, x, **choices)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-9)
+    assert bool((want != x).any())
+
+
 def test_a_start_that_wins_by_a_rounding_alone_is_not_taken():
     """Another class must win by four epsilons, in what is returned as well."""
     model, x = build("cnn", 12)
@@ -198,6 +213,18 @@ def test_the_bookkeeping_of_a_lane():
     assert float(lane.size) == 0.9
     small = [look(0.9 * (1 - 4e-4) ** n)[2] for n in range(1, 7)]
     assert small == [3, 4, 0, 1, 2, 0]  # three gains of 0.04% are one of 0.1%
+
+
+def test_of_the_race_the_shortest_goes_on_or_who_has_the_least_to_go():
+    """Two lanes each of three samples: both have found, the second alone has, none has."""
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    nobody, zeros = torch.zeros(3, dtype=torch.bool), torch.zeros(3, dtype=torch.int64)
+    race = hunt.Hunt(Call(torch.relu, 3), Frame(x, Box(), 2, 1e-16), Criterion(zeros), nobody)
+    some = lanes.Lanes.begin(torch.arange(3).repeat_interleave(2), torch.arange(6), x)
+    ahead = torch.tensor([1, 2, 1, 2, 2, 1]).double()
+    some.cut(some.best, -ahead, torch.tensor([[1, 0]]).double().expand(6, 2))
+    some.size = torch.tensor([5, 4, math.inf, 9, math.inf, math.inf]).double()
+    assert race._winners(some, 2).label.tolist() == [1, 3, 5]
 
 
 def test_cuts_that_exclude_the_best_point_are_dropped_and_the_last_three_kept():

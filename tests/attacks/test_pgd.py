@@ -114,6 +114,14 @@ def test_starts_are_uniform_in_the_ball(p):
     assert float(start.mean(0).abs().max()) < 0.1
 
 
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_a_whole_number_is_a_radius_like_any_other(p):
+    model, x = build("mlp")
+    choices = {"p": p, "step_size": 3, "clip": None, "random_start": False}
+    whole, same = (pgd(model, x, eps=eps, **choices) for eps in (1, 1.0))
+    assert torch.equal(whole, same)
+
+
 def test_generator_decides():
     model, x = build("mlp")
     first, again, other = (

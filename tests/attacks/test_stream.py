@@ -247,6 +247,7 @@ def test_other_labels_are_another_run(tmp_path, problem):
         lambda x, y: {"pixel_values": x, "labels": y, "idx": y},
         lambda x, y: {"image": x.numpy(), "label": y.numpy().astype("int32")},
         lambda x, y: [x.numpy(), y.int()],
+        lambda x, y: (x, y, ["a name"] * len(x)),
     ],
 )
 def test_what_loaders_give(tmp_path, problem, batch):
@@ -263,6 +264,7 @@ def test_what_loaders_give(tmp_path, problem, batch):
             {},
             "batches that are mappings must have one of x, .* batch 0 has a, b",
         ),
+        ([{"image": 1, "data": 2}], {}, "must have one of x, .* batch 0 has image, data"),
         (
             [torch.zeros(2, 2, 8, 8).double(), ["x"]],
             {},

@@ -62,7 +62,7 @@ CALLS = {
         m, x, y, eps=0.1, clip=None, random_start=False, p=2, **k
     ),
     "carlini_wagner": lambda m, x, y, **k: jacfast.carlini_wagner(
-        m, x, y, clip=BOX, steps=20, binary_steps=3, initial_const=1, **k
+        m, x, clip=BOX, steps=20, binary_steps=3, initial_const=1, lr=0.3, **k
     ),
     "ddn": lambda m, x, y, **k: jacfast.ddn(m, x, y, steps=5, clip=(-9, 9), **k),
     "fmn": lambda m, x, y, **k: jacfast.fmn(m, x, y, steps=5, clip=(-9, 9), **k),

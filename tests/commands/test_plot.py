@@ -354,6 +354,16 @@ def test_the_pictures_of_one_image_are_those_named(subject, name, monkeypatch):
     assert bool(asked) == (name in AROUND)
 
 
+@pytest.mark.filterwarnings("ignore:the model's logits are NaN")
+def test_an_image_with_nan_logits_is_not_one_that_a_model_knows():
+    """The first NaN is what argmax takes for the largest logit."""
+    nan = torch.tensor([torch.nan, 1.0])
+    model = torch.nn.Identity()
+    model.forward = lambda x: torch.where(x > 0.5, nan, torch.tensor([0.0, 1.0]))
+    subject = Subject({"m": model}, torch.tensor([[1.0], [0.0]]), torch.tensor([0, 1]), None)
+    assert subject.known().tolist() == [1]
+
+
 def test_unknown_names_list_the_known_ones(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["plot", "landscape", "--model", "m", "--weights", "w", "--out", "o"])

@@ -117,7 +117,7 @@ def test_eigenvalues_from_the_whole_matrix(name):
     torch.testing.assert_close(got.abs(), want.abs().gather(1, order), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("k", [1, 4, 99])
+@pytest.mark.parametrize("k", [1, 4, 99, 100])
 def test_lanczos_against_torch_func(k):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(100, 30), nn.Tanh(), nn.Linear(30, 3)).double()
@@ -197,6 +197,7 @@ def test_curvature_of_a_parabola():
     torch.testing.assert_close(curvature(model, x, y, along), want)
     torch.testing.assert_close(curvature(model, x, y, along.expand(2, 2)), want)
     torch.testing.assert_close(curvature(model, x, y, along, step=0.1), want)
+    torch.testing.assert_close(curvature(model, x, 1 - y, along), want)  # bent the other way
     assert curvature(model, x, y, torch.tensor([0.0, 1.0])).tolist() == [0.0, 0.0]
 
 

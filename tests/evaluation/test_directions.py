@@ -105,8 +105,11 @@ def test_directions_of_parameters_are_two_and_follow_the_seed_alone():
         (lambda m, x, y: plane(x, x[0]), ValueError, "must have one shape"),
         (lambda m, x, y: plane(x, None), TypeError, "second must be a torch.Tensor; got NoneType"),
         (lambda m, x, y: parameter_directions(lambda x: x), TypeError, "model must be a torch.nn"),
+        (lambda m, x, y: parameter_directions(nn.DataParallel(m)), TypeError, "the module inside"),
+        (lambda m, x, y: parameter_directions(torch.jit.trace(m, x)), TypeError, "of torch.jit"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call(nn.Linear(3, 3).double(), draw(1, 3), torch.tensor([0]))

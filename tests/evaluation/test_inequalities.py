@@ -43,6 +43,18 @@ def test_mean_value_looks_at_the_whole_way():
     torch.testing.assert_close(found.right, torch.tensor([1.0, math.cos(0.3) ** 2]).double())
 
 
+def test_mean_value_looks_at_nine_points():
+    """z = x - sin(pi x) / pi from 0 to 8: J is 2 at 1, 3, 5 and 7, and 0 at what lies between."""
+
+    def model(x):
+        return torch.cat([x - torch.sin(math.pi * x) / math.pi, torch.zeros_like(x)], dim=1)
+
+    x = torch.zeros(1, 1).double()
+    found = mean_value_bound(model, x, x + 8)
+    torch.testing.assert_close(found.left, torch.ones(1).double())
+    torch.testing.assert_close(found.right, torch.full((1,), 4.0).double())
+
+
 @pytest.mark.parametrize("large", [300.0, 6e4])
 def test_half_types_do_not_overflow(large):
     """Squares of their entries, and differences of their logits, can be beyond what they hold."""

@@ -102,7 +102,7 @@ def test_the_images_of_a_result_are_known_by_it(options, dtype):
     x[:3] = x[:3].round()
     x[3:5] *= 1e-4
     result = deepfool(model, x, **options)
-    for same in (x, x.double(), x * (1 + torch.finfo(dtype).eps)):
+    for same in (x, x.double(), x.float(), x * (1 + torch.finfo(dtype).eps)):
         check_attacked(result, same)
     off = x.clone()
     off[4] += 0.2 * (off + result.r)[4].abs().amax()

@@ -36,6 +36,19 @@ def test_input(name, of):
         assert got.values[i, j].tolist() == pytest.approx(value(z, y, of), abs=1e-12)
 
 
+@pytest.mark.parametrize("hole", [float("nan"), float("inf")])
+def test_where_logits_say_no_class_the_label_is_none(hole):
+    """NaN of a class is no sign of it, though argmax takes it for the largest logit."""
+
+    def model(x):
+        return torch.stack([x[:, 0], torch.where(x[:, 1] > 0.5, hole, 0.0 * x[:, 1])], dim=1)
+
+    x, y, plane = torch.zeros(1, 2).double(), torch.tensor([0]), torch.eye(2).double()
+    with pytest.warns(UserWarning, match="NaN or infinite in 3 of 9 samples"):
+        got = input_surface(model, x, y, plane, 1.0, of="label", points=3)
+    assert got.values.tolist() == [[1, 1, -1], [0, 0, -1], [0, 0, -1]]
+
+
 @pytest.mark.parametrize("of", ["loss", "decision"])
 def test_parameters(of):
     model, x = build("cnn", 3)

@@ -12,7 +12,8 @@ import jacfast
 from jacfast import data, models
 from jacfast.calling import Call
 from jacfast.robustness import attacked
-from jacfast.robustness.attacked import Choices, gradients
+from jacfast.robustness.attacked import Attacked, Choices, gradients
+from jacfast.robustness.signs import signs
 
 SIZES = {2: (0.4, 0.8), math.inf: (0.03, 0.06)}
 SAMPLES = 50
@@ -203,6 +204,19 @@ def test_the_distance_of_pgd_is_the_least_of_all_its_runs(monkeypatch):
     assert torch.equal(first, scaled)
     assert own == same == {"eps": 4.0, "p": 2.0, "steps": 6, "clip": (0.0, 1.0)}
     assert later == {**own, "restarts": 2}
+
+
+def test_a_change_counts_that_is_shorter_by_more_than_a_tenth():
+    one, no = torch.ones(2).double(), torch.zeros(2, dtype=torch.bool)
+    found = Attacked(
+        deepfool=one,
+        minimal=torch.tensor([1.09, 1.11]).double(),
+        pgd=one,
+        **dict.fromkeys(("first", "later", "scaled"), no[:, None]),
+        **dict.fromkeys(("still", "saturated", "drawn"), no),
+    )
+    shares = {sign.name: sign.share for sign in signs(found) if sign.share}
+    assert shares == {"PGD below the minimal norm": 0.5}
 
 
 def test_a_gradient_that_is_zero_in_some_pixels_is_one():

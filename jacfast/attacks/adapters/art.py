@@ -59,12 +59,10 @@ def for_art(classifier: Any, batch_size: int = 128, attack: Name = "deepfool", *
     class Adapted(EvasionAttack):
         _estimator_requirements = (PyTorchClassifier,)
 
-        def generate(self, x, y=None, **_):
+        def generate(self, x, y=None):
             network = self.estimator._model
             own = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-            at = torch.from_numpy(x.astype(ART_NUMPY_DTYPE))
-            if own == torch.float64:
-                at = torch.from_numpy(x).double()
+            at = torch.from_numpy(x.astype("float64" if own == torch.float64 else ART_NUMPY_DTYPE))
             with quiet(network):
                 logits = _logits(self.estimator)
                 device = self.estimator.device
