@@ -56,6 +56,22 @@ class Config:
     scale = 1.0
 
 
+class Table(dict, Config):
+    """A dictionary with attributes beside its entries."""
+
+
+class Row(list, Config):
+    pass
+
+
+class Pair(tuple, Config):
+    pass
+
+
+class Names(set, Config):
+    pass
+
+
 class Hashed:
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -187,7 +203,14 @@ OBJECTS = {
         SIMPLE,
         lambda m: setattr(m.held, "scale", 2.0),
     ),
+    "the class of a list": (lambda: Row(), SIMPLE, lambda m: setattr(Row, "scale", 2.0)),
 }
+for _kind in (Table, Row, Pair, Names):
+    OBJECTS[f"an attribute of a {_kind.__name__}"] = (
+        _kind,
+        SIMPLE,
+        lambda m: setattr(m.held, "scale", 2.0),
+    )
 TABLE = {"scale": 1.0}
 
 
@@ -197,7 +220,7 @@ class Kind(Config):
 
 @pytest.fixture(autouse=True)
 def as_before():
-    TABLE["scale"] = Kind.scale = 1.0
+    TABLE["scale"] = Kind.scale = Row.scale = 1.0
 
 
 def assert_followed(model: nn.Module, change) -> None:
