@@ -218,6 +218,13 @@ def test_the_generator_of_the_penalty_goes_on_although_the_model_holds_it(option
     assert len(values) == 3
 
 
+def test_a_source_that_has_no_state_is_left_alone():
+    model, x = Keeping(lambda m: m.system.random()), torch.rand(4, 3)
+    model.system = random.SystemRandom()
+    forward_with_penalty(model, x, at=x)
+    assert State(model).changed() is None
+
+
 def test_data_are_not_looked_into():
     """A list of samples may be long: its entries stay as they are."""
     model = Keeping(lambda m: None)

@@ -9,6 +9,7 @@ import types
 import warnings
 import weakref
 from array import array
+from collections import deque
 
 import numpy as np
 import pytest
@@ -202,6 +203,21 @@ OBJECTS = {
         lambda: argparse.Namespace(scale=1.0),
         SIMPLE,
         lambda m: setattr(m.held, "scale", 2.0),
+    ),
+    "a queue": (
+        lambda: deque([1.0]),
+        lambda m: m.held[0],
+        lambda m: m.held.__setitem__(0, 2.0),
+    ),
+    "a method": (
+        lambda: Private().get,
+        lambda m: m.held(),
+        lambda m: m.held.__self__.set(2.0),
+    ),
+    "a method of a list": (
+        lambda: [1.0].copy,
+        lambda m: m.held()[0],
+        lambda m: m.held.__self__.__setitem__(0, 2.0),
     ),
     "the class of a list": (lambda: Row(), SIMPLE, lambda m: setattr(Row, "scale", 2.0)),
 }
