@@ -9,7 +9,7 @@ import functools
 import types
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -72,6 +72,8 @@ def _inside(value: Any, name: str, owner: str, found: dict[int, Place], depth: i
         if not isinstance(value, FIXED):
             found[id(value)] = Place(value, copied(value), name, owner)
         inner = () if large else value.values() if isinstance(value, dict) else value
+        if has_attributes(value):  # beside its entries
+            inner = (*inner, getattr(value, "__dict__", None))
     elif behind := _behind(value):
         inner = behind
     elif not isinstance(value, OPAQUE) and has_attributes(value):
@@ -149,9 +151,9 @@ def again(
     return now + [place._replace(content=copied(content(place))) for place in gone]
 
 
-def put(places: Collection[Place], instead: dict[int, Tensor]) -> None:
+def put(places: Sequence[Place], instead: dict[int, Tensor]) -> None:
     """Make places hold what they held, with other tensors `instead` of those with these ids."""
-    for place in places:
+    for place in reversed(places):  # a tuple that stands for another has the attributes of that
         now, held = content(place), place.content
         if not held and not now:
             continue

@@ -61,6 +61,7 @@ def report(
     from jacfast import data as datasets
     from jacfast.robustness import robustness_report
     from jacfast.robustness.result import check_folder
+    from jacfast.runs import held
 
     checks.seed(seed)
     signature.check_options(robustness_report, True, options)
@@ -69,9 +70,9 @@ def report(
     network = classifier(model, weights, split, mean, std).to(device)
     x, y = split.test_x[:samples].to(device), split.test_y[:samples].to(device)
     generator = torch.Generator(device).manual_seed(seed)
-    found = robustness_report(network, x, y, generator=generator, progress=True, **options)
-    out.mkdir(parents=True, exist_ok=True)
-    written = ", ".join(str(out / name) for name in found.save(out))
+    with held(out):
+        found = robustness_report(network, x, y, generator=generator, progress=True, **options)
+        written = ", ".join(str(out / name) for name in found.save(out))
     if json:
         return as_json({"model": model, "data": split.name} | found.to_dict())
     print(f"{found}\n\nwritten: {written}")

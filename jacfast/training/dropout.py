@@ -45,7 +45,7 @@ def _dropped(
     inplace: bool = False,
 ) -> Tensor:
     samples = len(here.index)
-    if not training or not input.numel() or not input.dim() or len(input) % samples:
+    if not training or not input.dim() or len(input) % samples:
         return func(input, p, training, inplace)
     rows = len(input) // samples
 

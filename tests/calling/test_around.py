@@ -247,6 +247,32 @@ def test_layers_made_on_the_spot_draw_no_warning_but_dropout_does():
         jacfast.jacobian(lambda x: nn.Dropout(0.5)(model(x)), X)
 
 
+class Centred(nn.Module):
+    """Without parameters, and another one in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(4).double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - (x.mean(0) if self.training else self.mean)
+
+
+def test_a_layer_that_has_nothing_but_a_buffer_draws_a_warning():
+    model = network().eval()
+    with pytest.warns(UserWarning, match="ran a Centred in training mode"):
+        jacfast.jacobian(lambda x: Centred()(model(x)), X)
+
+
+def test_a_model_that_raises_leaves_no_hook():
+    def model(x):
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        evaluation.accuracy(model, X, Y)
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
 def test_an_object_that_cannot_be_looked_at_hides_only_itself():
     class Trap:
         def __getattribute__(self, name):

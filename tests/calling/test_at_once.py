@@ -231,6 +231,16 @@ def test_what_the_user_sets_meanwhile_stays():
     assert nothing_held()
 
 
+def test_a_stance_that_the_user_sets_meanwhile_stays():
+    try:
+        with quiet(network()):
+            torch.compiler.set_stance("eager_on_recompile")
+        assert stance() == "eager_on_recompile"
+    finally:
+        torch.compiler.set_stance("default")
+    assert nothing_held()
+
+
 def test_a_copy_made_afterwards_is_as_the_model():
     model = network()
     with quiet(model):

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import jacfast
@@ -265,6 +266,10 @@ def test_not_finite_samples_are_named():
     for call in (lambda: evaluation.accuracy(model, x, Y), lambda: jacfast.rho_adv(model, x)):
         with pytest.warns(UserWarning, match="x holds NaN or infinity in 2 of 5 samples.*at 2"):
             call()
+    with warnings.catch_warnings(record=True) as said:  # of x alone, where the model looks at it
+        warnings.simplefilter("always")
+        evaluation.accuracy(lambda x: F.linear(x[:, 1:], model.weight[:, 1:]), x, Y)
+    assert ["in 1 of 5 samples, the first at 4" in str(one.message) for one in said] == [True]
     with pytest.warns(UserWarning, match="logits are NaN or infinite in 5 of 5 samples"):
         evaluation.accuracy(lambda x: model(x) / 0, X, Y)
 

@@ -40,6 +40,29 @@ def test_each_part_has_its_masks(function, layout):
     assert torch.rand(()) == after
 
 
+@pytest.mark.parametrize(
+    ("function", "shape"), [(F.dropout1d, (6, 4, 5)), (F.dropout3d, (6, 4, 5, 3, 2))]
+)
+def test_each_part_has_its_channels(function, shape):
+    x = torch.rand(shape)
+    torch.manual_seed(0)
+    want = function(x, 0.5)
+    torch.manual_seed(0)
+    masks = Masks(6)
+    for index in (slice(2, 6), slice(0, 2)):
+        with masks.of(index):
+            torch.testing.assert_close(function(x[index], 0.5), want[index])
+
+
+def test_other_rows_than_samples_are_dropped_as_pytorch_does():
+    x = torch.rand(5, 3)
+    torch.manual_seed(0)
+    want = F.dropout(x)
+    torch.manual_seed(0)
+    with Masks(6).of(slice(0, 2)):
+        assert torch.equal(F.dropout(x), want)
+
+
 @pytest.mark.parametrize("more", [{}, {"at": True}, {"subsample": 0.5}], ids=str)
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

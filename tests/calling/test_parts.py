@@ -18,9 +18,9 @@ class Own(nn.Linear):
     """Any class of one's own, whatever it does."""
 
 
-def hooked() -> nn.Module:
+def hooked(kind: str) -> nn.Module:
     model = nn.Sequential(nn.Linear(6, 5))
-    model[0].register_forward_hook(lambda *_: None)
+    getattr(model[0], f"register_{kind}_hook")(lambda *_: None)
     return model
 
 
@@ -32,7 +32,10 @@ def instance() -> nn.Module:
 
 UNKNOWN = {
     "own": lambda: nn.Sequential(Own(6, 5)),
-    "hooked": hooked,
+    "hooked": lambda: hooked("forward"),
+    "hooked before": lambda: hooked("forward_pre"),
+    "hooked backwards": lambda: hooked("full_backward"),
+    "hooked before, backwards": lambda: hooked("full_backward_pre"),
     "a forward of the instance": instance,
     "spectral norm": lambda: spectral_norm(nn.Linear(6, 5)),
     "spectral norm by parametrization": lambda: parametrizations.spectral_norm(nn.Linear(6, 5)),
@@ -46,6 +49,7 @@ UNKNOWN = {
     "flattened batch": lambda: nn.Flatten(0),
     "layer norm of the batch": lambda: nn.LayerNorm([4, 6]),
     "recurrent": lambda: nn.LSTM(6, 5),
+    "two tensors": lambda: nn.MaxPool1d(2, return_indices=True),
     "lazy": lambda: nn.LazyLinear(5),
 }
 

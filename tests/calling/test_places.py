@@ -49,6 +49,7 @@ class Keeping(nn.Module):
         self.largest, self.held = torch.zeros(2, 2).max(0), [(torch.zeros(2),)]
         self.tensor_set, self.frozen = {torch.zeros(2)}, frozenset([torch.zeros(2)])
         self.named, self.sources = Pair(torch.zeros(2), 1), sources()
+        self.rows, self.table = Rows([1]), Table(a=1)
 
     def forward(self, x):
         self.write(self)
@@ -61,6 +62,10 @@ def replace(model: Keeping) -> None:
 
 
 WRITES = {
+    "an attribute of a list": lambda m: setattr(m.rows, "count", m.rows.count + 1),
+    "a list in an attribute of a dict": lambda m: m.table.seen.append(1),
+    "a tensor in an attribute of a dict": lambda m: m.table.sum.add_(1),
+    "an attribute of a tuple": lambda m: setattr(m.named, "name", m.named.name + "s"),
     "a list in a dict": lambda m: m.nested["a"].append(1),
     "a list in a dict in a dict": lambda m: m.nested["b"]["c"].append(1),
     "a number of an object": lambda m: setattr(m.meter, "count", m.meter.count + 1),
@@ -106,6 +111,20 @@ class Pair(tuple):
         self.name = "pair"
 
 
+class Rows(list):
+    """A list with an attribute."""
+
+    count = 0
+
+
+class Table(dict):
+    """A dictionary with attributes."""
+
+    def __init__(self, **entries) -> None:
+        super().__init__(entries)
+        self.seen, self.sum = [], torch.zeros(2)
+
+
 class Moments(NamedTuple):
     """Two moments by their names."""
 
@@ -133,7 +152,7 @@ def held(model: Keeping) -> str:
     parts = [model.nested, vars(model.meter), model.space, model.array, model.tensors]
     parts += [model.ordered, model.counter, model.default, model.bytes, model.queue, model.pair]
     parts += [model.stats, model.moments, model.largest, model.held, model.tensor_set, model.frozen]
-    parts += [model.named, model.named.name]
+    parts += [model.named, model.named.name, model.rows.count, vars(model.table)]
     parts += [getattr(model.slotted, name, "empty") for name in Slotted.__slots__]
     return repr([*parts, drawn(model.sources), sorted(model.names)])
 
@@ -197,6 +216,13 @@ def test_the_generator_of_the_penalty_goes_on_although_the_model_holds_it(option
     options = options | {"generator": model.source} if own else options
     values = {forward_with_penalty(model, x, **options)[1].item() for _ in range(3)}
     assert len(values) == 3
+
+
+def test_a_source_that_has_no_state_is_left_alone():
+    model, x = Keeping(lambda m: m.system.random()), torch.rand(4, 3)
+    model.system = random.SystemRandom()
+    forward_with_penalty(model, x, at=x)
+    assert State(model).changed() is None
 
 
 def test_data_are_not_looked_into():

@@ -213,6 +213,15 @@ def test_weights_that_are_computed_in_a_call_reach_the_parameters(call, kind):
         torch.testing.assert_close(g, other)
 
 
+def test_an_attack_on_a_model_in_training_mode_iterates_no_power():
+    model, x = build("mlp")
+    layer = nn.utils.spectral_norm(next(m for m in model if isinstance(m, nn.Linear)))
+    model.train()(x)
+    before = layer.weight_u.clone()
+    CALLS["fgsm"](model, x)
+    assert torch.equal(layer.weight_u, before)
+
+
 def test_a_pruned_model_that_could_be_copied_can_be_copied_after_an_attack():
     model, x = build("mlp")
     prune.l1_unstructured(next(m for m in model if isinstance(m, nn.Linear)), "weight", 0.3)

@@ -74,6 +74,17 @@ def test_random_starts_follow_the_seed(given, monkeypatch):
     assert seeds == [3]
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_any_attack(given, monkeypatch, capsys):
+    (given[1] / "new").write_text("a file")
+
+    def attacked(*_, generator=None, **options):
+        assert generator is None  # the options alone are looked at
+
+    monkeypatch.setattr("jacfast.robustness.robustness_report", attacked)
+    assert command(given[1], "--quiet") == 2
+    assert "new/out" in capsys.readouterr().err
+
+
 def test_the_table_is_printed(given, capsys):
     assert command(given[1], "--budget", "10", "--steps", "2", "--restarts", "1", "--quiet") == 0
     said = capsys.readouterr()

@@ -76,6 +76,19 @@ def test_processes_with_another_job_are_refused(together, other):
     assert all(f"{other} is" in str(error) and "in process 1 of 2" in str(error) for error in found)
 
 
+def test_parameters_of_nobody_are_refused(together):
+    """Without a checkpoint, too: each process would go its own way with them."""
+
+    def work(rank):
+        model, x, y = problem()
+        own = torch.nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.SGD([*model.parameters(), own], 0.1)
+        fit(model, x, y, epochs=1, batch_size=8, optimizer=optimizer, loss=cross_entropy)
+
+    found = together(2, work)
+    assert all("optimizer must have parameters of model" in str(error) for error in found)
+
+
 def test_a_sampler_that_shares_out_is_refused():
     model, x, y = problem()
     data = TensorDataset(x, y)

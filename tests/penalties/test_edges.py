@@ -45,6 +45,14 @@ def test_one_zero_jacobian_among_others(name):
     assert want[1].norm() > 0
 
 
+def test_a_parameter_without_entries():
+    """A weight of two parts, of which one is empty: of W, the penalty's gradient is 2 W."""
+    full, empty = nn.Parameter(draw(5, 6)), nn.Parameter(draw(0, 6))
+    x = draw(3, 6, seed=1).requires_grad_()
+    Frobenius("exact")(x @ torch.cat([full, empty]).T, x).backward()
+    torch.testing.assert_close(full.grad, 2 * full.detach())
+
+
 def two_outputs() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)).double()

@@ -27,6 +27,16 @@ def test_small_logits_may_round_as_the_batch_does():
         check_behaviour("here", then, now)
 
 
+def test_large_logits_round_as_they_are_large():
+    then = {"logits": torch.cat([torch.full((1, 2), 1e4), torch.ones(999, 2)])}
+    now = {"logits": then["logits"].clone()}
+    now["logits"][0, 0] += 0.5  # of 1024 epsilons of 1e4: 1.2; of 11, their mean: 1.3e-3
+    check_behaviour("here", then, now)
+    now["logits"][0, 0] += 1.0
+    with pytest.raises(ValueError, match="here belongs to another run: the model's logits"):
+        check_behaviour("here", then, now)
+
+
 def test_a_slope_that_has_become_nan_is_another():
     then = {"slope": torch.tensor([[3.0, 4.0, math.nan]])}
     check_behaviour("here", then, {"slope": torch.tensor([[3.0, 4.4, math.nan]])})  # a unit flips

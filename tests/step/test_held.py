@@ -72,14 +72,16 @@ def called_by(model, x, penalty):
     return forward_with_penalty(model, x, penalty=penalty)
 
 
+@pytest.mark.parametrize("kind", ["full_backward", "full_backward_pre"])
 @pytest.mark.parametrize("way", [held_by, called_by])
 @pytest.mark.parametrize("network", ["mlp", "convnext"])
-def test_backward_hooks_of_modules_see_the_gradients_and_change_nothing(way, network, size):
+def test_backward_hooks_of_modules_see_the_gradients_and_change_nothing(way, network, kind, size):
     model, x, y = build(network)
     want = gradient(loss_of(*plain(model, x, y, Frobenius("exact")), y), model)
     seen = {model: [], model[0]: []}
     for module, found in seen.items():
-        module.register_full_backward_hook(lambda *call, found=found: found.append(call[2][0]))
+        register = getattr(module, f"register_{kind}_hook")
+        register(lambda *call, found=found: found.append(call[-1][0]))
     logits, value = way(model, x, Frobenius("exact"))
     pulled = {module: len(found) for module, found in seen.items()}
     assert relative_error(gradient(loss_of(logits, value, y), model), want) < ROUNDING

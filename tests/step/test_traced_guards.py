@@ -243,6 +243,39 @@ def test_settings_are_seen(setting):
     assert_traced(model, 2)
 
 
+def test_the_dtype_of_autocast_is_seen():
+    model, x, y = build("mlp", dtype=torch.float32)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert fast(model, x, y, Frobenius(), compiled="traced")[0].dtype == dtype
+    assert_traced(model, 2)
+
+
+class Made(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * torch.ones(5)
+
+
+def test_the_default_dtype_is_seen():
+    model, x = Made(6, 5), torch.randn(4, 6)
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            assert fast(model, x, None, Frobenius(), compiled="traced")[0].dtype == dtype
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert_traced(model, 2)
+
+
+def test_options_are_seen():
+    model, x, y = build("mlp")
+    kinds: list[dict] = [{}, {"at": x + 1}, {"precision": torch.bfloat16}, {"layer": "2"}]
+    kinds += [{"at": x + 1, "layer": "2"}]
+    for options in kinds:
+        assert_as_eager(model, x, y, **options)
+    assert_traced(model, len(kinds))
+
+
 def test_too_many_kinds_of_calls_run_eager_with_one_warning():
     model, x, y = build("mlp", 12)
     for samples in range(1, 9):

@@ -7,6 +7,7 @@ import mmap
 import types
 import weakref
 from array import array
+from collections import deque
 
 import numpy as np
 import pytest
@@ -20,6 +21,22 @@ from tests.step.tracing import assert_traced
 
 class Config:
     scale = 1.0
+
+
+class Table(dict, Config):
+    """A dictionary with attributes beside its entries."""
+
+
+class Row(list, Config):
+    pass
+
+
+class Pair(tuple, Config):
+    pass
+
+
+class Names(set, Config):
+    pass
 
 
 class Kind(Config):
@@ -139,12 +156,34 @@ OBJECTS = {
         SIMPLE,
         DOUBLE,
     ),
+    "a queue": (
+        lambda: deque([1.0]),
+        lambda m: m.held[0],
+        lambda m: m.held.__setitem__(0, 2.0),
+    ),
+    "a method": (
+        lambda: Private().get,
+        lambda m: m.held(),
+        lambda m: m.held.__self__.set(2.0),
+    ),
+    "a method of a list": (
+        lambda: [1.0].copy,
+        lambda m: m.held()[0],
+        lambda m: m.held.__self__.__setitem__(0, 2.0),
+    ),
+    "the class of a list": (lambda: Row(), SIMPLE, lambda m: setattr(Row, "scale", 2.0)),
 }
+for _kind in (Table, Row, Pair, Names):
+    OBJECTS[f"an attribute of a {_kind.__name__}"] = (
+        _kind,
+        SIMPLE,
+        lambda m: setattr(m.held, "scale", 2.0),
+    )
 
 
 @pytest.fixture(autouse=True)
 def as_before():
-    TABLE["scale"] = Kind.scale = 1.0
+    TABLE["scale"] = Kind.scale = Row.scale = 1.0
 
 
 @pytest.mark.parametrize("kind", OBJECTS)

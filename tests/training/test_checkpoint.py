@@ -89,6 +89,20 @@ def test_a_file_that_is_no_checkpoint(tmp_path, content):
         train(path, resume=True)
 
 
+def test_a_file_that_cannot_be_read_is_not_said_to_be_damaged(tmp_path, monkeypatch):
+    load = checkpoint._load
+
+    def refused(file):
+        if isinstance(file, Path):
+            raise PermissionError(13, "Permission denied", str(file))
+        return load(file)
+
+    train(tmp_path / "c.pt")
+    monkeypatch.setattr(checkpoint, "_load", refused)
+    with pytest.raises(PermissionError, match=r"Permission denied: .*c\.pt"):
+        train(tmp_path / "c.pt", resume=True)
+
+
 def test_a_checkpoint_has_all_of_its_parts(tmp_path):
     path = tmp_path / "c.pt"
     train(path)

@@ -97,6 +97,20 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def test_nothing_is_made_of_nothing():
+    with within(Portion(torch.arange(2), 4)), OfWholeBatch():
+        for shape in ((0, 3), (2, 0)):
+            assert F.dropout(torch.ones(shape)).shape == shape
+
+
+def test_probabilities_of_each_entry_are_those_of_a_part():
+    x, p = torch.ones(2, 64), torch.rand(2, 64)
+    with within(Portion(torch.arange(2), 4)), OfWholeBatch():
+        torch.manual_seed(7)
+        found = x.clone().bernoulli_(p)
+    assert torch.equal(found, x.bernoulli_(p, generator=generator(7)))
+
+
 def test_who_has_a_generator_draws_from_it():
     x = torch.ones(2, 64)
     with within(Portion(torch.arange(2), 4)), OfWholeBatch():

@@ -24,6 +24,7 @@ SIMPLE = frozenset(
         *(torch.dtype, torch.device, torch.layout, torch.memory_format),
     )
 )
+CONTAINERS = (list, tuple, deque, dict, set, frozenset)
 FIXED = frozenset((types.FunctionType, types.ModuleType))
 EVERY = frozenset(vars(nn.Module()))  # attributes of every module
 PRECISIONS = (("mkldnn", "matmul"), ("mkldnn", "conv"), ("cuda", "matmul"), ("cuda", "conv"))
@@ -79,6 +80,9 @@ class Look:
             self._held.append(thing)
             key.append(kind)
             self._at_object(thing, depth)
+            if depth and isinstance(thing, CONTAINERS) and of_user(kind):  # beside its entries
+                self._at_names(attributes(thing), depth - 1)
+                self._at_class(kind, depth - 1)
 
     def at_tensor(self, tensor: Tensor) -> None:
         """Note a tensor, and all of it but its values."""
