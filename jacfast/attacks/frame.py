@@ -1,7 +1,6 @@
 """The perturbations that the samples of a batch may have: in the box, measured in a norm."""
 
-import dataclasses
-
+import torch
 from torch import Tensor
 
 from jacfast.attacks.box import Box
@@ -49,16 +48,19 @@ class Frame:
         return halfspace_projection(*box, lanes.w, lanes.c, self.p)
 
     def beyond(self, lanes: Lanes) -> Tensor:
-        """Return the shortest r [n, D], longer by the overshoot: a share of its length.
+        """Return the shortest step [n, D] from where a lane begins, longer by the overshoot.
 
+        That is a share of its length; what is returned is r, where such a step ends.
         The cuts are farther by as large a share of what x resolves: all of it at the largest, as
         near a boundary r can be shorter than a rounding of x, and on one it has no direction. In
         the 1-norm the entries of r are at the ends of the box and would be cut off again, so the
         cuts are farther instead of r longer.
         """
-        stretch = 1 + lanes.overshoot[:, None]
+        stretch, start = 1 + lanes.overshoot[:, None], lanes.start
         c = lanes.c + (self.least[lanes.sample] * lanes.overshoot / OVERSHOOT[2])[:, None]
+        c = c - torch.einsum("nmd,nd->nm", lanes.w, start).double()
+        box = [end[lanes.sample] - start for end in (self.low, self.high)]
         if self.p == 1:
-            return self.shortest(dataclasses.replace(lanes, c=c * stretch))[0]
-        r = self.shortest(dataclasses.replace(lanes, c=c))[0]
-        return r * stretch.to(r.dtype)
+            return start + halfspace_projection(*box, lanes.w, c * stretch, self.p)[0]
+        step = halfspace_projection(*box, lanes.w, c, self.p)[0]
+        return start + step * stretch.to(step.dtype)

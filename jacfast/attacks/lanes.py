@@ -26,7 +26,7 @@ class Lanes:
     label: Tensor  # [n] int64, the class that it heads for while nothing is found
     w: Tensor  # [n, CUTS, D], normals of length 1, or 0 where there was no gradient
     c: Tensor  # [n, CUTS] float64, or -inf where there is no cut
-    best: Tensor  # [n, D], the shortest r that was as wanted
+    best: Tensor  # [n, D], the shortest r that was as wanted; before there is one, the last
     size: Tensor  # [n] float64, its length, or inf
     overshoot: Tensor  # [n] float64
     mark: Tensor  # [n] float64, the length from which the next gain counts
@@ -62,6 +62,17 @@ class Lanes:
         """Say which lanes have met a point that is as wanted [n]."""
         return self.size.isfinite()
 
+    @property
+    def start(self) -> Tensor:
+        """Where a step begins [n, D]: at x, or, of a lane that is lost, at its last point.
+
+        The shortest r can go round in circles: each cut has it leave the others' side, and three
+        are remembered. From its last point a lane gets on, as DeepFool does. It is lost where the
+        overshoot is at its largest, nothing is found, and there is a cut at that point.
+        """
+        lost = (self.overshoot >= OVERSHOOT[2]) & ~self.found & self.c[:, -1].isfinite()
+        return torch.where(lost[:, None], self.best, 0)
+
     def cut(self, r: Tensor, value: Tensor, g: Tensor) -> None:
         """Add ``value + g . (q - r) >= 0``, by the gradient g [n, D] at r, where there is one.
 
@@ -80,7 +91,7 @@ class Lanes:
         better = wanted & (size < self.size)
         part = torch.where(better, self.damp * MORE, self.damp * LESS)
         self.damp = torch.where(self.found, part.clamp(DAMP[0], DAMP[2]), self.damp)
-        self.best = torch.where(better[:, None], r, self.best)
+        self.best = torch.where((better | ~self.found)[:, None], r, self.best)
         self.size = torch.where(better, size, self.size)
         least, _, most = OVERSHOOT
         moved = torch.where(wanted, self.overshoot / 2, self.overshoot * 2)
