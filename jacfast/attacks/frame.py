@@ -59,8 +59,8 @@ class Frame:
         stretch, start = 1 + lanes.overshoot[:, None], lanes.start
         c = lanes.c + (self.least[lanes.sample] * lanes.overshoot / OVERSHOOT[2])[:, None]
         c = c - torch.einsum("nmd,nd->nm", lanes.w, start).double()
-        box = [end[lanes.sample] - start for end in (self.low, self.high)]
+        low, high = (end[lanes.sample] - start for end in (self.low, self.high))
         if self.p == 1:
-            return start + halfspace_projection(*box, lanes.w, c * stretch, self.p)[0]
-        step = halfspace_projection(*box, lanes.w, c, self.p)[0]
+            return start + halfspace_projection(low, high, lanes.w, c * stretch, self.p)[0]
+        step = halfspace_projection(low, high, lanes.w, c, self.p)[0]
         return start + step * stretch.to(step.dtype)
