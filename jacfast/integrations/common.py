@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from jacfast.checks import is_number
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
+from jacfast.penalties.learned import learned_by
 from jacfast.training.schedule import Schedule
 
 # Those of forward_with_penalty that are the same for every batch.
@@ -33,6 +34,22 @@ def check(penalty: Penalty, options: Iterable[str]) -> None:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise TypeError(f"options must be among {', '.join(OPTIONS)}; got {', '.join(unknown)}")
+
+
+def check_learned(penalty: Penalty, owner: nn.Module) -> None:
+    """Refuse what a penalty learns where nobody would optimise, average over processes or save it.
+
+    Raises:
+        ValueError: a parameter of the penalty is none of the module that is trained.
+    """
+    known = {id(parameter) for parameter in owner.parameters()}
+    for name, parameter in learned_by(penalty).named_parameters():
+        if id(parameter) not in known:
+            raise ValueError(
+                f"penalty must learn parameters of {type(owner).__name__} (register it there: "
+                "module.name = parameter): others would be neither optimised, averaged over "
+                f"processes nor saved; got {name} of shape {list(parameter.shape)}"
+            )
 
 
 def is_due(penalty: Penalty, lam: float, step: int) -> bool:

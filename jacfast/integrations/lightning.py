@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
+from jacfast.integrations.common import as_schedule, check, check_learned, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.portion import Share, within
@@ -62,7 +62,7 @@ class JacobianPenalty(Callback):
         TypeError, ValueError: an argument is not as above (some are seen in the first step only);
             the Trainer has two such callbacks; the module has ``automatic_optimization=False``: its
             backward passes are its own, and the penalty could not join them; the strategy shards
-            the parameters (FSDP, DeepSpeed).
+            the parameters (FSDP, DeepSpeed); what the penalty learns is no parameter of the module.
         RuntimeError: the training step calls the model not at all, or twice. And what
             `forward_with_penalty` raises. After any exception the module is as it was.
     """
@@ -109,7 +109,8 @@ class JacobianPenalty(Callback):
         self._restore = restore
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Refuse what only now is settled: manual optimisation, and sharded parameters."""
+        """Refuse what only now is settled: manual optimisation, sharded or stray parameters."""
+        check_learned(self.penalty, pl_module)
         if not pl_module.automatic_optimization:
             raise ValueError(
                 "automatic_optimization must be True: with manual optimisation the training step "

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from jacfast.calling import Draws, State
-from jacfast.integrations.common import as_schedule, check, is_due, jacobian_norm
+from jacfast.integrations.common import as_schedule, check, check_learned, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.portion import Share, within
@@ -49,7 +49,8 @@ class JacobianTrainer(Trainer):
 
     Raises:
         TypeError, ValueError: an argument is not as above; the run is under FSDP or DeepSpeed; the
-            batch has no such input. And what `forward_with_penalty` raises.
+            batch has no such input; what the penalty learns is no parameter of the model. And what
+            `forward_with_penalty` raises.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class JacobianTrainer(Trainer):
             self._lam = lam = self.jacobian_schedule(step)
             if is_due(self.jacobian_penalty, lam, step):
                 whole = self.accelerator.unwrap_model(model)
+                check_learned(self.jacobian_penalty, whole)
                 own = self.jacobian_options.get("generator")
                 seen = whole, State(whole, but=[own]), Draws(self.args.device)
         found: Any = super().compute_loss(

@@ -284,6 +284,21 @@ def test_refusals():
         JacobianPenalty("0.1")
 
 
+def test_what_a_penalty_learns_is_the_modules_or_refused():
+    """Of nobody's it stood still, without a word; of the module's it takes the step by hand."""
+    data, weights = hand.batches([8] * 2), nn.Parameter(torch.ones(5))
+    penalty = jacfast.Frobenius("exact", weights=weights)
+    with pytest.raises(ValueError, match=r"penalty must learn parameters of Module .* weights of"):
+        fit(Module(), data, JacobianPenalty(0.3, penalty))
+    module, twin = Module(), Module().net
+    module.weights = weights
+    fit(module, data[:1], JacobianPenalty(0.3, penalty))
+    x, _ = data[0]
+    rows = torch.func.vmap(torch.func.jacrev(lambda x: twin(x[None])[0]))(x)
+    want = 1 - 0.1 * 0.3 * rows.square().flatten(2).sum(dim=2).mean(dim=0)
+    torch.testing.assert_close(weights.detach(), want.detach())
+
+
 def test_the_arguments_of_the_training_step_are_still_seen():
     class Short(Module):
         def training_step(self, batch):

@@ -426,6 +426,17 @@ def test_options_and_refusals(tmp_path):
         a_trainer_and_a_batch(tmp_path, schedule="0.1")
 
 
+def test_what_a_penalty_learns_is_the_models_or_refused(tmp_path):
+    weights = nn.Parameter(torch.ones(5))
+    penalty = jacfast.Frobenius("exact", weights=weights)
+    run, inputs = a_trainer_and_a_batch(tmp_path, penalty=penalty)
+    with pytest.raises(ValueError, match=r"penalty must learn parameters of .* got weights of"):
+        run.compute_loss(run.model, dict(inputs))
+    run.model.weights = weights
+    run.compute_loss(run.model, dict(inputs)).backward()
+    assert bool((weights.grad > 0).all())
+
+
 @pytest.mark.parametrize("name", ["is_fsdp_enabled", "is_deepspeed_enabled"])
 def test_parameters_in_pieces_are_refused(tmp_path, monkeypatch, name):
     make = transformers.Trainer.create_accelerator_and_postprocess
