@@ -47,16 +47,19 @@ class Frame:
         box = self.low[lanes.sample], self.high[lanes.sample]
         return halfspace_projection(*box, lanes.w, lanes.c, self.p)
 
-    def beyond(self, lanes: Lanes) -> Tensor:
+    def beyond(self, lanes: Lanes, race: bool) -> Tensor:
         """Return the shortest step [n, D] from where a lane begins, longer by the overshoot.
 
-        That is a share of its length; what is returned is r, where such a step ends.
+        That is a share of its length; what is returned is r, where such a step ends. In a race all
+        begin at x: there is time for a lane that is lost, and another may win.
+
         The cuts are farther by as large a share of what x resolves: all of it at the largest, as
         near a boundary r can be shorter than a rounding of x, and on one it has no direction. In
         the 1-norm the entries of r are at the ends of the box and would be cut off again, so the
         cuts are farther instead of r longer.
         """
-        stretch, start = 1 + lanes.overshoot[:, None], lanes.start
+        start = torch.zeros_like(lanes.best) if race else lanes.start
+        stretch = 1 + lanes.overshoot[:, None]
         c = lanes.c + (self.least[lanes.sample] * lanes.overshoot / OVERSHOOT[2])[:, None]
         c = c - torch.einsum("nmd,nd->nm", lanes.w, start).double()
         low, high = (end[lanes.sample] - start for end in (self.low, self.high))

@@ -76,7 +76,7 @@ class Hunt:
             at_once = AT_ONCE if active.device.type == "cpu" else len(self.done)
             for part in active.split(at_once):
                 some = lanes[part]
-                self._look(some, some.aim(self.frame.beyond(some)), race)
+                self._look(some, some.aim(self.frame.beyond(some, race)), race)
                 lanes[part] = some
 
     def _winners(self, lanes: Lanes, each: int) -> Lanes:

@@ -64,7 +64,7 @@ def minimal_norm(
     It begins with the cuts of the nearest classes, linearised at x, as DeepFool does. The few
     whose cuts are nearest race with half of the budget; from the winner's point the search goes on
     alone. The overshoot is halved after a success and doubled after a failure; where it is at its
-    largest and nothing was found yet, steps begin at the last point and not at x, as DeepFool's do.
+    largest after the race and nothing was found, steps begin at the last point, as DeepFool's do.
     After a shorter point a little more of the way is gone, after any other a fifth less: so far the
     cuts can be trusted. A cut that excludes the best point is dropped. A sample leaves after eight
     looks that gained less than 0.1%.
