@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from jacfast.calling.frozen import unfrozen
+from jacfast.calling.listeners import listens
 from jacfast.calling.parts import BYTES
 from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
@@ -232,7 +233,7 @@ def batches(graph: Graph, create_graph: bool) -> bool:
     where the strides allow both (one sample, say), and gives a wrong first derivative; and
     group-norm where a graph is asked for: its second derivative has no batching rule, which is an
     error for most shapes and wrong for a few; and fused attention, whose second derivative is a
-    hook's. What is before x does not matter.
+    hook's. What is before x does not matter. Who listens to inner gradients gets rows one by one.
     """
     for name, some in graph.named.items():
         if "BatchNorm" in name:
@@ -245,4 +246,4 @@ def batches(graph: Graph, create_graph: bool) -> bool:
                 getattr(kind, "first_derivative_batches", False) for kind in kinds
             ):
                 return False
-    return True
+    return not listens(graph)

@@ -17,18 +17,24 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.contexts import autocasts
+from jacfast.calling.listeners import ASKS, note
 from jacfast.calling.taken import taken
 from jacfast.calling.tensors import plain
 from jacfast.ops.lives import transformed
 
 
 class Twice(TorchFunctionMode):
-    """While active, ``F.scaled_dot_product_attention`` runs as by its ``MATH`` backend."""
+    """While active, ``F.scaled_dot_product_attention`` runs as by its ``MATH`` backend.
+
+    And who listens to gradients is noted (`jacfast.calling.listeners`).
+    """
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in ASKS:
+            note(*args, **kwargs)
         result = taken(BY_MATH[func], *args, **kwargs) if func in BY_MATH else None
         return func(*args, **kwargs) if result is None else result
 

@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.attention import BY_MATH
 from jacfast.calling.contexts import hooked
+from jacfast.calling.listeners import ASKS, note
 from jacfast.calling.taken import taken
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.gram import Gram
@@ -77,6 +78,8 @@ class Lean(TorchFunctionMode):
             result = taken(layer, self, *args, **kwargs)
         elif func in self.others:
             self.attends, result = True, taken(self.others[func], *args, **kwargs)
+        elif func in ASKS:
+            note(*args, **kwargs)
         return func(*args, **kwargs) if result is None else result
 
     def __enter__(self) -> "Lean":
