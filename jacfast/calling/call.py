@@ -77,15 +77,16 @@ class Call:
         `own`, no leaf and of use to nobody else, there is no copy.
         """
         looking = unseen(self.model) if self.first_time("called") else contextlib.nullcontext()
-        with looking, for_logits_alone(), self._given() as arguments:
-            if own:
-                returned = arguments.call(self.model, x)
-            else:
-                returned = unfrozen(lambda: arguments.call(self.model, x.clone()))
+        with looking, for_logits_alone():
+            returned = self._returned(x) if own else unfrozen(lambda: self._returned(x.clone()))
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad:
             check_depends(found.requires_grad)
         return found
+
+    def _returned(self, x: Tensor) -> Any:
+        with self._given() as arguments:
+            return arguments.call(self.model, x)
 
     @contextlib.contextmanager
     def _given(self) -> Iterator[Arguments]:
@@ -97,13 +98,14 @@ class Call:
             yield self.arguments
             return
         before, own = State(None, arguments=self.arguments), self.arguments.copied()
-        then = own.content()
+        then, whole = own.content(), False
         try:
             yield own
+            whole = self._whole  # and to its end
         finally:
             if before.changed():
                 before.undo()
-            elif self._whole and own.content() == then:
+            elif whole and own.content() == then:
                 self._done.add(STAY)
 
     def rows(self, index: slice | Tensor) -> "Call":
