@@ -77,16 +77,17 @@ class Call:
         `own`, no leaf and of use to nobody else, there is no copy.
         """
         looking = unseen(self.model) if self.first_time("called") else contextlib.nullcontext()
-        with looking, for_logits_alone():
-            returned = self._returned(x) if own else unfrozen(lambda: self._returned(x.clone()))
+        once = functools.partial(self._returned, x, own)
+        with looking:
+            returned = for_logits_alone(once if own else functools.partial(unfrozen, once))
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad:
             check_depends(found.requires_grad)
         return found
 
-    def _returned(self, x: Tensor) -> Any:
+    def _returned(self, x: Tensor, own: bool) -> Any:
         with self._given() as arguments:
-            return arguments.call(self.model, x)
+            return arguments.call(self.model, x if own else x.clone())
 
     @contextlib.contextmanager
     def _given(self) -> Iterator[Arguments]:

@@ -17,7 +17,7 @@ from torch import nn
 
 import jacfast
 from jacfast import evaluation
-from jacfast.calling import contexts, eager, modes, quiet
+from jacfast.calling import contexts, eager, logits_of, modes, quiet
 from jacfast.calling.held import held
 from jacfast.step import attach
 from tests.nets import draw
@@ -270,7 +270,7 @@ def test_an_interrupt_at_any_moment(event):
         sys.setprofile(profile)
         try:
             with quiet(model), eager(), jacfast.penalised(model):
-                pass
+                logits_of(torch.tanh, X)
         except KeyboardInterrupt:
             return True
         finally:
@@ -285,6 +285,7 @@ def test_an_interrupt_at_any_moment(event):
         assert vars(model) == attributes, at
         assert stance() == "default", at
         assert nothing_held(), at
+        assert not contexts.logits_alone(), at
         at += 1
     assert at > 20
 
