@@ -139,7 +139,7 @@ class Around(Arguments):
         before = args[:place] if isinstance(place, int) else args
         after = args[place + 1 :] if isinstance(place, int) else ()
         named = {key: value for key, value in kwargs.items() if key != place}
-        super().__init__((*before, *after), named, samples=len(x) if x.dim() else 0)
+        super().__init__((*before, *after), named, samples=x.size(0) if x.dim() else 0)
 
     @property
     def any(self) -> bool:

@@ -119,7 +119,8 @@ def forward_with_penalty(
     options = Step(
         penalty, at, layer, step, precision, batch_norm, chunk_size, generator, output, compiled
     )
-    arguments = Arguments(args, kwargs, samples=len(x) if isinstance(x, Tensor) and x.dim() else 0)
+    samples = x.size(0) if isinstance(x, Tensor) and x.dim() else 0  # nested: len is an error
+    arguments = Arguments(args, kwargs, samples=samples)
     return options(model, x, y, arguments)
 
 
