@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from jacfast.calling.held import surely
 from jacfast.graph import leaf_of
 
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
@@ -26,6 +27,13 @@ def whole(functions: Collection[Node], x: Tensor) -> Iterator[None]:
     handles: list[Any] = []
     weights = {id(p): p for node in functions for p in _weights(node) if p is not x}
     own = [(weight, weight.grad) for weight in weights.values()]
+
+    def put_back() -> None:
+        for handle in handles:
+            handle.remove()
+        for weight, grad in own:
+            weight.grad = grad
+
     try:
         for weight in weights.values():
             weight.grad = None
@@ -34,10 +42,7 @@ def whole(functions: Collection[Node], x: Tensor) -> Iterator[None]:
             handles.append(node.register_hook(_check_of(node, x)))
         yield
     finally:
-        for handle in handles:
-            handle.remove()
-        for weight, grad in own:
-            weight.grad = grad
+        surely(put_back)
 
 
 def foreign(node: Node) -> bool:

@@ -77,15 +77,17 @@ class Call:
         `own`, no leaf and of use to nobody else, there is no copy.
         """
         looking = unseen(self.model) if self.first_time("called") else contextlib.nullcontext()
-        with looking, for_logits_alone(), self._given() as arguments:
-            if own:
-                returned = arguments.call(self.model, x)
-            else:
-                returned = unfrozen(lambda: arguments.call(self.model, x.clone()))
+        once = functools.partial(self._returned, x, own)
+        with looking:
+            returned = for_logits_alone(once if own else functools.partial(unfrozen, once))
         found = pick(returned, self.output)
         if torch.is_grad_enabled() and x.requires_grad:
             check_depends(found.requires_grad)
         return found
+
+    def _returned(self, x: Tensor, own: bool) -> Any:
+        with self._given() as arguments:
+            return arguments.call(self.model, x if own else x.clone())
 
     @contextlib.contextmanager
     def _given(self) -> Iterator[Arguments]:
@@ -97,13 +99,14 @@ class Call:
             yield self.arguments
             return
         before, own = State(None, arguments=self.arguments), self.arguments.copied()
-        then = own.content()
+        then, whole = own.content(), False
         try:
             yield own
+            whole = self._whole  # and to its end
         finally:
             if before.changed():
                 before.undo()
-            elif self._whole and own.content() == then:
+            elif whole and own.content() == then:
                 self._done.add(STAY)
 
     def rows(self, index: slice | Tensor) -> "Call":

@@ -3,13 +3,14 @@
 import contextlib
 import contextvars
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from jacfast.calling.held import Hold, held
 
+R = TypeVar("R")
 # The stance of the compiler, one for all threads of the process. There is no public way to read it,
 # and `torch.compiler.set_stance` that is interrupted leaves the new one without telling the old.
 STANCE = Hold(None, lambda frame: frame._stance, lambda frame, stance: frame._set_stance(stance))
@@ -58,17 +59,16 @@ def without_autocast(device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def for_logits_alone() -> Iterator[None]:
-    """Let a model that gives a penalty beside its logits, whatever wraps it, leave that out."""
+def for_logits_alone(run: Callable[[], R]) -> R:
+    """Return ``run()``; a model that gives a penalty beside its logits leaves that out in it.
+
+    Whatever wraps the model. No interrupt can leave it so: the context is a copy.
+    """
     if torch.compiler.is_compiling():  # a compiled function would keep what it once was told
-        yield
-        return
-    token = _logits_alone.set(True)
-    try:
-        yield
-    finally:
-        _logits_alone.reset(token)
+        return run()
+    context = contextvars.copy_context()
+    context.run(_logits_alone.set, True)
+    return context.run(run)
 
 
 def logits_alone() -> bool:

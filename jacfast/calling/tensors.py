@@ -17,7 +17,7 @@ SIMPLE = (bool, int, float, complex, str, bytes)
 
 def plain(t: Tensor) -> bool:
     """Say whether t is a tensor with all its entries in memory, of no kind of its own."""
-    return type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided
+    return type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided and not t.is_nested
 
 
 def tensors(returned: Any) -> list[Tensor]:

@@ -44,7 +44,7 @@ def check_learned(penalty: Penalty, owner: nn.Module) -> None:
     """
     known = {id(parameter) for parameter in owner.parameters()}
     for name, parameter in learned_by(penalty).named_parameters():
-        if id(parameter) not in known:
+        if parameter.requires_grad and id(parameter) not in known:
             raise ValueError(
                 f"penalty must learn parameters of {type(owner).__name__} (register it there: "
                 "module.name = parameter): others would be neither optimised, averaged over "

@@ -1,29 +1,41 @@
 """What a penalty has of its own to learn."""
 
+import copy
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
 
 from torch import nn
 
+from jacfast.checks import keep
 from jacfast.penalties.base import Penalty
 
 
 def learned_by(penalty: Penalty | None) -> nn.Module:
-    """Return a module of the parameters and modules that are fields of a penalty."""
+    """Return a module of the parameters and modules that are fields of a penalty.
+
+    But for modules that are frozen, a teacher say: nothing puts these into training mode.
+    """
     found = nn.Module()
-    for field in dataclasses.fields(penalty) if penalty is not None else ():
-        value = getattr(penalty, field.name)
+    for name, value in _fields(penalty):
         if isinstance(value, nn.Parameter):
-            found.register_parameter(field.name, value)
-        elif isinstance(value, nn.Module):
-            found.add_module(field.name, value)
+            found.register_parameter(name, value)
+        elif not (flags := [p.requires_grad for p in value.parameters()]) or any(flags):
+            found.add_module(name, value)
     return found
 
 
-def with_learned(penalty: Penalty, found: nn.Module) -> Penalty:
-    """Return the penalty with what is in a module of `learned_by` now, sharded or loaded say."""
-    now = found.named_parameters(recurse=False, remove_duplicate=False)
-    other: dict[str, Any] = {
-        name: value for name, value in now if value is not getattr(penalty, name)
-    }
-    return dataclasses.replace(penalty, **other) if other else penalty
+def with_learned(penalty: Penalty | None, found: nn.Module) -> Penalty | None:
+    """Return the penalty with what is in its module of `learned_by` now, sharded or loaded say."""
+    now = {name: getattr(found, name, value) for name, value in _fields(penalty)}
+    other = {name: now[name] for name, value in _fields(penalty) if now[name] is not value}
+    if other:
+        penalty = copy.copy(penalty)
+        keep(penalty, **other)
+    return penalty
+
+
+def _fields(penalty: Penalty | None) -> Iterator[tuple[str, nn.Parameter | nn.Module]]:
+    for field in dataclasses.fields(penalty) if isinstance(penalty, Penalty) else ():
+        value = getattr(penalty, field.name)
+        if isinstance(value, nn.Parameter | nn.Module):
+            yield field.name, value

@@ -14,7 +14,6 @@ from jacfast.step.options import Options
 from jacfast.step.step import Step
 
 PATCH = "_compiled_call_impl"  # what nn.Module.__call__ calls first; no copy or pickle takes it
-_inside: set[int] = set()  # numbers of models inside a context: none can put back another's patch
 
 
 class Held:
@@ -32,6 +31,9 @@ class Held:
                 "passes by): no penalty"
             )
         return self._penalty
+
+
+_inside: dict[int, Held] = {}  # by the model's id: no context can put back another's patch
 
 
 @contextlib.contextmanager
@@ -70,13 +72,20 @@ def penalised(
             raises.
     """
     argument = place("argument", argument)
-    step, held, own = Step(penalty, **options, everything=True), Held(), vars(model).get(PATCH)
+    step, held, own = Step(penalty, **options, everything=True), Held(), None
 
     def restore() -> None:
+        if vars(model).get(PATCH) is not call:
+            return
         if own is None:
-            vars(model).pop(PATCH, None)
+            del vars(model)[PATCH]
         else:
             vars(model)[PATCH] = own
+
+    def leave() -> None:
+        if _inside.get(id(model)) is held:
+            restore()
+            del _inside[id(model)]
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if held._penalty is not None:
@@ -92,20 +101,22 @@ def penalised(
             vars(model)[PATCH] = call
         return returned
 
-    if id(model) in _inside:
-        raise RuntimeError(
-            "model must be inside one penalised(model) at a time; got one that is inside another, "
-            "of this thread or of another one: call forward_with_penalty for a second penalty, and "
-            "give each thread a model of its own (copy.deepcopy)"
-        )
-    _inside.add(id(model))
-    vars(model)[PATCH] = call
     try:
+        if _inside.setdefault(id(model), held) is not held:  # one step, for threads
+            raise RuntimeError(
+                "model must be inside one penalised(model) at a time; got one that is inside "
+                "another, of this thread or of another one: call forward_with_penalty for a second "
+                "penalty, and give each thread a model of its own (copy.deepcopy)"
+            )
+        own = vars(model).get(PATCH)
+        vars(model)[PATCH] = call
         with eager():  # what is compiled does not look at the patch
             yield held
     finally:
-        restore()
-        _inside.discard(id(model))
+        try:
+            leave()
+        finally:
+            leave()  # once more, if the first was interrupted
 
 
 class Around(Arguments):
@@ -128,7 +139,7 @@ class Around(Arguments):
         before = args[:place] if isinstance(place, int) else args
         after = args[place + 1 :] if isinstance(place, int) else ()
         named = {key: value for key, value in kwargs.items() if key != place}
-        super().__init__((*before, *after), named, samples=len(x) if x.dim() else 0)
+        super().__init__((*before, *after), named, samples=x.size(0) if x.dim() else 0)
 
     @property
     def any(self) -> bool:

@@ -119,7 +119,8 @@ def forward_with_penalty(
     options = Step(
         penalty, at, layer, step, precision, batch_norm, chunk_size, generator, output, compiled
     )
-    arguments = Arguments(args, kwargs, samples=len(x) if isinstance(x, Tensor) and x.dim() else 0)
+    samples = x.size(0) if isinstance(x, Tensor) and x.dim() else 0  # nested: len is an error
+    arguments = Arguments(args, kwargs, samples=samples)
     return options(model, x, y, arguments)
 
 
@@ -133,11 +134,23 @@ class WithPenalty(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, penalty: Penalty = Frobenius(), **options: Unpack[ModuleOptions]
+        self,
+        model: nn.Module,
+        penalty: Penalty | None = Frobenius(),
+        **options: Unpack[ModuleOptions],
     ) -> None:
         super().__init__()
-        self.model, self.penalty, self.options = model, penalty, options
-        self.learned = learned_by(penalty)
+        self.model, self.options = model, options
+        self.penalty = penalty
+
+    @property
+    def penalty(self) -> Penalty | None:
+        """The penalty, with what it has learned; another one may take its place."""
+        return with_learned(self._penalty, self.learned)
+
+    @penalty.setter
+    def penalty(self, penalty: Penalty | None) -> None:
+        self._penalty, self.learned = penalty, learned_by(penalty)
 
     def forward(
         self, x: Tensor, y: Tensor | None = None, **options: Unpack[CallOptions]
@@ -147,8 +160,7 @@ class WithPenalty(nn.Module):
         The options of this call (``penalty=None``, say, while its weight is 0; ``kwargs=`` of the
         model) come before the module's.
         """
-        penalty = with_learned(self.penalty, self.learned)
-        chosen: CallOptions = {"penalty": penalty, **self.options, **options}
+        chosen: CallOptions = {"penalty": self.penalty, **self.options, **options}
         if logits_alone():
             chosen["penalty"] = None
         return forward_with_penalty(self.model, x, y, **chosen)

@@ -17,8 +17,9 @@ from torch import nn
 
 import jacfast
 from jacfast import evaluation
-from jacfast.calling import contexts, eager, modes, quiet
+from jacfast.calling import contexts, eager, logits_of, modes, quiet
 from jacfast.calling.held import held
+from jacfast.step import attach
 from tests.nets import draw
 
 X = draw(6, 6)
@@ -50,7 +51,7 @@ def stance() -> str:
 
 def nothing_held() -> bool:
     holds = (modes.TRAINING, modes.GRADIENT, contexts.STANCE)
-    return not any(hold._own or hold._holders for hold in holds)
+    return not attach._inside and not any(hold._own or hold._holders for hold in holds)
 
 
 class Turn:
@@ -251,9 +252,10 @@ def test_a_copy_made_afterwards_is_as_the_model():
 @pytest.mark.parametrize("event", ["call", "c_return"])
 def test_an_interrupt_at_any_moment(event):
     """An interrupt comes where CPython looks for one: as a function begins, or after a call."""
-    own = {contexts.__file__, modes.__file__, held.__code__.co_filename}
+    own = {contexts.__file__, modes.__file__, held.__code__.co_filename, attach.__file__}
     model = network()
-    before = state(model)
+    model.compile(backend="eager")
+    before, attributes = state(model), dict(vars(model))
 
     def interrupted(at: int) -> bool:
         count = 0
@@ -267,8 +269,8 @@ def test_an_interrupt_at_any_moment(event):
 
         sys.setprofile(profile)
         try:
-            with quiet(model), eager():
-                pass
+            with quiet(model), eager(), jacfast.penalised(model):
+                logits_of(torch.tanh, X)
         except KeyboardInterrupt:
             return True
         finally:
@@ -280,8 +282,10 @@ def test_an_interrupt_at_any_moment(event):
         if state(model) != before or not nothing_held():
             gc.collect()
         assert state(model) == before, at
+        assert vars(model) == attributes, at
         assert stance() == "default", at
         assert nothing_held(), at
+        assert not contexts.logits_alone(), at
         at += 1
     assert at > 20
 

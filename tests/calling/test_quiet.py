@@ -179,6 +179,23 @@ def test_a_model_that_asks_for_gradients_of_its_weights(call, how):
     assert state(model) == before
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_model_that_asks_has_its_arguments_as_they_were(late):
+    class Counts(Asks):
+        def forward(self, x, cache):
+            found = super().forward(x) if late else None
+            cache.append(x)
+            return (found if late else super().forward(x)) * len(cache)
+
+    torch.manual_seed(0)
+    model, x, cache = Counts("forward").double(), draw(4, 6), []
+    plain = Asks("forward").double()
+    plain.load_state_dict(model.state_dict())
+    got = jacfast.jacobian(model, x, args=(cache,))
+    torch.testing.assert_close(got, jacfast.jacobian(plain, x))
+    assert not cache
+
+
 COMPUTED = {
     "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
     "weight_norm": nn.utils.weight_norm,

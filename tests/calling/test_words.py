@@ -69,17 +69,22 @@ def test_x_of_integers(call, dtype, text):
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.jagged])
+@pytest.mark.parametrize(
+    "layout", [torch.strided, torch.sparse_coo, torch.sparse_csr, torch.jagged]
+)
 @pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested")
 def test_x_that_is_not_dense(call, layout):
     model, x = build("mlp")
-    if layout == torch.jagged:
+    if layout in (torch.strided, torch.jagged):
         x = torch.nested.nested_tensor(list(x), layout=layout)
     else:
         x = x.to_sparse(layout=layout)
-    text = f"x must be dense (x.to_dense(), of nested ones x.to_padded_tensor(0)); got {layout}"
+    kind = "a nested tensor" if layout == torch.strided else layout
+    text = f"x must be dense (x.to_dense(), of nested ones x.to_padded_tensor(0)); got {kind}"
     with pytest.raises(TypeError, match=re.escape(text)):
         call(model, x)
+    with pytest.raises(TypeError, match=re.escape(text)):
+        jacfast.forward_with_penalty(model, x, compiled="traced")
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -290,6 +290,8 @@ def test_what_a_penalty_learns_is_the_modules_or_refused():
     penalty = jacfast.Frobenius("exact", weights=weights)
     with pytest.raises(ValueError, match=r"penalty must learn parameters of Module .* weights of"):
         fit(Module(), data, JacobianPenalty(0.3, penalty))
+    fixed = jacfast.Frobenius("exact", weights=nn.Parameter(torch.ones(5), requires_grad=False))
+    fit(Module(), data[:1], JacobianPenalty(0.3, fixed))
     module, twin = Module(), Module().net
     module.weights = weights
     fit(module, data[:1], JacobianPenalty(0.3, penalty))

@@ -1,6 +1,7 @@
 """WithPenalty and penalised: the step as a module, and for code that calls the model by itself."""
 
 import copy
+import dataclasses
 import threading
 import types
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from jacfast import Frobenius, InputGradient, WithPenalty, penalised
+from jacfast import WGANGP, Frobenius, InputGradient, WithPenalty, penalised
 from jacfast.penalties import Penalty
 from tests.nets import relative_error
 from tests.step.networks import SIX, build
@@ -62,6 +63,54 @@ def test_what_a_penalty_learns_is_a_parameter_of_the_module():
     assert relative_error(other(x)[1], 4 * want) < ROUNDING
     got = torch.func.functional_call(module, {"learned.weights": content["learned.weights"]}, (x,))
     assert relative_error(got[1], 4 * want) < ROUNDING
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught(Frobenius):
+    net: nn.Module | None = dataclasses.field(default=None, kw_only=True)
+
+    def cotangents(self, logits, x, y, draw):
+        return super().cotangents(logits, x, y, draw) * self.net(logits.detach()[:1])
+
+
+def test_what_takes_the_place_of_what_a_penalty_learns():
+    """FSDP has plain tensors there, parametrisations compute them, others replace modules."""
+    model, x, _ = build("mlp")
+    weights = nn.Parameter(torch.linspace(1, 2, model(x).shape[1], dtype=x.dtype))
+    module = WithPenalty(model, Frobenius("exact", weights=weights))
+    want = module(x)[1]
+    del module.learned.weights
+    module.learned.weights = 4 * weights
+    assert relative_error(module(x)[1], 4 * want) < ROUNDING
+    module = WithPenalty(model, Taught("exact", net=nn.Linear(len(weights), 1).to(x)))
+    module.learned.net = nn.Sequential(module.learned.net, nn.Hardtanh(2, 2 + 1e-9))
+    assert relative_error(module(x)[1], 4 * fast(model, x, None, Frobenius("exact"))[1]) < 1e-6
+
+
+def test_another_penalty_takes_the_place_of_one_that_learns():
+    model, x, _ = build("mlp")
+    weights = nn.Parameter(torch.full((model(x).shape[1],), 9.0).to(x))
+    module = WithPenalty(model, Frobenius("exact", weights=weights))
+    for penalty in (Frobenius("exact"), WGANGP()):
+        module.penalty = penalty
+        assert relative_error(module(x)[1], fast(model, x, None, penalty)[1]) < ROUNDING
+        assert not list(module.learned.parameters())
+    module.penalty = Frobenius("exact", weights=weights)
+    assert module.learned.weights is weights
+    with pytest.raises(TypeError, match="penalty must be a jacfast Penalty; got str"):
+        WithPenalty(model, "frobenius")(x)
+
+
+def test_a_teacher_of_a_penalty_stays_in_its_mode():
+    model, x, _ = build("mlp")
+    classes = model(x).shape[1]
+    teacher = nn.Sequential(nn.Linear(classes, 1), nn.Dropout()).to(x).eval().requires_grad_(False)
+    module = WithPenalty(model, Taught("exact", net=teacher)).train()
+    assert not teacher.training
+    assert "learned" not in str(list(module.state_dict()))
+    counting = nn.BatchNorm1d(1, affine=False)  # learns without parameters
+    kept = WithPenalty(model, Taught("exact", net=counting)).state_dict()
+    assert "learned.net.running_mean" in kept
 
 
 def test_options_of_a_call_come_before_those_of_the_module():
