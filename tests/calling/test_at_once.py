@@ -20,6 +20,7 @@ from jacfast import evaluation
 from jacfast.calling import contexts, eager, logits_of, modes, quiet
 from jacfast.calling.held import held
 from jacfast.step import attach
+from tests.interrupts import interrupts
 from tests.nets import draw
 
 X = draw(6, 6)
@@ -251,34 +252,16 @@ def test_a_copy_made_afterwards_is_as_the_model():
 
 @pytest.mark.parametrize("event", ["call", "c_return"])
 def test_an_interrupt_at_any_moment(event):
-    """An interrupt comes where CPython looks for one: as a function begins, or after a call."""
     own = {contexts.__file__, modes.__file__, held.__code__.co_filename, attach.__file__}
     model = network()
     model.compile(backend="eager")
-    before, attributes = state(model), dict(vars(model))
+    before, attributes, at = state(model), dict(vars(model)), 0
 
-    def interrupted(at: int) -> bool:
-        count = 0
+    def run() -> None:
+        with quiet(model), eager(), jacfast.penalised(model):
+            logits_of(torch.tanh, X)
 
-        def profile(frame, kind, _):
-            nonlocal count
-            if kind == event and frame.f_code.co_filename in own:
-                count += 1
-                if count == at:
-                    raise KeyboardInterrupt
-
-        sys.setprofile(profile)
-        try:
-            with quiet(model), eager(), jacfast.penalised(model):
-                logits_of(torch.tanh, X)
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.setprofile(None)
-        return False
-
-    at = 1
-    while interrupted(at):
+    for at in interrupts(run, own, event):
         if state(model) != before or not nothing_held():
             gc.collect()
         assert state(model) == before, at
@@ -286,7 +269,6 @@ def test_an_interrupt_at_any_moment(event):
         assert stance() == "default", at
         assert nothing_held(), at
         assert not contexts.logits_alone(), at
-        at += 1
     assert at > 20
 
 

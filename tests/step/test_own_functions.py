@@ -1,7 +1,6 @@
 """Operations of the user's own in the model, as torch.autograd.Function."""
 
 import gc
-import sys
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from tests.functions import (
     Passed,
     Scaled,
 )
+from tests.interrupts import interrupts
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, gradient, plain, step
 
@@ -149,32 +149,14 @@ def test_gradients_are_in_their_place_after_an_interrupt_at_any_moment(event):
     layer = Weighted(Multiplied.apply, model(x).shape[1])
     node = layer(model(x)).grad_fn
     kept = layer.weight.grad = torch.ones_like(layer.weight)
-    own = {foreign.__file__, torch.utils.hooks.__file__}
+    own, at = {foreign.__file__, torch.utils.hooks.__file__}, 0
 
-    def interrupted(at: int) -> bool:
-        count = 0
+    def run() -> None:
+        with foreign.whole([node], x):
+            pass
 
-        def profile(frame, kind, _):
-            nonlocal count
-            if kind == event and frame.f_code.co_filename in own:
-                count += 1
-                if count == at:
-                    raise KeyboardInterrupt
-
-        sys.setprofile(profile)
-        try:
-            with foreign.whole([node], x):
-                pass
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.setprofile(None)
-        return False
-
-    at = 1
-    while interrupted(at):
+    for at in interrupts(run, own, event):
         if layer.weight.grad is not kept:
             gc.collect()  # a context that was interrupted on its way in ends here
         assert layer.weight.grad is kept, at
-        at += 1
     assert at > 5
