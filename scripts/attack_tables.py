@@ -118,7 +118,7 @@ CHOICES = {
 
 
 def smooth(found: dict) -> Iterator[list[str]]:
-    """Yield accuracies and seconds of ReLU and GELU, means and deviations over the seeds."""
+    """Yield ReLU and GELU: means and deviations over the seeds, and the fastest one's seconds."""
     heads = {"clean": "clean, %", "robust": "robust, %", "training": "seconds"}
     yield ["", *(cell for head in heads.values() for cell in (f"{head}: ReLU", "GELU"))]
     for choice in dict.fromkeys(run["choice"] for run in found["runs"]):
@@ -127,9 +127,9 @@ def smooth(found: dict) -> Iterator[list[str]]:
             for which in ("ReLU", "GELU"):
                 kind = (choice, which)
                 of = [r[key] for r in found["runs"] if (r["choice"], r["which"]) == kind]
-                more = len(of) > 1 and key != "training"
-                spread = f" ± {statistics.stdev(of):.1f}" if more else ""
-                cells.append(f"{statistics.mean(of):.1f}{spread}")
+                spread = f" ± {statistics.stdev(of):.1f}" if len(of) > 1 else ""
+                seconds = key == "training"  # other work only adds to these
+                cells.append(f"{min(of):.1f}" if seconds else f"{statistics.mean(of):.1f}{spread}")
         yield cells
 
 
