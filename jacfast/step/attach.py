@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 
 from jacfast.calling import Arguments, eager
+from jacfast.calling.held import surely
 from jacfast.checks import place
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
@@ -113,10 +114,7 @@ def penalised(
         with eager():  # what is compiled does not look at the patch
             yield held
     finally:
-        try:
-            leave()
-        finally:
-            leave()  # once more, if the first was interrupted
+        surely(leave)
 
 
 class Around(Arguments):

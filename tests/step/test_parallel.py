@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jacfast import WGANGP, Frobenius, WithPenalty, forward_with_penalty, penalised
+from jacfast import WGANGP, Frobenius, WithPenalty, forward_with_penalty, jacobian, penalised
 from jacfast.portion import Share, within
 from tests.forked import side_by_side
 from tests.nets import relative_error
@@ -63,7 +63,12 @@ def worker(rank: int, folder: str) -> None:
     pair = WithPenalty(model, WGANGP(nn.Parameter(torch.tensor(1.0).to(x))))
     parallel = DistributedDataParallel(pair, find_unused_parameters=True)
     parallel(x[half(rank)])[1].backward()
-    grads["mlp", "learned"] = pair.learned.target.grad
+    grads["mlp", "learned"] = pair.learned.target.grad.clone()
+    for none in ({"penalty": None}, {}):  # in the first nothing reaches what is learned
+        sum(each.sum() for each in parallel(x[half(rank)], **none)).backward()
+    before = torch.get_rng_state()
+    assert torch.equal(jacobian(parallel, x), jacobian(model, x))
+    assert torch.equal(torch.get_rng_state(), before)
     parallel = DistributedDataParallel(model)
     with pytest.raises(TypeError, match="must not be a DistributedDataParallel, which would not"):
         forward_with_penalty(parallel, x)
