@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import jacfast.vjp
+import jacfast.batching
 from benchmarks.harness import environment, print_table, take_turns, write
 from jacfast import frobenius_penalty, models
 
@@ -24,7 +24,7 @@ def step(model: nn.Module, samples: int, at_once: int) -> list[torch.Tensor]:
     y = torch.randint(10, (samples,), generator=generator)
     logits = model(x)
     most = {"BATCH_UP_TO": at_once, "TOGETHER_UP_TO": at_once}  # the latter of convolutions
-    with mock.patch.multiple(jacfast.vjp, **most):
+    with mock.patch.multiple(jacfast.batching, **most):
         penalty = frobenius_penalty(logits, x, PROJECTIONS, generator=generator)
     loss = F.cross_entropy(logits, y) + 0.1 * penalty
     return list(torch.autograd.grad(loss, list(model.parameters())))

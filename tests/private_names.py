@@ -101,7 +101,7 @@ NAMES: dict[str, Use] = {
         "raises in every attack and penalised step; as a key of vars(module), where a second "
         "pass on copies would write to the buffers themselves",
     ),
-    "Module._forward_hooks": Use("calling.parts lipschitz step.run", "raises"),
+    "Module._forward_hooks": Use("calling.parts lipschitz step.inner", "raises"),
     "Module._forward_pre_hooks": Use(
         "calling.anew calling.parts calling.state lipschitz step.traced.guards", "raises"
     ),
@@ -131,7 +131,7 @@ NAMES: dict[str, Use] = {
         "step.traced.unseen", "raises at the first operation of a step that is recorded"
     ),
     "Tensor._version": Use(
-        "calling.moved step.run step.traced.replay",
+        "calling.moved step.inner step.traced.replay",
         "raises in forward_with_penalty",
     ),
     "Tensor._is_view": Use("lean.known", "raises at an activation in place"),
@@ -142,7 +142,7 @@ NAMES: dict[str, Use] = {
         "late hears PyTorch's words",
     ),
     "Node._input_metadata": Use("graph second step.penalise", "raises"),
-    "FunctionNode._forward_cls": Use("foreign vjp", "raises where a model has Functions"),
+    "FunctionNode._forward_cls": Use("foreign batching", "raises where a model has Functions"),
     "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
     "TwiceBatchNormNode._saved_train": Use(
         "graph third",
@@ -196,9 +196,11 @@ NODES: dict[str, Use] = {
     "PdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
     "BatchNormBackward": Use("graph", "training mode is not refused, layouts are not aligned"),
     "SyncBatchNorm": Use("graph", "the same over several processes"),
-    "BatchNorm": Use("vjp", "a batched backward pass, wrong for some layouts"),
-    "GroupNorm": Use("vjp", "a batched backward pass, wrong for some shapes"),
-    "ConvolutionBackward0": Use("vjp", "a batched backward pass for more samples than it pays for"),
+    "BatchNorm": Use("batching", "a batched backward pass, wrong for some layouts"),
+    "GroupNorm": Use("batching", "a batched backward pass, wrong for some shapes"),
+    "ConvolutionBackward0": Use(
+        "batching", "a batched backward pass for more samples than it pays for"
+    ),
     "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
     "CompiledFunctionBackward": Use("second", "PyTorch's words for a compiled model"),
     "DifferentiableGraphBackward": Use("layouts", "no warning where TorchScript has fused layers"),

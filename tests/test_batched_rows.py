@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import jacfast.batching
 import jacfast.vjp
 from jacfast import jacobian
 from jacfast.ops.lives import life
@@ -48,7 +49,7 @@ def test_equal_to_rows_one_by_one(name, samples):
 def test_a_convolution_sees_all_rows_that_fit(bytes_, monkeypatch):
     """The largest tensor of a sample has 4 x 8 x 8 entries of 8 bytes; five rows of 3 samples."""
     model, x, _ = build("resnet", 3)
-    monkeypatch.setattr(jacfast.vjp, "BYTES", bytes_)
+    monkeypatch.setattr(jacfast.batching, "BYTES", bytes_)
     with Seen("aten::convolution_backward") as seen:
         got = jacobian(model.eval(), x)
     expected = {1: {3}, 1 << 24: {3 * len(got[0])}}.get(bytes_, {6, 3})
@@ -121,7 +122,7 @@ def test_warnings_of_the_model_are_the_users(monkeypatch):
             warnings.warn("mine", UserWarning, stacklevel=1)
             return 2 * g
 
-    monkeypatch.setattr(jacfast.vjp, "batches", lambda *_: True)
+    monkeypatch.setattr(jacfast.batching, "batches", lambda *_: True)
     monkeypatch.setattr(jacfast.vjp, "_ruled", {})
     with pytest.warns(UserWarning, match="mine"):
         jacobian(lambda x: Warns.apply(x).square(), draw(2, 3))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import jacfast.vjp
+import jacfast.batching
 from jacfast import frobenius_penalty
 from tests.nets import NETS, RTOL, brute_force, build, draw, relative_error
 
@@ -98,7 +98,7 @@ def test_small_and_large_batches_agree(name, n, monkeypatch):
     logits, results = model(x), []
     params = list(model.parameters())
     for up_to in (len(x), len(x) - 1):
-        monkeypatch.setattr(jacfast.vjp, "BATCH_UP_TO", up_to)
+        monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", up_to)
         generator = torch.Generator().manual_seed(3)
         value = frobenius_penalty(logits, x, n, generator=generator)
         grads = torch.autograd.grad(value, params, retain_graph=True, materialize_grads=True)

@@ -8,6 +8,7 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 
+import jacfast.batching
 import jacfast.vjp
 from jacfast import jacobian
 from tests.nets import NETS, RTOL, build, draw, parameters, relative_error, rows_of
@@ -74,7 +75,7 @@ def test_one_batched_backward_or_a_loop(samples, rule, monkeypatch):
         return plain(*args, batched=batched, **rest)
 
     monkeypatch.setattr(jacfast.vjp, "grad", spy)
-    monkeypatch.setattr(jacfast.vjp, "BATCH_UP_TO", 3)
+    monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", 3)
     w, x = draw(5, 6), draw(samples, 6, seed=2)
     square = torch.square if rule else NoBatchingRule.apply
     got = jacobian(lambda x: square(x) @ w.T, x)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import jacfast.batching
 import jacfast.vjp
 from jacfast.vjp import pull_back
 from tests.functions import Cube
@@ -27,7 +28,7 @@ def test_a_function_rules_batching_out_only_where_the_product_passes_it(before, 
     monkeypatch.setattr(jacfast.vjp, "grad", lambda *a, **b: made.append(1) or grad(*a, **b))
     got = second_derivatives(model, leaf, before)
     assert len(made) == calls
-    monkeypatch.setattr(jacfast.vjp, "BATCH_UP_TO", 0)
+    monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", 0)
     for a, b in zip(got, second_derivatives(model, leaf, before), strict=True):
         assert relative_error(a, b) < 1e-12
 

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.options import Options
+from jacfast.batching import GPU_ENTRIES
 from jacfast.calling import Call, logits_of, unwrapped
 from jacfast.cotangents import boundaries
 from jacfast.lipschitz import chain, gradient_bound
 from jacfast.ops import Nearest, deepfool_candidate, row_norm
 from jacfast.ops.deepfool_candidate import keep_nearer
-from jacfast.vjp import GPU_ENTRIES, pull_back_blocks
+from jacfast.vjp import pull_back_blocks
 
 # Gradient rows per backward pass: batching saves calls until the caches are full, and nothing where
 # a row is long (benchmarks/README.md, 'Rows at once').

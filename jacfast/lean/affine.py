@@ -55,7 +55,7 @@ class Layer(abc.ABC):
 class Affine(torch.autograd.Function):
     """A x + b."""
 
-    first_derivative_batches = True  # see jacfast.vjp
+    first_derivative_batches = True  # see jacfast.batching
 
     @staticmethod
     def forward(

@@ -29,7 +29,7 @@ def plain(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, 
 class MaxPool2d(torch.autograd.Function):
     """The largest entry of each plain window; of x, or of y if that is max(x, 0)."""
 
-    first_derivative_batches = True  # see jacfast.vjp
+    first_derivative_batches = True  # see jacfast.batching
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor | None, kernel: Pair, stride: Pair) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.batching import together
 from jacfast.calling import grad_twice
 from jacfast.graph import nodes, saves
 from jacfast.layouts import align
@@ -15,7 +16,7 @@ from jacfast.lean import Gram
 from jacfast.penalties.base import Penalty
 from jacfast.second import explain_new, watched
 from jacfast.step.pending import Part, Pending
-from jacfast.vjp import each_or_all, together
+from jacfast.vjp import each_or_all
 
 
 def penalise(

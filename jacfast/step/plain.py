@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from jacfast.batching import together
 from jacfast.calling import (
     as_rows,
     drops,
@@ -32,7 +33,7 @@ from jacfast.second import explain_new, watched
 from jacfast.step.draw import Noise, Order, penalised_count
 from jacfast.step.entry import Entry, first_linear
 from jacfast.step.seen import Expected
-from jacfast.vjp import each_or_all, grad, together
+from jacfast.vjp import each_or_all, grad
 
 # Of the known layers, those whose backward pass jacfast.second or jacfast.layouts puts right.
 HELPED = (nn.Hardsigmoid, _BatchNorm, _InstanceNorm)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import operator
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -28,6 +28,7 @@ from jacfast.penalties.base import Penalty, cotangents_of
 from jacfast.penalties.checks import check_apart
 from jacfast.step.checks import check_way
 from jacfast.step.draw import Draw, Noise, Order, penalised_count
+from jacfast.step.inner import only_one, outputs_of
 from jacfast.step.node import Node
 from jacfast.step.penalise import penalise
 from jacfast.step.pending import Part, Pending
@@ -172,7 +173,7 @@ class Run:
         self._check_state()
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
-        outputs = as_rows(logits if self.layer is None else self._inner(seen), leaf)
+        outputs = as_rows(logits if self.layer is None else only_one(seen, self.layer), leaf)
         self._returned.check_shapes([logits, outputs])
         if needs_gradient:
             check_way(outputs)
@@ -198,7 +199,7 @@ class Run:
         pending.enter(entry.grad_fn)
         with contextlib.ExitStack() as stack:
             if self.layer is not None:
-                stack.enter_context(_outputs(self.model.get_submodule(self.layer), seen))
+                stack.enter_context(outputs_of(self.model.get_submodule(self.layer), seen))
             stack.enter_context(self.around())
             if part:
                 stack.enter_context(self._masks.of(index))
@@ -241,43 +242,3 @@ class Run:
         if before and changed:
             before.undo()
             self._refuse(changed)
-
-    def _inner(self, seen: list[tuple[Tensor, int]]) -> Tensor:
-        """Return the output of the layer asked for."""
-        if len(seen) != 1:
-            raise ValueError(
-                f"layer must be called once by the model; {self.layer!r} was called {len(seen)} "
-                "times"
-            )
-        output, version = seen[0]
-        if not isinstance(output, Tensor):
-            raise TypeError(
-                f"layer must return one tensor, a row per sample; {self.layer!r} returned a "
-                f"{type(output).__name__}: name a layer behind it, or put an nn.Module that picks "
-                "one of them there"
-            )
-        if _version(output)[1] != version:
-            raise ValueError(
-                f"layer must keep its output; that of {self.layer!r} was changed in place by what "
-                "follows (inplace=True?)"
-            )
-        return output
-
-
-@contextlib.contextmanager
-def _outputs(module: nn.Module, seen: list[tuple[Tensor, int]]) -> Iterator[None]:
-    """Append to `seen` what a layer returns inside the context."""
-
-    def look(*call: Any) -> None:
-        seen.append(_version(call[2]))
-
-    try:
-        module.register_forward_hook(look)
-        yield
-    finally:  # by what was registered: an interrupt may have come before there was a handle
-        for key in [key for key, hook in module._forward_hooks.items() if hook is look]:
-            del module._forward_hooks[key]
-
-
-def _version(output: Tensor) -> tuple[Tensor, int]:
-    return output, getattr(output, "_version", 0)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from jacfast import deepfool
 from jacfast.attacks import at_once, masked
 from jacfast.attacks.search import rows_at_once
+from jacfast.batching import few
 from jacfast.ops import lives
-from jacfast.vjp import few
 from tests.attacks.launches import Launches
 from tests.attacks.loops import choose, part_of
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import jacfast.vjp
+import jacfast.batching
 from jacfast import Spectral
 from tests.nets import NETS, RTOL, relative_error, rows_of
 from tests.penalties.formulas import EXACT, PENALTIES, by_hand, labelled, seeded
@@ -94,7 +94,7 @@ def test_small_and_large_batches_agree(name, monkeypatch):
     model, x, y, _ = labelled("group_norm_silu")
     logits, params, results = model(x), list(model.parameters()), []
     for up_to in (len(x), len(x) - 1):
-        monkeypatch.setattr(jacfast.vjp, "BATCH_UP_TO", up_to)
+        monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", up_to)
         value = PENALTIES[name](logits, x, y, generator=seeded())
         grads = torch.autograd.grad(value, params, retain_graph=True, materialize_grads=True)
         results.append((value, *grads))
