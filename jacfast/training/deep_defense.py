@@ -24,7 +24,7 @@ from jacfast.calling import (
     sane,
     takes_model,
 )
-from jacfast.checks import above_zero
+from jacfast.checks import above_zero, flag
 from jacfast.evaluation.rho import sizes
 from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
@@ -103,6 +103,7 @@ def deep_defense_penalty(
     options = _options(x, steps, overshoot, candidates)
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
+    linked = flag("linked", linked)
     x, size = x.detach(), sizes(x)
     modules = modules_of(model)
     check_made(modules)
