@@ -24,9 +24,10 @@ def number(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
     if not isinstance(value, numbers.Integral):
         return float(value)
-    if abs(value) > MOST:
-        raise ValueError(f"{name} must be a float beyond 2^63; got {_digits(value)}")
-    return int(value)
+    own = int(value)
+    if abs(own) > MOST:
+        raise ValueError(f"{name} must be a float beyond 2^63; got {_digits(own)}")
+    return own
 
 
 def at_least(name: str, value: Any, least: float) -> float:
