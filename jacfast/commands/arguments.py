@@ -98,16 +98,16 @@ def folder(text: str) -> Path:
     path = Path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a folder, or not be there; {text} is a file")
-    _check_writable(path)
+    _check_writable(path, text)
     return path
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(folder: Path, text: str) -> None:
     try:
-        check_writable(path)
+        check_writable(folder)
     except OSError as error:
-        where = f"{error.filename}: {error.strerror}"
-        raise argparse.ArgumentTypeError(f"must be where files can be made; {where}") from error
+        got = f"{text} ({error.filename}: {error.strerror})"
+        raise argparse.ArgumentTypeError(f"must be where files can be made; got {got}") from error
 
 
 def new_file(text: str) -> Path:
@@ -116,7 +116,7 @@ def new_file(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"must be a file in a folder that is there; got {text}")
     if path.is_file() or not path.exists():  # else a device, or a pipe
-        _check_writable(path.resolve().parent)  # of a link, where it leads
+        _check_writable(path.resolve().parent, text)  # of a link, where it leads
     return path
 
 

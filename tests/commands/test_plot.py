@@ -380,7 +380,10 @@ def test_unknown_names_list_the_known_ones(capsys):
         (["--samples", "0"], "--samples: must be >= 1; got 0"),
         (["--out", "a.pdf"], "--out must be the name of a PNG; got a.pdf"),
         (["--out", "/nowhere/at/all.png"], "--out: must be a file in a folder that is there; got"),
-        (["--out", "/proc/a.png"], "--out: must be where files can be made; /proc: "),
+        (
+            ["--out", "/proc/a.png"],
+            "--out: must be where files can be made; got /proc/a.png (/proc",
+        ),
         (["--samples", "9" * 20], f"--samples: must be <= 2^63 - 1; got {'9' * 20}"),
         (["--image", "50"], "--image must be below 50 and one that every model classifies"),
         (["--against", "no.pt"], "--against: must be a file that is there; got no.pt"),
