@@ -6,10 +6,14 @@ type of NumPy is to be seen in a repr, a file or the key of a recorded step.
 
 import math
 import numbers
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
 SEEDS = (-(2**63), 2**64 - 1)  # what torch.manual_seed takes
+MOST = 2**63 - 1  # what PyTorch takes of integers
 
 
 def number(name: str, value: Any) -> float:
@@ -18,7 +22,12 @@ def number(name: str, value: Any) -> float:
         return value
     if not is_number(value):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if not isinstance(value, numbers.Integral):
+        return float(value)
+    own = int(value)
+    if abs(own) > MOST:
+        raise ValueError(f"{name} must be a float beyond 2^63; got {_digits(own)}")
+    return own
 
 
 def at_least(name: str, value: Any, least: float) -> float:
@@ -53,22 +62,52 @@ def one_of(name: str, value: Any, choices: tuple[Choice, ...]) -> Choice:
     return choices[choices.index(value)]
 
 
-def count(name: str, value: Any, least: int = 1, other: str = "") -> int:
+def several(name: str, values: Any) -> list[float]:
+    """Check a list of numbers, a tensor or an array [n] among them; return it as a list."""
+    if getattr(values, "ndim", 1) != 1:
+        raise ValueError(f"{name} must be a list of numbers; got shape {list(values.shape)}")
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(listed, Iterable) or isinstance(listed, str | Mapping):
+        raise TypeError(f"{name} must be a list of numbers; got {type(values).__name__}")
+    return [number(name, v.tolist() if hasattr(v, "tolist") else v) for v in listed]
+
+
+def flag(name: str, value: Any) -> bool:
+    """Check a switch: a word, "no" among them, would count as True."""
+    if getattr(value, "ndim", 0) > 0 or value not in (False, True):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def path(name: str, value: Any) -> Path:
+    """Check the name of a file or a folder."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, a str or a Path; got {type(value).__name__}")
+    return Path(value)
+
+
+def count(name: str, value: Any, least: int = 1, other: str = "", most: int = MOST) -> int:
     """Check a number of steps, of samples: an integer, >= `least`, or what `other` says."""
     known = type(value) is int  # at once: to ask for a number of any kind takes longer
     if not known and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
         raise TypeError(f"{name} must be an integer{other}; got {value!r}")
     if value < least:
-        raise ValueError(f"{name} must be >= {least}{other}; got {value}")
+        raise ValueError(f"{name} must be >= {least}{other}; got {_digits(value)}")
+    if value > most:
+        limit = f"2^{most.bit_length()} - 1"
+        raise ValueError(f"{name} must be <= {limit}{other}; got {_digits(value)}")
     return int(value)
+
+
+def _digits(value: Any) -> str:
+    """Return an integer for a message; one of thousands of digits Python would not write."""
+    bits = int(value).bit_length()
+    return f"an integer of {bits} bits" if bits > 128 else str(value)
 
 
 def seed(value: Any) -> int:
     """Check a seed: one that PyTorch takes."""
-    own = count("seed", value, SEEDS[0])
-    if own > SEEDS[1]:
-        raise ValueError(f"seed must be <= 2^64 - 1; got {value}")
-    return own
+    return count("seed", value, SEEDS[0], most=SEEDS[1])
 
 
 def place(name: str, value: Any) -> str | int | None:

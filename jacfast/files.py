@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,20 @@ def in_one_move(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def check_writable(folder: Path) -> None:
+    """Check, before any work, that a file can be made in `folder`, or in what it is to be in.
+
+    Raises:
+        OSError: it cannot; the error names the folder, which is there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):  # has no name: a kill leaves nothing
+            pass
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(there)) from error
 
 
 def write_atomically(content: bytes, path: Path) -> None:

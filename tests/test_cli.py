@@ -122,6 +122,14 @@ def test_what_is_left_and_what_the_command_has(command, note, less, again, tmp_p
         (["reproduce", "--device", "cuda:99"], "must be one that torch can use; got 'cuda:99'"),
         (["reproduce", "--out", __file__], "must be a folder, or not be there; "),
         (["attack", "fgsm", *CLASSIFIER, __file__], "must be a folder, or not be there; "),
+        (
+            ["harden", "--out", "/proc/no/where"],
+            "must be where files can be made; got /proc/no/where (",
+        ),
+        (
+            ["harden", "--out", f"{__file__}/a"],
+            f"can be made; got {__file__}/a ({__file__}: Not a dir",
+        ),
     ],
 )
 def test_arguments_are_refused_in_words(arguments, words, capsys):

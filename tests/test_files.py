@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from jacfast import files
-from jacfast.files import damage, tensor_file, write_atomically
+from jacfast.files import check_writable, damage, tensor_file, write_atomically
 
 
 def test_a_full_disk_is_named_with_the_path_and_leaves_nothing(tmp_path, monkeypatch):
@@ -25,6 +26,16 @@ def test_a_full_disk_is_named_with_the_path_and_leaves_nothing(tmp_path, monkeyp
         write_atomically(b"new", path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["result"]
+
+
+def test_where_files_can_be_made(tmp_path):
+    check_writable(tmp_path / "not" / "yet")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: '.*file'"):
+        check_writable(tmp_path / "file" / "folder")
+    with pytest.raises(OSError, match="'/proc'"):  # to root as well
+        check_writable(Path("/proc/folder"))
 
 
 def test_a_link_stays_one_and_its_file_is_replaced(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import jacfast
-from jacfast import Frobenius, evaluation, models, plots, training
+from jacfast import Frobenius, checks, data, evaluation, models, plots, training
 from jacfast.integrations.common import as_schedule
 from jacfast.penalties import EntrywiseL1
 
@@ -72,6 +72,38 @@ CHOICES = {
 }
 
 
+FLAGS = {
+    "abort_early": lambda **o: attacked(jacfast.carlini_wagner, **o),
+    "clip_steps": lambda **o: attacked(jacfast.deepfool, **o),
+    "labels": lambda **o: evaluation.mean_over(evaluation.accuracy, MODEL, [(X, Y)], **o),
+    "labels of files": lambda **o: jacfast.deepfool_to_disk("unmade", MODEL, [X], **o),
+    "linked": lambda **o: attacked(jacfast.deep_defense_penalty, **o),
+    "progress": lambda **o: attacked(jacfast.deepfool, **o),
+    "progress of a report": lambda **o: jacfast.robustness_report(MODEL, X, Y, **o),
+    "random_start": lambda **o: attacked(jacfast.pgd, eps=0.1, **o),
+    "resume": lambda **o: training.fit(
+        MODEL, X, Y, epochs=0, loss=training.Defence(), batch_size=1, lr=0.1, **o
+    ),
+    "root": Frobenius,
+    "stop": lambda **o: attacked(jacfast.jsma, steps=1, **o),
+    "twins": lambda **o: training.Defence(attack=jacfast.fgsm, **o),
+}
+LISTS = {
+    "epsilons": lambda **o: evaluation.accuracy_curve(MODEL, X, Y, jacfast.fgsm, **o),
+    "eps of a report": lambda **o: jacfast.robustness_report(MODEL, X, Y, **o),
+    "mean": lambda **o: models.Normalize(std=[0.5], **o),
+    "std": lambda **o: models.Normalize(mean=[0.5], **o),
+    "t": lambda **o: evaluation.decision_line(MODEL, X[:1], Y[:1], X[:1], **o),
+}
+PATHS = {
+    "folder": data.load_mnist,
+    "out": lambda **o: jacfast.deepfool_to_disk(model=MODEL, batches=[X], **o),
+    "path": jacfast.DeepFoolResult.load,
+    "path of weights": lambda **o: models.load_weights(MODEL, **o),
+}
+BEYOND = torch.zeros(3, dtype=torch.int64, device="meta")  # for another device than that of x
+
+
 def refused(call, label, value, kinds):
     name = label.split()[0]
     with pytest.raises(kinds, match=rf"(?s)\A{name} must .*; got "):
@@ -105,6 +137,75 @@ def test_what_is_no_number_is_refused(label, value):
 @pytest.mark.parametrize("label", NUMBERS)
 def test_a_number_is_finite_and_not_below_zero(label, value):
     refused(NUMBERS[label], label, value, ValueError)
+
+
+BIG = {"2^63": 2**63, "10^400": 10**400, "-10^5000": -(10**5000)}  # Python writes no 5,000 digits
+
+
+@pytest.mark.parametrize("big", BIG)
+@pytest.mark.parametrize("label", [*COUNTS, *NUMBERS])
+def test_integers_end_where_those_of_pytorch_do(label, big):
+    value = BIG[big]
+    call = COUNTS[label][1] if label in COUNTS else NUMBERS[label]
+    if "seed" not in label or value != 2**63:  # seeds go to 2^64 - 1
+        refused(call, label, value, ValueError)
+
+
+@pytest.mark.parametrize("value", ["no", None, 2, NAN, [], torch.ones(2)])
+@pytest.mark.parametrize("label", FLAGS)
+def test_a_switch_is_true_or_false(label, value):
+    refused(FLAGS[label], label, value, TypeError)
+
+
+@pytest.mark.parametrize("value", [True, np.False_, 1, np.int64(0), torch.tensor(True)])
+def test_what_equals_a_switch_is_one(value):
+    assert type(checks.flag("root", value)) is bool
+    assert checks.flag("root", value) == bool(value)
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, "a", {0.5: 1}, ["a"], [[0.5]], [True], torch.ones(2, 1), np.array(0.5)]
+)
+@pytest.mark.parametrize("label", LISTS)
+def test_what_is_no_list_of_numbers_is_refused(label, value):
+    shaped = isinstance(value, torch.Tensor | np.ndarray)
+    refused(LISTS[label], label, value, ValueError if shaped else TypeError)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, iter])
+def test_a_list_of_numbers_may_be_of_any_kind(kind):
+    assert checks.several("mean", kind([0.25, 0.5])) == [0.25, 0.5]
+    assert checks.several("mean", [torch.tensor(0.5), np.float32(0.25)]) == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("value", [1, None, [], torch.ones(2)])
+@pytest.mark.parametrize("label", PATHS)
+def test_what_is_no_path_is_refused(label, value):
+    refused(PATHS[label], label, value, TypeError)
+
+
+@pytest.mark.parametrize("name", ["y", "target"])
+def test_labels_are_where_x_is(name):
+    with pytest.raises(ValueError, match=rf"{name} must be on the device of x \(cpu\); got meta"):
+        jacfast.fgsm(MODEL, X, eps=0.1, **{name: BEYOND})
+
+
+@pytest.mark.parametrize("end", [BEYOND, torch.zeros(6, dtype=torch.cfloat), torch.zeros(0, 6)])
+def test_bounds_and_sizes_are_real_numbers(end):
+    for options in ({"clip": (end, end)}, {"eps": end}):
+        name = next(iter(options))
+        with pytest.raises(ValueError, match=f"{name} must hold real numbers where it is a tensor"):
+            jacfast.fgsm(MODEL, X, Y, **{"eps": 0.1, **options})
+
+
+def test_bounds_that_are_one_tensor_are_no_pair():
+    with pytest.raises(ValueError, match=r"clip must be \(low, high\) .* got a tensor of shape"):
+        jacfast.fgsm(MODEL, X, Y, eps=0.1, clip=BEYOND)
+
+
+def test_a_model_is_named_by_a_word():
+    with pytest.raises(TypeError, match="spec must be a str, the name of a model; got NoneType"):
+        models.load_factory(None)
 
 
 @pytest.mark.parametrize("value", [True, "nonsense", [1], np.array([1, 2]), torch.tensor(1), 7])

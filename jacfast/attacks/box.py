@@ -91,6 +91,8 @@ def check_bounds(name: str, clip: Any) -> None:
             if not is_number(bound) and not isinstance(bound, Tensor):
                 kind = type(bound).__name__
                 raise TypeError(f"{name} must hold numbers or tensors, (low, high); got {kind}")
+            if isinstance(bound, Tensor):
+                _check_values(name, bound)
         low, high = (tensor_of(bound).detach().cpu() for bound in clip)
         try:
             if bool((low < high).all()):
@@ -101,14 +103,21 @@ def check_bounds(name: str, clip: Any) -> None:
     raise ValueError(f"{name} must be (low, high) with low < high; got {words(clip)}")
 
 
+def _check_values(name: str, size: Tensor) -> None:
+    """Check a tensor of numbers: real, and there."""
+    if size.is_complex() or size.is_meta or not size.numel():
+        got = f"shape {list(size.shape)}, {size.dtype} on {size.device}"
+        raise ValueError(f"{name} must hold real numbers where it is a tensor; got {got}")
+
+
 def per_entry(name: str, value: Size, x: Tensor) -> Size:
     """Return a number as it is; a tensor in the dtype and on the device of x, if it fits a sample.
 
     A tensor with a single entry is a number.
     """
     if not isinstance(value, Tensor):
-        number(name, value)
-        return value
+        return number(name, value)
+    _check_values(name, value)
     value = value.detach()
     if value.numel() == 1:
         return float(value)
@@ -137,6 +146,8 @@ def words(value: Any) -> str:
     """Return a size or bounds for a message, a tensor by its range."""
     if isinstance(value, tuple | list):
         return f"({', '.join(map(words, value))})"
+    if isinstance(value, Tensor) and (value.is_meta or value.is_complex() or not value.numel()):
+        return f"a tensor of shape {list(value.shape)}, {value.dtype} on {value.device}"
     if isinstance(value, Tensor) and value.numel() > 1:
         return f"{float(value.min()):.4g} .. {float(value.max()):.4g}"
     return str(float(value) if isinstance(value, Tensor) else value)

@@ -82,6 +82,7 @@ def carlini_wagner(
     for name, size in (("initial_const", initial_const), ("lr", lr)):
         checks.above_zero(name, size)
     checks.at_least("confidence", confidence, 0)
+    abort_early = checks.flag("abort_early", abort_early)
     with quiet(model), lean(model):
         clean = look(model, x)
         wanted = wanted_in(clean, x, y, target)

@@ -4,6 +4,7 @@ from typing import Unpack
 
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.attacks.attack import rich
 from jacfast.attacks.box import Clip
 from jacfast.attacks.loop import Loop
@@ -137,6 +138,7 @@ def deepfool(
         batch_size=batch_size,
     )
     options.check()
+    progress = checks.flag("progress", progress)
     if clip is None:
         say_grey_values(x)
     _check_labels(y, target, variant, len(x))

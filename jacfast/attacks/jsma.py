@@ -82,6 +82,7 @@ def jsma(
     checks.count("steps", steps)
     checks.one_of("pixels", pixels, (1, 2))
     checks.one_of("outputs", outputs, OUTPUTS)
+    stop = checks.flag("stop", stop)
     if pixels == 2 and target is None:
         raise ValueError("pixels=2 needs target, the classes to reach; got None")
     with quiet(model), lean(model):

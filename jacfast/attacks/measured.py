@@ -8,9 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.attacks.box import Clip, box_of
 from jacfast.calling import Call, Model, classes_of, logits_of, quiet
-from jacfast.checks import count
 from jacfast.files import damage, in_one_move
 
 
@@ -105,7 +105,7 @@ class AttackResult:
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
-        with in_one_move(Path(path)) as part:
+        with in_one_move(checks.path("path", path)) as part:
             save_file(tensors, part, metadata=self.about())
 
     @classmethod
@@ -122,6 +122,7 @@ class AttackResult:
         """
         from safetensors import SafetensorError, safe_open
 
+        path = checks.path("path", path)
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 about, kind = file.metadata() or {}, cls.__name__
@@ -133,7 +134,7 @@ class AttackResult:
                     for name in cls.names()
                 }
         except SafetensorError as error:
-            raise ValueError(f"{path} cannot be read, {damage(Path(path), error)}") from error
+            raise ValueError(f"{path} cannot be read, {damage(path, error)}") from error
         return cls(**tensors, p=float(about["p"]), radius=float(about["radius"]))
 
     @torch.no_grad()
@@ -163,7 +164,7 @@ class AttackResult:
         Raises:
             TypeError: levels is not an integer. ValueError: levels or box is wrong.
         """
-        count("levels", levels, 2)
+        checks.count("levels", levels, 2)
         valid = box_of(box, self.adversarial, name="box")
         low, high = valid.low, valid.high
         unit = (valid.clamp(self.adversarial) - low) / (high - low)

@@ -104,6 +104,7 @@ class Options:
             checks.number("max_norm", self.max_norm)
             if not self.max_norm > 0:
                 raise ValueError(f"max_norm must be > 0; got {self.max_norm}")
+        checks.flag("clip_steps", self.clip_steps)
         if self.clip_steps and self.clip is None:
             raise ValueError("clip_steps needs clip, the box; got clip=None")
         checks.one_of("variant", self.variant, VARIANTS)

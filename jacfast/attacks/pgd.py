@@ -76,6 +76,7 @@ def pgd(
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     checks.count("restarts", restarts)
+    random_start = checks.flag("random_start", random_start)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without random_start: all are equal; got {restarts}")
     ascent = ascent_of(model, x, eps, steps, step_size, 2.5, p, loss, clip)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.stored import once
@@ -63,7 +64,8 @@ def deepfool_to_disk(
             type. ConnectionAbortedError: another process has stopped. TimeoutError: there was no
             sign of the others for half an hour.
     """
-    files = deepfool_files(Path(out), model, batches, labels, options)
+    labels = checks.flag("labels", labels)
+    files = deepfool_files(checks.path("out", out), model, batches, labels, options)
     return DeepFoolResult.cat([DeepFoolResult.load(file) for file in files])
 
 

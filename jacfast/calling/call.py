@@ -18,6 +18,7 @@ from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, p
 from jacfast.calling.state import State
 from jacfast.calling.warning import warn
 from jacfast.calling.watch import unseen
+from jacfast.ops.checks import same_device
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +26,7 @@ R = TypeVar("R")
 AnyModel = Any  # of functions with `takes_model`: whatever can be called; they get a `Call`
 
 
+LABELS = ("y", "target")
 STAY = "left its arguments as they were"
 
 
@@ -160,11 +162,15 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
     ) -> R:
         check_input(x)
         x = ordinary(x).detach()
+        for name, given in {**dict(zip(names, rest, strict=False)), **options}.items():
+            if name in LABELS and isinstance(given, Tensor):
+                same_device(name, given, "x", x)
         if not isinstance(model, Call):
             model = Call(model, len(x), args, kwargs, output)
         return function(model, x, *rest, **options)  # type: ignore[arg-type]
 
     own, added = inspect.signature(function), inspect.signature(called, follow_wrapped=False)
+    names = list(own.parameters)[2:]
     parameters = list(own.parameters.values())
     last = [parameters.pop()] if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else []
     parameters += [added.parameters[name] for name in Further.__annotations__]

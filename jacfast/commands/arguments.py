@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from jacfast.calling import check_weights
+from jacfast.checks import MOST
 from jacfast.data.split import Split
+from jacfast.files import check_writable
 from jacfast.team import place
 from jacfast.training.mode import set_mode
 
@@ -96,6 +98,25 @@ def folder(text: str) -> Path:
     path = Path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"must be a folder, or not be there; {text} is a file")
+    _check_writable(path, text)
+    return path
+
+
+def _check_writable(folder: Path, text: str) -> None:
+    try:
+        check_writable(folder)
+    except OSError as error:
+        got = f"{text} ({error.filename}: {error.strerror})"
+        raise argparse.ArgumentTypeError(f"must be where files can be made; got {got}") from error
+
+
+def new_file(text: str) -> Path:
+    """Return a file to write, whose folder is there."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that is there; got {text}")
+    if path.is_file() or not path.exists():  # else a device, or a pipe
+        _check_writable(path.resolve().parent, text)  # of a link, where it leads
     return path
 
 
@@ -121,8 +142,9 @@ def count(text: str) -> int:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be an integer; got {text!r}") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be >= 1; got {text}")
+    if not 1 <= value <= MOST:
+        limit = ">= 1" if value < 1 else "<= 2^63 - 1"
+        raise argparse.ArgumentTypeError(f"must be {limit}; got {text}")
     return value
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from jacfast.commands.arguments import MODEL, Help, add_device, add_quiet, count, number
+from jacfast.commands.arguments import MODEL, Help, add_device, add_quiet, count, new_file, number
 from jacfast.commands.penalty import penalty as read_penalty
 from jacfast.files import write_atomically
 from jacfast.penalties import Penalty
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=number, default=20.0, help="how long to time, after checks and compiling")
     add("--threads", type=count, help="of torch; default: its own choice")
     add_device(add)
-    add("--json", type=_new_file, metavar="F", help="write the figures to this file, too")
+    add("--json", type=new_file, metavar="F", help="write the figures to this file, too")
     add_quiet(add)
 
 
@@ -109,10 +109,3 @@ def _rivals(text: str) -> tuple[str, ...]:
             f"must be some of {','.join(RIVALS)}; got {unknown[0]!r} in {text!r}"
         )
     return names
-
-
-def _new_file(text: str) -> Path:
-    path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that is there; got {text}")
-    return path

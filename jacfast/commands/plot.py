@@ -10,6 +10,7 @@ from jacfast.commands.arguments import (
     classifier,
     count,
     file,
+    new_file,
 )
 from jacfast.files import write_atomically
 
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_classifier(add)
     add_normalize(add)
     add("--against", type=file, help="a second state_dict of the same model, drawn beside it")
-    add("--out", type=Path, required=True, help="the PNG to write")
+    add("--out", type=new_file, required=True, help="the PNG to write")
     add("--samples", type=count, default=200, help="test images to measure on (default: 200)")
     add(
         "--image", type=int, help=f"the test image of {', '.join(AROUND)}; default: the first known"
@@ -75,10 +76,6 @@ def plot(
         raise ValueError(f"--image must be left out: {name} is not of one image; got {image}")
     if out.suffix.lower() not in ("", ".png"):
         raise ValueError(f"--out must be the name of a PNG; got {out}")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out must be in a folder that exists; got {out}")
-    if out.is_dir():
-        raise IsADirectoryError(f"--out must be a file; got the folder {out}")
     files = [weights] if against is None else [weights, against]
     names = [path.stem for path in files]
     if len({*names}) < len(names):

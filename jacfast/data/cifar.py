@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.data.split import Split
 
 
@@ -60,12 +61,12 @@ def load_cifar10(folder: Path | str) -> Split:
         FileNotFoundError: files are missing; the message lists them. ValueError: a file is damaged,
             or its pickle asks for more than arrays.
     """
-    return _load(Path(folder), CIFAR10)
+    return _load(checks.path("folder", folder), CIFAR10)
 
 
 def load_cifar100(folder: Path | str) -> Split:
     """Read CIFAR-100 (``cifar-100-python``, fine labels); otherwise as `load_cifar10`."""
-    return _load(Path(folder), CIFAR100)
+    return _load(checks.path("folder", folder), CIFAR100)
 
 
 def missing(folder: Path, layout: Layout) -> list[str]:

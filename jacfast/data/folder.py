@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from jacfast import checks
 from jacfast.data import cifar, idx, images
 from jacfast.data.digits import load_digits
 from jacfast.data.split import Split, by_turns
@@ -30,7 +31,7 @@ def load(folder: Path | str | None) -> Split:
     """
     if folder is None:
         return load_digits()
-    folder = Path(folder)
+    folder = checks.path("folder", folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder with a data set; there is no such one")
     missing = {name: find(folder) for name, (find, _) in FORMATS.items()}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.data.split import Split
 
 MNIST = {
@@ -36,7 +37,7 @@ def read_idx(path: Path | str) -> Tensor:
         FileNotFoundError: no such file. ValueError: wrong magic, another element type, a size that
             is not what the header says, or a damaged gzip stream.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be an IDX file; there is no such file")
     with path.open("rb") as file:
@@ -103,7 +104,7 @@ def load_mnist(folder: Path | str) -> Split:
         FileNotFoundError: files are missing; the message lists them. ValueError: a file is damaged,
             images are not 28x28 or not as many as the labels, or a label is not in 0 .. 9.
     """
-    folder = Path(folder)
+    folder = checks.path("folder", folder)
     if names := missing(folder):
         raise FileNotFoundError(
             f"{folder} must hold the MNIST files, plain or .gz; missing {', '.join(names)}"

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.data.split import Split
 from jacfast.progress import watch
 
@@ -31,7 +32,7 @@ def load_images(folder: Path | str) -> Split:
         FileNotFoundError: there are no images. ValueError: the classes of train and test differ, a
             file is damaged, or images differ in size or colour. ImportError: Pillow is not there.
     """
-    folder = Path(folder)
+    folder = checks.path("folder", folder)
     if lacking := missing(folder):
         raise FileNotFoundError(f"{folder} must hold images; missing {', '.join(lacking)}")
     names, tested = (_classes(folder / part) for part in PARTS)

@@ -6,9 +6,9 @@ from typing import Protocol, Unpack
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, Model, check_labels, takes_model, warn
-from jacfast.checks import at_least
 from jacfast.evaluation.distances import distances, share_beyond
 from jacfast.evaluation.predict import BATCH, batches, classified
 from jacfast.evaluation.rho import check_attacked
@@ -106,11 +106,9 @@ def accuracy_curve(
 
 def checked_sizes(name: str, given: Iterable[float]) -> list[float]:
     """Return sizes of an attack as numbers: one at least, each finite and >= 0."""
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a list of sizes; got {type(given).__name__}")
-    sizes = [eps.item() if isinstance(eps, Tensor) else eps for eps in given]
+    sizes = checks.several(name, given)
     if not sizes:
         raise ValueError(f"{name} must hold one size at least; got none")
     for eps in sizes:
-        at_least(name, eps, 0)
+        checks.at_least(name, eps, 0)
     return sizes

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jacfast.calling import AnyModel, Further, check_labels, takes_model
+from jacfast.checks import several
 from jacfast.evaluation.decision import along, decision_function, decision_gradient
 from jacfast.evaluation.predict import BATCH
 from jacfast.one_line import one_line
@@ -54,8 +55,8 @@ def decision_line(
     if len(x) != 1:
         raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
     d = along(direction, x)
-    t = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().clone()  # given back
-    if t.dim() != 1 or len(t) == 0 or not bool(t.isfinite().all()):
+    t = torch.tensor(several("t", t), dtype=torch.float64, device="cpu")
+    if len(t) == 0 or not bool(t.isfinite().all()):
         raise ValueError(f"t must be [P], P >= 1, and finite; got {t.tolist()}")
     values, slopes = [], []
     for part in t.to(x).split(BATCH):

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from jacfast.calling import Model, device_of
+from jacfast.checks import flag
 from jacfast.data.batches import split_batch
 from jacfast.runs import checksum_of
 from jacfast.team import Team
@@ -48,6 +49,7 @@ def mean_over(
     """
     if options.get("over", "all") != "all":
         raise ValueError(f"over must be 'all' for a mean over batches; got {options['over']!r}")
+    labels = flag("labels", labels)
     device = device_of(model)
 
     name = getattr(measure, "__name__", type(measure).__name__)

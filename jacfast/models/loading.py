@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacfast import checks
 from jacfast.models import networks
 from jacfast.models.weights import bare, is_extra, read_state, some
 from jacfast.models.zoo import ZOOS, is_of_zoo, of_zoo
@@ -40,6 +41,8 @@ def load_factory(spec: str, classes: int | None = None) -> nn.Module:
             or the function fails. TypeError: it does not return a torch.nn.Module. ImportError: the
             zoo is not installed.
     """
+    if not isinstance(spec, str):
+        raise TypeError(f"spec must be a str, the name of a model; got {type(spec).__name__}")
     if is_of_zoo(spec):
         return of_zoo(spec, classes)
     if spec in networks.NAMES:
@@ -146,7 +149,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
             names the keys, or the error of a ``set_extra_state``). ImportError: .safetensors
             without the package safetensors.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"weights {path} are not there (no such file)")
     state = bare(read_state(path), model.state_dict())

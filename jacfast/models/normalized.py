@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from jacfast.checks import several
 from jacfast.data.split import Split
 
 
@@ -21,7 +22,7 @@ class Normalize(nn.Module):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
-            numbers = torch.tensor([float(value) for value in values], dtype=torch.float64)
+            numbers = torch.tensor(several(name, values), dtype=torch.float64)
             if len(numbers) == 0 or not bool(numbers.isfinite().all()):
                 raise ValueError(
                     f"{name} must be finite numbers, one or one per channel; got {values}"

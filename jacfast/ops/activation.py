@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from jacfast.checks import number, one_of
 from jacfast.ops import checks, lives
 
 Parameters = tuple[float, ...]
@@ -93,17 +94,17 @@ def _checked(
     kind: str, parameters: Parameters, x: Tensor, **others: Tensor
 ) -> tuple[float, float, float]:
     """Check the arguments and return three numbers, 0 for parameters that a kind does not have."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    if len(parameters) != len(KINDS[kind]):
+    one_of("kind", kind, tuple(KINDS))
+    if not isinstance(parameters, tuple | list) or len(parameters) != len(KINDS[kind]):
         wanted = f"({', '.join(KINDS[kind])})"
-        raise ValueError(f"parameters of {kind} must be {wanted}; got {tuple(parameters)}")
-    if kind == "elu" and not parameters[2] > 0:
+        raise ValueError(f"parameters of {kind} must be {wanted}; got {parameters!r}")
+    numbers = [float(number("parameters", value)) for value in parameters]
+    if kind == "elu" and not numbers[2] > 0:
         raise ValueError(f"input_scale of elu must be positive; got {parameters[2]}")
     checks.floating("x", x)
     for name, other in others.items():
         checks.like_x(name, other, x)
-    first, second, third = (*map(float, parameters), 0.0, 0.0, 0.0)[:3]
+    first, second, third = (*numbers, 0.0, 0.0, 0.0)[:3]
     return first, second, third
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jacfast.checks import at_least
 from jacfast.ops import checks, lives
 
 
@@ -51,8 +52,7 @@ def deepfool_step(
             raise ValueError(
                 f"origin must lie in 0 .. C - 1 = {logits.shape[1] - 1}; got {low} .. {high}"
             )
-    if not 0 <= floor < float("inf"):
-        raise ValueError(f"floor must be a finite length >= 0; got {floor}")
+    floor = at_least("floor", floor, 0)
     differentiate = torch.is_grad_enabled() and (logits.requires_grad or rows.requires_grad)
     if not lives.native(rows):
         return reference(logits, rows, origin, floor)

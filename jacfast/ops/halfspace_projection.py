@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from jacfast.checks import one_of
 from jacfast.ops import checks, halfspaces, lives
 
 MOST = 8  # half-spaces of a sample
@@ -88,8 +89,7 @@ def _check(low: Tensor, high: Tensor, w: Tensor, c: Tensor, p: float) -> None:
         raise TypeError(f"c must be float64; got {c.dtype}")
     checks.shape("c", c, "[N, M]", tuple(w.shape[:2]))
     checks.same_device("c", c, "low", low)
-    if p not in NORMS:
-        raise ValueError(f"p must be 1, 2 or inf; got {p}")
+    one_of("p", p, NORMS)
 
 
 if lives.has("halfspace_projection"):

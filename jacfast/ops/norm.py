@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jacfast.checks import count, number
 from jacfast.ops import checks, lives
 
 
@@ -51,7 +52,7 @@ def norm_first(
     Source: Ba et al. (LayerNorm), Zhang & Sennrich (RMSNorm), Wu & He (GroupNorm), Ulyanov et al.
     (InstanceNorm).
     """
-    _check(x, weight, groups, g=g)
+    _check(x, weight, eps, groups, g=g)
     if _differentiates(x, g, weight) or not compiled(x):
         of_x, *found = first_reference(x, g, weight, eps, groups, centred)
         return of_x, *(found if parameters else (None, None))
@@ -94,7 +95,7 @@ def norm_second(
     Raises:
         TypeError, ValueError: as in `norm_first`.
     """
-    _check(x, weight, groups, g=g, u=u)
+    _check(x, weight, eps, groups, g=g, u=u)
     if _differentiates(x, g, u, weight) or not compiled(x):
         of_x, of_g, of_weight = second_reference(x, g, u, weight, eps, groups, centred)
         return of_x, of_g, of_weight if parameters else None
@@ -119,7 +120,7 @@ def _three(x: Tensor) -> Tensor:
     return x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
 
 
-def _check(x: Tensor, weight: Tensor | None, groups: int, **others: Tensor) -> None:
+def _check(x: Tensor, weight: Tensor | None, eps: float, groups: int, **others: Tensor) -> None:
     checks.floating("x", x)
     if x.dim() < 2:
         raise ValueError(f"x must have shape [N, C, ...]; got {list(x.shape)}")
@@ -129,7 +130,8 @@ def _check(x: Tensor, weight: Tensor | None, groups: int, **others: Tensor) -> N
         checks.floating("weight", weight)
         checks.shape("weight", weight, "[C]", (x.shape[1],))
         checks.same_device("weight", weight, "x", x)
-    if groups < 1 or x.shape[1] % groups:
+    number("eps", eps)
+    if x.shape[1] % count("groups", groups):
         raise ValueError(f"groups must divide the {x.shape[1]} channels; got {groups}")
 
 

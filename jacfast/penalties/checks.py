@@ -28,7 +28,7 @@ def check_projections(n: int | str, limit: int, most: str) -> None:
 
 def check_batch_norm(batch_norm: str) -> None:
     """Check what is to be done about batch statistics once the logits are there."""
-    if batch_norm not in get_args(Coupled):
+    if not isinstance(batch_norm, str) or batch_norm not in get_args(Coupled):
         raise ValueError(
             "batch_norm must be 'refuse' or 'coupled' for logits that are there already ('frozen' "
             f"takes a forward pass of its own: use forward_with_penalty); got {batch_norm!r}"

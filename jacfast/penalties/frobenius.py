@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import cotangents
-from jacfast.checks import count, is_number, one_of
+from jacfast.checks import count, flag, is_number, keep, one_of
 from jacfast.ops import checks
 from jacfast.penalties.base import REDUCTIONS, Penalty, Reduction, safe_sqrt
 from jacfast.penalties.checks import Count, Coupled, check_batch_norm, check_graph
@@ -38,6 +38,7 @@ class Frobenius(Projected):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        keep(self, root=flag("root", self.root))
         if self.root and self.subsample < 1:
             raise ValueError(
                 "subsample must be 1 with root=True: the root of a part's sum estimates nothing; "

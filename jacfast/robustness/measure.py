@@ -90,6 +90,7 @@ def robustness_report(
     checks.count("budget", budget, LEAST)
     checks.count("steps", steps)
     checks.count("restarts", restarts)
+    progress = checks.flag("progress", progress)
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
     box_of(clip, x).check(x)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from jacfast import checks
 from jacfast.files import damage, write_atomically
 from jacfast.memory import ran_out
 from jacfast.runs import compare
@@ -94,7 +95,7 @@ def path_of(save: Path | str | None, resume: bool) -> Path | None:
         if resume:
             raise ValueError("save must be the file to resume from; got None")
         return None
-    path = Path(save)
+    path = checks.path("save", save)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"save must be a file in a folder that exists; got {path}")
     if path.exists() and not resume:

@@ -17,6 +17,7 @@ from jacfast.calling import (
     check_classes,
     check_labels,
     check_made,
+    classes_of,
     eager,
     in_eval_mode,
     logits_of,
@@ -24,7 +25,7 @@ from jacfast.calling import (
     sane,
     takes_model,
 )
-from jacfast.checks import above_zero
+from jacfast.checks import above_zero, flag
 from jacfast.evaluation.rho import sizes
 from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
@@ -66,9 +67,10 @@ def deep_defense_penalty(
     not stable.
 
     The model is evaluated in eval mode, so that batch-norm uses its running statistics and dropout
-    is off, and put back. Samples not fooled within `steps`, or left without a usable gradient,
-    count with the r that they had reached. ``exp(d rho)`` is clamped at 50: beyond that, only the
-    cross-entropy moves a sample. A logit that is NaN or +inf makes the penalty NaN.
+    is off, and put back. Samples not fooled within `steps`, left without a usable gradient, or with
+    a logit that is NaN or +inf where r led, count with the r that they had reached. ``exp(d rho)``
+    is clamped at 50: beyond that, only the cross-entropy moves a sample. A logit that is NaN or
+    +inf at x makes the penalty NaN.
 
     Args:
         model: maps [N, ...] to logits [N, K], K >= 2, each sample by itself; twice differentiable
@@ -103,6 +105,7 @@ def deep_defense_penalty(
     options = _options(x, steps, overshoot, candidates)
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
+    linked = flag("linked", linked)
     x, size = x.detach(), sizes(x)
     modules = modules_of(model)
     check_made(modules)
@@ -151,8 +154,8 @@ def _perturb(
             break
         with torch.no_grad():
             moved = options.point(x[active], r[active], "overshot").to(x.dtype)
-            now = logits_of(model.rows(active), moved).argmax(dim=1)
-        running = torch.where(correct[active], now == y[active], now != y[active])
+            now = classes_of(logits_of(model.rows(active), moved))
+        running = torch.where(correct[active], now == y[active], now != y[active]) & (now >= 0)
         active, now = active[running], now[running]
         if len(active) == 0:
             break

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast.calling import check_labels
-from jacfast.checks import at_least, keep, one_of, share
+from jacfast.checks import at_least, flag, keep, one_of, share
 from jacfast.penalties.base import Penalty
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
@@ -80,6 +80,7 @@ class Defence:
             self,
             lam=lam,
             share=share("share", self.share),
+            twins=flag("twins", self.twins),
             penalise=one_of("penalise", self.penalise, PLACES),
             smoothing=at_least("smoothing", self.smoothing, 0),
             batch_norm=one_of("batch_norm", self.batch_norm, BATCH_NORMS),

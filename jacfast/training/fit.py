@@ -129,6 +129,7 @@ def fit(
     check_trainable(model)
     of_loss = learned(loss)
     checkpoint.check_config(config)
+    resume = checks.flag("resume", resume)
     path = checkpoint.path_of(save, resume)
     if path is not None or Team.here().size > 1:
         check_optimized(optimizer, model, of_loss)

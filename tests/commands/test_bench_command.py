@@ -161,6 +161,7 @@ def test_what_cannot_be_is_said_in_words(run, monkeypatch, words, model, rule):
         (("--penalty", "Frobenious()"), "must be one of ColumnSumL1, "),
         (("--input", "3,x"), "must be sizes such as 3,224,224; got '3,x'"),
         (("--json", "no/such/folder.json"), "must be a file in a folder that is there"),
+        (("--json", "/proc/f.json"), "must be where files can be made; got /proc/f.json (/proc"),
         (("--batch", "0"), "must be >= 1"),
     ],
 )

@@ -378,8 +378,13 @@ def test_unknown_names_list_the_known_ones(capsys):
     ("options", "message"),
     [
         (["--samples", "0"], "--samples: must be >= 1; got 0"),
-        (["--out", "/nowhere/a.pdf"], "--out must be the name of a PNG; got /nowhere/a.pdf"),
-        (["--out", "/nowhere/at/all.png"], "--out must be in a folder that exists"),
+        (["--out", "a.pdf"], "--out must be the name of a PNG; got a.pdf"),
+        (["--out", "/nowhere/at/all.png"], "--out: must be a file in a folder that is there; got"),
+        (
+            ["--out", "/proc/a.png"],
+            "--out: must be where files can be made; got /proc/a.png (/proc",
+        ),
+        (["--samples", "9" * 20], f"--samples: must be <= 2^63 - 1; got {'9' * 20}"),
         (["--image", "50"], "--image must be below 50 and one that every model classifies"),
         (["--against", "no.pt"], "--against: must be a file that is there; got no.pt"),
     ],
@@ -394,8 +399,10 @@ def test_errors(folder, options, message, capsys):
 
 
 def test_a_folder_for_the_picture_is_refused_before_any_work(folder, tmp_path, capsys):
-    assert run(folder, "cells", "--out", str(tmp_path), "--weights", __file__) == 2
-    assert f"--out must be a file; got the folder {tmp_path}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(folder, "cells", "--out", str(tmp_path), "--weights", __file__)
+    words = f"--out: must be a file in a folder that is there; got {tmp_path}"
+    assert words in capsys.readouterr().err
 
 
 def test_a_model_that_knows_none_of_the_images(folder, capsys):

@@ -151,7 +151,7 @@ def test_the_model_is_left_as_it_was():
         (
             lambda m: accuracy_curve(m, X, Y, fgsm, 0.1),
             TypeError,
-            "epsilons must be a list of sizes",
+            "epsilons must be a list of numbers",
         ),
         (lambda m: accuracy_curve(m, X, Y, fgsm, []), ValueError, "epsilons must hold one size"),
         (

@@ -271,8 +271,8 @@ Z, J, O = torch.ones(2, 3), torch.ones(2, 3, 4), torch.zeros(2, dtype=torch.int6
         ((Z, J, O[:1]), ValueError, r"origin must have shape \[N\] = \[2\]; got \[1\]"),
         ((Z, J, O + 3), ValueError, r"origin must lie in 0 .. C - 1 = 2; got 3 .. 3"),
         ((Z, J, O - 1), ValueError, r"got -1 .. -1"),
-        ((Z, J, O, -1.0), ValueError, "floor must be a finite length >= 0; got -1.0"),
-        ((Z, J, O, NAN), ValueError, "floor must be a finite length >= 0; got nan"),
+        ((Z, J, O, -1.0), ValueError, "floor must be finite and >= 0; got -1.0"),
+        ((Z, J, O, NAN), ValueError, "floor must be finite and >= 0; got nan"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

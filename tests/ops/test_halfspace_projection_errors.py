@@ -23,7 +23,7 @@ WRONG = [
     ((B, B, W.repeat(1, 5, 1), C), ValueError, "w must have 1 to 8 half-spaces .* got 10"),
     ((B, B, W, C.float()), TypeError, "c must be float64; got torch.float32"),
     ((B, B, W, C[:, :1]), ValueError, re.escape("c must have shape [N, M] = [4, 2]; got [4, 1]")),
-    ((B, B, W, C, 3), ValueError, "p must be 1, 2 or inf; got 3"),
+    ((B, B, W, C, 3), ValueError, "p must be one of 1, 2, inf; got 3"),
 ]
 
 

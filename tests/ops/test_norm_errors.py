@@ -19,7 +19,7 @@ WRONG = [
     ((X, X, X), ValueError, re.escape("weight must have shape [C] = [6]; got [3, 6]")),
     ((X, X, X[0].int()), TypeError, "weight must be float32.*; got torch.int32"),
     ((X, X, None, 1e-5, 4), ValueError, "groups must divide the 6 channels; got 4"),
-    ((X, X, None, 1e-5, 0), ValueError, "groups must divide the 6 channels; got 0"),
+    ((X, X, None, 1e-5, 0), ValueError, "groups must be >= 1; got 0"),
 ]
 
 

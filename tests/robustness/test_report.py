@@ -174,7 +174,7 @@ def test_the_picture_has_the_curves_and_the_points():
     [
         ({"p": 3}, ValueError, "p must be one of 2, inf; got 3"),
         ({"eps": ()}, ValueError, "eps must hold one size at least"),
-        ({"eps": 0.5}, TypeError, "eps must be a list of sizes; got float"),
+        ({"eps": 0.5}, TypeError, "eps must be a list of numbers; got float"),
         ({"eps": (0.0,)}, ValueError, "eps must be finite and > 0; got 0"),
         ({"budget": 4}, ValueError, "budget must be >= 5; got 4"),
         ({"steps": 0}, ValueError, "steps must be >= 1; got 0"),

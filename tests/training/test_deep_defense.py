@@ -221,6 +221,26 @@ def test_a_tie_has_no_derivative_and_no_nan():
     assert gradients(value, model)[0].abs().max() == 0
 
 
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_sample_that_meets_bad_logits_keeps_the_r_it_had_reached(at, label):
+    """By hand: z = (0, 0.2 - exp(-t)), t = x - 1, is left along x; a step from t = 0 is 0.8 long.
+
+    The class of the first NaN is none, whichever that is.
+    """
+
+    def model(x):
+        z = torch.cat([0 * x, 0.2 - torch.exp(1 - x)], dim=1)
+        z = z if label == 0 else z.flip(1)
+        bad = (x > 2) & (torch.arange(2) == at)  # at 1.5 times r, and not at r
+        return torch.where(bad, math.nan, z)
+
+    x = torch.ones(1, 1, dtype=torch.float64)
+    for y in (label, 1 - label):
+        got = deep_defense_penalty(model, x, torch.tensor([y]), c=1.0, d=1.0, overshoot=0.5)
+        assert got.item() == pytest.approx(math.exp(-1.2 if y == label else 1.2))
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_bad_logits_make_it_nan(bad):
     def model(x: Tensor) -> Tensor:
