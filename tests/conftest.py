@@ -4,7 +4,8 @@ import gc
 import os
 import shlex
 import sys
-from collections import Counter
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         help="of each test's parameters, one in so many; a prime, so that all values are met",
     )
+    parser.addoption(
+        "--one-life",
+        action="store_true",
+        help="of the lives that -k leaves one for each of a test's other parameters, any of them",
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -49,8 +55,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         test = item.nodeid.partition("[")[0]
         (left_out if seen[test] % config.getoption("--one-in") else kept).append(item)
         seen[test] += 1
+    if config.getoption("--one-life"):
+        found, kept = kept, [*_one_life(kept)]
+        left_out += {*found} - {*kept}
     config.hook.pytest_deselected(items=left_out)
     items[:] = sorted(kept, key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _one_life(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Yield of those that differ by the life of the op alone one: drawn, the same in each run."""
+    groups: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        groups[item.nodeid.replace(f"[{given.get('life')}", "[")].append(item)
+    for name, group in groups.items():
+        yield group[zlib.crc32(name.encode()) % len(group)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -52,15 +52,16 @@ def test_box_and_budget(p, dtype, budget):
 @NORMS
 def test_a_sample_has_the_same_result_in_any_batch(p, monkeypatch):
     model, x = images("cnn", samples=14)
-    for wanted in wishes(model, x).values():
+    every = wishes(model, x)
+    for name in every if p == 2 else ("labels", "third"):  # a norm knows of no wish
 
-        def attack(here, wanted=wanted):
+        def attack(here, wanted=every[name]):
             more = {name: classes[here] for name, classes in wanted.items()}
             return jacfast.minimal_norm.result(model, x[here], p=p, budget=40, **more)
 
         all_of_them = torch.arange(14)
         want = attack(all_of_them)
-        parts = [all_of_them.flip(0), *all_of_them.split(7), *all_of_them[:3].split(1)]
+        parts = [all_of_them.flip(0), *all_of_them.split(7), all_of_them[2:3]]
         for here in parts:
             got = attack(here)
             torch.testing.assert_close(got.norm, want.norm[here], rtol=1e-9, atol=0)
@@ -77,9 +78,10 @@ def test_logits_times_a_power_of_two_change_no_bit(p, dtype):
     """Saturated softmaxes: nothing rounds in another way, so nothing may differ at all."""
     model, x = build("cnn", 12, dtype)
     x = x.sigmoid()
-    want = jacfast.minimal_norm(model, x, p=p)
+    want = jacfast.minimal_norm(model, x, p=p, budget=40)
     for power in (-20, 7, 14):
-        got = jacfast.minimal_norm(lambda z, power=power: model(z) * 2.0**power, x, p=p)
+        scaled = lambda z, power=power: model(z) * 2.0**power  # noqa: E731
+        got = jacfast.minimal_norm(scaled, x, p=p, budget=40)
         assert torch.equal(got, want)
     assert bool((want != x).flatten(1).any(dim=1).all())
 
@@ -111,7 +113,7 @@ def test_nothing_longer_than_the_start(p, dtype):
         largest, next_one = model(start.adversarial).topk(2).values.T
         sure = start.success & (largest - next_one > 1e-4)  # a box may stop it on the boundary
         assert int(sure.sum()) >= 8
-        for budget in (5, 17, 100):
+        for budget in (5, 17, 40):
             found = jacfast.minimal_norm.result(
                 model, x, p=p, start=start.adversarial, budget=budget, **wanted
             )

@@ -73,9 +73,9 @@ def test_foolbox_carlini_wagner(problem, foolbox):
     model, x = model.float(), x.float()
     y = model(x).argmax(1)
     peer = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
-    theirs = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=7, steps=150)
+    theirs = foolbox.attacks.L2CarliniWagnerAttack(4, steps=150, initial_const=0.1)
     _, want, fooled = theirs(peer, x, y, epsilons=None)
-    got = carlini_wagner(model, x, binary_steps=7, steps=150)
+    got = carlini_wagner(model, x, binary_steps=4, steps=150, initial_const=0.1)
     assert torch.equal(model(got).argmax(1) != y, fooled)
     assert int(fooled.sum()) >= 20
     mine, other = ((a - x).flatten(1).norm(dim=1)[fooled] for a in (got, want))

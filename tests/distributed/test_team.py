@@ -1,5 +1,6 @@
 """Processes that share a job, as threads with a store of their own: who takes what, what stops."""
 
+import threading
 import time
 
 import pytest
@@ -31,16 +32,19 @@ def test_every_item_is_taken_once_and_all_wait_for_the_last(tmp_path, together, 
 
 
 def test_a_slow_process_does_not_hold_the_others(tmp_path, together):
-    taken = {0: 0, 1: 0}
+    taken, through = {0: 0, 1: 0}, threading.Event()
 
     def work(rank):
         with shared(tmp_path, "job.json", ABOUT) as team:
             for _ in team.share(range(21)):
                 taken[rank] += 1
-                time.sleep(0.4 if rank else 0.005)
+                if sum(taken.values()) == 21:
+                    through.set()
+                if rank:
+                    assert through.wait(timeout=20)
 
-    together(2, work)
-    assert taken[1] < 5
+    assert together(2, work) == [None, None]
+    assert taken[1] < 2
     assert sum(taken.values()) == 21
 
 
@@ -146,13 +150,45 @@ def test_nobody_waits_for_ever(tmp_path, together, monkeypatch, gone):
     assert "has waited 0.3 s for" in str(found[1 - gone])
 
 
-def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, monkeypatch):
+class Clock:
+    """The time of a team, in place of the module: it stands still but for what a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now, self.looks, self.counted = 0.0, threading.Semaphore(0), False
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _seconds: float) -> None:  # after each look of a process that waits
+        if self.counted:
+            self.looks.release()
+        time.sleep(0.001)
+
+    def passes(self, seconds: float) -> None:
+        """Let so much pass for one that waits: it looks before and after."""
+        self.counted = True
+        for step in (seconds, 0):
+            for _ in range(2):  # the first may have begun before
+                assert self.looks.acquire(timeout=20), "nobody waits"
+            self.now += step
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(teams, "time", clock)
+    monkeypatch.setattr(teams, "SOON", 10.0)
+    return clock
+
+
+def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, clock):
     """A call in the first process alone, as for plain evaluation, would wait for the others."""
-    monkeypatch.setattr(teams, "SOON", 0.1)
-    monkeypatch.setattr(teams, "PATIENCE", 0.3)
 
     def work(rank):
-        if not rank:
+        if rank:
+            clock.passes(teams.SOON + 1)
+            clock.now += teams.PATIENCE
+        else:
             with shared(tmp_path, "job.json", ABOUT):
                 pass
 
@@ -160,29 +196,31 @@ def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, monkeyp
         together(2, work)
 
 
-def test_one_that_waits_for_the_last_batch_says_nothing(tmp_path, together, monkeypatch, recwarn):
-    monkeypatch.setattr(teams, "SOON", 0.1)
-
+def test_one_that_waits_for_the_last_batch_says_nothing(tmp_path, together, clock, recwarn):
     def work(rank):
         with shared(tmp_path, "job.json", ABOUT) as team:
             for number, _ in team.share(range(4)):
-                time.sleep(0.4 if number == 3 else 0)
+                if number == 3:
+                    clock.passes(teams.SOON + 1)
 
     assert together(2, work) == [None, None]
     assert not [one for one in recwarn if "waits for" in str(one.message)]
 
 
-def test_progress_counts_as_a_sign(tmp_path, together, monkeypatch):
-    """A process that is through waits for one that works, however long that takes."""
-    monkeypatch.setattr(teams, "PATIENCE", 0.5)
+def test_progress_counts_as_a_sign(tmp_path, together, clock):
+    """A process that is through waits for those that work, one by one, however long that takes."""
+    both = threading.Barrier(2, timeout=20)
 
     def work(rank):
         with shared(tmp_path, "job.json", ABOUT) as team:
-            for _ in team.share(range(8)):
-                time.sleep(0.2)
+            for number, _ in team.share(range(2)):
+                both.wait()
+                while team._done() < number:
+                    time.sleep(0.001)
+                clock.passes(0.9 * teams.PATIENCE)
             return team.count
 
-    assert together(2, work) == [8, 8]
+    assert together(3, work) == [2, 2, 2]
 
 
 def test_the_bar_is_of_the_whole_and_shown_once(tmp_path, together, monkeypatch):

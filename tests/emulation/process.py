@@ -42,8 +42,11 @@ def why_not() -> str:
 
 
 def op_tests(kind: str, life: str, *folders: str) -> None:
-    """Run what pytest's -k calls `life` of the tests in `folders`; raises with what is red."""
-    command = ("-m", "pytest", "--disable-plugin-autoload", "-q", "-k", life)
+    """Run what pytest's -k calls `life` of the tests in `folders`; raises with what is red.
+
+    Each case in one of the block sizes: in all of them it is in the plain run.
+    """
+    command = ("-m", "pytest", "--disable-plugin-autoload", "-q", "--one-life", "-k", life)
     done = python(kind, *command, *folders)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert " passed" in done.stdout

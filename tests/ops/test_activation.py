@@ -260,7 +260,7 @@ def test_errors_of_the_second_cotangent(life):
 
 
 @pytest.mark.skipif(not lives.has("activation_first"), reason="the extension has no such op")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["gelu", "softplus, sharp"])  # one op: the kind is a word to it
 def test_registration(name):
     kind, parameters, _ = CASES[name]
     numbers = (*parameters, 0.0, 0.0, 0.0)[:3]

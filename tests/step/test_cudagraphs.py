@@ -26,9 +26,13 @@ def _on_any_device(monkeypatch) -> None:
     monkeypatch.setattr(jacfast.step.step, "backend_of", lambda step, *rest: step.compiled)
 
 
+# What is captured is the traced step, see test_traced.py: each network, and each penalty twice.
+PAIRS = [(name, "one projection") for name in SIX]
+PAIRS += [(name, p) for name in ("tutorial", "vit") for p in ("exact", "l1", "spectral")]
+
+
 @pytest.mark.filterwarnings("error:forward_with_penalty runs")
-@pytest.mark.parametrize("penalty", ["one projection", "exact", "l1", "spectral"])
-@pytest.mark.parametrize("name", SIX)
+@pytest.mark.parametrize(("name", "penalty"), PAIRS)
 def test_the_six(cuda, name, penalty):
     """With other parameters, draws, masks and x in each replay."""
     model, x, y = build(name, 5)

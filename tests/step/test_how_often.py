@@ -51,9 +51,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("way", [fast, wrapped, attached])
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("name", CHANGING)
+# What else than `fast` there is hands its options on to it.
+CALLS = [(name, options, fast) for name in CHANGING for options in OPTIONS]
+CALLS += [(name, "whole", way) for name in CHANGING for way in (wrapped, attached)]
+CALLS += [("dropout", o, way) for o in OPTIONS if o != "whole" for way in (wrapped, attached)]
+
+
+@pytest.mark.parametrize(("name", "options", "way"), CALLS)
 def test_as_one_call(name, options, way):
     model, x, y = build(name)
     given = dict(OPTIONS[options])

@@ -3,20 +3,19 @@
 import pytest
 import torch
 import torch._dynamo
-import torch._inductor.config
 from torch import nn
 
 import jacfast.step.traced.backends as backends
 from jacfast import Frobenius
 from tests.step.networks import build
 from tests.step.steps import assert_same, fast, step
-from tests.step.tracing import assert_as_plain, assert_traced, plans, update
+from tests.step.tracing import IN_THIS_PROCESS, assert_as_plain, assert_traced, plans, update
 
 
-# Processes beside it, and instruction sets to try, would only take time.
 @pytest.mark.slow
-@torch._inductor.config.patch({"compile_threads": 1, "cpp.simdlen": 1, "cpp.vec_isa_ok": True})
+@IN_THIS_PROCESS
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("error:Inductor could not compile")
 def test_inductor():
     """Dropout, a buffer that changes and draws; other parameters and another x after the first."""
 

@@ -1,9 +1,15 @@
 """What the tests of the traced step share."""
 
+import torch._inductor.config
 from torch import nn
 
 import jacfast.step.traced as traced
 from tests.step.steps import assert_same, fast, plain, step
+
+# For Inductor: processes beside this one, and instruction sets to try, would only take time.
+IN_THIS_PROCESS = torch._inductor.config.patch(
+    {"compile_threads": 1, "cpp.simdlen": 1, "cpp.vec_isa_ok": True}
+)
 
 
 def plans(model: nn.Module) -> list:

@@ -95,7 +95,7 @@ def test_a_model_that_cannot_be_trained(tmp_path, monkeypatch):
         harden(Harden(tmp_path / "out", data=tmp_path))
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "drawn")
 def test_no_training_when_the_picture_cannot_be_drawn(tmp_path, monkeypatch):
     """matplotlib is imported with the job, so that its absence is found before the work."""
     assert module.hardening_figure.__module__ == "jacfast.plots.hardening"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forked import SERVER
 from tests.training.runs import called, environment, harden_arguments
 
 
@@ -39,21 +40,17 @@ def assert_same_bits(a: Path, b: Path) -> None:
 def test_killed_and_resumed(job, whole, extra_seconds):
     name = f"killed-{extra_seconds}"
     arguments = harden_arguments(name, "slow", epochs=12)
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=job,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = SERVER.Process(target=called, args=(job, *arguments))
+    process.start()
     deadline = time.monotonic() + 60
     while epoch_of(job / name / "checkpoint.pt") < 3:
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.is_alive(), "the run ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        time.sleep(0.02)
     time.sleep(extra_seconds)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert epoch_of(job / name / "checkpoint.pt") < 12
     assert not (job / name / "hardened.pt").exists()
 
