@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 
 from jacfast.calling.frozen import unfrozen
 from jacfast.calling.listeners import listens
+from jacfast.calling.outputs import CUT
 from jacfast.calling.parts import BYTES
 from jacfast.calling.pieces import explain_freed
 from jacfast.fused_attention import is_fused
@@ -35,9 +36,9 @@ LOOPS = "ConvolutionBackward0"
 GPU_ENTRIES = 2**21
 
 NO_PATH = (
-    "x must be part of the graph of the outputs: set x.requires_grad_() first, then call the model "
-    "on that very tensor with gradients enabled; the outputs do not depend on x (does the model "
-    "detach?)"
+    f"x must be part of the graph of the outputs; the outputs do not depend on x {CUT}. Where you "
+    "call the model yourself, set x.requires_grad_() first, then call it on that very tensor with "
+    "gradients enabled"
 )
 
 
