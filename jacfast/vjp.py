@@ -12,15 +12,16 @@ from torch.autograd.graph import GradientEdge
 
 from jacfast.batching import TOGETHER_UP_TO, fitting, together
 from jacfast.calling.frozen import unfrozen
+from jacfast.calling.outputs import CUT
 from jacfast.calling.pieces import explain_freed
 from jacfast.graph import Graph
 from jacfast.layouts import align
 from jacfast.second import explain_new, watched
 
 NO_PATH = (
-    "x must be part of the graph of the outputs: set x.requires_grad_() first, then call the model "
-    "on that very tensor with gradients enabled; the outputs do not depend on x (does the model "
-    "detach?)"
+    f"x must be part of the graph of the outputs; the outputs do not depend on x {CUT}. Where you "
+    "call the model yourself, set x.requires_grad_() first, then call it on that very tensor with "
+    "gradients enabled"
 )
 
 

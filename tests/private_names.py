@@ -21,6 +21,9 @@ NAMES: dict[str, Use] = {
     "torch._C._are_functorch_transforms_active": Use(
         "ops.lives penalties.checks", "raises in every op and every penalty"
     ),
+    "torch._C._functorch": Use(
+        "step.traced.record", "a step whose model differentiates itself runs eager, with a warning"
+    ),
     "torch._C._autograd._top_saved_tensors_default_hooks": Use(
         "calling.contexts", "raises in forward_with_penalty, deepfool and jacobian"
     ),

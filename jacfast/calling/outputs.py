@@ -10,6 +10,7 @@ from jacfast.checks import place
 Model = Callable[..., Any]
 Output = str | int | None
 
+CUT = "(detach(), no_grad(), .data, NumPy, rounding or quantised weights in the model?)"
 DENSE = (
     "pool the others (mean over positions or pixels), pick one position (outputs[:, -1]), or "
     "flatten(1) on purpose, in a function around the model"
@@ -90,8 +91,7 @@ def check_depends(yes: bool) -> None:
     """Raise the ValueError of outputs that do not depend on x, unless they do."""
     if not yes:
         raise ValueError(
-            "the model's outputs do not depend on x: no graph leads from one to the other "
-            "(detach(), no_grad(), .data, NumPy, rounding or quantised weights in the model?)"
+            f"the model's outputs do not depend on x: no graph leads from one to the other {CUT}"
         )
 
 

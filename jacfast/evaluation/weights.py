@@ -15,7 +15,7 @@ def parameter_directions(model: nn.Module, *, seed: int = 0) -> list[dict[str, T
     large as the weights themselves.
 
     Args:
-        model: an nn.Module with floating-point parameters.
+        model: an nn.Module with floating-point parameters, real or complex.
         seed: of the draw; the global random state is not touched.
 
     Returns:
@@ -47,9 +47,8 @@ def check_module(model: object) -> nn.Module:
 
 
 def _direction(own: Tensor, source: torch.Generator) -> Tensor:
-    drawn = torch.randn(own.shape, generator=source, dtype=torch.float64, device=source.device).to(
-        own
-    )
+    dtype = torch.complex128 if own.is_complex() else torch.float64
+    drawn = torch.randn(own.shape, generator=source, dtype=dtype, device=source.device).to(own)
     if own.dim() < 2:
         return torch.zeros_like(drawn)
     rows = drawn.flatten(1)

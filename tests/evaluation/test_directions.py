@@ -90,6 +90,14 @@ def test_directions_of_parameters_are_two_and_follow_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_directions_of_complex_parameters_lead_along_both_axes():
+    layer = nn.Linear(50, 4, dtype=torch.complex64)
+    weight = parameter_directions(layer)[0]["weight"]
+    torch.testing.assert_close(weight.norm(dim=1), layer.weight.detach().norm(dim=1))
+    shares = torch.view_as_real(weight).square().mean((0, 1)) / weight.abs().square().mean()
+    assert bool((shares - 0.5).abs().max() < 0.2)  # deviation 0.04, and the seed is fixed
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -169,11 +169,12 @@ class Watch(TorchFunctionMode):
     def _grad(self, outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> Any:
         """Let backward passes be watched, too: a mode is off while it handles a call with tensors.
 
-        Edges of the graph are none.
+        Edges of the graph are none. Of what torch.func has wrapped, also after its transform has
+        ended, they would be those of another graph.
         """
         several = isinstance(outputs, list | tuple) and isinstance(inputs, list | tuple)
         usual = not options.get("materialize_grads") and not options.get("is_grads_batched")
-        if grad_outputs is None or not (several and usual):
+        if grad_outputs is None or not (several and usual) or _wrapped((*outputs, *inputs)):
             return torch.autograd.grad(outputs, inputs, grad_outputs, **options)
         with self:
             return torch.autograd.grad(_edges(outputs), _edges(inputs), grad_outputs, **options)
@@ -181,6 +182,11 @@ class Watch(TorchFunctionMode):
 
 def _edges(tensors: Any) -> list[GradientEdge]:
     return [get_gradient_edge(t) if isinstance(t, Tensor) else t for t in tensors]
+
+
+def _wrapped(tensors: Iterable[Any]) -> bool:
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(isinstance(one, Tensor) and wrapped(one) for one in tensors)
 
 
 def _draws(func: Any) -> bool:
