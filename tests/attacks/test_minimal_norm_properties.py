@@ -267,7 +267,7 @@ def test_where_a_lane_looks_next_and_begins():
     some.size, some.damp = torch.tensor([math.inf, 1, 1, math.inf]).double(), some.damp * 0 + 0.25
     assert some.aim(beyond).tolist() == [[4, 8], [2.5, 3.5], [2, 2], [2, 2]]
     assert not some.start.any()  # the overshoot is not at its largest
-    some.overshoot = torch.full((4,), 0.3).double()
+    some.overshoot = torch.full((4,), 0.3, dtype=torch.float64)
     some.c[:3, -1], some.size = 1, torch.tensor([math.inf, 1, math.inf, math.inf]).double()
     assert some.start.tolist() == [[2, 2], [0, 0], [2, 2], [0, 0]]
 
