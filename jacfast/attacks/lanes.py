@@ -81,7 +81,7 @@ class Lanes:
         size = torch.linalg.vector_norm(g, dim=1, dtype=torch.float64)
         fine = (size > 0) & size.isfinite() & value.isfinite()
         size = torch.where(fine, size, 1)
-        w = torch.where(fine[:, None], g.double() / size[:, None], 0)
+        w = torch.where(fine[:, None], g / size[:, None], 0)
         c = torch.where(fine, (w * r).sum(dim=1) - value / size, -math.inf)
         self.w = torch.cat([self.w[:, 1:], w.to(self.w.dtype)[:, None]], dim=1)
         self.c = torch.cat([self.c[:, 1:], c[:, None]], dim=1)

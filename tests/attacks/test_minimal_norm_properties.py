@@ -240,3 +240,58 @@ def test_cuts_that_exclude_the_best_point_are_dropped_and_the_last_three_kept():
     lane.look(torch.tensor([[3.0, 0.0]]).double(), torch.tensor([3.0]), torch.tensor([True]))
     lane.drop()
     assert lane.c.tolist() == [[2, 3, -math.inf]]
+
+
+def test_a_cut_is_a_half_space_and_none_where_there_is_no_gradient():
+    """``value + g . (q - r) >= 0`` for q on its side, whatever the size of the gradient."""
+    g = draw(4, 3) * torch.tensor([1.0, 1e-30, 1e20, 1e38]).double()[:, None]
+    r, value = draw(4, 3, seed=2).float(), (g.float().double() * draw(4, 3, seed=3)).sum(dim=1)
+    some = lanes.Lanes.begin(torch.arange(4), torch.arange(4), r)
+    some.cut(r, value, g.float())
+    for q in (r.double(), draw(4, 3, seed=4)):
+        says = (some.w[:, -1].double() * q).sum(dim=1) - some.c[:, -1]
+        size = g.float().double().norm(dim=1)
+        want = (value + (g.float().double() * (q - r.double())).sum(dim=1)) / size
+        torch.testing.assert_close(says, want, rtol=1e-5, atol=1e-6)
+    assert some.w.dtype == torch.float32
+    none = lanes.Lanes.begin(torch.arange(4), torch.arange(4), r)
+    g = torch.tensor([[0.0, 0, 0], [math.inf, 0, 0], [math.nan, 1, 0], [1, 0, 0]])
+    none.cut(r, torch.tensor([1.0, 1, 1, -math.inf]).double(), g)
+    assert bool((none.c == -math.inf).all())
+    assert not none.w.any()
+
+
+def test_where_a_lane_looks_next_and_begins():
+    """Nothing found: where the cuts say; found: a part of the way; never at what is not finite."""
+    beyond = torch.tensor([[4.0, 8.0], [4.0, 8.0], [4.0, math.inf], [math.nan, 8.0]])
+    some = lanes.Lanes.begin(torch.arange(4), torch.arange(4), beyond)
+    some.best = torch.full((4, 2), 2.0)
+    some.size, some.damp = torch.tensor([math.inf, 1, 1, math.inf]).double(), some.damp * 0 + 0.25
+    assert some.aim(beyond).tolist() == [[4, 8], [2.5, 3.5], [2, 2], [2, 2]]
+    assert not some.start.any()  # the overshoot is not at its largest
+    some.overshoot = torch.full((4,), 0.3, dtype=torch.float64)
+    some.c[:3, -1], some.size = 1, torch.tensor([math.inf, 1, math.inf, math.inf]).double()
+    assert some.start.tolist() == [[2, 2], [0, 0], [2, 2], [0, 0]]
+
+
+def test_what_a_lane_keeps_stays_within_its_bounds():
+    """Overshoot: 1e-4 to 0.3; part of the way: 5% to 90%; of points the last, then the best."""
+    like = torch.zeros(1, 2, dtype=torch.float64)
+    lane = lanes.Lanes.begin(torch.tensor([0]), torch.tensor([1]), like)
+
+    def look(size: float, wanted: bool) -> None:
+        lane.look(like + size, torch.tensor([size]).double(), torch.tensor([wanted]))
+
+    for _ in range(9):
+        look(7.0, wanted=False)
+    assert (float(lane.overshoot), float(lane.damp), float(lane.best[0, 0])) == (0.3, 0.7, 7)
+    for n in range(20):
+        look(0.9**n, wanted=True)
+    assert (float(lane.overshoot), float(lane.damp)) == (1e-4, 0.9)
+    for _ in range(30):
+        look(9.0, wanted=False)
+    assert (float(lane.damp), float(lane.best[0, 0])) == (0.05, 0.9**19)
+    lane.c[:] = torch.tensor([[0.0, 1 + 5e-7, 1 + 2e-6]]).double() * lane.best[0, 0]
+    lane.w[:] = torch.tensor([1.0, 0.0]).double()
+    lane.drop()  # but for roundings
+    assert lane.c.isfinite().tolist() == [[True, True, False]]

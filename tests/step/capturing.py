@@ -5,8 +5,8 @@ reads and writes, and a replay does it again with these, wherever they are by th
 one capture at a time; a graph without a whole capture cannot be replayed; the end of a capture that
 failed is an error, too, after which its stream stays the current one, as PyTorch leaves it.
 
-What it does not: streams are names, so nothing overtakes anything; nothing is freed while a graph
-holds it; and whatever a GPU refuses to capture, or waits for, is done.
+What it does not: streams note whom they wait for, and nothing overtakes anything; nothing is freed
+while a graph holds it; and whatever a GPU refuses to capture, or waits for, is done.
 """
 
 import contextlib
@@ -72,9 +72,11 @@ class CUDAGraph:
 class Stream:
     def __init__(self, device: Any) -> None:
         self.device = device
+        self.awaited: list[Stream] = []
 
     def wait_stream(self, other: "Stream") -> None:
         assert other is not self
+        self.awaited.append(other)
 
 
 class Cuda:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -89,6 +90,48 @@ def test_on_a_stream_of_its_own_of_the_tensors_device(cuda):
     assert (stream.device, device, mode) == (x.device, x.device, "thread_local")
 
 
+def test_a_parameter_that_stands_for_another_is_copied(cuda):
+    """A second pass makes it anew in each call, wherever that is."""
+    captured, own = product(), weight(1)
+    for value in (2.0, 3.0):
+        other = weight(value)
+        other.stands_for = own
+        assert captured([other, row()])[0].tolist() == [[value, value]]
+    assert len(cuda.captures) == 1
+
+
+@pytest.mark.usefixtures("cuda")
+def test_the_memory_of_a_capture_is_free_for_the_next():
+    captured, w, alive = product(), weight(1), []
+    captured([w, row()])
+    graph = weakref.ref(captured._made.graph)
+    w.data = 2 * torch.eye(2).double()
+    with Before(0, lambda: alive.append(graph())):
+        given = [w, row()]
+        captured(given)
+    assert alive
+    assert not any(alive)
+    assert not given  # taken out, to be freed
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_the_streams_wait_for_each_other(cuda, runs):
+    """What is read may not be written yet, and what a failed run writes to is freed after it."""
+    sides = []
+
+    def look() -> None:
+        sides.append(cuda.current)
+        assert cuda.current.awaited == [cuda.default]
+        assert cuda.default.awaited == []
+        if len(sides) == runs:
+            raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, RuntimeError)), Before(0, look):
+        product()([weight(1), row()])
+    assert len(sides) == runs
+    assert cuda.default.awaited == [sides[0]]
+
+
 @pytest.mark.usefixtures("cuda")
 def test_two_threads_capture_one_after_the_other():
     inside, found = threading.Event(), []
@@ -98,7 +141,7 @@ def test_two_threads_capture_one_after_the_other():
         time.sleep(0.2)
 
     def other() -> None:
-        inside.wait()
+        assert inside.wait(60)
         found.append(product()([weight(2), row()])[0].tolist())
 
     thread = threading.Thread(target=other)

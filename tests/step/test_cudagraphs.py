@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import jacfast.step.step
 from jacfast import Frobenius
 from jacfast.step.traced.capture import elsewhere
+from jacfast.step.traced.graph import Call, Graph, Value
 from tests.step.changing import CHANGING, SHAPE
 from tests.step.entries import ENTRIES
 from tests.step.networks import SIX, build
@@ -121,6 +122,25 @@ def test_with_a_tensor_on_another_device_it_runs_traced_and_says_so(cuda, kind):
     (logits.sum() + value).backward()
     assert_traced(model, 1)
     assert not cuda.captures
+
+
+def on(index: int) -> Value:
+    value = Value()
+    value.device = torch.device("cuda", index)
+    return value
+
+
+@pytest.mark.parametrize("place", ["read", "made", "returned"])
+def test_a_tensor_on_another_gpu_is_found(place):
+    here, there, call = on(0), on(1), torch.ops.aten.mul.Tensor
+    args, made = (here, there if place == "read" else 2), there if place == "made" else on(0)
+    returned = [None, there if place == "returned" else made]
+    graph = Graph([here, there], [Call(call, args, {}, made, False)], returned, {})
+    graphs = [Graph([here], [], [here], {}), graph]
+    text = "a tensor on cuda:1 beside those on cuda:0, "
+    text += "returned" if place == "returned" else "aten.mul.Tensor"
+    assert elsewhere(graphs, torch.device("cuda", 0)) == text
+    assert elsewhere(graphs[:1], torch.device("cuda", 0)) is None
 
 
 ALL = [*SIX, *OTHERS, *ENTRIES]

@@ -9,15 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from jacfast import Frobenius
+from jacfast.step.traced.refuse import Refused, check_call
 from tests.nets import relative_error
 from tests.step.changing import CHANGING, SHAPE
 from tests.step.networks import build
 from tests.step.steps import ROUNDING, assert_same, fast, gradient, loss_of, plain, step
 from tests.step.tracing import plans
 
+aten = torch.ops.aten
 LOOKED_UP = torch.full((6,), 2.0, dtype=torch.float64)
 SOURCE = torch.Generator()
 NUMPY = np.random  # the one source of the process, as old code draws from it
@@ -230,6 +233,42 @@ def test_changing_attributes():
     with pytest.warns(UserWarning, match="runs eager.*the call changes"):
         fast(model, x, None, Frobenius(), compiled="traced")
     assert (model.calls, len(model.sizes), int(model.steps)) == (1, 1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_what_a_gpu_would_wait_for():
+    """By tensors of which only the kinds are known."""
+    put, copied, copy = aten.index_put_.default, aten._to_copy.default, aten.copy_.default
+    to_host, to_gpu = {"device": torch.device("cpu")}, {"device": torch.device("cuda")}
+    with FakeTensorMode():
+        there, here, number = torch.empty(4, 3, device="cuda"), torch.empty(4, 3), torch.empty(())
+        index, mask = (torch.empty_like(there, dtype=kind) for kind in (torch.int64, torch.bool))
+        for func, args, kwargs, reason in (
+            (put, (there, [mask], there), {}, "a mask that the host must count"),
+            (copied, (there,), to_host, "a copy from the device to the host"),
+            (copy, (there, here), {}, "a copy between devices"),
+            (copy, (here, there), {}, "a copy between devices"),
+        ):
+            with pytest.raises(Refused, match=f"{reason}, aten"):
+                check_call(func, args, kwargs, set())
+        for func, args, kwargs in (
+            (put, (there, [None, index], there), {}),
+            (put, (here, [torch.empty(4, 3).bool()], here), {}),
+            (copied, (here,), to_host),
+            (copied, (here,), to_gpu),
+            (copied, (there,), to_gpu),
+            (copy, (there, there), {}),
+            (aten.add_.Tensor, (there, number), {}),
+        ):
+            check_call(func, args, kwargs, set())
+
+
+@pytest.mark.parametrize("namespace", ["c10d", "_c10d_functional"])
+def test_calls_to_other_processes(namespace):
+    name = {"c10d": "allreduce_", "_c10d_functional": "all_reduce"}[namespace]
+    func = getattr(getattr(torch.ops, namespace), name).default
+    with pytest.raises(Refused, match=f"communication with other processes, {namespace}.{name}"):
+        check_call(func, (torch.ones(2),), {}, set())
 
 
 def test_an_error_speaks_for_itself():

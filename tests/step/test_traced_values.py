@@ -1,8 +1,10 @@
 """Values that PyTorch's C++ reads past every operation are not recorded: such calls run eager."""
 
 import copy
+import ctypes
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -119,8 +121,26 @@ def copied(h, given):
     return h * copy.deepcopy(given)
 
 
+def at_address(h, given):
+    return h * ctypes.c_double.from_address(h.data_ptr()).value
+
+
+def bytes_of(h, given):
+    return h * bytes(h.detach().untyped_storage())[1]
+
+
 REFUSED = {
     "a deep copy": (copied, "Python's hands"),
+    "an address": (at_address, "Python's hands, data_ptr"),
+    "dlpack": (lambda h, g: h * float(np.from_dlpack(h.detach()).max()), "hands, __dlpack__"),
+    "a storage": (lambda h, g: h * h.detach().storage()[3], "Python's hands, storage"),
+    "bytes": (bytes_of, "Python's hands, untyped_storage"),
+    "an array on a GPU": (
+        lambda h, g: h * (1 + hasattr(h, "__cuda_array_interface__")),
+        "Python's hands, __get__",
+    ),
+    "a tuple of numbers": (lambda h, g: h * torch.tensor((*g.double(),)), "depend on values"),
+    "integers split by others": (lambda h, g: h * g.tensor_split(g[:1])[0].sum(), "depend on"),
     "an empty tensor": (lambda h, g: h + 0 * torch.empty(6).double().nan_to_num(), "empty"),
     "a part of an empty one": (lambda h, g: h + 0 * h.new_empty(8)[2:].nan_to_num(), "empty"),
     "a list of numbers": (lambda h, g: h * torch.tensor([*g.double()]), "depend on values"),
@@ -159,6 +179,11 @@ def freed(h, given):
     return h * given
 
 
+def like_integers(h, given):
+    rounded = (3 * h).detach()
+    return h.view_as(given).reshape_as(given) * rounded.to(given) * rounded.type_as(given)
+
+
 RECORDED = {
     "what has been freed": freed,
     "an empty tensor that is filled": filled,
@@ -166,6 +191,7 @@ RECORDED = {
     "like an empty one": lambda h, g: h * torch.ones_like(torch.empty_like(g)) * g,
     "without entries": lambda h, g: h * torch.cat([torch.empty(0, dtype=g.dtype), g]),
     "one that is not read": lambda h, g: h * g.new_empty(4, 6).shape[0] * g,
+    "the shapes of integers": lambda h, g: like_integers(h, g.expand(4, 6)) * g,
     "the shape of integers": lambda h, g: h.expand_as(g.expand(len(h), 6)) * g,
     "numbers of a list": lambda h, g: h * h.new_tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) * g,
     "numbers that are changed": lambda h, g: h * torch.tensor([1.0] * 6).double().add_(1) * g,

@@ -27,6 +27,7 @@ READS = {
     *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage),
     *(Tensor.storage, Tensor.__dlpack__, Tensor.set_, Tensor.backward, torch.autograd.backward),
     Tensor.data.__set__,  # type: ignore[attr-defined]
+    Tensor.__cuda_array_interface__.__get__,
 }
 # what makes a number of a tensor, in torch.Tensor([...]) past every operation
 NUMBERS = {
