@@ -19,7 +19,7 @@ namespace jacfast {
 template <typename Team>
 JACFAST_INSIDE void ascend(Halfspaces& h, const Shape shape, const bool early, const Team& team) {
   constexpr int ROUNDS = 100;  // at most; three are the rule
-  team.lead([&] { h.reset(); });
+  team.lead([&] { h.reset(shape.threshold); });
   for (int round = 0; round < ROUNDS && !h.solved(early); ++round) {
     team.lead([&] { h.aim(); });
     if (h.stuck) return;

@@ -41,6 +41,7 @@ struct Halfspaces {
   double rise, curve;              // along the step: slope where it begins, curvature at most
   double way, low, high, low_slope, high_slope;  // the part of the step that is looked at
   double damp;                                   // how much of `full` is added to `gram`
+  double relief;                                 // by which that falls with each whole step
   bool taken, stuck;
   NonNegative piece;
 
@@ -63,11 +64,16 @@ struct Halfspaces {
     piece.count = count;
   }
 
-  // Go to a = 0, where r = 0 and every entry is free.
-  JACFAST_BOTH void reset() {
+  // Go to a = 0, where r = 0 and every entry is free. With a threshold none is: the dual is flat
+  // up to multipliers that are as many times larger as it is than r, so steps begin with these, and
+  // grow less fast: too long a one ends far out, where all of r is at its bounds.
+  JACFAST_BOTH void reset(const double threshold) {
+    const bool flat = threshold > 0;
     for (int i = 0; i < count; ++i) a[i] = point[i] = along[i] = 0, slope[i] = goal[i];
-    for (int p = 0; p < pair_of(count, 0); ++p) gram[p] = full[p];
-    reach = damp = 0;
+    for (int p = 0; p < pair_of(count, 0); ++p) gram[p] = flat ? 0 : full[p];
+    reach = 0;
+    damp = flat ? fmin(1.0, first / threshold) : 0;
+    relief = flat ? 4 : 10;
     stuck = false;
   }
 
@@ -150,7 +156,7 @@ struct Halfspaces {
     if (way < 1)
       damp = fmin(1.0, rise * (1 / way - 1) / fmax(curve, DBL_MIN));
     else
-      damp = damp > 1e-12 ? damp / 10 : 0;
+      damp = damp > 1e-12 ? damp / relief : 0;
     for (int i = 0; i < count; ++i) a[i] = point[i];
   }
 

@@ -110,8 +110,12 @@ def _ascend(at: _Halfspaces, early: Tensor | None = None) -> Tensor:
 
     Or, where `early` [n], with which ``sum_i a_i w_i . r < sum_i a_i c_i`` for all r of the box.
     """
-    a, damp = torch.zeros_like(at.goal), torch.zeros_like(at.threshold)
+    a = torch.zeros_like(at.goal)
     first, full = at.first, at.products(torch.ones_like(at.low, dtype=torch.bool))
+    # Up to a threshold the dual is flat, and multipliers are as many times larger as it is than r:
+    # steps begin with these, and grow less fast, as too long a one ends far out.
+    flat = at.threshold > 0
+    damp, relief = torch.where(flat, (first / at.threshold).clamp(max=1), 0), 10 - 6 * flat.double()
     here = torch.arange(len(a), device=a.device)
     for _ in range(ROUNDS):
         some = at[here]
@@ -130,7 +134,7 @@ def _ascend(at: _Halfspaces, early: Tensor | None = None) -> Tensor:
         way = _search(some, b, step, rise, curve)
         # a step that led too far tells how many more entries were free on it
         more = (rise * (1 / way - 1) / curve).clamp(max=1)
-        less = torch.where(damp[here] > 1e-12, damp[here] / 10, 0)
+        less = torch.where(damp[here] > 1e-12, damp[here] / relief[here], 0)
         damp[here] = torch.where(way < 1, more, less)
         a[here] = torch.where((rise > 0)[:, None], b + way[:, None] * step, b)
         here = here[rise > 0]

@@ -84,6 +84,16 @@ def test_the_maximum_norm_against_linear_programming(life, box, dtype):
         assert bool((got <= want * (1 + 5.1e-4) + 1e-9).all())
 
 
+def is_sparse(given, r, tolerance):
+    """Check the 1-norm of r against linear programming: too long by what the threshold allows."""
+    shortest = torch.from_numpy(np.stack([other.sparse(*one) for one in other.each(given)]))
+    dense = halfspace_projection(*given)[0].double().abs().sum(dim=1).cpu()
+    got, want = r.double().abs().sum(dim=1).cpu(), shortest.abs().sum(dim=1)
+    most = 0.1 * shortest.abs().amax(dim=1) / dense.clamp(min=1e-9)
+    assert bool((got >= want * (1 - tolerance) - 1e-9).all())
+    assert bool((got <= want * (1 + most + 1e-6) + 1e-9).all())
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("box", ["inside", "corner", "none"])
 def test_the_1_norm_against_linear_programming(life, box, dtype):
@@ -91,12 +101,18 @@ def test_the_1_norm_against_linear_programming(life, box, dtype):
         given = on(life, other.problem(size, cuts, alike, box=box, samples=2), dtype)
         r, missed = halfspace_projection(*given, 1)
         assert float(fulfilled(given, r, missed, 1e-6).max()) < 1e-6
-        shortest = torch.from_numpy(np.stack([other.sparse(*one) for one in other.each(given)]))
-        dense = halfspace_projection(*given)[0].double().abs().sum(dim=1).cpu()
-        got, want = r.double().abs().sum(dim=1).cpu(), shortest.abs().sum(dim=1)
-        most = 0.1 * shortest.abs().amax(dim=1) / dense.clamp(min=1e-9)
-        assert bool((got >= want * (1 - 1e-5) - 1e-9).all())
-        assert bool((got <= want * (1 + most + 1e-6) + 1e-9).all())
+        is_sparse(given, r, 1e-5)
+
+
+@pytest.mark.parametrize(("size", "cuts"), [(3, 4), (4, 5), (6, 6)])
+def test_the_1_norm_of_problems_that_hardly_fit(life, size, cuts):
+    """As many half-spaces as entries: the ascent has to open the right entries, one by one."""
+    given = on(life, other.problem(size, cuts, samples=100, seed=7))
+    r, missed = halfspace_projection(*given, 1)
+    # Multipliers grow where half-spaces nearly exclude one another, and what is added to the
+    # products of these with them.
+    assert float(fulfilled(given, r, missed, 1e-6).max()) < 1e-4
+    is_sparse(given, r, 1e-4)
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, INF])
@@ -306,5 +322,5 @@ def test_any_problem(life, size, cuts, alike, box, seed):
     assert bool((flat.abs().amax(1) <= 1.00051 * r.abs().amax(1) + 1e-9).all())
     assert bool((r.norm(dim=1) <= flat.norm(dim=1) * (1 + 1e-5) + 1e-9).all())
     few, missed = halfspace_projection(*given, 1)
-    assert float(fulfilled(given, few, missed, 1e-6).max()) < 1e-6
+    assert float(fulfilled(given, few, missed, 1e-6).max()) < 1e-4
     assert bool((few.abs().sum(1) <= r.abs().sum(1) * (1 + 1e-6) + 1e-9).all())
