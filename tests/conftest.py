@@ -56,8 +56,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (left_out if seen[test] % config.getoption("--one-in") else kept).append(item)
         seen[test] += 1
     if config.getoption("--one-life"):
-        found, kept = kept, [*_one_life(kept)]
-        left_out += {*found} - {*kept}
+        names = {item.nodeid for item in _one_life(kept)}
+        left_out += [item for item in kept if item.nodeid not in names]
+        kept = [item for item in kept if item.nodeid in names]
     config.hook.pytest_deselected(items=left_out)
     items[:] = sorted(kept, key=lambda item: item.get_closest_marker("slow") is None)
 

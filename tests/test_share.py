@@ -20,9 +20,9 @@ def items(**tests):
     return [item(name) for name in [*names, "alone"]]
 
 
-def config(one_in, dropped):
+def config(one_in, dropped, one_life=False):
     hook = SimpleNamespace(pytest_deselected=lambda items: dropped.extend(items))
-    return SimpleNamespace(getoption=lambda _: one_in, hook=hook)
+    return SimpleNamespace(getoption={"--one-in": one_in, "--one-life": one_life}.get, hook=hook)
 
 
 def test_every_test_and_every_value_is_met_by_a_fifth():
@@ -42,6 +42,20 @@ def test_one_in_one_is_everything():
     chosen(config(1, dropped), found)
     assert len(found) == 8
     assert dropped == []
+
+
+def test_each_case_has_one_of_the_lives_and_each_life_a_case():
+    found, dropped, lives = [], [], ("small", "large")
+    for life, size in itertools.product(lives, range(20)):
+        found.append(item(f"op[{life}-{size}]"))
+        found[-1].callspec = SimpleNamespace(params={"life": life, "size": size})
+    found.append(item("alone"))
+    chosen(config(1, dropped, one_life=True), found)
+    left = [each.nodeid for each in found]
+    assert len(left) == 20 + 1
+    assert {name.split("-")[-1] for name in left} == {f"{size}]" for size in range(20)} | {"alone"}
+    assert all(any(life in name for name in left) for life in lives)
+    assert len({*left, *(each.nodeid for each in dropped)}) == 41
 
 
 def test_what_takes_long_comes_first_and_the_others_stay_in_their_order():

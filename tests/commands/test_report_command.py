@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 
 import pytest
 import torch
@@ -81,8 +82,11 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_attack(given, monkey
         assert generator is None  # the options alone are looked at
 
     monkeypatch.setattr("jacfast.robustness.robustness_report", attacked)
-    assert command(given[1], "--quiet") == 2
-    assert "new/out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command(given[1], "--quiet")
+    assert re.search(
+        "--out: must be where files can be made; got .*new/out", capsys.readouterr().err
+    )
 
 
 def test_the_table_is_printed(given, capsys):

@@ -157,7 +157,7 @@ def test_the_model_is_left_as_it_was():
         (
             lambda m: accuracy_curve(m, X, Y, fgsm, "0.1"),
             TypeError,
-            "epsilons must be a number; got str",
+            "epsilons must be a list of numbers; got str",
         ),
         (lambda m: reference_epsilon(m, X, Y, share=1.5), ValueError, r"share must be in \(0, 1\]"),
         (lambda m: reference_epsilon(m, X, Y, share=0), ValueError, r"share must be in \(0, 1\]"),
