@@ -225,10 +225,10 @@ def test_how_much_longer_a_projection_in_another_norm_takes():
     times = {
         p: read("ops-cpu")["times"][f"halfspace_projection, p = {p}"] for p in ("2", "1", "inf")
     }
-    ratios = [round(times[p]["median"] / times["2"]["median"]) for p in ("1", "inf")]
-    assert ratios == [9, 5]
+    ratios = [round(times[p]["median"] / times["2"]["median"]) for p in ("inf", "1")]
+    assert ratios == [5, 9]
     words = " ".join(jacfast.minimal_norm.__doc__.split())
-    assert "the projection takes some nine (1) or five times (inf) as long" in words
+    assert "the projection takes some five to nine times as long" in words
 
 
 def test_by_how_many_images_art_was_timed():
