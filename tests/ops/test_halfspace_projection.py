@@ -186,6 +186,8 @@ def test_none_that_fits(life):
             torch.testing.assert_close(missed, lacks.amax(1))
             got = lacks.square().sum(dim=1).cpu()
             torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64))
+        few = halfspace_projection(low, high, w, c, 1)[0]
+        assert torch.equal(few, r)  # there is nothing to keep small in the 1-norm
         flat, missed = halfspace_projection(low, high, w, c, INF)
         assert bool(((flat >= low) & (flat <= high)).all())
         assert float(missed.min()) > 0.01
