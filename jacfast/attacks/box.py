@@ -106,8 +106,7 @@ def check_bounds(name: str, clip: Any) -> None:
 def _check_values(name: str, size: Tensor) -> None:
     """Check a tensor of numbers: real, and there."""
     if size.is_complex() or size.is_meta or not size.numel():
-        got = f"shape {list(size.shape)}, {size.dtype} on {size.device}"
-        raise ValueError(f"{name} must hold real numbers where it is a tensor; got {got}")
+        raise ValueError(f"{name} must hold real numbers where it is a tensor; got {words(size)}")
 
 
 def per_entry(name: str, value: Size, x: Tensor) -> Size:

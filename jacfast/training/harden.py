@@ -149,9 +149,7 @@ def _check(run: Harden) -> None:
 
 
 def _begun(run: Harden, resume: bool) -> dict[str, str]:
-    """Check the folder; return the checkpoints by phase."""
-    write_atomically(b"", run.out / ".writable")
-    (run.out / ".writable").unlink()
+    """Check the folder, which can be written to, as it is held; return the checkpoints by phase."""
     there = {phase: run.out / file for phase, file in PHASES.items()}
     begun = {phase: str(file) for phase, file in there.items() if file.exists()}
     if not resume and begun:

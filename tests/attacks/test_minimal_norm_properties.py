@@ -80,7 +80,10 @@ def test_logits_times_a_power_of_two_change_no_bit(p, dtype):
     x = x.sigmoid()
     want = jacfast.minimal_norm(model, x, p=p, budget=40)
     for power in (-20, 7, 14):
-        scaled = lambda z, power=power: model(z) * 2.0**power  # noqa: E731
+
+        def scaled(z, power=power):
+            return model(z) * 2.0**power
+
         got = jacfast.minimal_norm(scaled, x, p=p, budget=40)
         assert torch.equal(got, want)
     assert bool((want != x).flatten(1).any(dim=1).all())

@@ -215,7 +215,9 @@ def test_progress_counts_as_a_sign(tmp_path, together, clock):
         with shared(tmp_path, "job.json", ABOUT) as team:
             for number, _ in team.share(range(2)):
                 both.wait()
+                end = time.monotonic() + 20
                 while team._done() < number:
+                    assert time.monotonic() < end
                     time.sleep(0.001)
                 clock.passes(0.9 * teams.PATIENCE)
             return team.count
