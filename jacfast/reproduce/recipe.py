@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
+from jacfast.calling.warning import warn
 from jacfast.reproduce.phase import Training
 from jacfast.training.process import Loss
 
@@ -50,6 +51,17 @@ def stepped(training: Training, loss: Loss) -> Loss:
             return loss(model, x, y)
 
     return step
+
+
+def warn_of_slow(phases: Iterable[Training | None]) -> None:
+    """Warn if a phase is in bfloat16, for which this processor is known to have no instructions."""
+    known = [has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16")]
+    half = any(phase is not None and phase.precision == "bfloat16" for phase in phases)
+    if half and known and not any(known):
+        warn(
+            "the table is trained in bfloat16, for which this processor has no instructions: "
+            "a step may take several times as long as in float32"
+        )
 
 
 def random_crop(x: Tensor, padding: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Augmentation, optimizers and schedules of a phase, held against what they are by definition."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -138,3 +139,23 @@ def test_schedules():
     assert cycle[top:] == sorted(cycle[top:], reverse=True)
     assert cycle[0] == pytest.approx(0.4 / 25)
     assert cycle[-1] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "warned"),
+    [
+        ({"avx512_bf16": False, "amx_bf16": False}, "bfloat16", True),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16", False),
+        ({"avx2": True}, "bfloat16", False),  # it is not known
+        ({"avx512_bf16": False}, "float32", False),
+    ],
+)
+def test_a_processor_without_instructions_is_said(flags, precision, warned, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        recipe.warn_of_slow([None, Training(), Training(precision=precision)])
+    assert [str(w.message) for w in caught] == [
+        "the table is trained in bfloat16, for which this processor has no instructions: "
+        "a step may take several times as long as in float32"
+    ] * warned

@@ -107,6 +107,13 @@ def test_the_same_call_goes_on_where_it_stopped(tables, tmp_path, monkeypatch, r
             assert torch.equal(same["model"][name], value)
 
 
+def test_a_slow_processor_is_warned_of(tables, tmp_path, monkeypatch):
+    (tables / "mine.toml").write_text(TABLE.replace("[every_row]", "[every_row]\n" + RECIPE[-1]))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    with pytest.warns(UserWarning, match="for which this processor has no instructions"):
+        reproduce("mine", tmp_path / "run", quick=True)
+
+
 def test_refused(tables, tmp_path, capsys):
     out = tmp_path / "run"
     reproduce("mine", out, quick=True)
