@@ -45,7 +45,8 @@ inline std::ostream& operator<<(std::ostream& out, const Device device) {
 }
 
 // The public functions in Python check their arguments in words; these checks are for whoever calls
-// torch.ops.jacfast directly, and keep the kernels inside their arrays. A ValueError in Python.
+// torch.ops.jacfast directly, and keep the kernels inside their arrays. A ValueError in Python;
+// PyTorch 2.15 makes it a RuntimeError, with the same words.
 template <typename... Parts>
 void check(const bool holds, const Parts&... parts) {
   if (holds) return;

@@ -132,7 +132,7 @@ def frobenius_penalty(
     return _Given(vectors, reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # tensors are not compared
 class _Given(Penalty):
     """``mean_i sum_j ||J_i^T v_ij||^2`` for vectors [n, N, K]."""
 

@@ -20,7 +20,8 @@ def environment(*packages: str) -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found |= _driver()
-    for package in ("torch", *packages):
+    found["torch"] = torch.__version__
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -185,9 +185,8 @@ def test_one_look_at_the_device_an_iteration():
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             name = func.overloadpacket.__name__
-            masked = name.startswith("index") and any(
-                i is not None and i.dtype == torch.bool for i in args[1]
-            )
+            indices = args[1] if name.startswith("index") and isinstance(args[1], list) else []
+            masked = any(i is not None and i.dtype == torch.bool for i in indices)
             waits = name in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero")
             self.count += masked or waits
             return func(*args, **(kwargs or {}))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jacfast.ops import halfspace_projection, lives
+from tests.testing import OP_ERRORS
 
 B, W, C = torch.ones(4, 6), torch.ones(4, 2, 6), torch.ones(4, 2).double()
 WRONG = [
@@ -52,7 +53,7 @@ def test_registration():
         ((B, B, W.repeat(1, 5, 1), C.repeat(1, 5), 2.0), "w must have 1 to 8 half-spaces"),
         ((B, B, W, C, 3.0), "p must be 1, 2 or inf; got 3"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(OP_ERRORS, match=message):
             op(*arguments)
 
 

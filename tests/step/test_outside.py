@@ -69,7 +69,9 @@ def has_node(value) -> bool:
 def test_of_what_it_is(options, node, penalty, size):
     model, x, y = network(**options)
     assert has_node(fast(model, x, y, penalty)[1]) == node
-    assert_same(*(step(way, model, x, y, penalty) for way in (fast, plain)))
+    with sdpa_kernel(SDPBackend.MATH):  # PyTorch's kernel has no second derivative in a checkpoint
+        want = step(plain, model, x, y, penalty)
+    assert_same(step(fast, model, x, y, penalty), want)
 
 
 @pytest.mark.parametrize("penalty", [Frobenius(), Frobenius("exact"), InputGradient()])
