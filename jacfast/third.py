@@ -2,9 +2,9 @@
 
 A model that differentiates itself (forces of an energy, scores) has the first derivative of its
 normalisations in its output, the penalty the second, and the gradient of the penalty the third.
-PyTorch 2.13 and 2.14 compute it of `layer_norm`, and 2.13 of batch-norm in training mode, which
-instance-norm is, as if the statistics were constants: wrong, without an error. With h = weight g,
-s = (var + eps)^-1/2 and n = s (x - mean) the first derivative is
+PyTorch computes it of `layer_norm` (up to 2.15), and of batch-norm in training mode (up to 2.13),
+which instance-norm is, as if the statistics were constants: wrong, without an error. With
+h = weight g, s = (var + eps)^-1/2 and n = s (x - mean) the first derivative is
 
     s (h - mean(h) - n mean(n h)),    sum g n of the weight,    sum g of the bias,
 

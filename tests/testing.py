@@ -35,6 +35,9 @@ TOLERANCE = {
 SIZES = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)
 # Of an op that is called directly: PyTorch 2.15 keeps the words of its errors, and not their type.
 OP_ERRORS = (ValueError, RuntimeError)
+whole_steps_compile = pytest.mark.skipif(
+    torch.__version__ < (2, 13), reason="dynamo follows no requires_grad_ in what it compiles"
+)
 LONG = (1023, 1024, 1025, 4095, 4096, 4097, 8193, 12_300)
 
 

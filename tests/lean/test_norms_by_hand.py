@@ -14,7 +14,7 @@ def in_channels(own):
 
 
 # PyTorch's third derivative of layer-norm and of instance-norm takes mean and deviation for
-# constants (2.13, 2.14), and its second one of a group-norm of a bias alone raises.
+# constants (up to 2.15), and its second one of a group-norm of a bias alone raises.
 BY_HAND = {
     "layer-norm": (
         lambda x: F.layer_norm(x, (5,), *W, 0.1),

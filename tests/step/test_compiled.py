@@ -11,6 +11,7 @@ from jacfast import Frobenius, InputGradient, Spectral, WithPenalty, penalised
 from tests.nets import RTOL, relative_error
 from tests.step.networks import SIX, build
 from tests.step.steps import LAM, ROUNDING, assert_same, fast, gradient, loss_of, plain, step
+from tests.testing import whole_steps_compile
 
 PENALTIES = [Frobenius(2), InputGradient(), Spectral()]
 
@@ -143,6 +144,7 @@ def test_a_compiled_step_inside_penalised():
         assert relative_error(gradient(loss + LAM * held.penalty, model), want) < ROUNDING
 
 
+@whole_steps_compile
 @pytest.mark.parametrize("network", ["resnet", "convnext", "vit"])
 def test_one_graph_of_the_other_way(network):
     model, x, y = build(network, dtype=torch.float32)

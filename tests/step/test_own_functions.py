@@ -147,7 +147,8 @@ def test_functions_that_write_to_the_gradients_are_an_error(before, given, way):
 def test_gradients_are_in_their_place_after_an_interrupt_at_any_moment(event):
     model, x, _ = build("mlp")
     layer = Weighted(Multiplied.apply, model(x).shape[1])
-    node = layer(model(x)).grad_fn
+    out = layer(model(x))  # which keeps the graph of the node
+    node = out.grad_fn
     kept = layer.weight.grad = torch.ones_like(layer.weight)
     own, at = {foreign.__file__, torch.utils.hooks.__file__}, 0
 

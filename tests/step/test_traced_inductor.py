@@ -21,6 +21,9 @@ aten = torch.ops.aten
 
 @pytest.mark.slow
 @IN_THIS_PROCESS
+@pytest.mark.skipif(
+    torch.__version__ < (2, 13), reason="Inductor may draw masks and vectors in another order"
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("error:Inductor could not compile")
 def test_inductor():
