@@ -36,6 +36,13 @@ def with_learned(penalty: Penalty | None, found: nn.Module) -> Penalty | None:
     return penalty
 
 
+def leaves_of(penalty: Penalty) -> Iterator[Tensor]:
+    """Yield what has a gradient of its own: parameters, of modules too, and plain leaves."""
+    for value in attributes(penalty).values():
+        found = value.parameters() if isinstance(value, nn.Module) else (value,)
+        yield from (t for t in found if isinstance(t, Tensor) and t.requires_grad and t.is_leaf)
+
+
 def may_change(penalty: Penalty) -> bool:
     """Say whether one of the user's own may keep something from call to call (a running mean)."""
     if type(penalty).__module__.startswith("jacfast."):
