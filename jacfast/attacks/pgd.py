@@ -12,6 +12,7 @@ from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size
 from jacfast.attacks.losses import Loss
 from jacfast.calling import AnyModel, Further, takes_model
+from jacfast.ops.checks import source
 
 
 @attack(math.inf, ball=True)
@@ -73,8 +74,7 @@ def pgd(
 
     Source: Madry et al. 2018 (arXiv 1706.06083); the margin: Carlini & Wagner 2017, f_6.
     """
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
+    source("generator", generator)
     checks.count("restarts", restarts)
     random_start = checks.flag("random_start", random_start)
     if restarts > 1 and not random_start:

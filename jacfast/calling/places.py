@@ -41,18 +41,19 @@ class Place(NamedTuple):
         return key if self.name in ("", "_parameters", "_buffers") else self.name
 
 
-def look(modules: Iterable[nn.Module], arguments: Mapping[str, Any]) -> list[Place]:
-    """Return the modules as places, and all that is in their attributes, each once.
+def look(owners: Iterable[object], arguments: Mapping[str, Any]) -> list[Place]:
+    """Return modules, and others, as places, and all that is in their attributes, each once.
 
     And what is in further `arguments` of a call, by their names.
     """
     found: dict[int, Place] = {}
     for name, value in arguments.items():
         _inside(value, f"argument {name}", "call", found, DEPTH)
-    for module in modules:
-        kind = type(module).__name__
-        found[id(module)] = Place(module, dict(vars(module)), "", kind)
-        for name, value in vars(module).items():
+    for owner in owners:
+        kind = type(owner).__name__
+        held = vars(owner) if isinstance(owner, nn.Module) else attributes(owner)
+        found[id(owner)] = Place(owner, dict(held), "", kind)
+        for name, value in held.items():
             if type(value) in SIMPLE:  # most are: it costs a call less
                 continue
             if type(value) in PLAIN and not value:
@@ -142,10 +143,10 @@ def is_array(value: Any) -> bool:
 
 
 def again(
-    places: Collection[Place], modules: Iterable[nn.Module], arguments: Mapping[str, Any]
+    places: Collection[Place], owners: Iterable[object], arguments: Mapping[str, Any]
 ) -> list[Place]:
     """Return what these hold now, and also what these places do, if nobody holds them."""
-    now = look(modules, arguments)
+    now = look(owners, arguments)
     known = {id(place.holder) for place in now}
     gone = (place for place in places if id(place.holder) not in known)
     return now + [place._replace(content=copied(content(place))) for place in gone]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast.calling.arguments import Arguments
+from jacfast.calling.attributes import attributes
 from jacfast.calling.copies import copies
 from jacfast.calling.held import surely
 from jacfast.calling.moved import SMALL, check_kept, differ, keep, stand_ins, version
@@ -29,8 +30,8 @@ class State:
     watched, not copied. What is held in containers, and in objects of the user's own, is remembered
     with them, four deep (`places`), the numbers of small NumPy arrays, and where random generators
     of the model's own are. The modules and generators in `but` are left out; the further
-    `arguments` of a call are looked into as well. To be used once: for a second pass, or to undo
-    the first.
+    `arguments` of a call are looked into as well, and what an object `beside` the model holds, as
+    a penalty of one's own. To be used once: for a second pass, or to undo the first.
     """
 
     def __init__(
@@ -39,11 +40,15 @@ class State:
         but: Collection[Any] = (),
         copied: int = SMALL,
         arguments: Arguments | None = None,
+        beside: object = None,
     ) -> None:
-        modules = () if model is None else model.modules()  # one without layers is false
+        held_beside = () if beside is None else attributes(beside).values()
+        wholes = [model, *(value for value in held_beside if isinstance(value, nn.Module))]
+        modules = [one for whole in wholes if whole is not None for one in whole.modules()]
         self._modules = [module for module in modules if module not in but]
+        self._owners = [*self._modules, *(() if beside is None else (beside,))]
         self._arguments = arguments.named if arguments else {}
-        self._places = look(self._modules, self._arguments)
+        self._places = look(self._owners, self._arguments)
         # tensor, copy and version by the tensor's id, which may have several owners
         self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._arrays: dict[int, tuple[Any, Any]] = {}
@@ -130,7 +135,7 @@ class State:
         instead |= stand_ins(moved)
         others = [one for key, one in self._kept.items() if key not in instead]
         check_kept(others)
-        now = again(self._places, self._modules, self._arguments)
+        now = again(self._places, self._owners, self._arguments)
         inside = [(one, one.clone(), version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
         sources = self._sources.now()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from jacfast.checks import is_number
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import learned_by
 from jacfast.training.schedule import Schedule
@@ -29,8 +29,7 @@ def as_schedule(schedule: float | Schedule) -> Schedule:
 
 def check(penalty: Penalty, options: Iterable[str]) -> None:
     """Check, before the first batch, what `forward_with_penalty` would check with it."""
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
+    check_penalty(penalty)
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise TypeError(f"options must be among {', '.join(OPTIONS)}; got {', '.join(unknown)}")

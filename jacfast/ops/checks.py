@@ -57,6 +57,12 @@ def class_index(name: str, tensor: torch.Tensor, rows: int, like: torch.Tensor) 
     same_device(name, tensor, "the values", like)
 
 
+def source(name: str, generator: object) -> None:
+    """Check a source of random numbers; None is PyTorch's own, or a new one."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"{name} must be a torch.Generator; got {type(generator).__name__}")
+
+
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype that results of accumulation have: float32 for half types, else `dtype`."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -109,6 +109,7 @@ class Penalty(abc.ABC):
                 f"use forward_with_penalty; got subsample={self.subsample}, every={self.every}"
             )
         check_batch_norm(batch_norm)
+        checks.source("generator", generator)
         logits, graph = check_graph(logits, x), None
         if not torch.compiler.is_compiling():
             graph = Graph(logits, past=x.grad_fn)
@@ -182,6 +183,13 @@ class Penalty(abc.ABC):
     def reduce(self, total: Tensor, samples: int) -> Tensor:
         """Turn the `total` of the batch into the penalty."""
         return total if self.reduction == "none" else total / samples
+
+
+def check_penalty(penalty: object) -> None:
+    """Check that it is one, and not its class or a function of that name."""
+    if not isinstance(penalty, Penalty):
+        got = getattr(penalty, "__name__", type(penalty).__name__)
+        raise TypeError(f"penalty must be a jacfast Penalty, as Frobenius(); got {got}")
 
 
 def cotangents_of(

@@ -26,7 +26,9 @@ class Frobenius(Projected):
     Args:
         n: number of projections, 1 .. K (n = K is exact), or ``"exact"`` for the K unit vectors.
         root: the root of the batch's sum instead of the mean.
-        weights: [K] of weights >= 0 of the rows; the derivative in a learned one is 0 at 0.
+        weights: [K] of weights >= 0 of the rows; the derivative in a learned one is 0 at 0. One
+            that falls below 0 in training is an error (on a GPU, and in a recorded step, it counts
+            as 0): ``torch.nn.utils.parametrize`` of ``WithPenalty(...).learned`` keeps it above.
 
     Source: Jakubovitz & Giryes 2018 eq. 3, eq. 4 (root) and future work (weights); projections:
     Hoffman, Roberts & Yaida 2019.
@@ -51,9 +53,7 @@ class Frobenius(Projected):
             )
         if self.weights is not None:
             checks.floating("weights", self.weights)
-            fine = (self.weights >= 0) & self.weights.isfinite()
-            if self.weights.dim() != 1 or not bool(fine.all()):
-                raise ValueError(f"weights must be [K] finite numbers >= 0; got {self.weights}")
+            _check_weights(self.weights)
 
     def check(self, logits: Tensor, y: Tensor | None) -> None:
         super().check(logits, y)
@@ -65,6 +65,8 @@ class Frobenius(Projected):
         if self.weights is not None:
             checks.shape("weights", self.weights, "[K]", (logits.shape[1],))
             checks.same_device("weights", self.weights, "logits", logits)
+            if self.weights.device.type == "cpu" and not torch.compiler.is_compiling():
+                _check_weights(self.weights)  # learned ones move; a GPU is not waited for
 
     def cotangents(
         self, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
@@ -74,6 +76,12 @@ class Frobenius(Projected):
 
     def reduce(self, total: Tensor, samples: int) -> Tensor:
         return safe_sqrt(total) if self.root else super().reduce(total, samples)
+
+
+def _check_weights(weights: Tensor) -> None:
+    fine = (weights >= 0) & weights.isfinite()
+    if weights.dim() != 1 or not bool(fine.all()):
+        raise ValueError(f"weights must be [K] finite numbers >= 0; got {weights.detach()}")
 
 
 def frobenius_penalty(

@@ -1,11 +1,13 @@
-"""What a penalty has of its own to learn."""
+"""What a penalty has of its own: to learn, and to keep from one step to the next."""
 
 import copy
 import dataclasses
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
+from jacfast.calling.attributes import attributes
+from jacfast.calling.places import SIMPLE
 from jacfast.checks import keep
 from jacfast.penalties.base import Penalty
 
@@ -32,6 +34,23 @@ def with_learned(penalty: Penalty | None, found: nn.Module) -> Penalty | None:
         penalty = copy.copy(penalty)
         keep(penalty, **other)
     return penalty
+
+
+def leaves_of(penalty: Penalty) -> Iterator[Tensor]:
+    """Yield what has a gradient of its own: parameters, of modules too, and plain leaves."""
+    for value in attributes(penalty).values():
+        found = value.parameters() if isinstance(value, nn.Module) else (value,)
+        yield from (t for t in found if isinstance(t, Tensor) and t.requires_grad and t.is_leaf)
+
+
+def may_change(penalty: Penalty) -> bool:
+    """Say whether one of the user's own may keep something from call to call (a running mean)."""
+    if type(penalty).__module__.startswith("jacfast."):
+        return False
+    return any(
+        not value.requires_grad if isinstance(value, Tensor) else type(value) not in SIMPLE
+        for value in attributes(penalty).values()
+    )
 
 
 def _fields(penalty: Penalty | None) -> Iterator[tuple[str, nn.Parameter | nn.Module]]:

@@ -15,6 +15,7 @@ from jacfast.calling import AnyModel, Further, say_not_finite, takes_model
 from jacfast.evaluation.accuracies import checked_sizes
 from jacfast.evaluation.predict import BATCH, batches, classified
 from jacfast.evaluation.rho import sizes
+from jacfast.ops.checks import source
 from jacfast.progress import watch
 from jacfast.robustness.attacked import Attacked, Choices, attack_all
 from jacfast.robustness.result import RobustnessReport
@@ -91,8 +92,7 @@ def robustness_report(
     checks.count("steps", steps)
     checks.count("restarts", restarts)
     progress = checks.flag("progress", progress)
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
+    source("generator", generator)
     box_of(clip, x).check(x)
     length = sizes(x, p)
     choices = Choices(

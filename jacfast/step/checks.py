@@ -17,7 +17,7 @@ from jacfast.calling import (
 from jacfast.checks import count, one_of
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, check_penalty
 
 if TYPE_CHECKING:
     from jacfast.step.step import Step
@@ -38,6 +38,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
             "or with penalty=None (a WithPenalty, too) where no penalty is wanted"
         )
     one_of("batch_norm", batch_norm, BATCH_NORMS)
+    checks.source("generator", options.generator)
     modules = _model(model, options.layer)
     check_input(x)
     if penalty is not None and batch_norm != "coupled":
@@ -69,8 +70,8 @@ def skips_step(penalty: Penalty | None, step: Any) -> bool:
 
     A fraction of an epoch, say, is hardly ever a multiple of `every`: there would be no penalty.
     """
-    if penalty is not None and not isinstance(penalty, Penalty):
-        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
+    if penalty is not None:
+        check_penalty(penalty)
     if step is not None:
         one = isinstance(step, Tensor) and step.numel() == 1
         step = count("step", step.item() if one else step, 0)

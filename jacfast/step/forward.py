@@ -107,12 +107,13 @@ def forward_with_penalty(
 
     Raises:
         TypeError, ValueError: an argument is not as above (``"cudagraphs"`` for an x that is not on
-            a GPU is one); the model changes with every call, and ``chunk_size`` would cut the
-            batch, or returns rows of other shapes for its parts; it writes in place to large
-            parameters, and there is a second pass. RuntimeError: the model depends on a tensor with
-            requires_grad that is none of its parameters or arguments; a parameter has a gradient
-            hook; the model is a parallel wrapper, or has parameters in pieces; batch-norm couples
-            the samples; the call is under a torch.func transform.
+            a GPU is one); the model, or a penalty of one's own, changes with every call, and
+            ``chunk_size`` would cut the batch; the model returns rows of other shapes for its
+            parts; it writes in place to large parameters, and there is a second pass. RuntimeError:
+            the model depends on a tensor with requires_grad that is none of its parameters or
+            arguments; a parameter has a gradient hook; the model is a parallel wrapper, or has
+            parameters in pieces; batch-norm couples the samples; the call is under a torch.func
+            transform.
 
     Source: the penalties' own; for the sweeps Etmann 2019, A Closer Look at Double Backpropagation.
     """

@@ -26,6 +26,7 @@ from jacfast.graph import Graph
 from jacfast.lean import PULL, Lean, training
 from jacfast.penalties.base import Penalty, cotangents_of
 from jacfast.penalties.checks import check_apart
+from jacfast.penalties.learned import may_change
 from jacfast.step.checks import check_way
 from jacfast.step.draw import Draw, Noise, Order, penalised_count
 from jacfast.step.inner import only_one, outputs_of
@@ -45,7 +46,8 @@ class Run:
         chunk: samples at a time.
         sorts: whether the penalised samples may pass first, without the others. Else a batch that
             is passed whole keeps its order, and the penalised are chosen among the outputs.
-        guards: whether to look if a part of the batch changes the model, which it must not.
+        guards: whether to look if a part of the batch changes the model, which it must not; nor
+            the penalty, at which is always looked.
         around: a context for each call of the model.
         everything: return all that the model returns, with a gradient, and not the logits alone.
         frozen: modules in eval mode for the pass, which they must be where it is differentiated.
@@ -77,7 +79,7 @@ class Run:
     ready: Otherwise | None = None
     plain: bool = dataclasses.field(default=False, init=False)
     attends: bool = dataclasses.field(default=False, init=False)
-    _before: State | None = dataclasses.field(default=None, init=False)
+    _before: dict[str, State] = dataclasses.field(default_factory=dict, init=False)
     _masks: Masks = dataclasses.field(init=False)
     _returned: Returned = dataclasses.field(init=False)
 
@@ -96,13 +98,14 @@ class Run:
     def forward(self, x: Tensor, y: Tensor | None, whole: bool) -> Pending:
         """Return the values of the batch, and what is left to do in the backward pass."""
         pending = Pending(x, self.arguments, self.modules, self.frozen)
-        with self.looking():
-            if self.guards:
-                own = self.arguments
-                self._before = State(self.model, but=[self.generator], arguments=own)
-        samples = x.shape[0]
+        samples, but = x.shape[0], [self.generator]
         self._masks, self._returned = Masks(samples), Returned(samples, self.chunk)
         count = penalised_count(self.penalty, samples)
+        with self.looking():
+            if self.guards:
+                self._before["model"] = State(self.model, but, arguments=self.arguments)
+            if self.chunk < count and may_change(self.penalty):
+                self._before["penalty"] = State(None, but, beside=self.penalty)
         first = samples  # samples that pass through the model with a penalty to come
         ahead = False
         if count < samples and (self.sorts or not whole):
@@ -155,6 +158,7 @@ class Run:
             noise = draw if draw is None or chosen is not None else draw[rows]
             vectors = cotangents_of(self.penalty, outputs, part.leaf, labels, noise)
             totals.append(penalise(pending, part, self.penalty, outputs, vectors, chosen))
+            self._check_state("penalty")
         if len(totals) == 1:
             return totals[0]
         return torch.cat(totals) if totals[0].dim() else torch.stack(totals).sum()
@@ -170,7 +174,7 @@ class Run:
             entry, lean = self.ready.entry, self.ready.lean
             leaf, returned = entry.x, entry.returned
             pending.enter(entry.first)
-        self._check_state()
+        self._check_state("model")
         logits = pick(returned, self.output)
         as_rows(logits, leaf)
         outputs = as_rows(logits if self.layer is None else only_one(seen, self.layer), leaf)
@@ -207,7 +211,7 @@ class Run:
             arguments = pending.arguments.rows(index)
             returned = arguments.call(self.model, entry)
         if part and arguments.written:
-            self._refuse("what it writes to a container among its arguments")
+            self._refuse("model", "what it writes to a container among its arguments")
         return leaf, lean, returned
 
     def _is_plain(self, pending: Pending, part: Part) -> bool:
@@ -228,17 +232,17 @@ class Run:
         n = getattr(self.penalty, "n", None)
         return leaf.shape[0] * n if isinstance(n, int) else sys.maxsize
 
-    def _refuse(self, changed: str) -> NoReturn:
+    def _refuse(self, what: str, changed: str) -> NoReturn:
         raise ValueError(
-            f"chunk_size must be the whole batch, {self._masks.samples}, or None for a model that "
+            f"chunk_size must be the whole batch, {self._masks.samples}, or None for a {what} that "
             f"changes when it is called, by {changed} (once per chunk it would change too often); "
             f"got {self.chunk}"
         )
 
-    def _check_state(self) -> None:
-        before, self._before = self._before, None  # one look is enough
+    def _check_state(self, what: str) -> None:
+        before = self._before.pop(what, None)  # one look is enough
         with self.looking():
             changed = before and before.changed()
         if before and changed:
             before.undo()
-            self._refuse(changed)
+            self._refuse(what, changed)

@@ -31,6 +31,7 @@ from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
+from jacfast.penalties.learned import may_change
 from jacfast.step import plain, seen
 from jacfast.step.checks import BatchNorm, check, skips_step
 from jacfast.step.run import Run
@@ -194,7 +195,8 @@ class Step:
             certain = worth_two_calls(model, x)
         if some and self.generator is None and not readable(x.device) and drops(model):
             certain = False  # nothing can be drawn beside the masks, which come first
-        chunk = self.chunk_size or (part_of(model, x) if certain else samples)
+        whole = not certain or may_change(penalty)
+        chunk = self.chunk_size or (samples if whole else part_of(model, x))
         cuts = chunk < samples
         return Run(
             model,

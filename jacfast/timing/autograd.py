@@ -37,7 +37,8 @@ class Autograd:
     def __init__(self, task: Task, called: nn.Module, x: Tensor) -> None:
         self.task, self.called, self.x = task, called, x
         self.parameters = [p for p in called.parameters() if p.requires_grad]
-        self.state = State(called, copied=sys.maxsize)  # from which each call begins
+        # from which each call begins
+        self.state = State(called, copied=sys.maxsize, beside=task.penalty)
 
     def gradient(self, penalty: Penalty) -> Tensor:
         """Return the gradient of the step with this penalty, from seed 0."""

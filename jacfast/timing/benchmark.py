@@ -97,7 +97,7 @@ def fill(
     """
     check(model, x, y, penalty, lam)
     _check_options(against, seconds, subsample)
-    with kept(model, x.device):
+    with kept(model, x.device, penalty):
         task = prepare(model, x, y, penalty, lam, args, kwargs, output)
         if classes not in (None, task.classes):
             raise ValueError(

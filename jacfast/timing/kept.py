@@ -1,29 +1,32 @@
-"""A model is looked at, and is afterwards what it was."""
+"""A model and a penalty are looked at, and are afterwards what they were."""
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from jacfast.calling import State
 from jacfast.calling.seeds import devices_of
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.learned import leaves_of
 from jacfast.step.traced import fresh
 
 
 @contextlib.contextmanager
-def kept(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put everything of a model back at the end, also after an exception or an interrupt.
+def kept(model: nn.Module, device: torch.device, penalty: Penalty) -> Iterator[None]:
+    """Put everything of both back at the end, also after an exception or an interrupt.
 
-    Parameters, their ``.grad``, buffers, attributes and flags of its modules, the random numbers of
-    torch, NumPy and Python, and what is known of its recorded steps.
+    Parameters, their ``.grad``, buffers, attributes and flags of their modules, the random numbers
+    of torch, NumPy and Python, and what is known of the model's recorded steps.
     """
-    parameters = list(model.parameters())
+    parameters = [*model.parameters(), *leaves_of(penalty)]
     gradients = [p.grad for p in parameters]
     values = [p.detach().clone() for p in parameters]
-    state, python, numpy = State(model), random.getstate(), np.random.get_state()  # noqa: NPY002
+    state = State(model, beside=penalty)
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices_of(device)), fresh(model), torch.enable_grad():
             clear(parameters)
@@ -39,7 +42,7 @@ def kept(model: nn.Module, device: torch.device) -> Iterator[None]:
                     p.copy_(value)
 
 
-def clear(parameters: list[nn.Parameter]) -> None:
+def clear(parameters: Iterable[Tensor]) -> None:
     """Remove the gradients, as ``zero_grad`` does."""
     for p in parameters:
         p.grad = None

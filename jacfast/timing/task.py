@@ -25,7 +25,7 @@ from jacfast.calling.outputs import Output
 from jacfast.calling.seeds import at_seed
 from jacfast.checks import above_zero
 from jacfast.memory import ran_out
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.timing.kept import clear
 
 
@@ -95,8 +95,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, penalty: Penalty, lam: 
     check_input(x)
     if y is not None:
         check_labels(y, len(x))
-    if not isinstance(penalty, Penalty):
-        raise TypeError(f"penalty must be a jacfast Penalty; got {type(penalty).__name__}")
+    check_penalty(penalty)
     for name, usual in (("subsample", 1.0), ("every", 1), ("reduction", "mean")):
         if getattr(penalty, name) != usual:
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jacfast.calling import check_labels
 from jacfast.checks import at_least, flag, keep, one_of, share
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
 from jacfast.step.checks import BATCH_NORMS, BatchNorm
@@ -89,8 +89,8 @@ class Defence:
             raise ValueError(f"lam needs a penalty to weigh; got {self.lam} and penalty=None")
         if self.penalty is not None and most == 0:
             raise ValueError(f"lam must be > 0 with a penalty; got {self.lam}")
-        if self.penalty is not None and not isinstance(self.penalty, Penalty):
-            raise TypeError(f"penalty must be a jacfast Penalty; got {self.penalty!r}")
+        if self.penalty is not None:
+            check_penalty(self.penalty)
         if self.attack is not None:
             check_attack(self.attack)
         for name, needed in NEEDS.items():

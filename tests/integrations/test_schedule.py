@@ -64,7 +64,7 @@ def test_a_number_is_a_constant_schedule():
 
 def test_penalty_and_options_are_checked():
     common.check(jacfast.Frobenius(), {"batch_norm": "frozen"})
-    with pytest.raises(TypeError, match="penalty must be a jacfast Penalty; got float"):
+    with pytest.raises(TypeError, match=r"penalty must be a jacfast Penalty, as .*; got float"):
         common.check(0.1, {})
     with pytest.raises(TypeError, match=r"options must be among layer, .*; got at, n$"):
         common.check(jacfast.Frobenius(), {"n": 1, "at": None})

@@ -5,7 +5,13 @@ import re
 import pytest
 import torch
 
-from jacfast import CrossLipschitz, Frobenius, InputGradient, forward_with_penalty
+from jacfast import (
+    CrossLipschitz,
+    Frobenius,
+    InputGradient,
+    forward_with_penalty,
+    frobenius_penalty,
+)
 from tests.step.networks import build
 
 
@@ -20,11 +26,25 @@ def mlp():
 
 
 ARGUMENTS = {
-    "penalty": (TypeError, {"penalty": 1.0}, "penalty must be a jacfast Penalty; got float"),
+    "penalty": (
+        TypeError,
+        {"penalty": 1.0},
+        "penalty must be a jacfast Penalty, as Frobenius(); got float",
+    ),
     "penalty's class": (
         TypeError,
         {"penalty": Frobenius},
-        "penalty must be a jacfast Penalty; got ABCMeta",
+        "penalty must be a jacfast Penalty, as Frobenius(); got Frobenius",
+    ),
+    "a function in its place": (
+        TypeError,
+        {"penalty": frobenius_penalty},
+        "penalty must be a jacfast Penalty, as Frobenius(); got frobenius_penalty",
+    ),
+    "generator": (
+        TypeError,
+        {"penalty": Frobenius("exact"), "generator": 3},
+        "generator must be a torch.Generator; got int",
     ),
     "at's type": (TypeError, {"at": [1.0]}, "at must be a torch.Tensor; got list"),
     "at's dtype": (

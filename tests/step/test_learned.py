@@ -236,3 +236,36 @@ def test_other_penalties_have_learned_nothing(penalty, monkeypatch):
     monkeypatch.setattr(Pending, "learn", look)
     forward_with_penalty(model, x, y, penalty=penalty)
     assert set(seen) == {(False, 4)}
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 2}, {"compiled": "traced"}], ids=str)
+def test_weights_that_fall_below_0_are_refused(options, size):
+    """They would count as 0 from then on, without a gradient that leads back."""
+    model, x, _ = build("ReLU")
+    w = nn.Parameter(W.clone())
+    penalty = Frobenius("exact", weights=w)
+    w.data[1] = -0.5
+    refused = pytest.raises(ValueError, match=r"weights must be .* >= 0; got tensor.*-0.5")
+    with refused:
+        forward_with_penalty(model, x, penalty=penalty, **options)
+    leaf = x.clone().requires_grad_()
+    with refused:
+        penalty(model(leaf), leaf)
+
+
+class Above(nn.Module):
+    def forward(self, raw):
+        return F.softplus(raw)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs eager")
+@pytest.mark.parametrize("compiled", [None, "traced"])
+def test_a_parametrization_keeps_weights_above_0(compiled, size):
+    model, x, y = build("Tanh")
+    pair = WithPenalty(model, Frobenius("exact", weights=nn.Parameter(W.clone())))
+    nn.utils.parametrize.register_parametrization(pair.learned, "weights", Above())
+    raw = pair.learned.parametrizations.weights.original
+    raw.data -= 3
+    want = wanted(model, x, y, raw, lambda w, **_: Frobenius("exact", weights=F.softplus(w)), {})
+    logits, value = pair(x, compiled=compiled)
+    assert_same(of_loss(model, logits, value, y, raw), want)

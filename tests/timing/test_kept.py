@@ -1,6 +1,7 @@
 """What `jacfast.bench` looks at is afterwards what it was."""
 
 import copy
+import dataclasses
 import random
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import jacfast
+from jacfast.penalties import Penalty
 from jacfast.timing import measure
 from tests import nets
 from tests.timing.benching import bench
@@ -117,3 +119,46 @@ def test_steps_begin_where_the_others_do(size):
     assert bool((model.turn == 1).all())
     assert not [row.why for row in rows if row.why and "runs eager" not in row.why]
     assert len([row for row in rows if row.error is not None]) > 3
+
+
+class Mean(nn.Module):
+    """A running mean of the logits, and how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(5))
+        self.calls = 0
+
+    def forward(self, logits):
+        self.calls += 1
+        self.mean.mul_(0.9).add_(logits.detach().mean(0), alpha=0.1)
+        return self.calls * self.mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Along(Penalty):
+    """``mean_i ||J(x_i)^T m||^2`` along a running mean m."""
+
+    mean: nn.Module
+    squared = True
+
+    def cotangents(self, logits, x, y, draw):
+        return self.mean(logits).to(logits.dtype).expand_as(logits)[None]
+
+
+def test_what_a_penalty_keeps_is_the_same_for_all_and_stays_as_it_was():
+    penalty = Along(Mean())
+    ours = {row.name: row for row in bench(nets.mlp(), penalty).rows}["jacfast, eager"]
+    assert ours.why is None
+    assert ours.error < 1e-5
+    assert penalty.mean.calls == 0
+    assert torch.equal(penalty.mean.mean, torch.ones(5))
+
+
+@pytest.mark.parametrize("own", [nn.Parameter, torch.Tensor.requires_grad_])
+def test_what_a_penalty_has_learned_has_the_gradient_that_it_had(own):
+    weights = own(torch.rand(5))
+    weights.grad = before = torch.ones(5)
+    bench(nets.mlp(), jacfast.Frobenius("exact", weights=weights))
+    assert weights.grad is before
+    assert torch.equal(before, torch.ones(5))

@@ -113,26 +113,31 @@ class Traced:
     ) -> None:
         self.step, self.backend, self.model, self.x, self.y = step, backend, model, x, y
         self.whole, self.around, self.apart = whole, around, arguments.apart()
-        penalty: Any = step.penalty
-        fields = {field.name: getattr(penalty, field.name) for field in dataclasses.fields(penalty)}
-        fields |= getattr(penalty, "__dict__", {})  # of a class that is no dataclass
-        options = (step.layer, step.precision, step.batch_norm, step.chunk_size, step.output)
-        self.things: tuple = (
-            *(x, y, self.apart.parts(), type(penalty), fields, model),
-            *(*options, step.everything, around is contextlib.nullcontext, backend, whole),
-            *(step.generator is None, is_own(step.generator, x.device)),
-            *(() if (here := at_hand()) is None else vars(here).values()),  # what a draw depends on
-        )
         self.reason: str | None = None
         self.plan: Plan | None = None
         with _LOCK:
             self.known = _known.setdefault(model, Known())
             self._look()
 
+    def _things(self) -> tuple:
+        """Return all that the call depends on, as it is now: while it is recorded, copies."""
+        step, x = self.step, self.x
+        penalty: Any = step.penalty
+        fields = {field.name: getattr(penalty, field.name) for field in dataclasses.fields(penalty)}
+        fields |= getattr(penalty, "__dict__", {})  # of a class that is no dataclass
+        options = (step.layer, step.precision, step.batch_norm, step.chunk_size, step.output)
+        usual = self.around is contextlib.nullcontext
+        return (
+            *(x, self.y, self.apart.parts(), type(penalty), fields, self.model),
+            *(*options, step.everything, usual, self.backend, self.whole),
+            *(step.generator is None, is_own(step.generator, x.device)),
+            *(() if (here := at_hand()) is None else vars(here).values()),  # what a draw depends on
+        )
+
     def _look(self) -> None:
         self.reason = hindrance()
         try:
-            self.look = Look.at_all(self.things)
+            self.look = Look.at_all(self._things())
         except Refused as error:
             self.reason = str(error)
         if self.reason is None:
@@ -170,7 +175,7 @@ class Traced:
         stray = None
         try:
             alone = dataclasses.replace(run, arguments=self.apart)  # it leaves no trace
-            made = trace(alone, self.things, self.look, self.x, self.y, self.whole)
+            made = trace(alone, self._things, self.look, self.x, self.y, self.whole)
             backend, graphs = chosen(self.backend, made.forward, self.x.device), made.graphs()
             stray = elsewhere(graphs, self.x.device) if backend == "cudagraphs" else None
             self.plan = Plan(made, "traced" if stray else backend)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -64,22 +65,29 @@ class Trace:
         return [self.forward] if self.backward is None else [self.forward, self.backward]
 
 
-def trace(run: Run, things: tuple, seen: Look, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
+def trace(
+    run: Run,
+    things: Callable[[], tuple],
+    seen: Look,
+    x: Tensor,
+    y: Tensor | None,
+    whole: bool,
+) -> Trace:
     """Run it once, with gradients of 1, and return what it did; raise what it raises, or Refused.
 
-    The model, x and all random numbers are as they were afterwards. `things` are what the run
-    depends on, the model among them, and `seen` is what a look at them has found.
+    The model, the penalty, x and all random numbers are as they were afterwards. `things` are what
+    the run depends on, the model among them, and `seen` is what a look at them has found.
     """
     outside = is_own(run.generator, x.device) or run.around is not contextlib.nullcontext
-    with eager(), leaving_nothing(run.model, run.arguments, x.device, seen.sources):
-        before = State(run.model, copied=0, arguments=run.arguments)
-        look = Look.at_all(things)
+    with eager(), leaving_nothing(run, x.device, seen.sources):
+        before = State(run.model, copied=0, arguments=run.arguments, beside=run.penalty)
+        look = Look.at_all(things())
         if look.key != seen.key:
             raise Refused("buffers that share their memory")
         with asking_nobody(run.model):
             done = _Tracing(run, look, x, outside).trace(x, y, whole)
         changed = before.exchanged()
-        if changed or Look.at_all(things).key != seen.key:
+        if changed or Look.at_all(things()).key != seen.key:
             raise Refused(f"the call changes {changed or 'an attribute of a module'}")
     return done
 
