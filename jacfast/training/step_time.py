@@ -32,7 +32,7 @@ def time_steps(
         no time, in words: the exact steps disagree, say, or memory lacks.
     """
     try:
-        with kept(model, x.device), in_eval_mode(model.modules()):
+        with kept(model, x.device, Frobenius(n)), in_eval_mode(model.modules()):
             _verify(_task(model, x[:32], y[:32], "exact"))
             task = _task(model, x, y, n)
             runs = {name: functools.partial(steps, task, run) for name, run in _runs(task).items()}
