@@ -13,7 +13,7 @@ from jacfast.calling import check_weights
 from jacfast.checks import MOST
 from jacfast.data.split import Split
 from jacfast.files import check_writable
-from jacfast.team import place
+from jacfast.meeting import place
 from jacfast.training.mode import set_mode
 
 MODEL = (

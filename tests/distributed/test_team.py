@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from jacfast import meeting
 from jacfast import team as teams
 from jacfast.team import shared
 
@@ -137,7 +138,7 @@ def test_a_folder_of_another_job_stops_all_before_work(tmp_path, together):
 @pytest.mark.parametrize("gone", [0, 1])
 def test_nobody_waits_for_ever(tmp_path, together, monkeypatch, gone):
     """One process leaves without a word, as by kill -9 where nobody watches."""
-    monkeypatch.setattr(teams, "PATIENCE", 0.3)
+    monkeypatch.setattr(meeting, "PATIENCE", 0.3)
 
     def work(rank):
         if rank == gone:
@@ -176,8 +177,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(teams, "time", clock)
-    monkeypatch.setattr(teams, "SOON", 10.0)
+    monkeypatch.setattr(meeting, "time", clock)
+    monkeypatch.setattr(meeting, "SOON", 10.0)
     return clock
 
 
@@ -186,8 +187,8 @@ def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, clock):
 
     def work(rank):
         if rank:
-            clock.passes(teams.SOON + 1)
-            clock.now += teams.PATIENCE
+            clock.passes(meeting.SOON + 1)
+            clock.now += meeting.PATIENCE
         else:
             with shared(tmp_path, "job.json", ABOUT):
                 pass
@@ -201,7 +202,7 @@ def test_one_that_waits_for_the_last_batch_says_nothing(tmp_path, together, cloc
         with shared(tmp_path, "job.json", ABOUT) as team:
             for number, _ in team.share(range(4)):
                 if number == 3:
-                    clock.passes(teams.SOON + 1)
+                    clock.passes(meeting.SOON + 1)
 
     assert together(2, work) == [None, None]
     assert not [one for one in recwarn if "waits for" in str(one.message)]
@@ -219,7 +220,7 @@ def test_progress_counts_as_a_sign(tmp_path, together, clock):
                 while team._done() < number:
                     assert time.monotonic() < end
                     time.sleep(0.001)
-                clock.passes(0.9 * teams.PATIENCE)
+                clock.passes(0.9 * meeting.PATIENCE)
             return team.count
 
     assert together(3, work) == [2, 2, 2]
@@ -241,3 +242,41 @@ def test_the_bar_is_of_the_whole_and_shown_once(tmp_path, together, monkeypatch)
     together(2, work)
     assert [(bar.n, bar.total) for bar, hidden in shown if not hidden] == [(6, 6)]
     assert len(shown) == 2
+
+
+def test_who_makes_something_long_alone_gives_signs(tmp_path, together, clock, monkeypatch):
+    """Files that the first process looks through, longer than the others have patience."""
+    monkeypatch.setattr(meeting, "SOON", 0.03)  # so often are the signs, in a thread's own time
+    team = teams.Team
+
+    def make():
+        store, since = team.here()._store, time.monotonic()
+        for _ in range(3):
+            signs = store.add(meeting.SIGNS, 0)
+            while store.add(meeting.SIGNS, 0) == signs:
+                assert time.monotonic() < since + 20, "no sign"
+                time.sleep(0.001)
+            clock.passes(0.9 * meeting.PATIENCE)
+        return "made"
+
+    assert together(2, lambda rank: team.here().told(make)) == ["made", "made"]
+
+
+def test_signs_end_with_the_work(together, clock, monkeypatch):
+    """One that waits for the first process later on loses its patience."""
+    monkeypatch.setattr(meeting, "SOON", 0.03)
+    end = threading.Event()
+
+    def work(rank):
+        team = teams.Team.here()
+        assert team.told(lambda: 1) == 1
+        if rank == 0:
+            clock.passes(meeting.PATIENCE + 1)
+            assert end.wait(20)
+            return None
+        try:
+            return team.told(lambda: 2)
+        finally:
+            end.set()
+
+    assert isinstance(together(2, work)[1], TimeoutError)
