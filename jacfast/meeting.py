@@ -73,14 +73,12 @@ class Meeting:
                     self._store.add(SIGNS, 1)
 
         thread = threading.Thread(target=sign, daemon=True)
-        if self.size > 1:
-            thread.start()
+        thread.start()
         try:
             yield
         finally:
             through.set()
-            if self.size > 1:
-                thread.join()
+            thread.join()
 
     def _meet(self, bar: Any = None) -> None:
         """Wait for all."""

@@ -1,10 +1,13 @@
 """Processes that share a job, as threads with a store of their own: who takes what, what stops."""
 
+import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import distributed
 
 from jacfast import meeting
 from jacfast import team as teams
@@ -62,9 +65,12 @@ def test_jobs_after_one_another_do_not_mix(tmp_path, together):
 
 
 def test_what_stops_one_stops_all_with_its_words(tmp_path, together):
+    taken = []
+
     def work(rank):
         with shared(tmp_path, "job.json", ABOUT) as team:
             for number, _ in team.share(range(1000)):
+                taken.append(number)
                 time.sleep(0.01)
                 if number == 5:
                     raise ValueError("this batch is broken")
@@ -77,6 +83,7 @@ def test_what_stops_one_stops_all_with_its_words(tmp_path, together):
         assert str(error).count("has stopped, process") == 1
         assert "of 3: ValueError: this batch is broken" in str(error)
     assert len(others) == 2
+    assert len(taken) < 100  # nobody goes on
 
 
 @pytest.mark.parametrize(
@@ -109,6 +116,16 @@ def test_another_job_in_one_process_is_refused(tmp_path, together, about, items,
     assert {type(error) for error in found} == {ValueError, ConnectionAbortedError}
     assert all(words in str(error) for error in found)
     assert all("in process 1 of 2" in str(error) for error in found)
+
+
+def test_what_json_has_in_other_words_is_the_same_job(tmp_path, together):
+    """A tuple is a list there."""
+
+    def work(rank):
+        with shared(tmp_path, "job.json", {"sizes": (1, 2)}) as team:
+            return team.size
+
+    assert together(2, work) == [2, 2]
 
 
 def test_a_folder_that_is_not_shared_is_refused(tmp_path, together):
@@ -193,8 +210,9 @@ def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, clock):
             with shared(tmp_path, "job.json", ABOUT):
                 pass
 
-    with pytest.warns(UserWarning, match="process 0 of 2 waits for the others: every process"):
+    with pytest.warns(UserWarning, match="process 0 of 2 waits for the others") as said:
         together(2, work)
+    assert len(said) == 1
 
 
 def test_one_that_waits_for_the_last_batch_says_nothing(tmp_path, together, clock, recwarn):
@@ -244,22 +262,27 @@ def test_the_bar_is_of_the_whole_and_shown_once(tmp_path, together, monkeypatch)
     assert len(shown) == 2
 
 
-def test_who_makes_something_long_alone_gives_signs(tmp_path, together, clock, monkeypatch):
+def test_who_makes_something_long_alone_gives_signs(together, clock, monkeypatch):
     """Files that the first process looks through, longer than the others have patience."""
     monkeypatch.setattr(meeting, "SOON", 0.03)  # so often are the signs, in a thread's own time
-    team = teams.Team
 
-    def make():
-        store, since = team.here()._store, time.monotonic()
-        for _ in range(3):
-            signs = store.add(meeting.SIGNS, 0)
-            while store.add(meeting.SIGNS, 0) == signs:
-                assert time.monotonic() < since + 20, "no sign"
-                time.sleep(0.001)
-            clock.passes(0.9 * meeting.PATIENCE)
-        return "made"
+    def work(rank):
+        team = teams.Team.here()
 
-    assert together(2, lambda rank: team.here().told(make)) == ["made", "made"]
+        def make():
+            end = time.monotonic() + 20
+            for _ in range(3):
+                signs = team._store.add(meeting.SIGNS, 0)
+                while team._store.add(meeting.SIGNS, 0) == signs:
+                    assert time.monotonic() < end, "no sign"
+                    time.sleep(0.001)
+                clock.passes(0.9 * meeting.PATIENCE)
+            return "made"
+
+        with team.together():
+            return team.told(make)
+
+    assert together(2, work) == ["made", "made"]
 
 
 def test_signs_end_with_the_work(together, clock, monkeypatch):
@@ -280,3 +303,53 @@ def test_signs_end_with_the_work(together, clock, monkeypatch):
             end.set()
 
     assert isinstance(together(2, work)[1], TimeoutError)
+
+
+class Bar:
+    """A progress bar that keeps what it has shown."""
+
+    def __init__(self) -> None:
+        self.n, self.shown = 0, []
+
+    def update(self, more: int) -> None:
+        self.n += more
+        self.shown.append(self.n)
+
+
+def test_the_bar_goes_on_while_one_waits(together, monkeypatch):
+    """The first process is through at once, and sees the batches of the other one."""
+    bar = Bar()
+    monkeypatch.setattr(teams, "watch", lambda **_: contextlib.nullcontext(bar))
+    taken = threading.Event()
+
+    def work(rank):
+        team = teams.Team.here()
+        for number, _ in team.share(range(4)):
+            if rank == 0:
+                taken.set()
+                assert other.wait(20)  # the other has all that is left
+                continue
+            other.set()
+            assert taken.wait(20)
+            end = time.monotonic() + 20
+            while bar.n < number:  # its own, and those of here
+                assert time.monotonic() < end, "not shown"
+                time.sleep(0.001)
+
+    other = threading.Event()
+    assert together(2, work) == [None, None]
+    assert bar.n == 4
+
+
+def test_the_bar_ends_with_all():
+    """Where the others are there already, there was nothing to wait for."""
+    store, bar = distributed.HashStore(), Bar()
+    first, second = (teams.Team(store, rank, 2) for rank in (0, 1))
+    second._add("done", 3)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(second._meet)
+        while first._add("meeting 1", 0) < 1:
+            time.sleep(0.001)
+        first._meet(bar)
+        waits.result(20)
+    assert bar.shown == [3]
