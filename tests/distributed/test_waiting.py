@@ -195,6 +195,15 @@ def test_the_bar_goes_on_while_one_waits(together, monkeypatch):
     assert bar.n == 3
 
 
+def test_the_bar_goes_on_with_each_batch(monkeypatch):
+    """Of a process that is alone, or has most of them."""
+    bar = Bar()
+    monkeypatch.setattr(teams, "watch", lambda **_: contextlib.nullcontext(bar))
+    for number, _ in teams.Team(distributed.HashStore(), 0, 1).share(range(4)):
+        assert bar.n == number
+    assert bar.n == 4
+
+
 def test_the_bar_ends_with_all():
     """Where the others are there already, there was nothing to wait for."""
     store, bar = distributed.HashStore(), Bar()
