@@ -31,7 +31,6 @@ def check_options(options: "Step") -> None:
     """Check what can be checked without the model and x."""
     check_penalty(options.penalty)
     one_of("batch_norm", options.batch_norm, BATCH_NORMS)
-    check_layer(options.layer)
     if options.precision not in (None, torch.bfloat16, torch.float16):
         raise ValueError(
             f"precision must be torch.bfloat16 or torch.float16; got {options.precision}"

@@ -32,7 +32,7 @@ from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.step import plain, seen
-from jacfast.step.checks import BatchNorm, check, check_options, skips_step
+from jacfast.step.checks import BatchNorm, check, check_layer, check_options, skips_step
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import BACKENDS, Backend
@@ -241,4 +241,5 @@ def check_early(penalty: Penalty | None, options: Mapping[str, Any], known: Sequ
     Arguments(options.get("args", ()), options.get("kwargs"), samples=0)
     if own.get("compiled") is not None:
         one_of("compiled", own["compiled"], BACKENDS)
+    check_layer(own.get("layer"))  # with the model it is one of its names
     check_options(Step(penalty, **own))
