@@ -90,8 +90,8 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
     Source: Deng, Zhang & Zhao, figures 3.7 to 3.9.
     """
     check_named("curves", curves, Mapping)
-    for curve in curves.values():
-        check_named("curves", curve, Roc)
+    for of_model in curves.values():
+        check_named("curves", of_model, Roc)
     common = [k for k in next(iter(curves.values()), {}) if all(k in c for c in curves.values())]
     wanted = common if classes is None else list(classes)
     if not wanted or not set(wanted) <= set(common):

@@ -116,7 +116,9 @@ def robustness_report(
     parts = list(zip(some, labels, strict=True))
     shown = watch(parts, desc="robustness", unit="batch", disable=not progress)
     with told_once():
-        attacked = [attack_all(*each, label, choices, generator) for each, label in shown]
+        attacked = [
+            attack_all(call, part, label, choices, generator) for (call, part), label in shown
+        ]
     return RobustnessReport(
         choices=choices,
         right=right.cpu(),

@@ -284,7 +284,7 @@ def test_refusals():
         JacobianPenalty("0.1")
     with pytest.raises(TypeError, match="chunk_size must be an integer; got 'a'"):
         JacobianPenalty(0.1, chunk_size="a")
-    with pytest.raises(TypeError, match="argument must be a name, an index or None; got 1.5"):
+    with pytest.raises(TypeError, match="argument must be a name, an index or None; got "):
         JacobianPenalty(0.1, argument=1.5)
     with pytest.raises(TypeError, match="model must be the name of a submodule; got Linear"):
         JacobianPenalty(0.1, model=nn.Linear(2, 3))
