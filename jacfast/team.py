@@ -1,14 +1,12 @@
-"""The processes that share a job: torchrun's, those of torch.distributed, or this one alone.
+"""The processes that share a job.
 
-They meet in PyTorch's store. Whoever is free takes the next item of the job, so a slow process
-holds up nobody; what stops one stops all, in words; and nobody waits for ever.
+Whoever is free takes the next item, so a slow process holds up nobody; and what stops one stops
+all, in words.
 """
 
 import contextlib
 import json
-import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import timedelta
 from pathlib import Path
@@ -17,39 +15,19 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from jacfast.calling import warn
+from jacfast import meeting
+from jacfast.meeting import Meeting, show
 from jacfast.progress import watch
 from jacfast.runs import checksum, claimed
 
 Item = TypeVar("Item")
-SOON = 30.0  # seconds until a process that waits says so
-PATIENCE = 1800.0  # seconds without a sign of the others, PyTorch's own default
 MARK = ".team"  # what the first process writes, and the others must see
 
 
-class Team:
-    """Process `rank` of `size`, from 0, and the store in which they meet."""
+class Team(Meeting):
+    """A meeting with a job: items of which each process takes some."""
 
-    def __init__(self, store: Any, rank: int, size: int) -> None:
-        self._store, self.rank, self.size = store, rank, size
-        self._job = store.add(f"jacfast: jobs of {rank}", 1)  # every process counts the same ones
-        self.count = 0  # of the items of `share`, once it is through
-
-    @classmethod
-    def here(cls) -> "Team":
-        """Return that of torch.distributed if it is initialised, or torchrun's, or one of one."""
-        if distributed.is_available() and distributed.is_initialized():
-            store = distributed.distributed_c10d._get_default_store()
-            return cls(store, distributed.get_rank(), distributed.get_world_size())
-        if launched():
-            return cls(*next(distributed.rendezvous("env://", timeout=timedelta(seconds=PATIENCE))))
-        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-            raise ValueError(
-                "WORLD_SIZE must be 1 or unset in a process that neither torchrun nor a group of "
-                f"torch.distributed joins to others; got {os.environ['WORLD_SIZE']}: each process "
-                "would do the whole job. Start with torchrun, or call init_process_group first"
-            )
-        return cls(_Alone(), 0, 1)
+    count = 0  # of the items of `share`, once it is through
 
     @contextlib.contextmanager
     def group(self, device: torch.device) -> Iterator[None]:
@@ -70,7 +48,7 @@ class Team:
             return
         backend = "nccl" if device.type == "cuda" else "gloo"
         store = distributed.PrefixStore(self._key("group"), self._store)  # keys of its own
-        patience = timedelta(seconds=PATIENCE)
+        patience = timedelta(seconds=meeting.PATIENCE)
         distributed.init_process_group(
             backend, store=store, rank=self.rank, world_size=self.size, timeout=patience
         )
@@ -97,12 +75,6 @@ class Team:
                     self._store.set(self._key("error"), words)
             raise
 
-    def check(self) -> None:
-        """Raise ConnectionAbortedError if another process has stopped."""
-        if self._has("error"):
-            words = self._get("error")
-            raise ConnectionAbortedError(f"another process of this job has stopped, {words}")
-
     def _stopped(self, error: BaseException) -> ConnectionAbortedError:
         """Return what has stopped the others, of which a call of torch.distributed found no more.
 
@@ -118,14 +90,6 @@ class Team:
             f"process {self.rank} of {self.size} has lost the others, without a word of theirs "
             f"(killed?): {error}"
         )
-
-    def told(self, make: Callable[[], Any]) -> Any:
-        """Return what the first process makes, something that JSON has."""
-        name = f"told {self._add(f'told to {self.rank}')}"
-        if self.rank == 0:
-            self._store.set(self._key(name), json.dumps(make()))
-        self._wait(lambda: self._has(name), "the first process")
-        return json.loads(self._get(name))
 
     def agree(self, about: dict[str, Any], bar: Any = None) -> None:
         """Wait until all have said the same; raises ValueError in the one that has not."""
@@ -177,7 +141,7 @@ class Team:
                 yield number, item
                 self.check()
                 self._add("done")
-                _show(shown, self._done())
+                show(shown, self._done())
                 turn = self._turn()
             self.count = number + 1
             self.agree({"the number of batches": self.count}, shown)
@@ -190,67 +154,8 @@ class Team:
             self._store.set(self._key(f"made {number}"), json.dumps(make(number, item)))
         return [json.loads(self._get(f"made {number}")) for number in range(self.count)]
 
-    def _key(self, name: str) -> str:
-        return f"jacfast: job {self._job}: {name}"
-
-    def _has(self, name: str) -> bool:
-        return self._store.check([self._key(name)])
-
-    def _get(self, name: str) -> str:
-        return bytes(self._store.get(self._key(name))).decode()
-
-    def _add(self, name: str, number: int = 1) -> int:
-        return self._store.add(self._key(name), number)
-
-    def _meet(self, bar: Any = None) -> None:
-        """Wait for all."""
-        name = f"meeting {self._add(f'meetings of {self.rank}')}"
-        self._add(name)
-        self._wait(lambda: self._add(name, 0) == self.size, "the others", bar)
-        if bar is not None:
-            _show(bar, self._done())
-
     def _turn(self) -> int:
         return self._add("turns") - 1
-
-    def _done(self) -> int:
-        return self._add("done", 0)
-
-    def _wait(self, ready: Callable[[], bool], whom: str, bar: Any = None) -> None:
-        seen, since, said = -1, time.monotonic(), False
-        while not ready():
-            self.check()
-            if (done := self._done()) != seen:
-                seen, since = done, time.monotonic()
-                if bar is not None:
-                    _show(bar, done)
-            waited = time.monotonic() - since
-            if waited > SOON and not said and not done:
-                said = True
-                warn(
-                    f"process {self.rank} of {self.size} waits for {whom}: every process of the "
-                    "group must make this call, with the same arguments"
-                )
-            if waited > PATIENCE:
-                raise TimeoutError(
-                    f"process {self.rank} of {self.size} has waited {PATIENCE:g} s for {whom} "
-                    "without a sign of progress (a batch done): is one gone, or a batch too large?"
-                )
-            time.sleep(0.02)
-
-
-class _Alone(dict[str, Any]):
-    """The store of a process without others."""
-
-    def add(self, key: str, number: int) -> int:
-        self[key] = self.get(key, 0) + number
-        return self[key]
-
-    def set(self, key: str, words: str) -> None:
-        self[key] = words.encode()
-
-    def check(self, keys: list[str]) -> bool:
-        return keys[0] in self
 
 
 def _lost(error: BaseException) -> bool:
@@ -258,18 +163,6 @@ def _lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         isinstance(error, distributed.DistError) or "gloo/" in str(error)
     )
-
-
-def launched() -> bool:
-    """Say whether torchrun has started this process."""
-    return distributed.is_available() and distributed.is_torchelastic_launched()
-
-
-def place() -> tuple[int, int]:
-    """Return (rank, local rank) of this process: (0, 0) of one that is alone."""
-    if launched():
-        return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    return 0, 0
 
 
 @contextlib.contextmanager
@@ -287,7 +180,3 @@ def shared(out: Path, note: str, about: dict[str, Any]) -> Iterator[Team]:
         with claimed(out, note, about) if team.rank == 0 else contextlib.nullcontext():
             team.see(out)
             yield team
-
-
-def _show(bar: Any, done: int) -> None:
-    bar.update(done - bar.n)

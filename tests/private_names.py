@@ -35,7 +35,7 @@ NAMES: dict[str, Use] = {
         "raises where a compiler has been loaded, and in a rival's step of the benchmarks",
     ),
     "torch.distributed.distributed_c10d._get_default_store": Use(
-        "team", "raises where several processes of torch.distributed share a job"
+        "meeting", "raises where several processes of torch.distributed share a job"
     ),
     "DistributedDataParallel._get_active_ddp_module": Use(
         "portion", "raises where processes of torch.distributed are"

@@ -58,7 +58,7 @@ class Samples:
         everyone = torch.arange(len(self.x), device=self.x.device)
         self.nearest.offer(everyone, point, size, met)
         v = self.wanted.cotangent(loss, logits)
-        g = finite_rows(logits, leaf, v[None])[0].to(self.r)
+        g = finite_rows(logits, leaf, v[None], self.nearest.lost)[0].to(self.r)
         return Seen(met, size, self.wanted.value(loss, logits), g)
 
     def move(self, r: Tensor, seen: Seen, levels: int | None = None) -> None:

@@ -9,7 +9,14 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.ball import Ball
 from jacfast.attacks.box import Box, Clip, Size, box_of, length_of
-from jacfast.attacks.gradient import check_classes, criterion_of, finite_rows, forward, look
+from jacfast.attacks.gradient import (
+    check_classes,
+    counting,
+    criterion_of,
+    finite_rows,
+    forward,
+    look,
+)
 from jacfast.attacks.losses import LOSSES, Criterion
 from jacfast.calling import Call, quiet
 from jacfast.lean import lean
@@ -36,9 +43,9 @@ class Ascent:
         restarts: int,
     ) -> Tensor:
         """Return the best end of each sample; those that are not yet as wanted run again."""
-        with quiet(self.model), lean(self.model):
+        with quiet(self.model), lean(self.model), counting(x) as lost:
             wanted = criterion_of(x, y, target, lambda: look(self.model, x))
-            found = self._once(x, wanted, generator)
+            found = self._once(x, wanted, generator, lost)
             if restarts == 1:
                 return found
             logits = look(self.model, found)
@@ -47,7 +54,7 @@ class Ascent:
                 if len(left) == 0:
                     break
                 part = dataclasses.replace(self, model=self.model.rows(left))
-                again = part._once(x[left], wanted[left], generator)
+                again = part._once(x[left], wanted[left], generator, lost, left)
                 logits = look(part.model, again)
                 rank, met = self._rank(logits, wanted[left]), wanted[left].met(logits)
                 better = met | (rank > best[left])
@@ -55,7 +62,14 @@ class Ascent:
                 left = left[~met]
             return found
 
-    def _once(self, x: Tensor, wanted: Criterion, generator: torch.Generator | None) -> Tensor:
+    def _once(
+        self,
+        x: Tensor,
+        wanted: Criterion,
+        generator: torch.Generator | None,
+        lost: Tensor,
+        here: Tensor | None = None,
+    ) -> Tensor:
         """Return the end of one run."""
         ball = Ball(x, self.eps, self.p, self.box)
         point = x if generator is None else ball.draw(generator)
@@ -64,7 +78,7 @@ class Ascent:
             if number == 0:
                 check_classes(logits, wanted)
             v = wanted.cotangent(self.loss, logits)
-            g = finite_rows(logits, leaf, v[None])[0].view_as(point)
+            g = finite_rows(logits, leaf, v[None], lost, here)[0].view_as(point)
             point = ball.project(point + self.size * ball.steepest(g))
         return point
 

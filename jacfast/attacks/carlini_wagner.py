@@ -9,7 +9,7 @@ from jacfast.attacks.annealed import finite_box
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
 from jacfast.attacks.descent import Descent, Nearest, search
-from jacfast.attacks.gradient import look, wanted_in
+from jacfast.attacks.gradient import counting, look, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
@@ -83,7 +83,7 @@ def carlini_wagner(
         checks.above_zero(name, size)
     checks.at_least("confidence", confidence, 0)
     abort_early = checks.flag("abort_early", abort_early)
-    with quiet(model), lean(model):
+    with quiet(model), lean(model), counting(x) as lost:
         clean = look(model, x)
         wanted = wanted_in(clean, x, y, target)
         left = (~wanted.met(clean, confidence)).nonzero()[:, 0]
@@ -93,5 +93,5 @@ def carlini_wagner(
             descent = Descent(here, confidence, steps, lr, abort_early, box)
             nearest = Nearest(found[left], wanted[left])
             search(descent, nearest, initial_const, binary_steps)
-            found[left] = nearest.point
+            found[left], lost[left] = nearest.point, nearest.lost
     return found

@@ -9,7 +9,7 @@ from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
-from jacfast.attacks.gradient import look, wanted_in
+from jacfast.attacks.gradient import counting, look, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.cotangents import unit
 from jacfast.lean import lean
@@ -70,7 +70,7 @@ def ddn(
     if levels is not None:
         checks.count("levels", levels, 2)
     box = finite_box(clip, x)
-    with quiet(model), lean(model):
+    with quiet(model), lean(model), counting(x) as lost:
         clean = look(model, x)
         wanted = wanted_in(clean, x, y, target)
         samples = Samples(model, x, wanted, 2, box)
@@ -82,4 +82,5 @@ def ddn(
             eps = torch.where(seen.wanted, eps * (1 - gamma), eps * (1 + gamma))
             eps = torch.minimum(eps, samples.most)
             samples.move(scaled(s, eps), seen, levels)
+        lost += samples.nearest.lost
         return samples.nearest.point

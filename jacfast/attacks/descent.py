@@ -17,11 +17,15 @@ BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam
 
 
 class Nearest:
-    """The nearest point of each sample so far that is as wanted; x where there is none."""
+    """The nearest point of each sample so far that is as wanted; x where there is none.
+
+    And how often its gradient was `lost`.
+    """
 
     def __init__(self, x: Tensor, wanted: Criterion) -> None:
         self.x, self.wanted, self.point = x, wanted, x.clone()
         self.size = torch.full((len(x),), float("inf"), dtype=torch.float64, device=x.device)
+        self.lost = torch.zeros_like(self.size, dtype=torch.int64)
 
     def offer(self, here: Tensor, point: Tensor, size: Tensor, fooled: Tensor) -> None:
         nearer = fooled & (size < self.size[here])
@@ -103,7 +107,7 @@ class Descent:
         short = self.confidence - wanted.value("margin", logits)
         total = size.square() + const * short.clamp(min=0)
         down = -wanted.cotangent("margin", logits)
-        pull = finite_rows(logits, leaf, down[None])[0].view_as(w)
+        pull = finite_rows(logits, leaf, down[None], nearest.lost, here)[0].view_as(w)
         weight = torch.where(short > 0, const, 0).to(w.dtype).view(-1, *[1] * (w.dim() - 1))
         slope = (high - low) / 2 * (1 - bent * bent)  # of x' in w
         return total, (2 * r / unit + weight * pull.to(w.dtype)) * slope, hit

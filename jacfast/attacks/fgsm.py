@@ -7,7 +7,7 @@ from torch import Tensor
 
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
-from jacfast.attacks.gradient import finite_rows, forward, wanted_in
+from jacfast.attacks.gradient import counting, finite_rows, forward, wanted_in
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.lean import lean
 
@@ -53,9 +53,9 @@ def fgsm(
     eps = length_of("eps", eps, x)
     box = box_of(clip, x)
     box.check(x)
-    with quiet(model), lean(model):
+    with quiet(model), lean(model), counting(x) as lost:
         leaf, logits = forward(model, x)
         wanted = wanted_in(logits, x, y, target)
         v = wanted.cotangent("cross-entropy", logits)
-        g = finite_rows(logits, leaf, v[None])[0].view_as(x)
+        g = finite_rows(logits, leaf, v[None], lost)[0].view_as(x)
     return box.clamp(x + eps * g.sign())

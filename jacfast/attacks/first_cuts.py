@@ -24,6 +24,7 @@ def first_cuts(
     budget: int,
     race: int,
     candidates: int | None,
+    lost: Tensor,
 ) -> tuple[Lanes, int]:
     """Return lanes with a cut at x each, as many for each sample, and the rows computed.
 
@@ -33,12 +34,13 @@ def first_cuts(
     Args:
         leaf, logits: the graph of the samples as they are.
         budget: passes for all; race: those of them for rows and race.
-        candidates: as of `minimal_norm`.
+        candidates: as of `minimal_norm`; lost: as of `finite_rows`.
     """
     everyone = torch.arange(len(logits), device=logits.device)
     if wanted.targeted:
         lanes = Lanes.begin(everyone, wanted.labels, frame.flat)
-        g = finite_rows(logits, leaf, wanted.cotangent("margin", logits)[None])[0]
+        v = wanted.cotangent("margin", logits)[None]
+        g = finite_rows(logits, leaf, v, lost)[0]
         lanes.cut(lanes.best, wanted.value("margin", logits) - sure(logits), g.to(frame.flat))
         return lanes, 1
     most = 1 + max(1, int(ROWS * budget))
@@ -46,9 +48,9 @@ def first_cuts(
     rows = labels.shape[1]
     # as many looks as lanes, or one more
     each = min(rows, max(1, math.isqrt(max(0, race - rows) // LOOK)))
-    lanes, distance = _towards(frame, leaf, logits, wanted.labels, labels[:, :0])
+    lanes, distance = _towards(frame, leaf, logits, wanted.labels, labels[:, :0], lost)
     for some in labels.split(rows_at_once(leaf), dim=1):
-        more, far = _towards(frame, leaf, logits, wanted.labels, some)
+        more, far = _towards(frame, leaf, logits, wanted.labels, some, lost)
         lanes, distance = _joined(lanes, more, len(logits)), torch.cat([distance, far], dim=1)
         order = distance.argsort(dim=1, stable=True)[:, :each]
         lanes = lanes[(order + everyone[:, None] * distance.shape[1]).flatten()]
@@ -57,7 +59,7 @@ def first_cuts(
 
 
 def _towards(
-    frame: Frame, leaf: Tensor, logits: Tensor, origin: Tensor, labels: Tensor
+    frame: Frame, leaf: Tensor, logits: Tensor, origin: Tensor, labels: Tensor, lost: Tensor
 ) -> tuple[Lanes, Tensor]:
     """Return lanes for the classes `labels` [N, c], sample by sample, and distances [N, c].
 
@@ -69,7 +71,7 @@ def _towards(
     if rows == 0:
         return lanes, lanes.size.view(samples, 0)
     v = cotangents.boundaries(logits, labels, origin)
-    g = finite_rows(logits, leaf, v).to(frame.flat).transpose(0, 1).flatten(0, 1)
+    g = finite_rows(logits, leaf, v, lost).to(frame.flat).transpose(0, 1).flatten(0, 1)
     z, least = logits.detach().double(), sure(logits)[:, None]
     lanes.cut(lanes.best, (z.gather(1, labels) - z.gather(1, origin[:, None]) - least).flatten(), g)
     r, missed = frame.shortest(lanes)

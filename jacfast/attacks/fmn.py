@@ -10,7 +10,7 @@ from jacfast import checks
 from jacfast.attacks.annealed import Samples, cosine, finite_box, scaled
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip
-from jacfast.attacks.gradient import look, wanted_in
+from jacfast.attacks.gradient import counting, look, wanted_in
 from jacfast.attacks.norms import lengths
 from jacfast.calling import AnyModel, Further, quiet, takes_model
 from jacfast.cotangents import unit
@@ -80,7 +80,7 @@ def fmn(
         if size >= 1:
             raise ValueError(f"{name} must be < 1; got {size}")
     box = finite_box(clip, x)
-    with quiet(model), lean(model):
+    with quiet(model), lean(model), counting(x) as lost:
         clean = look(model, x)
         wanted = wanted_in(clean, x, y, target)
         samples = Samples(model, x, wanted, p, box)
@@ -98,6 +98,7 @@ def fmn(
             eps = torch.minimum(torch.where(seen.wanted, tighter, wider), samples.most)
             r = samples.r + alpha * unit(seen.g, torch.zeros_like(seen.g))
             samples.move(scaled(r, eps) if p == 2 else _clamped(r, eps), seen)
+        lost += samples.nearest.lost
         return samples.nearest.point
 
 

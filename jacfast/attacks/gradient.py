@@ -1,14 +1,22 @@
 """What attacks ask of a model, and what they want of it: logits, rows of finite gradients."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from jacfast import calling
 from jacfast.attacks.losses import Criterion
-from jacfast.calling import Model, check_labels, logits_of
+from jacfast.calling import Model, check_labels, logits_of, warn
 from jacfast.vjp import pull_back
+
+MEANS = (  # a gradient that is no direction
+    "attacks that follow gradients do not move, and distances that they do not find are unknown, "
+    "not large"
+)
+_told: ContextVar[list[Tensor] | None] = ContextVar("told", default=None)
 
 
 def criterion_of(
@@ -56,11 +64,48 @@ def forward(model: Model, point: Tensor) -> tuple[Tensor, Tensor]:
     return leaf, logits_of(model, leaf)
 
 
-def finite_rows(logits: Tensor, leaf: Tensor, cotangents: Tensor) -> Tensor:
+def finite_rows(
+    logits: Tensor, leaf: Tensor, cotangents: Tensor, lost: Tensor, here: Tensor | None = None
+) -> Tensor:
     """Return ``J^T v`` [n, N, D] of cotangents [n, N, K]; 0 for samples where one is not finite.
 
     A sample without a usable gradient thus does not move, and the others do as they would alone.
+    It is counted in `lost`, which `counting` gives: these samples are those at `here` [N], or all.
     """
     rows = pull_back(logits, leaf, cotangents, create_graph=False)
-    fine = rows.isfinite().all(dim=2, keepdim=True).all(dim=0, keepdim=True)
-    return torch.where(fine, rows, 0)
+    fine = rows.isfinite().all(dim=2).all(dim=0)
+    where = torch.arange(len(lost), device=lost.device) if here is None else here
+    lost.index_add_(0, where, (~fine).to(lost))  # a sample may be there more than once
+    return torch.where(fine[:, None], rows, 0)
+
+
+@contextlib.contextmanager
+def counting(x: Tensor) -> Iterator[Tensor]:
+    """Give, for an attack on x, how often each sample had no finite gradient; warn of them."""
+    lost = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    yield lost
+    _say(lost)
+
+
+def _say(lost: Tensor) -> None:
+    outer = _told.get()
+    if outer is not None:
+        outer.append(lost)
+    elif bool(lost.any()):
+        warn(
+            f"the gradient in x was NaN or infinite for {int((lost > 0).sum())} of {len(lost)} "
+            f"attacked samples: {MEANS}"
+        )
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Warn once of the samples of all attacks in it, and not once for each attack."""
+    attacks: list[Tensor] = []
+    outer = _told.set(attacks)
+    try:
+        yield
+    finally:
+        _told.reset(outer)
+    if attacks:
+        _say(torch.cat(attacks))

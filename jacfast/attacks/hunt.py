@@ -17,7 +17,7 @@ PATIENCE = 8  # looks without a gain, after which a sample leaves
 
 
 class Hunt:
-    """A batch of samples, and the passes that each has cost.
+    """A batch of samples, the passes that each has cost, and how often its gradient was lost.
 
     All spend the same until they leave, so that a sample's result does not depend on the others.
     Those that are as wanted before anything is done, `done` [N], have rows at x and leave.
@@ -26,7 +26,7 @@ class Hunt:
     def __init__(self, model: Call, frame: Frame, wanted: Criterion, done: Tensor) -> None:
         self.model, self.frame, self.wanted, self.done = model, frame, wanted, done
         self.forwards = torch.zeros(len(done), dtype=torch.int64, device=done.device)
-        self.backwards = torch.zeros_like(self.forwards)
+        self.backwards, self.lost = (torch.zeros_like(self.forwards) for _ in range(2))
 
     def run(
         self,
@@ -43,7 +43,9 @@ class Hunt:
             candidates, start: as of `minimal_norm`.
         """
         race = int(RACE * budget)
-        lanes, spent = first_cuts(self.frame, leaf, logits, self.wanted, budget, race, candidates)
+        lanes, spent = first_cuts(
+            self.frame, leaf, logits, self.wanted, budget, race, candidates, self.lost
+        )
         self.backwards += spent
         each = len(lanes.sample) // len(self.done)
         if start is not None:
@@ -100,7 +102,7 @@ class Hunt:
             v = torch.where(wanted[:, None], v, heads)
             ahead = (logits.detach().double() * heads).nan_to_num(nan=0).sum(dim=1)
             value = torch.where(wanted, value, ahead)
-        g = finite_rows(logits, leaf, v[None])[0].to(r)
+        g = finite_rows(logits, leaf, v[None], self.lost, sample)[0].to(r)
         lanes.look(r, self.frame.length(r), wanted)
         lanes.cut(r, value - least, g)
         lanes.drop()

@@ -9,7 +9,14 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.attack import attack
 from jacfast.attacks.box import Clip, Size, box_of, length_of
-from jacfast.attacks.gradient import check_classes, criterion_of, finite_rows, forward, look
+from jacfast.attacks.gradient import (
+    check_classes,
+    counting,
+    criterion_of,
+    finite_rows,
+    forward,
+    look,
+)
 from jacfast.attacks.losses import Criterion, cotangent
 from jacfast.attacks.saliency import best_pair, best_pixel
 from jacfast.calling import AnyModel, Call, Further, quiet, takes_model
@@ -85,10 +92,10 @@ def jsma(
     stop = checks.flag("stop", stop)
     if pixels == 2 and target is None:
         raise ValueError("pixels=2 needs target, the classes to reach; got None")
-    with quiet(model), lean(model):
+    with quiet(model), lean(model), counting(x) as lost:
         wanted = criterion_of(x, y, target, lambda: look(model, x))
         aim = _Aim(model, pixels, outputs, stop)
-        return _run(aim, x, wanted, eps, steps, box.high)
+        return _run(aim, x, wanted, eps, steps, box.high, lost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +105,9 @@ class _Aim:
     outputs: str
     stop: bool
 
-    def rows(self, logits: Tensor, leaf: Tensor, wanted: Criterion) -> tuple[Tensor, Tensor]:
+    def rows(
+        self, logits: Tensor, leaf: Tensor, wanted: Criterion, lost: Tensor, here: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return a and b, [n, D] in float64 (products of small ones must not vanish)."""
         z = logits.detach()
         if self.outputs == "probabilities":
@@ -107,11 +116,14 @@ class _Aim:
         else:
             own = torch.zeros_like(z).scatter(1, wanted.labels[:, None], 1.0)
             vectors = torch.stack([own, 1 - own])
-        rows = finite_rows(logits, leaf, vectors if wanted.targeted else -vectors).double()
+        vectors = vectors if wanted.targeted else -vectors
+        rows = finite_rows(logits, leaf, vectors, lost, here).double()
         return rows[0], rows[1] if len(rows) == 2 else -rows[0]
 
 
-def _run(aim: _Aim, x: Tensor, wanted: Criterion, eps: Size, steps: int, high: Size) -> Tensor:
+def _run(
+    aim: _Aim, x: Tensor, wanted: Criterion, eps: Size, steps: int, high: Size, lost: Tensor
+) -> Tensor:
     flat = x.flatten(1).clone()
     change, top = _entries(eps, x), _entries(high, x)
     free = torch.ones_like(flat, dtype=torch.bool)  # pixels of a pair are taken once
@@ -123,7 +135,7 @@ def _run(aim: _Aim, x: Tensor, wanted: Criterion, eps: Size, steps: int, high: S
         leaf, logits = forward(aim.model.rows(active), point)
         if number == 0:
             check_classes(logits, wanted)
-        a, b = aim.rows(logits, leaf, wanted[active])
+        a, b = aim.rows(logits, leaf, wanted[active], lost, active)
         allowed = free[active] & (flat[active] < top)
         found, there = (best_pixel if aim.pixels == 1 else best_pair)(a, b, allowed)
         if aim.stop:

@@ -11,7 +11,7 @@ from jacfast import checks
 from jacfast.attacks.attack import images_of
 from jacfast.attacks.box import Clip, box_of, check_bounds
 from jacfast.attacks.frame import Frame
-from jacfast.attacks.gradient import forward, look, wanted_in
+from jacfast.attacks.gradient import counting, forward, look, wanted_in
 from jacfast.attacks.hunt import Hunt
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.norms import lengths
@@ -114,7 +114,7 @@ def minimal_norm(
     if start is not None:
         start = _like_x(start, x)
         box.check(start, name="start")
-    with quiet(model), lean(model):
+    with quiet(model), lean(model), counting(x) as lost:
         leaf, logits = forward(model, x)
         clean = logits.detach()
         wanted = wanted_in(clean, x, y, target)
@@ -122,6 +122,7 @@ def minimal_norm(
         frame = Frame(x, box, p, eps)
         hunt = Hunt(model, frame, wanted, wanted.met(clean))
         lanes = hunt.run(leaf, logits, budget - 2, candidates, start)
+        lost += hunt.lost * ~hunt.done
         each = lanes.found.view(-1, *[1] * (x.dim() - 1))
         found = torch.where(each, frame.point(lanes.sample, lanes.best), x)
         after = look(model, found)

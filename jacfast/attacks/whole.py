@@ -15,6 +15,7 @@ from jacfast.attacks.carlini_wagner import carlini_wagner
 from jacfast.attacks.ddn import ddn
 from jacfast.attacks.fgsm import fgsm
 from jacfast.attacks.fmn import fmn
+from jacfast.attacks.gradient import told_once
 from jacfast.attacks.jsma import jsma
 from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.pgd import bim, pgd
@@ -113,10 +114,11 @@ class _Job:
         """Attack what no file is of yet; files are named by the index of their first image."""
         device = device_of(self.model)
         plan = team.told(lambda: self._plan(folder))
-        for _, (file, start, size) in team.share(plan, desc=self.name, unit="batch"):
-            x, y = (t[start : start + size].to(device) for t in (self.x, self.y))
-            make = functools.partial(self._attack, x, y, start)
-            once(folder / file, self.model, x, y, make, self.batch_size)
+        with told_once():
+            for _, (file, start, size) in team.share(plan, desc=self.name, unit="batch"):
+                x, y = (t[start : start + size].to(device) for t in (self.x, self.y))
+                make = functools.partial(self._attack, x, y, start)
+                once(folder / file, self.model, x, y, make, self.batch_size)
         return [folder / file for file, _, _ in plan]
 
     def _plan(self, folder: Path) -> list[tuple[str, int, int]]:

@@ -13,7 +13,7 @@ from jacfast.calling import check_weights
 from jacfast.checks import MOST
 from jacfast.data.split import Split
 from jacfast.files import check_writable
-from jacfast.team import place
+from jacfast.meeting import place
 from jacfast.training.mode import set_mode
 
 MODEL = (
@@ -136,14 +136,14 @@ def file(text: str) -> Path:
     return path
 
 
-def count(text: str) -> int:
+def count(text: str, most: int = MOST) -> int:
     """Return a number of things: an integer, 1 or more."""
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be an integer; got {text!r}") from None
-    if not 1 <= value <= MOST:
-        limit = ">= 1" if value < 1 else "<= 2^63 - 1"
+    if not 1 <= value <= most:
+        limit = ">= 1" if value < 1 else f"<= 2^{most.bit_length()} - 1"
         raise argparse.ArgumentTypeError(f"must be {limit}; got {text}")
     return value
 

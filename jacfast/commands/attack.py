@@ -24,8 +24,8 @@ from jacfast.commands.arguments import (
     trained,
 )
 from jacfast.json_text import as_json
+from jacfast.meeting import place
 from jacfast.runs import check_own
-from jacfast.team import place
 
 EVERY: dict[str, Callable[..., Any]] = {"deepfool": deepfool, **ATTACKS}
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--against", type=_rivals, metavar="RIVALS", help="those named below; default: all")
     add("--train", action="store_true", help="in training mode; default: eval mode")
     add("--seconds", type=number, default=20.0, help="how long to time, after checks and compiling")
-    add("--threads", type=count, help="of torch; default: its own choice")
+    add("--threads", type=_threads, help="of torch; default: its own choice")
     add_device(add)
     add("--json", type=new_file, metavar="F", help="write the figures to this file, too")
     add_quiet(add)
@@ -89,6 +89,10 @@ def bench(
     if result.interrupted:
         print("\njacfast: interrupted; the table holds what there is", file=sys.stderr)
     return 130 if result.interrupted else 0
+
+
+def _threads(text: str) -> int:
+    return count(text, most=2**31 - 1)  # PyTorch's own limit
 
 
 def _shape(text: str) -> tuple[int, ...]:

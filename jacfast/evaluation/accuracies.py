@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jacfast import checks
+from jacfast.attacks.gradient import told_once
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, Model, check_labels, takes_model, warn
 from jacfast.evaluation.distances import distances, share_beyond
@@ -93,14 +94,13 @@ def accuracy_curve(
         return [share_beyond(eps, right, far) for eps in sizes]
     parts = list(zip(batches(model, x, batch_size), y.split(int(batch_size)), strict=True))
     shares = []
-    for eps in sizes:
-        fine = [
-            classified(
-                call, attack(call.plain, part, labels, eps=eps) if eps else part, labels, batch_size
-            )
-            for (call, part), labels in parts
-        ]
-        shares.append(float(torch.cat(fine).double().mean()))
+    with told_once():
+        for eps in sizes:
+            fine = []
+            for (call, part), labels in parts:
+                moved = attack(call.plain, part, labels, eps=eps) if eps else part
+                fine.append(classified(call, moved, labels, batch_size))
+            shares.append(float(torch.cat(fine).double().mean()))
     return shares
 
 

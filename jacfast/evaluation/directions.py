@@ -99,8 +99,8 @@ def plane(first: Tensor, second: Tensor) -> Tensor:
         [2, ...], in the dtype of `first`.
 
     Raises:
-        TypeError: one is not floating point. ValueError: the shapes differ, or the two are
-            parallel, zero or not finite.
+        TypeError: one is not floating point. ValueError: the shapes differ or are of one entry, or
+            the two are parallel, zero or not finite.
 
     Source: the base vectors of Yu, Liu, Wang & Chen, section 2.1.
     """
@@ -109,6 +109,11 @@ def plane(first: Tensor, second: Tensor) -> Tensor:
     if first.shape != second.shape:
         raise ValueError(
             f"first and second must have one shape; got {list(first.shape)}, {list(second.shape)}"
+        )
+    if first.numel() < 2:
+        raise ValueError(
+            f"first and second must have two entries at least, to span a plane; got "
+            f"{list(first.shape)}"
         )
     a, b = first.detach().flatten().double(), second.detach().flatten().double()
     a, b = a / a.norm(), b / b.norm()

@@ -1,6 +1,7 @@
 """What the integrations share: how they check their arguments, and what they show."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from jacfast.checks import is_number
 from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import learned_by
+from jacfast.step.step import check_early
 from jacfast.training.schedule import Schedule
 
 # Those of forward_with_penalty that are the same for every batch.
@@ -27,12 +29,10 @@ def as_schedule(schedule: float | Schedule) -> Schedule:
     return Schedule(schedule)
 
 
-def check(penalty: Penalty, options: Iterable[str]) -> None:
+def check(penalty: Penalty, options: Mapping[str, Any]) -> None:
     """Check, before the first batch, what `forward_with_penalty` would check with it."""
     check_penalty(penalty)
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise TypeError(f"options must be among {', '.join(OPTIONS)}; got {', '.join(unknown)}")
+    check_early(penalty, options, OPTIONS)
 
 
 def check_learned(penalty: Penalty, owner: nn.Module) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from jacfast.checks import place
 from jacfast.integrations.common import as_schedule, check, check_learned, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
@@ -76,7 +77,12 @@ class JacobianPenalty(Callback):
         **options: Any,
     ) -> None:
         self.schedule = as_schedule(schedule)
-        check(penalty, options.keys() - {"argument"})
+        place("argument", options.get("argument"))
+        check(penalty, {name: value for name, value in options.items() if name != "argument"})
+        if model is not None and not isinstance(model, str):
+            raise TypeError(f"model must be the name of a submodule; got {type(model).__name__}")
+        if not callable(labels):
+            raise TypeError(f"labels must be a function of the batch; got {type(labels).__name__}")
         self.penalty, self.model, self.labels, self.options = penalty, model, labels, options
         self._restore: Callable[[], None] | None = None
 

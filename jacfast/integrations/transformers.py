@@ -65,6 +65,12 @@ class JacobianTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.jacobian_schedule = as_schedule(jacobian_schedule)
         self.jacobian_penalty, self.jacobian_input = jacobian_penalty, jacobian_input
+        if not isinstance(jacobian_input, str):
+            kind = type(jacobian_input).__name__
+            raise TypeError(f"jacobian_input must be the name of an input; got {kind}")
+        if jacobian_options is not None and not isinstance(jacobian_options, Mapping):
+            kind = type(jacobian_options).__name__
+            raise TypeError(f"jacobian_options must be options by name; got {kind}")
         self.jacobian_options = dict(jacobian_options or {})
         check(jacobian_penalty, self.jacobian_options)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:

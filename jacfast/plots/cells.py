@@ -1,5 +1,6 @@
 """The cells of the classes in a plane through an image."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.colours import classes
-from jacfast.plots.style import WIDTH, new_figure, no_boundary, wrapped
+from jacfast.plots.style import WIDTH, check_named, new_figure, no_boundary, wrapped
 
 DOTS = 301  # along a side of a panel
 
@@ -32,11 +33,13 @@ def cells_figure(surfaces: dict[str, Surface], radii: dict[str, float]) -> Figur
         radii: ``||r||_2`` of the image for each model.
 
     Raises:
-        ValueError: a surface is not one of logits or labels in input space, or has no class
-            anywhere; or a radius is missing.
+        TypeError: something else is in their places. ValueError: a surface is not one of logits or
+            labels in input space, or has no class anywhere; or a radius is missing.
 
     Source: Lim, figure 1.
     """
+    check_named("surfaces", surfaces, Surface)
+    check_named("radii", radii, Real)
     for name, surface in surfaces.items():
         if surface.of not in ("logits", "label") or surface.space != "input":
             raise ValueError(

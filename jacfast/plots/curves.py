@@ -1,12 +1,21 @@
 """Robustness curves and receiver operating characteristics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from jacfast.checks import several
 from jacfast.evaluation.roc import Roc
 from jacfast.plots.colours import lines
-from jacfast.plots.style import WIDTH, label_of, legend_below, new_figure, open_frame, wrapped
+from jacfast.plots.style import (
+    WIDTH,
+    check_named,
+    label_of,
+    legend_below,
+    new_figure,
+    open_frame,
+    wrapped,
+)
 
 SHARES = (0.2, 0.5, 1.0)  # of eps_ref, as in Deng, Zhang & Zhao
 EPS = {"JSMA": "change of a pixel in a step"}  # what eps is, where not the largest of an entry
@@ -32,7 +41,9 @@ def accuracy_figure(
 
     Source: Deng, Zhang & Zhao, figure 3.5; Jakubovitz & Giryes, figures 1 to 4.
     """
-    if not curves or len(epsilons) == 0:
+    check_named("curves", curves, Collection)
+    epsilons = several("epsilons", epsilons)
+    if not curves or not epsilons:
         raise ValueError(
             f"curves and epsilons must hold one each at least; got {len(curves)}, {len(epsilons)}"
         )
@@ -78,6 +89,9 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
 
     Source: Deng, Zhang & Zhao, figures 3.7 to 3.9.
     """
+    check_named("curves", curves, Mapping)
+    for of_model in curves.values():
+        check_named("curves", of_model, Roc)
     common = [k for k in next(iter(curves.values()), {}) if all(k in c for c in curves.values())]
     wanted = common if classes is None else list(classes)
     if not wanted or not set(wanted) <= set(common):

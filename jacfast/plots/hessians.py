@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jacfast.checks import above_zero
 from jacfast.evaluation.jacobians import jacobian_statistics
-from jacfast.plots.style import ZERO, new_figure, wrapped
+from jacfast.plots.style import ZERO, check_named, new_figure, wrapped
 
 
 def hessian_figure(
@@ -33,6 +33,7 @@ def hessian_figure(
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """
+    check_named("hessians", hessians, Tensor)
     if not hessians:
         raise ValueError("hessians must hold one model at least; got none")
     for name, h in hessians.items():

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from jacfast.evaluation.line import Line, crossing
 from jacfast.plots.colours import lines
-from jacfast.plots.style import WIDTH, new_figure, open_frame, wrapped
+from jacfast.plots.style import WIDTH, check_named, new_figure, open_frame, wrapped
 
 LENGTH = 0.4  # of a tangent, as a share of the line's
 
@@ -27,6 +27,7 @@ def line_figure(
 
     Source: Seck, Loosli & Canu, figure 1; Yu, Liu, Wang & Chen, figure 5.
     """
+    check_named("found", found, Line)
     if not found:
         raise ValueError("found must hold one model at least; got none")
     for name, line in found.items():

@@ -11,6 +11,7 @@ from jacfast.plots.colours import lines
 from jacfast.plots.style import (
     WIDTH,
     ZERO,
+    check_named,
     label_of,
     legend_below,
     new_figure,
@@ -46,6 +47,8 @@ def spectra_figure(
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """
+    check_named("entries", entries, Tensor)
+    check_named("eigenvalues", eigenvalues, Tensor)
     if not entries or not eigenvalues:
         raise ValueError("entries and eigenvalues must hold one model at least; got none")
     above_zero("threshold", threshold)

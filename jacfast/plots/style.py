@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
@@ -15,6 +16,20 @@ WIDTH = 9.0  # inches; at 100 dots per inch 900 pixels, and 10 points are 14 of 
 DPI = 150
 
 ZERO = 1e-3  # magnitude below which derivatives are counted as zeros, unless told
+
+
+def check_named(name: str, given: object, kind: type) -> None:
+    """Check what is drawn: something of this kind for each name."""
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{name} must be a dict, by the names of models; got {type(given).__name__}"
+        )
+    for key, value in given.items():
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name} must have a {kind.__name__} for each name; {key!r} has a "
+                f"{type(value).__name__}"
+            )
 
 
 def new_figure(height: float) -> Figure:

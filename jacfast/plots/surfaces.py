@@ -1,5 +1,7 @@
 """Loss and decision surfaces, as contours and in relief."""
 
+from collections.abc import Mapping
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from jacfast.evaluation import line
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.scales import LABELS, Grid, Kind, Scale, bars, kind, scales, titles_of
-from jacfast.plots.style import new_figure, no_boundary
+from jacfast.plots.style import check_named, new_figure, no_boundary
 
 COLOURMAPS = {"loss": "cividis_r", "decision": "RdBu"}
 UNITS = {"input": "units of x (L2)", "parameter": "1: norm of the weights"}
@@ -83,6 +85,9 @@ def crossing(surface: Surface) -> float | None:
 
 
 def _check(grid: Grid) -> None:
+    check_named("grid", grid, Mapping)
+    for row in grid.values():
+        check_named("grid", row, Surface)
     columns = [list(row) for row in grid.values()]
     if not columns or not columns[0] or any(row != columns[0] for row in columns):
         raise ValueError(f"grid must have rows with the same columns; got {columns}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.box import Clip, box_of
 from jacfast.attacks.deepfool import deepfool
+from jacfast.attacks.gradient import told_once
 from jacfast.attacks.minimal_norm import LEAST
 from jacfast.calling import AnyModel, Further, say_not_finite, takes_model
 from jacfast.evaluation.accuracies import checked_sizes
@@ -114,7 +115,10 @@ def robustness_report(
     some, labels = batches(model.rows(here), x[here], batch_size), y[here].split(int(batch_size))
     parts = list(zip(some, labels, strict=True))
     shown = watch(parts, desc="robustness", unit="batch", disable=not progress)
-    attacked = [attack_all(call, part, label, choices, generator) for (call, part), label in shown]
+    with told_once():
+        attacked = [
+            attack_all(call, part, label, choices, generator) for (call, part), label in shown
+        ]
     return RobustnessReport(
         choices=choices,
         right=right.cpu(),

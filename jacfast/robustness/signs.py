@@ -4,6 +4,7 @@ import dataclasses
 
 from torch import Tensor
 
+from jacfast.attacks.gradient import MEANS
 from jacfast.robustness.attacked import Attacked
 
 SHORTER = 1.1  # PGD's change must be so many times shorter than the minimal norm to count
@@ -38,8 +39,7 @@ def signs(found: Attacked) -> tuple[Sign, ...]:
             "zero gradients",
             _share(found.still),
             0.0,
-            "The gradient of their margin in x is zero or not finite: attacks that follow "
-            "gradients do not move, and distances that they do not find are unknown, not large.",
+            f"The gradient of their margin in x is zero or not finite: {MEANS}.",
         ),
         Sign(
             "saturated cross-entropy",

@@ -14,7 +14,7 @@ from jacfast.calling import (
     with_batch_statistics,
     without_statistics,
 )
-from jacfast.checks import count, one_of
+from jacfast.checks import count, one_of, place
 from jacfast.ops import checks
 from jacfast.ops.lives import transformed
 from jacfast.penalties.base import Penalty, check_penalty
@@ -27,6 +27,19 @@ BATCH_NORMS: tuple[str, ...] = get_args(BatchNorm)
 WRAPPERS = {"DistributedDataParallel", "DataParallel"}
 
 
+def check_options(options: "Step") -> None:
+    """Check what can be checked without the model and x."""
+    if options.penalty is not None:
+        check_penalty(options.penalty)
+    one_of("batch_norm", options.batch_norm, BATCH_NORMS)
+    if options.precision not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"precision must be torch.bfloat16 or torch.float16; got {options.precision}"
+        )
+    checks.source("generator", options.generator)
+    place("output", options.output)
+
+
 def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> list[nn.Module]:
     """Raise a TypeError, ValueError or RuntimeError in words; return the model's modules."""
     penalty, at, batch_norm = options.penalty, options.at, options.batch_norm
@@ -37,8 +50,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
             "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside, "
             "or with penalty=None (a WithPenalty, too) where no penalty is wanted"
         )
-    one_of("batch_norm", batch_norm, BATCH_NORMS)
-    checks.source("generator", options.generator)
+    check_options(options)
     modules = _model(model, options.layer)
     check_input(x)
     if penalty is not None and batch_norm != "coupled":
@@ -49,10 +61,6 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
         check_input(at, name="at")
         if len(at) != len(x):
             raise ValueError(f"at must have as many samples as x ({len(x)}); got {len(at)}")
-    if options.precision not in (None, torch.bfloat16, torch.float16):
-        raise ValueError(
-            f"precision must be torch.bfloat16 or torch.float16; got {options.precision}"
-        )
     if batch_norm == "coupled" and penalty is not None and penalty.subsample < 1:
         raise ValueError(
             "subsample must be 1 with batch_norm='coupled': a part of the batch has other "
@@ -63,6 +71,12 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, options: "Step") -> lis
             f"chunk_size must be the whole batch with batch_norm='coupled'; got {chunk}"
         )
     return modules
+
+
+def check_layer(layer: object) -> None:
+    """Check that it may be the name of a submodule."""
+    if layer is not None and not isinstance(layer, str):
+        raise TypeError(f"layer must be the name of a submodule; got {layer!r}")
 
 
 def skips_step(penalty: Penalty | None, step: Any) -> bool:
@@ -80,8 +94,8 @@ def skips_step(penalty: Penalty | None, step: Any) -> bool:
     return penalty is None or (step is not None and step % penalty.every > 0)
 
 
-def _model(model: object, layer: str | None) -> list[nn.Module]:
-    """Return its modules: to find them is the most that there is to do here."""
+def check_kind(model: object) -> nn.Module:
+    """Return the model: a module, and none of the wrappers that would not see the gradients."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             "model must be a torch.nn.Module, whose parameters are known; got "
@@ -94,6 +108,12 @@ def _model(model: object, layer: str | None) -> list[nn.Module]:
             "DistributedDataParallel wrap jacfast.WithPenalty(model, penalty) in it; for others "
             "add penalty(logits, x) to the loss"
         )
+    return model
+
+
+def _model(model: object, layer: str | None) -> list[nn.Module]:
+    """Return its modules: to find them is the most that there is to do here."""
+    model = check_kind(model)
     modules = tree(model)
     if found := in_pieces(model, modules):
         raise TypeError(

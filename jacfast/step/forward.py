@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from jacfast.calling import Arguments, logits_alone
 from jacfast.calling.outputs import Output
-from jacfast.penalties.base import Penalty
+from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import learned_by, with_learned
-from jacfast.step.checks import BatchNorm
+from jacfast.step.checks import BatchNorm, check_kind
 from jacfast.step.options import CallOptions, ModuleOptions
-from jacfast.step.step import Step
+from jacfast.step.step import Step, check_early
 from jacfast.step.traced.backends import Backend
 
 
@@ -141,7 +141,8 @@ class WithPenalty(nn.Module):
         **options: Unpack[ModuleOptions],
     ) -> None:
         super().__init__()
-        self.model, self.options = model, options
+        check_early(penalty, options, tuple(ModuleOptions.__annotations__))
+        self.model, self.options = check_kind(model), options
         self.penalty = penalty
 
     @property
@@ -151,6 +152,8 @@ class WithPenalty(nn.Module):
 
     @penalty.setter
     def penalty(self, penalty: Penalty | None) -> None:
+        if penalty is not None:
+            check_penalty(penalty)
         self._penalty, self.learned = penalty, learned_by(penalty)
 
     def forward(

@@ -24,8 +24,9 @@ from jacfast.step.gradients import Gradients
 
 AGAIN = (
     "backward through forward_with_penalty a second time: its graphs are freed by the first; add "
-    "the losses up and call backward once (a state that the model keeps from an earlier call is "
-    "another way there: detach it, or pass it as an argument)"
+    "the losses up and call backward once, or, for the gradient of each (PCGrad, say), compute "
+    "penalty(logits, x) from logits = model(x) and retain the graph (a state that the model keeps "
+    "from an earlier call is another way there: detach it, or pass it as an argument)"
 )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -26,17 +26,17 @@ from jacfast.calling import (
     worth_two_calls,
 )
 from jacfast.calling.outputs import Output
-from jacfast.checks import count
+from jacfast.checks import count, one_of
 from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import may_change
 from jacfast.step import plain, seen
-from jacfast.step.checks import BatchNorm, check, skips_step
+from jacfast.step.checks import BatchNorm, check, check_layer, check_options, skips_step
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
-from jacfast.step.traced.backends import Backend
+from jacfast.step.traced.backends import BACKENDS, Backend
 
 
 class Asked(NamedTuple):
@@ -229,3 +229,19 @@ def _in(precision: torch.dtype | None, device: str) -> AbstractContextManager:
     if precision is None:
         return contextlib.nullcontext()
     return torch.autocast(device, dtype=precision)
+
+
+def check_early(penalty: Penalty | None, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Check options that are kept for later calls: a first step may be hours away.
+
+    Raises:
+        TypeError: one is not among the `known` ones. And what `forward_with_penalty` raises.
+    """
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"options must be among {', '.join(known)}; got {', '.join(unknown)}")
+    own = {name: value for name, value in options.items() if name not in ("args", "kwargs")}
+    Arguments(options.get("args", ()), options.get("kwargs"), samples=0)
+    if own.get("compiled") is not None:
+        one_of("compiled", own["compiled"], BACKENDS)
+    check_layer(own.get("layer"))  # with the model it is one of its names
+    check_options(Step(penalty, **own))

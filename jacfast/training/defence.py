@@ -13,7 +13,7 @@ from jacfast.checks import at_least, flag, keep, one_of, share
 from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
-from jacfast.step.checks import BATCH_NORMS, BatchNorm
+from jacfast.step.checks import BATCH_NORMS, BatchNorm, check_layer
 from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
 from jacfast.training.schedule import Schedule
 
@@ -91,6 +91,7 @@ class Defence:
             raise ValueError(f"lam must be > 0 with a penalty; got {self.lam}")
         if self.penalty is not None:
             check_penalty(self.penalty)
+        check_layer(self.layer)
         if self.attack is not None:
             check_attack(self.attack)
         for name, needed in NEEDS.items():

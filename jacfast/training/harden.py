@@ -15,19 +15,15 @@ from torch import Tensor, nn
 
 from jacfast import data, models
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.calling import check_finite, check_weights, tried
-from jacfast.checks import at_least, count, seed
 from jacfast.data.split import on_device
 from jacfast.files import write_atomically
 from jacfast.json_text import finite
 from jacfast.penalties import Frobenius
-from jacfast.penalties.checks import check_projections
 from jacfast.plots import hardening_figure, png
-from jacfast.runs import check_own, held
+from jacfast.runs import held
 from jacfast.step import forward_with_penalty
 from jacfast.team import Team
-from jacfast.training import checkpoint
-from jacfast.training.checks import check_trainable
+from jacfast.training import checkpoint, ready
 from jacfast.training.fit import fit
 from jacfast.training.measure import Measures, measure
 from jacfast.training.mode import set_mode
@@ -36,7 +32,6 @@ from jacfast.training.step_time import time_steps
 from jacfast.training.table import page
 from jacfast.version import __version__
 
-PHASES = {"train": "training.pt", "harden": "checkpoint.pt"}  # and the checkpoint of each
 RESULTS = {"train": "trained.pt", "harden": "hardened.pt"}
 
 
@@ -69,31 +64,34 @@ def harden(run: Harden, resume: bool = False) -> dict[str, Any]:
             output folder are not usable, the checkpoints are of other options, another model or
             other data, or another run is at work in the folder; found before any training.
     """
-    _check(run)
+    ready.check_options(run)
     team = Team.here()
     with team.together(), held(run.out) if team.rank == 0 else nullcontext():
         team.agree({"options": run.options()})
-        begun = team.told(lambda: _begun(run, resume))
-        return _harden(run, {name: Path(file) for name, file in begun.items()}, team.rank == 0)
+        begun = team.told(lambda: ready.begun(run, resume))
+        return _harden(run, {name: Path(file) for name, file in begun.items()}, team)
 
 
-def _harden(run: Harden, begun: dict[str, Path], first: bool) -> dict[str, Any]:
-    model = _model(run)
+def _harden(run: Harden, begun: dict[str, Path], team: Team) -> dict[str, Any]:
+    model = ready.build(run)
     split = on_device(data.load(run.data), run.device)
     model = models.normalized(model, run.mean, run.std, split).to(run.device)
     config = run.depends(split.checksum)
     for phase, save in begun.items():
         checkpoint.read(save, config, {"name": phase})
     x, y = split.test_x[: run.eval_samples], split.test_y[: run.eval_samples]
-    _check_fits(run, model, split)
-    _check_images(x)
+    ready.check_fits(run, model, split)
+    ready.check_images(x)
 
-    seconds = {"train": 0.0}
+    seconds, first = {"train": 0.0}, team.rank == 0
     if run.model is None:
         start = time.perf_counter()
         _phase(run, model, split, config, "train", first)
         seconds["train"] = time.perf_counter() - start
-    before = measure(model, x, y, "before") if first else None
+    before = None
+    if first:
+        with team.working():  # in training the others wait
+            before = measure(model, x, y, "before")
     start = time.perf_counter()
     _phase(run, model, split, config, "harden", first)
     seconds["harden"] = time.perf_counter() - start
@@ -134,70 +132,6 @@ def _on_cpu(measures: Measures) -> DeepFoolResult:
     return dataclasses.replace(measures.deepfool, **tensors)
 
 
-def _check(run: Harden) -> None:
-    """Check the options before anything costs time."""
-    for name in ("train_epochs", "epochs", "batch_size", "eval_samples"):
-        count(name, getattr(run, name))
-    if run.chunk_size is not None:
-        count("chunk_size", run.chunk_size)
-    for name in ("lam", "lr"):
-        at_least(name, getattr(run, name), 0)
-    seed(run.seed)
-    Frobenius(run.n)
-    if (run.model is None) != (run.weights is None):
-        raise ValueError("model and weights go together: give both, or neither")
-
-
-def _begun(run: Harden, resume: bool) -> dict[str, str]:
-    """Check the folder, which can be written to, as it is held; return the checkpoints by phase."""
-    there = {phase: run.out / file for phase, file in PHASES.items()}
-    begun = {phase: str(file) for phase, file in there.items() if file.exists()}
-    if not resume and begun:
-        raise FileExistsError(
-            f"{run.out} holds an earlier run: continue it with --resume, or use another folder"
-        )
-    if not begun:
-        check_own(run.out, PHASES["harden"])
-    return begun
-
-
-def _check_images(x: Tensor) -> None:
-    zero = x.flatten(1).eq(0).all(dim=1).nonzero()
-    if len(zero):
-        raise ValueError(
-            "test images must not be all zero (rho_adv divides by ||x||); the image at "
-            f"{int(zero[0])} is: leave it out, or take fewer eval_samples"
-        )
-
-
-def _model(run: Harden) -> nn.Module:
-    """Build the model, on its device and in eval mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(run.seed))
-        if run.model is None or run.weights is None:  # neither: _check() refused one of two
-            model: nn.Module = models.tf_tutorial_cnn()
-        else:
-            model = models.load_factory(run.model)  # may draw buffers that no file holds
-            models.load_weights(model, run.weights)
-    check_weights(model)
-    check_trainable(model)
-    return set_mode(model.to(run.device), training=False)
-
-
-def _check_fits(run: Harden, model: nn.Module, split: data.Split) -> None:
-    """Check model and images together, by the gradient of one step on two images."""
-    check_projections(run.n, models.check_fits(model, split), "K")
-    for name in ("train_x", "test_x"):
-        check_finite(name, getattr(split, name))
-    x, y = split.train_x[:2].clone(), split.train_y[:2]
-    with tried("a step with the penalty on two images"), torch.random.fork_rng(devices=[]):
-        penalty = Frobenius(run.n)
-        logits, value = forward_with_penalty(model, x, penalty=penalty)
-        loss = F.cross_entropy(logits, y) + value
-        trained = [p for p in model.parameters() if p.requires_grad]
-        torch.autograd.grad(loss, trained, allow_unused=True)
-
-
 def _phase(
     run: Harden,
     model: nn.Module,
@@ -226,7 +160,7 @@ def _phase(
         lr=run.lr,
         loss=loss,
         seed=run.seed,
-        save=run.out / PHASES[name],
+        save=run.out / ready.PHASES[name],
         config=config,
         resume=True,
         name=name,

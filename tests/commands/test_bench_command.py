@@ -163,6 +163,7 @@ def test_what_cannot_be_is_said_in_words(run, monkeypatch, words, model, rule):
         (("--json", "no/such/folder.json"), "must be a file in a folder that is there"),
         (("--json", "/proc/f.json"), "must be where files can be made; got /proc/f.json (/proc"),
         (("--batch", "0"), "must be >= 1"),
+        (("--threads", str(2**31)), "--threads: must be <= 2^31 - 1; got 2147483648"),
     ],
 )
 def test_usage(words, rule, capsys):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from torch import distributed
 
-from jacfast import team as teams
+from jacfast import meeting
 from jacfast.team import Team
 
 
@@ -24,7 +24,7 @@ def together(monkeypatch):
             except Exception as error:
                 return error
 
-        monkeypatch.setattr(teams, "PATIENCE", min(teams.PATIENCE, 20.0))
+        monkeypatch.setattr(meeting, "PATIENCE", min(meeting.PATIENCE, 20.0))
         monkeypatch.setattr(Team, "here", lambda: Team(store, local.rank, size))
         with ThreadPoolExecutor(size) as pool:
             return list(pool.map(process, range(size)))

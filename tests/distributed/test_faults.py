@@ -1,16 +1,21 @@
 """What is said where others are lost, and what is refused before work."""
 
+import threading
+
 import pytest
 import torch
 from torch import distributed
 
+from jacfast import meeting
 from jacfast.team import Team
+
+GLOO = "[../third_party/gloo/gloo/transport/tcp/pair.cc:5] Connection closed"
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:5] Connection closed"),
+        RuntimeError(GLOO),
         distributed.DistBackendError("NCCL communicator was aborted"),
     ],
     ids=["gloo", "nccl"],
@@ -25,6 +30,56 @@ def test_whoever_is_killed_leaves_no_words_and_the_others_say_so(together, error
     assert str(found).startswith("process 0 of 1 has lost the others, without a word of theirs")
     assert found.__cause__ is error
     assert error.__traceback__ is None  # torch.distributed's frames hold the group
+
+
+def test_whoever_loses_the_others_has_their_words():
+    store = distributed.HashStore()
+    first, second = (Team(store, rank, 2) for rank in (0, 1))
+    with pytest.raises(ValueError, match="broken"), second.together():
+        raise ValueError("broken")
+    words = "another process of this job has stopped, process 1 of 2: ValueError: broken"
+    with pytest.raises(ConnectionAbortedError, match=words), first.together():
+        raise RuntimeError(GLOO)
+
+
+class Gone(dict):
+    """The store of a process that has ended, after the first call."""
+
+    def add(self, key, number):
+        if self:
+            raise ConnectionResetError("the store is gone")
+        self[key] = number
+        return number
+
+    def check(self, keys):
+        raise ConnectionResetError("the store is gone")
+
+
+def test_where_the_store_is_gone_the_error_is_what_it_was():
+    team = Team(Gone(), 1, 2)
+    with pytest.raises(ValueError, match="of ones own"), team.together():
+        raise ValueError("of ones own")
+    with pytest.raises(ConnectionAbortedError, match="has lost the others"), team.together():
+        raise RuntimeError(GLOO)
+
+
+def test_who_works_alone_finds_by_itself_that_the_store_is_gone(monkeypatch):
+    """And has no word of the thread that gives signs."""
+    said = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    monkeypatch.setattr(meeting, "SOON", 0.003)
+    team, tried = Team(Gone(), 0, 2), threading.Event()
+    monkeypatch.setattr(Gone, "add", lambda *_: tried.set() or 1 / 0)
+    with team.working():
+        assert tried.wait(20)
+    assert not said
+
+
+def test_the_place_of_a_process_and_its_gpu(monkeypatch):
+    assert meeting.place() == (0, 0)
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("RANK", "5"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert meeting.place() == (5, 1)
 
 
 def test_an_error_of_ones_own_stays(together):

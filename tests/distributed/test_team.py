@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 
-from jacfast import team as teams
 from jacfast.team import shared
 
 ABOUT = {"attack": "fgsm", "eps": 0.1}
@@ -61,9 +60,12 @@ def test_jobs_after_one_another_do_not_mix(tmp_path, together):
 
 
 def test_what_stops_one_stops_all_with_its_words(tmp_path, together):
+    taken = []
+
     def work(rank):
         with shared(tmp_path, "job.json", ABOUT) as team:
             for number, _ in team.share(range(1000)):
+                taken.append(number)
                 time.sleep(0.01)
                 if number == 5:
                     raise ValueError("this batch is broken")
@@ -76,6 +78,7 @@ def test_what_stops_one_stops_all_with_its_words(tmp_path, together):
         assert str(error).count("has stopped, process") == 1
         assert "of 3: ValueError: this batch is broken" in str(error)
     assert len(others) == 2
+    assert len(taken) < 100  # nobody goes on
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,16 @@ def test_another_job_in_one_process_is_refused(tmp_path, together, about, items,
     assert all("in process 1 of 2" in str(error) for error in found)
 
 
+def test_what_json_has_in_other_words_is_the_same_job(tmp_path, together):
+    """A tuple is a list there."""
+
+    def work(rank):
+        with shared(tmp_path, "job.json", {"sizes": (1, 2)}) as team:
+            return team.size
+
+    assert together(2, work) == [2, 2]
+
+
 def test_a_folder_that_is_not_shared_is_refused(tmp_path, together):
     def work(rank):
         (tmp_path / str(rank)).mkdir()
@@ -132,112 +145,3 @@ def test_a_folder_of_another_job_stops_all_before_work(tmp_path, together):
     found = together(2, work)
     assert all("out must be empty or of the same run" in str(error) for error in found)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
-@pytest.mark.parametrize("gone", [0, 1])
-def test_nobody_waits_for_ever(tmp_path, together, monkeypatch, gone):
-    """One process leaves without a word, as by kill -9 where nobody watches."""
-    monkeypatch.setattr(teams, "PATIENCE", 0.3)
-
-    def work(rank):
-        if rank == gone:
-            return None
-        with shared(tmp_path, "job.json", ABOUT) as team:
-            return list(team.share(range(3)))
-
-    found = together(2, work)
-    assert isinstance(found[1 - gone], TimeoutError)
-    assert "has waited 0.3 s for" in str(found[1 - gone])
-
-
-class Clock:
-    """The time of a team, in place of the module: it stands still but for what a test lets pass."""
-
-    def __init__(self) -> None:
-        self.now, self.looks, self.counted = 0.0, threading.Semaphore(0), False
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, _seconds: float) -> None:  # after each look of a process that waits
-        if self.counted:
-            self.looks.release()
-        time.sleep(0.001)
-
-    def passes(self, seconds: float) -> None:
-        """Let so much pass for one that waits: it looks before and after."""
-        self.counted = True
-        for step in (seconds, 0):
-            for _ in range(2):  # the first may have begun before
-                assert self.looks.acquire(timeout=20), "nobody waits"
-            self.now += step
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(teams, "time", clock)
-    monkeypatch.setattr(teams, "SOON", 10.0)
-    return clock
-
-
-def test_one_that_waits_says_what_the_others_must_do(tmp_path, together, clock):
-    """A call in the first process alone, as for plain evaluation, would wait for the others."""
-
-    def work(rank):
-        if rank:
-            clock.passes(teams.SOON + 1)
-            clock.now += teams.PATIENCE
-        else:
-            with shared(tmp_path, "job.json", ABOUT):
-                pass
-
-    with pytest.warns(UserWarning, match="process 0 of 2 waits for the others: every process"):
-        together(2, work)
-
-
-def test_one_that_waits_for_the_last_batch_says_nothing(tmp_path, together, clock, recwarn):
-    def work(rank):
-        with shared(tmp_path, "job.json", ABOUT) as team:
-            for number, _ in team.share(range(4)):
-                if number == 3:
-                    clock.passes(teams.SOON + 1)
-
-    assert together(2, work) == [None, None]
-    assert not [one for one in recwarn if "waits for" in str(one.message)]
-
-
-def test_progress_counts_as_a_sign(tmp_path, together, clock):
-    """A process that is through waits for those that work, one by one, however long that takes."""
-    both = threading.Barrier(2, timeout=20)
-
-    def work(rank):
-        with shared(tmp_path, "job.json", ABOUT) as team:
-            for number, _ in team.share(range(2)):
-                both.wait()
-                end = time.monotonic() + 20
-                while team._done() < number:
-                    assert time.monotonic() < end
-                    time.sleep(0.001)
-                clock.passes(0.9 * teams.PATIENCE)
-            return team.count
-
-    assert together(3, work) == [2, 2, 2]
-
-
-def test_the_bar_is_of_the_whole_and_shown_once(tmp_path, together, monkeypatch):
-    def work(rank):
-        with shared(tmp_path, "job.json", ABOUT) as team:
-            for _ in team.share(range(6), desc="working", unit="batch"):
-                time.sleep(0.01)
-
-    shown, watch = [], teams.watch
-
-    def watched(*, disable, **options):
-        shown.append((watch(disable=disable, **options), disable))
-        return shown[-1][0]
-
-    monkeypatch.setattr(teams, "watch", watched)
-    together(2, work)
-    assert [(bar.n, bar.total) for bar, hidden in shown if not hidden] == [(6, 6)]
-    assert len(shown) == 2

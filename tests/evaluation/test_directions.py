@@ -110,6 +110,11 @@ def test_directions_of_complex_parameters_lead_along_both_axes():
         ),
         (lambda m, x, y: plane(x, 3 * x), ValueError, "they are parallel"),
         (lambda m, x, y: plane(x, 0 * x), ValueError, "they are parallel"),
+        (
+            lambda m, x, y: plane(torch.ones(1, 1), torch.ones(1, 1)),
+            ValueError,
+            r"must have two entries at least, to span a plane; got \[1, 1\]",
+        ),
         (lambda m, x, y: plane(x, x[0]), ValueError, "must have one shape"),
         (lambda m, x, y: plane(x, None), TypeError, "second must be a torch.Tensor; got NoneType"),
         (lambda m, x, y: parameter_directions(lambda x: x), TypeError, "model must be a torch.nn"),

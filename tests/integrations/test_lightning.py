@@ -282,6 +282,14 @@ def test_refusals():
         JacobianPenalty(0.1, step=3)
     with pytest.raises(TypeError, match="schedule must be a number"):
         JacobianPenalty("0.1")
+    with pytest.raises(TypeError, match="chunk_size must be an integer; got 'a'"):
+        JacobianPenalty(0.1, chunk_size="a")
+    with pytest.raises(TypeError, match="argument must be a name, an index or None; got "):
+        JacobianPenalty(0.1, argument=1.5)
+    with pytest.raises(TypeError, match="model must be the name of a submodule; got Linear"):
+        JacobianPenalty(0.1, model=nn.Linear(2, 3))
+    with pytest.raises(TypeError, match="labels must be a function of the batch; got int"):
+        JacobianPenalty(0.1, labels=1)
 
 
 def test_what_a_penalty_learns_is_the_modules_or_refused():

@@ -418,6 +418,10 @@ def test_options_and_refusals(tmp_path):
         run, _ = a_trainer_and_a_batch(tmp_path, jacobian_input=name)
         with pytest.raises(ValueError, match=f"jacobian_input must name .*; got '{name}'"):
             run.compute_loss(run.model, dict(inputs))
+    with pytest.raises(TypeError, match="jacobian_input must be the name of an input; got int"):
+        a_trainer_and_a_batch(tmp_path, jacobian_input=1)
+    with pytest.raises(TypeError, match="jacobian_options must be options by name; got str"):
+        a_trainer_and_a_batch(tmp_path, jacobian_options="a")
     with pytest.raises(TypeError, match="options must be among layer"):
         a_trainer_and_a_batch(tmp_path, jacobian_options={"at": None})
     with pytest.raises(TypeError, match="penalty must be a jacfast Penalty"):

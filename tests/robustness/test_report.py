@@ -1,43 +1,17 @@
-"""The robustness report on networks whose distances are known, and its words."""
+"""The robustness report on networks whose distances are known."""
 
-import html
-import json
 import math
-import pickle
 import warnings
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import jacfast
 from jacfast.evaluation import accuracy, rho_adv
-from jacfast.robustness import measure, result, shown
-from jacfast.robustness.attacked import Attacked, Choices
-from tests.nets import draw, predicted_and_distance
-
-BUDGETS = {"budget": 40, "steps": 10, "restarts": 2}
-
-
-def linear(p: float, samples: int = 40):
-    """Return a linear network, images in [0, 1], labels, and the distance of each boundary.
-
-    The boundaries are far from the edges of the box; the logits differ by several units.
-    """
-    model = nn.Linear(6, 3).double()
-    model.weight.data = 50 * draw(3, 6)
-    model.bias.data = -model.weight.data.sum(dim=1) / 2
-    x = 0.5 + draw(samples, 6) / 30
-    y, far = predicted_and_distance(model, x, p)
-    y[::4] = (y[::4] + 1) % 3
-    far[::4] = 0
-    return model, x, y, far
-
-
-def shares(far, eps):
-    return float((far > eps).double().mean())
+from jacfast.robustness import measure
+from tests.nets import draw
+from tests.robustness.reports import BUDGETS, linear, shares
 
 
 @pytest.mark.parametrize("p", [2, math.inf])
@@ -136,39 +110,6 @@ def test_a_box_of_each_channel_holds():
     assert "1 .. 200)" in str(found)
 
 
-def test_text_markdown_and_json_say_the_same(tmp_path: Path):
-    model, x, y, _ = linear(2)
-    found = jacfast.robustness_report(model, x, y, eps=(0.02, 0.5), **BUDGETS)
-    figures = found.to_dict()
-    share = f"{100 * figures['attacks']['worst case']['robust accuracy']['0.02']:.2f}"
-    (row,) = (line for line in str(found).splitlines() if line.startswith("robust at eps 0.02"))
-    assert row.endswith(share)
-    assert f"| {share} |" in found.markdown() == found._repr_markdown_()
-    assert max(map(len, str(found).splitlines())) <= 100
-    assert repr(found) == "RobustnessReport(40 samples, accuracy 75.00%, findings: none)"
-    names = found.save(tmp_path)
-    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
-    assert json.loads((tmp_path / "figures.json").read_text()) == figures
-    page = (tmp_path / "report.html").read_text()
-    assert f"<td>{share}</td>" in page
-    assert all(sign.means.split(":")[0] in page for sign in found.signs)
-    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_picture_has_the_curves_and_the_points():
-    model, x, y, _far = linear(2)
-    found = jacfast.robustness_report(model, x, y, eps=(0.02, 0.05), **BUDGETS)
-    (axis,) = found.figure().axes
-    lines = {line.get_label(): line for line in axis.lines}
-    assert set(lines) == {"DeepFool", "minimal norm", "worst case", "PGD"}
-    assert lines["PGD"].get_xdata().tolist() == [0.02, 0.05]
-    sizes, values = lines["worst case"].get_data()
-    middle = len(sizes) // 3
-    want = 100 * shares(found.distances["worst case"], sizes[middle])
-    assert values[middle] == pytest.approx(want)
-    assert values[0] == 75
-
-
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
@@ -197,20 +138,6 @@ def test_a_model_that_gets_nothing_right():
         jacfast.robustness_report(model, x, wrong)
 
 
-def test_where_nothing_is_found_all_is_unknown_and_still_shown(tmp_path):
-    model, x, y, _ = linear(2)
-    steps = lambda a: model(a).sign() + model(a).detach() / 1e6  # noqa: E731
-    far = jacfast.robustness_report(steps, x, y, eps=(1e-9,), **BUDGETS)
-    assert [sign.name for sign in far.findings] == ["zero gradients"]
-    worst = far.to_dict()["attacks"]["worst case"]
-    assert worst["median distance"] is None
-    assert worst["not found"] == int(far.right.sum())
-    assert "unknown" in str(far)
-    far.save(tmp_path)
-    again = pickle.loads(pickle.dumps(far))
-    assert str(again) == str(far)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -233,20 +160,6 @@ def test_half_precision():
     )
     for eps in (0.02, 0.1):
         assert found.robust_accuracy(eps) == pytest.approx(whole.robust_accuracy(eps), abs=0.08)
-
-
-def test_numbers_of_numpy_are_written_as_those_of_python(tmp_path: Path):
-    model, x, y, _ = linear(2)
-    given = {"p": 2, "eps": (0.25, 0.5), "budget": 10, "steps": 3, "restarts": 2, "batch_size": 13}
-    want = jacfast.robustness_report(model, x, y, **given).to_dict()
-    numpy = {
-        name: np.asarray(value)[()] if name != "eps" else tuple(map(np.float32, value))
-        for name, value in given.items()
-    }
-    found = jacfast.robustness_report(model, x, y, clip=(np.float64(0), np.float32(1)), **numpy)
-    found.save(tmp_path)
-    assert json.loads((tmp_path / "figures.json").read_text()) == want
-    assert json.dumps(found.to_dict()) == json.dumps(want)
 
 
 def test_grey_values_in_their_box_draw_no_warning():
@@ -279,99 +192,10 @@ def test_another_default_device(tmp_path):
         torch.set_default_device(None)
 
 
-def test_the_median_distance_is_the_lower_of_two_as_that_of_torch():
-    """With half of them found it is known, at the one that is farthest."""
-    far = torch.tensor([3.0, math.inf, 1.0, math.inf])
-    assert shown._median(far) == float(far.median()) == 3.0
-
-
-def by_hand(p: float = 2.0, clip=None, restarts: int = 1):
-    """Return a report of four samples, three of which are right: every figure can be counted."""
-    never = torch.zeros(3, 2, dtype=torch.bool)
-    scaled = torch.tensor([[True, False], [False, True], [False, True]])
-    attacked = Attacked(
-        deepfool=torch.tensor([1.0, 3.0, math.inf]).double(),
-        minimal=torch.tensor([1.0, 2.0, 4.0]).double(),
-        pgd=torch.tensor([2.0, 1.5, math.inf]).double(),
-        first=never,
-        later=never,
-        scaled=scaled,
-        still=torch.tensor([True, False, False]),
-        saturated=never[:, 0],
-        drawn=never[:, 0],
-    )
-    choices = Choices(p=p, eps=(0.5, 2.0), budget=9, steps=7, restarts=restarts, clip=clip)
-    right = torch.tensor([True, False, True, True])
-    return jacfast.RobustnessReport(choices, right, 0.25, attacked)
-
-
-def test_every_figure_of_the_table_can_be_counted():
-    found = by_hand()
-    rows = {line[:17].strip(): line[17:].split() for line in str(found).splitlines() if line}
-    assert rows["median distance"] == ["3", "2", "1.5"]  # PGD knows its sizes alone
-    assert rows["mean distance"] == ["2", "2.333", "2.167"]  # of those found
-    assert rows["nothing found"] == ["1", "0", "1", "0"]
-    assert rows["robust at eps 0.5"] == [",", "%", *["75.00"] * 4]
-    assert rows["robust at eps 2,"] == ["%", "50.00", "25.00", "25.00", "25.00"]
-    assert "without a box; minimal norm: 9 passes, PGD: one start of 7 steps" in words(found)
-    boxed = by_hand(math.inf, (0.0, 1.0), restarts=5)
-    assert "inf-norm, in the box (0.0, 1.0)" in words(boxed)
-    assert "PGD: 5 starts of 7 steps" in words(boxed)
-    assert (found.to_dict()["p"], boxed.to_dict()["p"]) == (2, "inf")
-    attacks = found.to_dict()["attacks"]
-    assert attacks["PGD"]["median distance"] is attacks["PGD"]["mean distance"] is None
-
-
-def words(found) -> str:
-    return " ".join(str(found).split())
-
-
-def test_the_page_and_markdown_have_every_sign():
-    found = by_hand()
-    page = html.unescape(found.page().decode())
-    for row in (
-        ("zero gradients", "33.3", "0.0", "FOUND"),
-        ("saturated cross-entropy", "0.0", "0.0", ""),
-        ("logits x 100", "66.7", "5.0", "FOUND"),  # of the size at which there are most
-        ("PGD below the minimal norm", "33.3", "5.0", "FOUND"),
-        ("random starts", "0.0", "5.0", ""),
-    ):
-        assert "".join(f"<td>{cell}</td>" for cell in row) in page
-    assert "<h2>Signs of masked gradients: 3 of 6 found</h2>" in page
-    assert json.dumps({"eps": [0.5, 2.0]}, indent=2)[1:-2] in page
-    listed = [line for line in found.markdown().splitlines() if line.startswith("- ")]
-    assert listed == [f"- {sign}" for sign in found.signs]
-    assert listed[4].startswith("- random starts: not found, 0.0% of those that are right.")
-
-
 def test_sizes_come_once_and_in_order():
     model, x, y, _ = linear(2, samples=4)
     found = jacfast.robustness_report(model, x, y, eps=(0.5, 0.02, 0.5), **BUDGETS)
     assert found.choices.eps == (0.02, 0.5)
-
-
-def test_files_from_elsewhere_stay_and_a_save_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
-    found = by_hand()
-    monkeypatch.setattr("jacfast.plots.png", lambda figure: b"drawn")
-    monkeypatch.setattr(jacfast.RobustnessReport, "figure", lambda self: None)
-    monkeypatch.setattr(jacfast.RobustnessReport, "page", lambda self: b"page")
-    for name in ("report.html", "figures.json"):
-        (tmp_path / name).write_text("another's")
-        with pytest.raises(ValueError, match=rf"{name} in .* would be overwritten"):
-            found.save(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == [name]
-        (tmp_path / name).unlink()
-    for number in (1, 2):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with monkeypatch.context() as patch:
-            written = iter([result.write_atomically] * number)
-            patch.setattr(result, "write_atomically", lambda *given, to=written: next(to)(*given))
-            with pytest.raises(StopIteration):
-                found.save(folder)
-        for _ in range(2):
-            assert set(found.save(folder)) == {path.name for path in folder.iterdir()}
-        assert json.loads((folder / "figures.json").read_text()) == found.to_dict()
 
 
 def test_no_attack_sees_all_samples_at_a_time():

@@ -26,8 +26,24 @@ def test_both_outputs_one_after_the_other():
     model, x, y = build("mlp")
     logits, value = fast(model, x, y, Frobenius())
     F.cross_entropy(logits, y).backward()
-    with pytest.raises(RuntimeError, match="add the losses up and call backward once"):
+    words = r"add the losses up and call backward once, or, for the gradient of each .* penalty\("
+    with pytest.raises(RuntimeError, match=words):
         value.backward()
+
+
+def test_gradients_one_by_one_are_those_of_the_one_line_way():
+    """As those words say: what each loss wants of the parameters; together what the step does."""
+    model, x, y = build("mlp")
+    trained, penalty = list(model.parameters()), Frobenius("exact")
+    leaf = x.detach().requires_grad_()
+    logits = model(leaf)
+    first = torch.autograd.grad(F.cross_entropy(logits, y), trained, retain_graph=True)
+    second = torch.autograd.grad(penalty(logits, leaf), trained, allow_unused=True)
+    both = [a if b is None else a + b for a, b in zip(first, second, strict=True)]
+    again, value = fast(model, x, y, penalty)
+    want = torch.autograd.grad(F.cross_entropy(again, y) + value, trained)
+    for got, sum_ in zip(both, want, strict=True):
+        torch.testing.assert_close(got, sum_)
 
 
 def of_everything(total: Tensor, model: nn.Module) -> None:

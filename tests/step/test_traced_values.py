@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import sys
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.utils.dlpack import to_dlpack
 
 from jacfast import Frobenius
 from tests.step.steps import assert_same, fast, gradient, loss_of
@@ -129,10 +131,27 @@ def bytes_of(h, given):
     return h * bytes(h.detach().untyped_storage())[1]
 
 
+class Capsule:
+    """What hands over a tensor's memory without asking the tensor, as to_dlpack does."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **_):
+        return to_dlpack(self.tensor)
+
+
 REFUSED = {
     "a deep copy": (copied, "Python's hands"),
     "an address": (at_address, "Python's hands, data_ptr"),
     "dlpack": (lambda h, g: h * float(np.from_dlpack(h.detach()).max()), "hands, __dlpack__"),
+    "a capsule": (
+        lambda h, g: h * float(np.from_dlpack(Capsule(h.detach())).max()),
+        "hands, _to_dlpack",
+    ),
     "a storage": (lambda h, g: h * h.detach().storage()[3], "Python's hands, storage"),
     "bytes": (bytes_of, "Python's hands, untyped_storage"),
     "an array on a GPU": (
@@ -162,6 +181,30 @@ def test_others_are_refused(kind):
     calls = [(x, {"args": (torch.arange(1, 7).roll(i),)}) for i in range(2)]
     with pytest.warns(UserWarning, match=f"runs eager, and not compiled=.*{reason}"):
         assert_eager_each_time(model, calls)
+
+
+def test_a_profiler_stays_where_it_is():
+    """Recording listens as one where there is none."""
+    model, x = Between(lambda h, given: h).double(), torch.randn(4, 6).double()
+
+    def step():
+        fast(model, x, None, Frobenius(), args=(x,), compiled="traced")
+
+    step()
+    assert sys.getprofile() is None
+    seen = []
+
+    def profile(_frame, event, _what):
+        seen.append(event)
+
+    x = x[:3]
+    sys.setprofile(profile)
+    try:
+        step()
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)
+    assert "c_call" in seen
 
 
 def filled(h, given):

@@ -144,6 +144,7 @@ def test_a_penalty_costs_no_forward_pass_of_samples_that_do_not_count(penalise):
         ({"share": 0.5}, "share=0.5 needs attack; got attack=None"),
         ({"twins": True}, "twins=True needs attack; got attack=None"),
         ({"penalise": "both"}, "penalise='both' needs attack; got attack=None"),
+        ({"layer": 2}, "layer must be the name of a submodule; got 2"),
         ({"layer": "2"}, "layer='2' needs penalty; got penalty=None"),
         ({"batch_norm": "frozen"}, "batch_norm='frozen' needs penalty; got penalty=None"),
         ({"penalise": "there"}, "penalise must be one of clean, attacked, both; got 'there'"),

@@ -1,6 +1,7 @@
 """Hardening end to end on a tiny job: its figures, its files, its table."""
 
 import base64
+import contextlib
 import dataclasses
 import json
 
@@ -11,11 +12,13 @@ from torch import nn
 
 from jacfast import data, deepfool, fgsm, jacobian, models, rho_adv, robustness_report
 from jacfast.evaluation import accuracy
+from jacfast.team import Team
 from jacfast.timing import ours
 from jacfast.training import harden as module
-from jacfast.training.harden import PHASES, harden
+from jacfast.training.harden import harden
 from jacfast.training.measure import Measures
 from jacfast.training.options import Harden
+from jacfast.training.ready import PHASES
 from jacfast.training.table import table
 from tests.data.files import write_mnist
 from tests.training.runs import called, harden_arguments, small_run
@@ -199,3 +202,24 @@ def test_a_run_that_ends_while_it_is_timed_has_its_figures(tmp_path, monkeypatch
     assert words in table(figures)
     assert words in (run.out / "report.html").read_text()
     assert (run.out / "harden.png").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_others_wait_as_long_as_the_first_measures(tmp_path, monkeypatch):
+    """They are in the training already, and would lose their patience."""
+    signs, measured = [], module.measure
+
+    @contextlib.contextmanager
+    def working(team):
+        signs.append(team.rank)
+        yield
+        signs.append("no more")
+
+    def measure(model, x, y, name):
+        assert signs[-1] == (0 if name == "before" else "no more")
+        return measured(model, x, y, name)
+
+    monkeypatch.setattr(Team, "working", working)
+    monkeypatch.setattr(module, "measure", measure)
+    harden(small_run(tmp_path, eval_samples=5))
+    assert signs[-2:] == [0, "no more"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._device import DeviceContext
+from torch.utils.dlpack import to_dlpack
 
 import jacfast.calling.parts as parts
 from jacfast.calling.anew import of_torch
@@ -26,6 +27,7 @@ class Refused(Exception):
 READS = {
     *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage),
     *(Tensor.storage, Tensor.__dlpack__, Tensor.set_, Tensor.backward, torch.autograd.backward),
+    to_dlpack,
     Tensor.data.__set__,  # type: ignore[attr-defined]
     Tensor.__cuda_array_interface__.__get__,
 }

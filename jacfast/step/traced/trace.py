@@ -19,6 +19,7 @@ from jacfast.step.traced.graph import Graph, Value
 from jacfast.step.traced.guards import SIMPLE, Look
 from jacfast.step.traced.record import Recorder, Watch, unrecorded
 from jacfast.step.traced.refuse import Refused
+from jacfast.step.traced.unseen import listening
 
 
 class Slot(NamedTuple):
@@ -107,7 +108,7 @@ class _Tracing:
     def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
         trained: list[Value] = []
-        with Watch(recorder), recorder:
+        with listening(), Watch(recorder), recorder:
             pending = self.run.forward(x, y, whole)
             given = [pending.total, *pending.values]
             place = len(recorder.calls)

@@ -5,15 +5,18 @@ extension may fill what PyTorch has allocated. No operation shows it, so that a 
 the numbers of the recording, or none at all.
 """
 
+import contextlib
+import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import to_dlpack
 
 from jacfast.step.traced.graph import Call, Value, within
-from jacfast.step.traced.refuse import Refused
+from jacfast.step.traced.refuse import Refused, reads_on_host
 from jacfast.step.traced.writes import with_aliases
 
 # what gives its result the shape or type of a tensor, whatever is in that
@@ -49,6 +52,27 @@ def check_read(
             shown.update(call.reads())
     if any(value not in shown for value in given):
         raise Refused(f"shapes or control flow that depend on values, {func.__name__}")
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Refuse what hands over a tensor's memory, and no mode is told of: a profiler is.
+
+    Where another one is at work already, it stays.
+    """
+    if sys.getprofile() is not None:
+        yield
+        return
+
+    def look(_frame: Any, event: str, function: Any) -> None:
+        if event == "c_call" and function is to_dlpack:
+            reads_on_host(function)
+
+    sys.setprofile(look)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 def _whole(tensor: Tensor) -> bool:
