@@ -125,6 +125,37 @@ def test_against_differences_of_the_gradient(name, penalty):
         assert float(found[0] @ t) == pytest.approx(want, rel=1e-5, abs=1e-7)
 
 
+def of_energy(function):
+    """Return the gradient of an energy behind a function, as models return that take forces."""
+    return lambda x: torch.autograd.grad(function(x).sin().sum(), x, create_graph=True)[0]
+
+
+BESIDE = {
+    "hardsigmoid": F.hardsigmoid,
+    "attention": lambda c: F.scaled_dot_product_attention(c, c, c),
+    "norm": lambda c: F.normalize(c, dim=-1),
+    "batch norm of one row": lambda c: F.batch_norm(c, torch.zeros(4).double(), c.new_ones(4)),
+    "layer norm, differentiated": of_energy(lambda c: F.layer_norm(c, (6,))),
+    "batch norm, differentiated": of_energy(
+        lambda c: F.batch_norm(c, None, None, None, None, True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_added_to_the_logits_may_have_been_differentiated_and_freed(name):
+    """No way from the logits to x leads through it, so its saved tensors are not asked for."""
+    c = torch.randn(3, 4, 1, 6, dtype=torch.float64).requires_grad_()
+    beside = BESIDE[name](c).flatten(1)[:, :3]
+    beside.sum().backward()
+    model = nn.Sequential(nn.Linear(5, 3), nn.Tanh()).double()
+    x = torch.randn(3, 5, dtype=torch.float64).requires_grad_()
+    found = [
+        gradient(Frobenius("exact")(logits, x), model) for logits in (model(x) + beside, model(x))
+    ]
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("half", [torch.float32, torch.bfloat16])
 def test_hard_sigmoid_is_what_it_is_written_out(n, half):
