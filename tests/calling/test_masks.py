@@ -54,8 +54,10 @@ def test_each_part_has_its_channels(function, shape):
             torch.testing.assert_close(function(x[index], 0.5), want[index])
 
 
-def test_other_rows_than_samples_are_dropped_as_pytorch_does():
-    x = torch.rand(5, 3)
+@pytest.mark.parametrize("shape", [(5, 3), ()])
+def test_other_rows_than_samples_are_dropped_as_pytorch_does(shape):
+    """One number for all, too, by which a layer is left out."""
+    x = torch.rand(shape)
     torch.manual_seed(0)
     want = F.dropout(x)
     torch.manual_seed(0)
