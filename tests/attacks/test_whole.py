@@ -68,19 +68,20 @@ def test_figures_and_file(name, labels, tmp_path):
     assert list(figures.values()) == pytest.approx(want, rel=1e-5)
 
 
+FIRST = {"eps": 0.1, "steps": 1, "step_size": 0.01}  # from where it starts it does not get far
+
+
 def test_pgd_is_the_same_each_time(tmp_path):
     model, x, y = problem()
     for name in ("a", "b"):
-        attack_to_file(tmp_path / name / "file", "pgd", model, x, y, 4, eps=0.1)
+        attack_to_file(tmp_path / name / "file", "pgd", model, x, y, 4, **FIRST)
     assert (tmp_path / "a" / "file").read_bytes() == (tmp_path / "b" / "file").read_bytes()
 
 
 def test_pgd_starts_somewhere_else_in_each_batch(tmp_path):
     model, x, y = problem()
     x, y = x[:1].expand(4, -1, -1, -1), y[:1].expand(4)
-    attack_to_file(
-        tmp_path / "there" / "file", "pgd", model, x, y, 2, eps=0.1, steps=1, step_size=0.01
-    )
+    attack_to_file(tmp_path / "there" / "file", "pgd", model, x, y, 2, **FIRST)
     moved = load_file(tmp_path / "there" / "file")["adversarial"].flatten(1)
     assert len(moved.unique(dim=0)) == 4
 
