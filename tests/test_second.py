@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from jacfast import Frobenius, InputGradient, forward_with_penalty, frobenius_penalty
 from jacfast.evaluation import decision_hessian
 from jacfast.lean import mode
+from tests.functions import Cube
 from tests.step.steps import fast, gradient, plain
 
 
@@ -132,6 +133,7 @@ def of_energy(function):
 
 
 BESIDE = {
+    "a Function": Cube.apply,
     "hardsigmoid": F.hardsigmoid,
     "attention": lambda c: F.scaled_dot_product_attention(c, c, c),
     "norm": lambda c: F.normalize(c, dim=-1),
