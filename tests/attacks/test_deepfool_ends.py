@@ -166,6 +166,13 @@ def test_no_step_is_taken_where_a_logit_is_nan(held):
     torch.testing.assert_close(got.r[1], torch.tensor([0.102, 0, 0]).double())
 
 
+@pytest.mark.parametrize("clip", [None, (0.0, 2.0)])
+def test_images_in_float16_may_sum_to_more_than_its_range(clip):
+    x = torch.ones(2, 1 << 17, dtype=torch.float16)
+    got = deepfool(lambda x: torch.stack([x[:, 0] - 1.5, 0 * x[:, 0]], dim=1), x, clip=clip)
+    assert got.success.tolist() == [True, True]
+
+
 def test_an_entry_that_is_nan_and_plays_no_part():
     x = torch.tensor([[0.4, math.nan], [0.4, 0.2]]).double()
     model = lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 0.5], dim=1)  # noqa: E731
