@@ -25,7 +25,7 @@ LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place 
 def whole(functions: Collection[Node], x: Tensor) -> Iterator[None]:
     """Refuse those of these Functions that lose a part of the gradient in x, while it is made."""
     handles: list[Any] = []
-    weights = {id(p): p for node in functions for p in _weights(node) if p is not x}
+    weights = {id(p): p for node in functions for p in _weights(node)}
     own = [(weight, weight.grad) for weight in weights.values()]
 
     def put_back() -> None:
@@ -73,7 +73,7 @@ def _check_of(node: Node, x: Tensor) -> Any:
         following is not None and ((leaf := leaf_of(following)) is None or leaf is x)
         for following, _ in node.next_functions
     ]
-    weights = [weight for weight in _weights(node) if weight is not x]
+    weights = _weights(node)
 
     def check(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
         if any(used and _cut(g) for g, used in zip(returned, wanted, strict=False)):

@@ -28,7 +28,7 @@ PREFIX, SUFFIX = "ScaledDotProduct", "Backward0"
 def is_fused(node: Node) -> bool:
     """Say whether `node` is the backward pass of a fused attention whose operands are saved."""
     name = node.name()
-    return name.startswith(PREFIX) and name.endswith(SUFFIX) and hasattr(node, "_saved_query")
+    return name.startswith(PREFIX) and name.endswith(SUFFIX) and hasattr(type(node), "_saved_query")
 
 
 class Attention(NamedTuple):

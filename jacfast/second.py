@@ -66,14 +66,21 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
 
 
 def _given(node: Node) -> Any:
-    """Return the hook that gives `node` its second derivative; None if there is nothing to give."""
-    if node.name() in LINEAR:
-        return _slope_of(node)
-    if node.name() in PLACES:
-        return of_normalisation(node)
-    if is_fused(node):
-        return twice(node)
-    return of_norm(node) if is_norm(node) else None
+    """Return the hook that gives `node` its second derivative; None if there is nothing to give.
+
+    None, too, where the node has nothing to read: PyTorch's own error is to follow, if x leads
+    there at all.
+    """
+    try:
+        if node.name() in LINEAR:
+            return _slope_of(node)
+        if node.name() in PLACES:
+            return of_normalisation(node)
+        if is_fused(node):
+            return twice(node)
+        return of_norm(node) if is_norm(node) else None
+    except RuntimeError:  # freed, or changed in place
+        return None
 
 
 def explain_new(graph: Graph, g: Tensor) -> None:

@@ -49,13 +49,9 @@ class Normalised(NamedTuple):
 def of_normalisation(node: Any) -> Any:
     """Return the hook of a node of `PLACES` that gives its result a derivative.
 
-    None where the statistics are constants, and where the node has nothing to read: PyTorch's own
-    error is to follow.
+    None where the statistics are constants.
     """
-    try:
-        what = _of_layer(node) if node.name() == LAYER else _of_batch(node)
-    except RuntimeError:  # freed, or changed in place
-        return None
+    what = _of_layer(node) if node.name() == LAYER else _of_batch(node)
     if what is None:
         return None
     places = PLACES[node.name()]
@@ -65,7 +61,7 @@ def of_normalisation(node: Any) -> Any:
         inputs = [t if t.requires_grad else t.requires_grad_() for t in inputs]
         wide = [t.to(torch.promote_types(t.dtype, torch.float32)) for t in inputs]
         pairs = [(t, c) for t, c in zip(what.first(*wide), incoming, strict=True) if c is not None]
-        outputs, cotangents = [t for t, _ in pairs], [c.to(t.dtype).view_as(t) for t, c in pairs]
+        outputs, cotangents = [t for t, _ in pairs], [c.view_as(t) for t, c in pairs]
         found = torch.autograd.grad(
             outputs, inputs, cotangents, create_graph=True, allow_unused=True
         )
@@ -88,8 +84,9 @@ def _of_layer(node: Any) -> Normalised:
     x = node._saved_input
     dims = list(range(x.dim() - len(node._saved_normalized_shape), x.dim()))
     kept = [size if d in dims else 1 for d, size in enumerate(x.shape)]
-    var = x.detach().to(node._saved_rstd.dtype).var(dims, correction=0, keepdim=True)
-    return Normalised(_tensors(node), node._saved_rstd.pow(-2) - var, dims, kept)
+    wide = torch.promote_types(x.dtype, torch.float32)  # half types save 1/s in theirs, on a CPU
+    var = x.detach().to(wide).var(dims, correction=0, keepdim=True)
+    return Normalised(_tensors(node), node._saved_rstd.to(wide).pow(-2) - var, dims, kept)
 
 
 def _tensors(node: Any) -> list[Tensor]:

@@ -24,14 +24,8 @@ def is_norm(node: Node) -> bool:
 
 
 def of_norm(node: Any) -> Any:
-    """Return the hook of a 2-norm's node that gives its result a derivative at zero.
-
-    None where the node has nothing to read: PyTorch's own error is to follow.
-    """
-    try:
-        x, norm = node._saved_self, node._saved_result  # not in the hook: a checkpoint gives once
-    except RuntimeError:  # freed, or changed in place
-        return None
+    """Return the hook of a 2-norm's node that gives its result a derivative at zero."""
+    x, norm = node._saved_self, node._saved_result  # not in the hook: a checkpoint gives once
     dims = () if node._saved_keepdim else node._saved_dim or ()
 
     def hook(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> Any:

@@ -123,6 +123,13 @@ def test_a_function_is_a_model():
     assert torch.equal(jacobian(lambda x: x @ w.T, draw(2, 4)), w.expand(2, 3, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_rows_have_the_dtype_of_x_whatever_that_of_the_logits(dtype):
+    w = draw(3, 4, dtype=torch.float32)
+    got = jacobian(lambda x: x.float() @ w.T, draw(2, 4, dtype=dtype))
+    torch.testing.assert_close(got, w.to(dtype).expand(2, 3, 4), rtol=0, atol=0)
+
+
 def test_model_is_left_as_it_was():
     model, x = build("conv_batch_norm")
     want = by_jacrev(model, x)

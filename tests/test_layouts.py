@@ -151,6 +151,20 @@ def test_the_loss_beside_a_penalty_is_right_too():
         torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 3, 2, 2), (2, 3, 1, 2, 1)], ids=str)
+def test_volumes(shape):
+    norm = nn.BatchNorm3d(shape[1]).double().eval()
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    slopes = (norm.running_var + norm.eps).rsqrt().view(-1, 1, 1, 1)
+    x, v = torch.randn(2, *shape, dtype=torch.float64)
+    orders = (0, 1, 2, 3, 4), (0, 2, 3, 4, 1)
+    for inner, outer in (orders, orders[::-1]):
+        leaf, ways = x.clone().requires_grad_(), [(inner, 1)] * 2 + [(outer, 7)] * 2
+        h = LaidOut.apply(norm(LaidOut.apply(leaf, *ways[:2])), *ways[2:])
+        EXACT(h.flatten(1), leaf)
+        torch.testing.assert_close(torch.autograd.grad(h, leaf, v)[0], v * slopes)
+
+
 class Patches(nn.Module):
     """Tokens [N, 9, 6] as images, as vision transformers with batch-norm have them."""
 

@@ -7,7 +7,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import jacfast
-from jacfast.portion import Portion, Share, within
+from jacfast.portion import Portion, Share, at_hand, within
 from tests.nets import build
 
 TOTAL = 8
@@ -63,6 +63,24 @@ def test_a_part_has_the_values_of_the_whole(problem, way, kind):
                 values, now = seeded(way, model, x[rows])
             torch.testing.assert_close(values, whole[rows])
             assert now == after  # the processes go on alike
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_penalty_that_draws_nothing(problem, way, kind, monkeypatch):
+    model, x = problem
+    monkeypatch.setitem(globals(), "EACH", jacfast.Frobenius("exact", reduction="none"))
+    whole = way(model, x).detach()
+    for here, rows in PARTS[kind]:
+        with within(here):
+            torch.testing.assert_close(way(model, x[rows]).detach(), whole[rows])
+
+
+def test_after_an_error_the_samples_are_the_whole_batch_again():
+    for here in (Portion(torch.arange(3), TOTAL), Share(0, 2)):
+        with pytest.raises(KeyboardInterrupt), within(here):
+            raise KeyboardInterrupt
+        assert at_hand() is None
 
 
 def test_a_trace_is_of_one_total(problem):
@@ -135,6 +153,17 @@ def test_the_root_of_a_part_is_refused(problem, way):
     here = within(Portion(torch.arange(4), TOTAL))
     with here, pytest.raises(ValueError, match="root must be False where processes share"):
         way(model, x[:4].clone())
+
+
+def test_the_root_of_a_share_is_its_own(problem):
+    """DistributedDataParallel averages whatever the processes have."""
+    model, x = problem
+    with within(Share(1, 2)):
+        value = jacfast.forward_with_penalty(
+            model, x[4:], penalty=jacfast.Frobenius("exact", root=True)
+        )[1]
+    rows = jacfast.jacobian(model, x[4:])
+    torch.testing.assert_close(value, rows.square().sum().sqrt())
 
 
 def test_a_compiled_step_is_one_graph(problem):

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jacfast import Frobenius, InputGradient, forward_with_penalty
+from jacfast import Frobenius, InputGradient, forward_with_penalty, frobenius_penalty
 from jacfast.evaluation import decision_hessian
 from jacfast.lean import mode
+from tests.functions import Cube
 from tests.step.steps import fast, gradient, plain
 
 
@@ -76,6 +77,7 @@ ACTIVATIONS = {
     "pairwise_distance": padded(lambda x: F.pairwise_distance(x, -x, eps=0.0)),
     "norm": padded(lambda x: x.norm(dim=(1, -1))[:, None]),
     "norm, dimensions in any order": padded(lambda x: x.norm(dim=(-1, 1))[:, None]),
+    "norm, dimensions from the end": padded(lambda x: x.norm(dim=(-2, -1))[:, None]),
     "3-norm": lambda x: x + torch.linalg.vector_norm(x, 3, dim=1, keepdim=True),
     "norm of all": padded(lambda x: x[:, 1] + x[:, 1].norm()),
 }
@@ -125,6 +127,76 @@ def test_against_differences_of_the_gradient(name, penalty):
         assert float(found[0] @ t) == pytest.approx(want, rel=1e-5, abs=1e-7)
 
 
+def of_energy(function):
+    """Return the gradient of an energy behind a function, as models return that take forces."""
+    return lambda x: torch.autograd.grad(function(x).sin().sum(), x, create_graph=True)[0]
+
+
+BESIDE = {
+    "a Function": Cube.apply,
+    "hardsigmoid": F.hardsigmoid,
+    "attention": lambda c: F.scaled_dot_product_attention(c, c, c),
+    "norm": lambda c: F.normalize(c, dim=-1),
+    "batch norm of one row": lambda c: F.batch_norm(c, torch.zeros(4).double(), c.new_ones(4)),
+    "layer norm, differentiated": of_energy(lambda c: F.layer_norm(c, (6,))),
+    "batch norm, differentiated": of_energy(
+        lambda c: F.batch_norm(c, None, None, None, None, True)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_added_to_the_logits_may_have_been_differentiated_and_freed(name):
+    """No way from the logits to x leads through it, so its saved tensors are not asked for."""
+    c = torch.randn(3, 4, 1, 6, dtype=torch.float64).requires_grad_()
+    beside = BESIDE[name](c).flatten(1)[:, :3]
+    beside.sum().backward()
+    model = nn.Sequential(nn.Linear(5, 3), nn.Tanh()).double()
+    x = torch.randn(3, 5, dtype=torch.float64).requires_grad_()
+    found = [
+        gradient(Frobenius("exact")(logits, x), model) for logits in (model(x) + beside, model(x))
+    ]
+    torch.testing.assert_close(*found)
+
+
+class Gate(torch.autograd.Function):
+    """x, whatever its gate, for which it returns no gradient."""
+
+    @staticmethod
+    def forward(ctx, x, gate):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, None
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_gets_no_gradient_has_no_part(name):
+    layer = nn.Linear(5, 24).double()
+    model = nn.Sequential(nn.Linear(5, 3), nn.Tanh()).double()
+    x = torch.randn(3, 5, dtype=torch.float64).requires_grad_()
+    gated = Gate.apply(model(x), BESIDE[name](layer(x).view(3, 4, 1, 6)))
+    found = []
+    for logits in (gated, model(x)):
+        value = frobenius_penalty(logits, x, "exact", batch_norm="coupled")
+        found.append(gradient(value, model))
+    torch.testing.assert_close(*found)
+
+
+def test_a_norm_in_a_wider_type():
+    """Summed in float64, of float32, one row of zeros."""
+    torch.manual_seed(0)
+    layer, found = nn.Linear(4, 6), []
+    for dtype in (torch.float32, torch.float64):
+        x = torch.linspace(-1, 1, 12, dtype=dtype).view(3, 4).requires_grad_()
+        h = layer.to(dtype)(x)
+        h = torch.stack([h, 0 * h], 1)
+        z = h / torch.linalg.vector_norm(h, dim=2, keepdim=True, dtype=torch.float64).clamp_min(0.1)
+        found.append(gradient(Frobenius("exact")(z.to(dtype).sum(1), x), layer))
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("half", [torch.float32, torch.bfloat16])
 def test_hard_sigmoid_is_what_it_is_written_out(n, half):
@@ -139,6 +211,14 @@ def test_hard_sigmoid_is_what_it_is_written_out(n, half):
     )
     eps = torch.finfo(half).eps
     torch.testing.assert_close(got, want, rtol=32 * eps, atol=32 * eps)
+
+
+def test_hard_sigmoid_has_the_slope_of_pytorch_at_its_kinks():
+    """In half types many inputs are exactly there."""
+    x = torch.tensor([[-3.0, 3.0, 2.5]]).requires_grad_()
+    z = F.hardsigmoid(x)
+    (rows,) = torch.autograd.grad(z.sum(), x, retain_graph=True)
+    assert float(Frobenius("exact")(z, x)) == float(rows.square().sum())
 
 
 def test_a_hessian_through_a_hard_sigmoid():

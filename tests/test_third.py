@@ -148,6 +148,33 @@ def test_in_half_precision_and_float32():
         assert relative_error(got, want) < most
 
 
+@pytest.mark.parametrize("kind", ["layer", "layer of two", "instance", "batch"])
+def test_float16_where_squares_are_beyond_its_range(kind):
+    """Of inputs of about 1000 the variance is finite, as PyTorch's own layer has it."""
+    model, hand = (Force(kind, True, by_hand, False).half() for by_hand in (False, True))
+    model.linear.weight.data *= 600
+    hand.load_state_dict(model.state_dict())
+    x = draw(3, 5, seed=20, dtype=torch.float16)
+    value = one_line(model, x, {"batch_norm": "coupled"} if kind == "batch" else {})
+    want = loop(hand.double(), x.double())
+    torch.testing.assert_close(value.double(), want, rtol=1e-2, atol=0)
+
+
+def test_a_model_that_returns_the_gradient_of_its_bias():
+    """That hangs from no input of the normalisation but the gradient that comes in."""
+    x, found = draw(1, 5, seed=20), []
+    for by_hand in (False, True):
+        net = Force("layer", True, by_hand, False).double()
+
+        def model(x, net=net):
+            h = net.norm(net.linear(x).unflatten(1, (4, 6)))
+            return torch.autograd.grad(h.sin().sum(), net.norm.bias, create_graph=True)[0][None]
+
+        value = one_line(model, x, {})
+        found.append([value, *gradients(value, net)])
+    torch.testing.assert_close(*found)
+
+
 def test_a_node_of_cudnn_has_the_same_derivative():
     """Its inputs have another order, and other names; a GPU is not needed to read them."""
     x = draw(1, 4, 6).requires_grad_()

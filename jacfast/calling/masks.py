@@ -76,7 +76,7 @@ class _Part(TorchFunctionMode):
         rows = (
             self.index if isinstance(self.index, Tensor) else range(self.masks.samples)[self.index]
         )
-        if not training or input.shape[0] != len(rows):  # the second: of other samples than these
+        if not training or input.shape[:1] != (len(rows),):  # of other samples than these, or none
             return func(input, p, training, inplace)
         numbers = self.masks.number(self.place, input, lambda ones: func(ones, p, True))
         self.place += 1

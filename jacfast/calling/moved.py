@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
     def begin(self) -> Tensor | None:
         """Return a tensor with the values that were remembered; None if nothing has them."""
-        if self.values is None and self.replaced and version(self.parameter) == self.version:
+        if self.values is None and version(self.parameter) == self.version:
             return self.data
         return self.values
 

@@ -28,7 +28,7 @@ class OfWholeBatch(TorchFunctionMode):
         if torch.compiler.is_compiling():  # in a compiled model, whose graph this would break
             return func(*args, **given)
         here = portion()
-        if here is not None and len(here.index) and torch.is_grad_enabled() and not hooked():
+        if here is not None and torch.is_grad_enabled() and not hooked():
             if func in FUNCTIONS:
                 return _dropped(here, func, *args, **given)
             if func is Tensor.bernoulli_:

@@ -144,6 +144,43 @@ def test_a_step_to_no_finite_point_is_not_taken(dtype, slope, held):
     assert bool(got.adversarial.isfinite().all())
 
 
+HELD = pytest.mark.parametrize(
+    "held",
+    [{}, {"clip": (0.0, 1.0)}, {"clip": (0.0, 1.0), "clip_steps": True}],
+    ids=["free", "box", "steps in the box"],
+)
+
+
+@HELD
+def test_no_step_is_taken_where_a_logit_is_nan(held):
+    """Of the other sample the same class is impossible, and it goes to the one that is left."""
+    x = torch.tensor([[0.4, 0.2, 0.9], [0.4, 0.2, 0.1]]).double()
+
+    def model(x):
+        third = torch.where(x[:, 2] > 0.5, torch.nan, -torch.inf)
+        return torch.stack([0 * x[:, 0], x[:, 0] - 0.5, third], dim=1)
+
+    got = deepfool(model, x, torch.zeros(2, dtype=torch.int64), **held)
+    assert got.success.tolist() == [False, True]
+    assert not bool(got.r[0].any())
+    torch.testing.assert_close(got.r[1], torch.tensor([0.102, 0, 0]).double())
+
+
+@pytest.mark.parametrize("clip", [None, (0.0, 2.0)])
+def test_images_in_float16_may_sum_to_more_than_its_range(clip):
+    x = torch.ones(2, 1 << 17, dtype=torch.float16)
+    got = deepfool(lambda x: torch.stack([x[:, 0] - 1.5, 0 * x[:, 0]], dim=1), x, clip=clip)
+    assert got.success.tolist() == [True, True]
+
+
+def test_an_entry_that_is_nan_and_plays_no_part():
+    x = torch.tensor([[0.4, math.nan], [0.4, 0.2]]).double()
+    model = lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 0.5], dim=1)  # noqa: E731
+    got = deepfool(model, x, clip=(0.0, 1.0))
+    assert got.success.tolist() == [True, True]
+    torch.testing.assert_close(got.r[:, 0], torch.full((2,), 0.102).double())
+
+
 def test_the_step_to_a_boundary_far_from_a_small_x_is_taken():
     """Far, as a distance, but a million times ||x|| is in sight."""
     model = nn.Linear(3, 2).double()

@@ -132,6 +132,14 @@ def test_each_candidate_but_one_is_a_row_at_x(classes, options, rows):
     assert (counted.backwards, counted.forwards) == (40 * rows, 40 * 2)
 
 
+def test_who_is_of_another_class_from_the_start_looks_at_no_start():
+    model, x = nn.Linear(6, 5).double(), torch.rand(8, 6, dtype=torch.float64)
+    y, counted = (model(x).argmax(dim=1) + 1) % 5, Passes(model)
+    found = jacfast.minimal_norm.result(counted, x, y, start=torch.rand_like(x))
+    assert found.forwards.tolist() == [2] * 8
+    assert counted.forwards == 8 * 2
+
+
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 def test_who_gains_no_more_leaves(p):
     """An overshoot halved from 2% gains a thousandth in seven looks; after eight more it ends."""

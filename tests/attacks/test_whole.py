@@ -68,11 +68,22 @@ def test_figures_and_file(name, labels, tmp_path):
     assert list(figures.values()) == pytest.approx(want, rel=1e-5)
 
 
+FIRST = {"eps": 0.1, "steps": 1, "step_size": 0.01}  # from where it starts it does not get far
+
+
 def test_pgd_is_the_same_each_time(tmp_path):
     model, x, y = problem()
     for name in ("a", "b"):
-        attack_to_file(tmp_path / name / "file", "pgd", model, x, y, 4, eps=0.1)
+        attack_to_file(tmp_path / name / "file", "pgd", model, x, y, 4, **FIRST)
     assert (tmp_path / "a" / "file").read_bytes() == (tmp_path / "b" / "file").read_bytes()
+
+
+def test_pgd_starts_somewhere_else_in_each_batch(tmp_path):
+    model, x, y = problem()
+    x, y = x[:1].expand(4, -1, -1, -1), y[:1].expand(4)
+    attack_to_file(tmp_path / "there" / "file", "pgd", model, x, y, 2, **FIRST)
+    moved = load_file(tmp_path / "there" / "file")["adversarial"].flatten(1)
+    assert len(moved.unique(dim=0)) == 4
 
 
 def test_the_file_says_what_it_is_of(tmp_path):
@@ -85,15 +96,16 @@ def test_the_file_says_what_it_is_of(tmp_path):
     assert about["options"] == {"clip": [0, 1], "eps": 0.1}
     before, other = path.read_bytes(), problem()[0]
     other[1].weight.data[0, 0] += 1
-    for words, name, net, images, options in (
-        ("attack was 'fgsm' and is now 'bim'", "bim", model, x, {"eps": 0.1, "steps": 3}),
-        ("options was .*'eps': 0.1} and is now .*'eps': 0.2}", "fgsm", model, x, {"eps": 0.2}),
-        ("model was", "fgsm", other, x, {"eps": 0.1}),
-        ("x was", "fgsm", model, x.flip(0), {"eps": 0.1}),
-        ("labels was False and is now True", "fgsm", model, x, {"eps": 0.1, "labels": True}),
+    for words, name, net, images, classes, options in (
+        ("attack was 'fgsm' and is now 'bim'", "bim", model, x, y, {"eps": 0.1, "steps": 3}),
+        ("options was .*'eps': 0.1} and is now .*'eps': 0.2}", "fgsm", model, x, y, {"eps": 0.2}),
+        ("model was", "fgsm", other, x, y, {"eps": 0.1}),
+        ("x was", "fgsm", model, x.flip(0), y, {"eps": 0.1}),
+        ("y was", "fgsm", model, x, y.flip(0), {"eps": 0.1}),
+        ("labels was False and is now True", "fgsm", model, x, y, {"eps": 0.1, "labels": True}),
     ):
         with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
-            attack_to_file(path, name, net, images, y, 4, **options)
+            attack_to_file(path, name, net, images, classes, 4, **options)
     assert path.read_bytes() == before
     attack_to_file(path, "fgsm", model, x, y, 11, eps=0.1)
     assert path.read_bytes() == before

@@ -54,13 +54,29 @@ def test_each_part_has_its_channels(function, shape):
             torch.testing.assert_close(function(x[index], 0.5), want[index])
 
 
-def test_other_rows_than_samples_are_dropped_as_pytorch_does():
-    x = torch.rand(5, 3)
+@pytest.mark.parametrize("shape", [(5, 3), ()])
+def test_other_rows_than_samples_are_dropped_as_pytorch_does(shape):
+    """One number for all, too, by which a layer is left out."""
+    x = torch.rand(shape)
     torch.manual_seed(0)
     want = F.dropout(x)
     torch.manual_seed(0)
     with Masks(6).of(slice(0, 2)):
         assert torch.equal(F.dropout(x), want)
+
+
+def test_a_layer_in_eval_mode_has_no_mask_beside_one_in_training_mode():
+    x = torch.rand(6, 3)
+    with Masks(6).of(slice(0, 2)):
+        F.dropout(x[:2], 0.5)
+        assert torch.equal(F.dropout(x[:2], 0.5, False), x[:2])
+
+
+def test_what_is_written_to_is_what_was_given():
+    x = torch.ones(2, 64)
+    with Masks(6).of(slice(0, 2)):
+        assert F.dropout(x, 0.5, True, True) is x
+    assert set(x.flatten().tolist()) == {0, 2}
 
 
 @pytest.mark.parametrize("more", [{}, {"at": True}, {"subsample": 0.5}], ids=str)

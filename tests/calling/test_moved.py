@@ -26,12 +26,20 @@ def no_grad(p) -> None:
         p.add_(1)
 
 
+def both(p) -> None:
+    no_grad(p)
+    p.data = p.data + 1
+
+
 WRITES = {
     "in place": no_grad,
+    "in place, then other data": both,
     "through data": lambda p: p.data.add_(1),
     "other data": lambda p: setattr(p, "data", p.data + 1),
     "data of another shape": lambda p: setattr(p, "data", torch.ones(2)),
+    "a part of the data": lambda p: setattr(p, "data", p.data[:2]),
 }
+IN_PLACE = ("in place", "in place, then other data")  # what was there before is lost
 LARGE = SMALL + 1
 
 
@@ -49,7 +57,7 @@ def test_a_write_is_seen_and_undone(name, size, copied, trained):
     seen = copy or name != "through data"  # into a large one: it leaves no trace to be seen
     assert (state.changed() == "weight of a Holding") == seen
     state.undo()
-    undone = copy or name not in ("in place", "through data")
+    undone = copy or name not in (*IN_PLACE, "through data")
     assert torch.equal(model.weight, torch.arange(float(size))) == undone
     assert model.weight is parameter
 
@@ -64,7 +72,7 @@ def test_a_second_pass_begins_where_the_first_did(name, size, copied, trained):
     after, version = model.weight.detach().clone(), model.weight._version
     if size > copied and name == "through data":
         return  # not seen, as docs/limits.md says
-    if size > copied and name == "in place":
+    if size > copied and name in IN_PLACE:
         with pytest.raises(ValueError, match=r"begin where the first one did; .* shape \[4097\]"):
             state.again().__enter__()
     else:
@@ -94,7 +102,7 @@ def test_what_a_second_pass_alone_writes_to_a_large_one(name):
         return
     with pytest.raises(ValueError, match="a second pass"):
         write()
-    assert torch.equal(model.weight, torch.arange(float(LARGE))) == (name != "in place")
+    assert torch.equal(model.weight, torch.arange(float(LARGE))) == (name not in IN_PLACE)
 
 
 def test_classes_of_their_own_are_watched():
@@ -133,12 +141,51 @@ def test_parameters_of_a_scripted_module():
 
 
 def test_attributes_of_a_parameter_are_those_of_its_stand_in():
+    """Of one for another stand-in, too."""
     model = Holding()
     model.weight.mask = mask = torch.ones(3)
-    with State(model).again(), State(model).again():
-        assert model.weight.mask is mask
-        assert stood_for(model.weight).mask is mask
-        assert not hasattr(stood_for(model.weight), "stands_for")
+    parameter, first = model.weight, State(model)
+    no_grad(model.weight)
+    with first.again():
+        second, one = State(model), model.weight
+        no_grad(model.weight)
+        with second.again():
+            for stand_in in (one, model.weight):
+                assert stand_in is not parameter
+                assert stand_in.mask is mask
+                assert stood_for(stand_in) is parameter
+            assert model.weight is not one
+    assert not hasattr(parameter, "stands_for")
+
+
+def test_nan_is_no_write():
+    model = Holding()
+    model.weight.data[1] = torch.nan
+    state = State(model)
+    assert state.changed() is None
+    model.weight.data[0] = torch.nan
+    assert state.changed() == "weight of a Holding"
+
+
+def of_inference() -> nn.Module:
+    with torch.inference_mode():
+        return Holding()
+
+
+def sparse() -> nn.Module:
+    model = Holding()
+    model.weight = nn.Parameter(torch.eye(3).to_sparse(), requires_grad=False)
+    return model
+
+
+@pytest.mark.parametrize("make", [of_inference, sparse, lambda: nn.LazyLinear(2)])
+def test_parameters_of_other_kinds_may_be_there(make):
+    model = make()
+    state = State(model)
+    assert state.changed() is None
+    with state.again():
+        pass
+    assert state.changed() is None
 
 
 def test_parameters_of_what_is_left_out_stay():

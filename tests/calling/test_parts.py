@@ -105,19 +105,32 @@ def test_parts_follow_from_the_size_of_the_activations():
     assert part_of(wider, torch.zeros(500, 4)) == 32
 
 
+def test_each_size_of_images_has_its_parts_and_x_itself_counts():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
+    for size, part in ((28, 500), (64, 2**24 // (8 * 64 * 64 * 4))):
+        x = torch.zeros(500, 1, size, size)
+        assert part_of(model, x) == part
+        assert parts.entries_of(model, x) == 500 * 8 * size * size
+    narrow, x = nn.Sequential(nn.Linear(1 << 16, 3)), torch.zeros(500, 1 << 16)
+    assert part_of(narrow, x) == 2**24 // (4 << 16)
+    assert parts.entries_of(narrow, x) == x.numel()
+
+
 @pytest.mark.parametrize(
-    "layer",
+    ("layer", "entries"),
     [
-        nn.Conv2d(2, 6, 5),
-        nn.Conv2d(2, 6, 3, stride=(2, 1), padding=1),
-        nn.Conv2d(2, 8, 3, groups=2),
+        (nn.Conv2d(2, 6, 5), 6 * 9 * 9),  # as if padded
+        (nn.Conv2d(2, 6, 3, stride=(2, 1), padding=1), 6 * 5 * 9),
+        (nn.Conv2d(2, 8, 3, groups=2), 8 * 9 * 9),
     ],
 )
-def test_a_convolution_has_as_many_entries_as_when_a_lean_layer_is_chosen(layer, monkeypatch):
+def test_a_convolution_has_as_many_entries_as_when_a_lean_layer_is_chosen(
+    layer, entries, monkeypatch
+):
     """Else a step with lean layers is taken plain, or one without them is not."""
     model, x = nn.Sequential(layer, nn.ReLU(), nn.Flatten()), torch.rand(4, 2, 9, 9)
     asked = []
     monkeypatch.setattr(mode.Lean, "pays", lambda _, entries: asked.append(entries))
     monkeypatch.setattr(plain, "is_cheaper", lambda *_: False)
     jacfast.forward_with_penalty(model, x)
-    assert parts.entries_of(model, x) == max(asked)
+    assert parts.entries_of(model, x) == max(asked) == 4 * entries

@@ -7,7 +7,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 import jacfast
 from jacfast.training import Defence
 from jacfast.training.process import OneOfMany
-from tests.training.problem import problem
+from tests.training.problem import cross_entropy, problem
 
 
 @pytest.fixture
@@ -33,3 +33,17 @@ def test_a_penalty_adds_no_communication(group, penalty):
     del process.parallel
     assert all(p.grad is not None for p in model.parameters())
     assert sum(sent) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("samples", "own"), [(8, 4), (3, 2)])
+def test_the_loss_is_that_of_the_batch(group, monkeypatch, samples, own):
+    """The first of two processes, whose other one has the same loss."""
+    model, x, y = problem()
+    process = OneOfMany(model, Defence())
+    process.size = 2
+    monkeypatch.setattr(distributed, "all_reduce", lambda mean: mean.mul_(2))
+    value, loss = process.losses(x[:samples], y[:samples], 0)
+    del process.parallel
+    want = float(cross_entropy(model, x[:own], y[:own])) * own * 2 / samples
+    assert float(value) == pytest.approx(want)
+    assert loss == pytest.approx(want)

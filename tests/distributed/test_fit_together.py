@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from jacfast.training import checkpoint, fit
+import jacfast
+from jacfast.training import Defence, checkpoint, fit
 from tests.distributed.launch import torchrun
 from tests.distributed.trained import DROPOUT, KINDS, train
 from tests.training.problem import cross_entropy, problem
@@ -59,7 +60,7 @@ def test_a_kill_costs_the_steps_since_the_last_checkpoint(tmp_path, alone, ends,
     assert distance(found, alone["penalty"]) < FAR
 
 
-@pytest.mark.parametrize("other", ["weights", "x", "y", "seed"])
+@pytest.mark.parametrize("other", ["weights", "weights of loss", "x", "y", "seed"])
 def test_processes_with_another_job_are_refused(together, other):
     problems = [problem(), problem()]
     with torch.no_grad():
@@ -70,7 +71,9 @@ def test_processes_with_another_job_are_refused(together, other):
         y = y.flip(0) if rank and other == "y" else y
         x = x + 1 if rank and other == "x" else x
         seed = rank if other == "seed" else 0
-        fit(model, x, y, epochs=1, batch_size=8, lr=0.1, loss=cross_entropy, seed=seed)
+        own = torch.nn.Parameter(torch.full((3,), 1.0 + rank * (other == "weights of loss")))
+        loss = Defence(jacfast.Frobenius(weights=own), 0.1)
+        fit(model, x, y, epochs=1, batch_size=8, lr=0.1, loss=loss, seed=seed)
 
     found = together(2, work)
     assert all(f"{other} is" in str(error) and "in process 1 of 2" in str(error) for error in found)

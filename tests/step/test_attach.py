@@ -97,7 +97,7 @@ def test_another_penalty_takes_the_place_of_one_that_learns():
         assert not list(module.learned.parameters())
     module.penalty = Frobenius("exact", weights=weights)
     assert module.learned.weights is weights
-    with pytest.raises(TypeError, match="penalty must be a jacfast Penalty, .*; got str"):
+    with pytest.raises(TypeError, match=r"penalty must be a jacfast Penalty, .*; got str"):
         WithPenalty(model, "frobenius")(x)
 
 

@@ -40,7 +40,7 @@ def test_integrations(case):
 
 def test_another_penalty_and_another_model():
     pair = WithPenalty(nn.Linear(2, 3))
-    with pytest.raises(TypeError, match="penalty must be a jacfast Penalty, .*; got str"):
+    with pytest.raises(TypeError, match=r"penalty must be a jacfast Penalty, .*; got str"):
         pair.penalty = "a"
     pair.penalty = None
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module.*got function"):

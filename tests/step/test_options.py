@@ -93,6 +93,16 @@ def test_an_inner_layer_by_its_dotted_name(layer, penalty):
     assert not model.get_submodule(layer)._forward_hooks
 
 
+def test_hooks_of_the_users_on_the_layer_stay():
+    model, x, _ = build("mlp")
+    seen = []
+    model[0].register_forward_hook(lambda *call: seen.append(call[2]))
+    for calls in (1, 2):
+        forward_with_penalty(model, x, layer="0")
+        assert len(seen) == calls
+    assert len(model[0]._forward_hooks) == 1
+
+
 class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()

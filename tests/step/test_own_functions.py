@@ -31,6 +31,18 @@ class Applied(nn.Module):
         return self.function(x)
 
 
+class Signs(torch.autograd.Function):
+    """The signs of x, with a gradient that is 0."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.zeros_like(g)
+
+
 def with_layer(model: nn.Module, position: int, function) -> nn.Module:
     return nn.Sequential(*model[:position], Applied(function), *model[position:])
 
@@ -72,6 +84,7 @@ def test_functions_whose_derivative_is_a_constant(position, way):
     penalty, scale = Frobenius("exact"), torch.tensor(1.5, dtype=x.dtype, requires_grad=True)
     for function, same in (
         (Passed.apply, lambda x: x),
+        (lambda x: x + Signs.apply(x), lambda x: x + x.sign()),
         (lambda x: Scaled.apply(x, scale.detach()), lambda x: x * 1.5),
         (lambda x: Scaled.apply(x, scale), lambda x: x * 1.5),
     ):
@@ -106,34 +119,36 @@ class Coupled(torch.autograd.Function):
     """A reversible block: y = x + layer(x), whose backward pass keeps a part of its graph."""
 
     @staticmethod
-    def forward(ctx, x, layers, *weights):
-        ctx.layers, ctx.x = layers, x.detach()
-        return x + layers[0](x)
+    def forward(ctx, x, layer, kept, *weights):
+        ctx.call, ctx.kept, ctx.x = layer.forward, kept, x.detach()
+        return x + layer(x)
 
     @staticmethod
     def backward(ctx, gradient):
         with torch.enable_grad():
             x = ctx.x.detach().requires_grad_()
-            ctx.layers[0](x).backward(gradient)
-        return gradient + x.grad, None, *[None] * (len(ctx.needs_input_grad) - 2)
+            ctx.call(x).backward(gradient)
+        return gradient + x.grad, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 class Reversible(nn.Module):
-    def __init__(self, size: int, given: bool) -> None:
+    def __init__(self, size: int, known: str) -> None:
         super().__init__()
-        self.layer, self.given = nn.Linear(size, size).double(), given
+        self.layer, self.known = nn.Linear(size, size).double(), known
 
     def forward(self, x):
-        return Coupled.apply(x, [self.layer], *(self.layer.parameters() if self.given else ()))
+        kept = {"module": self.layer, "list": [self.layer], "tuple": (self.layer,)}.get(self.known)
+        given = self.layer.parameters() if self.known == "argument" else ()
+        return Coupled.apply(x, self.layer, kept, *given)
 
 
 @pytest.mark.parametrize("way", [fast, plain])
-@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("known", ["argument", "module", "list", "tuple"])
 @pytest.mark.parametrize("before", [None, 1.0])
-def test_functions_that_write_to_the_gradients_are_an_error(before, given, way):
+def test_functions_that_write_to_the_gradients_are_an_error(before, known, way):
     """What they return hangs from what comes in, and has lost a part all the same."""
     model, x, y = build("mlp")
-    model = nn.Sequential(*model[:2], Reversible(7, given), *model[2:])
+    model = nn.Sequential(*model[:2], Reversible(7, known), *model[2:])
     for parameter in model.parameters():
         parameter.grad = None if before is None else torch.full_like(parameter, before)
     with pytest.raises(RuntimeError, match="the backward pass of Coupled calls backward"):
@@ -141,6 +156,16 @@ def test_functions_that_write_to_the_gradients_are_an_error(before, given, way):
     for parameter in model.parameters():
         left = parameter.grad if before is None else bool((parameter.grad == before).all())
         assert left is (None if before is None else True)
+
+
+def test_a_gradient_of_x_from_before_is_no_sign_of_one():
+    model, x, _ = build("mlp")
+    x = x.detach().requires_grad_()
+    before = x.grad = torch.ones_like(x)
+    got, want = (Frobenius("exact")(model(cubed), x) for cubed in (Cube.apply(x), x**3))
+    torch.testing.assert_close(gradient(got, model), gradient(want, model))
+    assert x.grad is before
+    assert bool((before == 1).all())
 
 
 @pytest.mark.parametrize("event", ["call", "c_return"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import jacfast
 from jacfast.calling.draws import Draws
@@ -67,6 +68,7 @@ OTHERS = {
     "tokens first": lambda x: F.dropout(x.transpose(0, 1), 0.5),
     "LSTM": nn.LSTM(3, 8, num_layers=2, dropout=0.5, batch_first=True),
     "noise": lambda x: x + torch.rand(3, 3),
+    "paths of tokens": lambda x: x * torch.empty(3, 8).bernoulli_(0.5).mean(1),
     "without gradients": torch.no_grad()(lambda x: F.dropout(x, 0.5)),
 }
 
@@ -97,10 +99,21 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_nothing_is_made_of_nothing():
+def test_what_has_no_samples():
+    """Empty, or one number for all: whether a layer is left out."""
     with within(Portion(torch.arange(2), 4)), OfWholeBatch():
-        for shape in ((0, 3), (2, 0)):
+        for shape in ((0, 3), (2, 0), ()):
             assert F.dropout(torch.ones(shape)).shape == shape
+            assert torch.ones(shape).bernoulli_(0.5).shape == shape
+
+
+def test_a_checkpoint_draws_the_masks_again_that_it_had():
+    """In a backward pass, where nobody knows of parts: else gradients were of other masks."""
+    x = torch.rand(N, 64).requires_grad_()
+    call = lambda z: checkpoint(lambda z: F.dropout(z, 0.5) * z, z, use_reentrant=False)  # noqa: E731
+    for index, found, _ in as_processes(call, x):
+        (g,) = torch.autograd.grad(found.sum(), x)
+        torch.testing.assert_close(g[index] * x[index], 2 * found)
 
 
 def test_probabilities_of_each_entry_are_those_of_a_part():
@@ -137,15 +150,19 @@ def test_attacked_and_other_samples_have_masks_of_their_own():
     assert not torch.equal(*seen)
 
 
-def test_a_second_pass_has_the_masks_of_the_first():
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_second_pass_has_the_masks_of_the_first(whole):
+    """Or a part of it, as a checkpoint's: what comes next is drawn from where the first has got."""
     x = torch.rand(N, 4, 5, 3)
 
     def twice(z):
         draws = Draws(z.device)
-        first = F.dropout(F.dropout(z, 0.4), 0.2), torch.rand(3)
+        first = F.dropout(z, 0.4)
+        last = F.dropout(first, 0.2), torch.rand(3)
         with draws.again():
-            second = F.dropout(F.dropout(z, 0.4), 0.2), torch.rand(3)
-        assert all(map(torch.equal, first, second))
+            assert torch.equal(F.dropout(z, 0.4), first)
+            if whole:
+                assert all(map(torch.equal, (F.dropout(first, 0.2), torch.rand(3)), last))
         return F.dropout(z, 0.4)
 
     list(as_processes(twice, x))
@@ -156,13 +173,40 @@ def test_a_second_pass_has_the_masks_of_the_first():
         assert then == after
 
 
-def test_each_step_draws_something_else_and_the_same_again():
-    def drawn(step):
-        torch.manual_seed(5)
+def test_each_step_and_each_seed_draws_something_else_and_the_same_again():
+    def drawn(step, seed=5):
+        torch.manual_seed(seed)
         with Streams([torch.default_generator], 1).apart(step):
             return torch.rand(())
 
-    assert drawn(0) == drawn(0) != drawn(1)
+    assert drawn(0) == drawn(0)
+    assert len({float(drawn(*which)) for which in ((0,), (1,), (0, 6))}) == 3
+
+
+def test_an_error_leaves_the_generator_where_all_are():
+    streams = Streams([torch.default_generator], 1)
+    torch.manual_seed(5)
+    with pytest.raises(KeyboardInterrupt), streams.apart(0), streams.alike():
+        raise KeyboardInterrupt
+    assert torch.equal(torch.rand(()), torch.rand((), generator=generator(5)))
+
+
+def test_places_of_a_step_are_forgotten_in_the_next():
+    """They are some kilobytes each."""
+    streams, kept = Streams([torch.default_generator], 1), []
+    for step in range(3):
+        with streams.apart(step), streams.alike():
+            kept.append(len(streams._begun))
+    assert kept == [1, 1, 1]
+
+
+def test_what_is_written_to_is_what_was_given():
+    with within(Portion(torch.arange(2), 4)), OfWholeBatch():
+        x = torch.ones(2, 64)
+        assert F.dropout(x, 0.5, True, True) is x
+        assert set(x.flatten().tolist()) == {0, 2}
+        assert x.bernoulli_(0.5) is x
+        assert set(x.flatten().tolist()) == {0, 1}
 
 
 def test_a_compiled_model_stays_in_one_graph():

@@ -83,7 +83,8 @@ def test_parameters_of_nobody_are_refused(where, tmp_path):
     if where == "closure":
         own = nn.Parameter(torch.ones(3))
         loss = lambda net, xb, yb: F.cross_entropy(net(xb) * own, yb)  # noqa: E731
-    optimizer = torch.optim.SGD([*model.parameters(), own], 0.1)
+    groups = [{"params": list(model.parameters())}, {"params": [own]}]
+    optimizer = torch.optim.SGD(groups, 0.1)
     before = [p.detach().clone() for p in model.parameters()]
     given = {"epochs": 1, "batch_size": 8, "loss": loss, "optimizer": optimizer}
     with pytest.raises(ValueError, match=r"optimizer must have parameters of .* shape \[3\]"):
