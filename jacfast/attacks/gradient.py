@@ -74,8 +74,10 @@ def finite_rows(
     """
     rows = pull_back(logits, leaf, cotangents, create_graph=False)
     fine = rows.isfinite().all(dim=2).all(dim=0)
-    where = torch.arange(len(lost), device=lost.device) if here is None else here
-    lost.index_add_(0, where, (~fine).to(lost))  # a sample may be there more than once
+    if here is None:
+        lost += ~fine
+    else:
+        lost.index_add_(0, here, (~fine).to(lost))  # a sample may be there more than once
     return torch.where(fine[:, None], rows, 0)
 
 
