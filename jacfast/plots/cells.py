@@ -1,6 +1,5 @@
 """The cells of the classes in a plane through an image."""
 
-from numbers import Real
 from typing import NamedTuple
 
 import numpy
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor
 
+from jacfast.checks import at_least
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.colours import classes
 from jacfast.plots.style import WIDTH, check_named, new_figure, no_boundary, wrapped
@@ -39,7 +39,11 @@ def cells_figure(surfaces: dict[str, Surface], radii: dict[str, float]) -> Figur
     Source: Lim, figure 1.
     """
     check_named("surfaces", surfaces, Surface)
-    check_named("radii", radii, Real)
+    check_named("radii", radii, object)
+    radii = {  # a result's norm is a tensor
+        name: at_least("radii", r.item() if isinstance(r, Tensor) else r, 0)
+        for name, r in radii.items()
+    }
     for name, surface in surfaces.items():
         if surface.of not in ("logits", "label") or surface.space != "input":
             raise ValueError(

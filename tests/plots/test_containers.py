@@ -15,7 +15,6 @@ SURFACE = Surface(torch.linspace(-1, 1, 3), torch.rand(3, 3), "decision", "input
     [
         (lambda junk: plots.accuracy_figure([0.1], junk), "curves"),
         (lambda junk: plots.cells_figure(junk, {}), "surfaces"),
-        (lambda junk: plots.cells_figure({}, junk), "radii"),
         (lambda junk: plots.contour_figure(junk), "grid"),
         (lambda junk: plots.contour_figure({"a": junk}), "grid"),
         (lambda junk: plots.hessian_figure(junk), "hessians"),
@@ -35,6 +34,15 @@ def test_the_container_and_what_is_in_it(draw, name):
             draw(junk)
     with pytest.raises(TypeError, match=f"^{name} must have a .* for each name; 'b' has a object"):
         draw({"b": object()})
+
+
+def test_radii_are_numbers_by_name():
+    for junk, words in (
+        ([0.1], "a dict, by the names of models"),
+        ({"a": "b"}, "a number; got str"),
+    ):
+        with pytest.raises(TypeError, match=f"radii must be {words}"):
+            plots.cells_figure({}, junk)
 
 
 def test_sizes_of_attacks_are_numbers():

@@ -126,7 +126,7 @@ PLACES = [(-1.8, -1.7), (1.8, -1.7), (1.8, 1.7), (1.0, 0.6), (0.6, 1.2), (-0.6, 
 
 
 def test_cells_have_the_radius_and_the_classes_their_place_and_colour():
-    radii = {"one": 0.25, "two": 1.0}
+    radii = {"one": torch.tensor(0.25), "two": 1.0}
     figure = cells_figure({name: logits(*planes) for name, planes in PLANES.items()}, radii)
     pixels = imread(io.BytesIO(png(figure)))[::-1]  # the lowest row first
     for axis, name in zip(panels(figure), PLANES, strict=True):
