@@ -1,10 +1,11 @@
 """Runs of `jacfast reproduce` in the documents."""
 
 import json
+import re
 
 import pytest
 
-from jacfast.reproduce import load
+from jacfast.reproduce import load, names
 from tests.scripts.loading import ROOT
 from tests.scripts.loading import script as loaded
 
@@ -108,6 +109,13 @@ def test_a_quick_run_is_not_taken(script, tmp_path):
     with pytest.raises(SystemExit, match="run is a quick run"):
         script.main([str(tmp_path / "run")])
     assert script.PAGE.read_text() == "first\n"
+
+
+def test_the_page_names_the_tables_that_have_not_been_run():
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    (line,) = re.findall(r"^Not run in full yet: (.*)\.$", page, re.MULTILINE)
+    missing = [name for name in names() if f"<!-- {name} -->" not in page]
+    assert line.split(", ") == [f"`{name}`" for name in missing]
 
 
 def test_the_page_of_the_repository_shows_what_was_measured():
