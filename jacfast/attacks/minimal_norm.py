@@ -79,8 +79,8 @@ def minimal_norm(
         target: [N] int64, the classes to reach. Excludes `y`.
         p: the norm to keep small: 1, 2 or ``inf``. For 1 and inf the point inside box and cuts is a
             linear program: the projection takes some five to nine times as long. In the 1-norm it
-            changes few entries by all that they may, far from where the network was linearised: a
-            `budget` below 60 may find nothing then where it does in the other norms.
+            changes few entries by all that they may, far from where the network was linearised:
+            more passes gain more then than in the 2-norm.
         budget: passes of a sample through the model at most, >= 5. A forward pass counts one, a
             vector-Jacobian product one, everything included: the pass at x, the rows there, and the
             look at the images that are returned. The more, the shorter as a rule, if not for each

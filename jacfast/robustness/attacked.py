@@ -119,8 +119,8 @@ def gradients(call: Call, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         margin = Criterion(y).cotangent("margin", logits)
         plain = logits.detach().softmax(dim=1)
         plain = plain.scatter_add(1, y[:, None], -torch.ones_like(plain[:, :1]))
-        told = torch.zeros_like(y)  # by the sign
-        rows = finite_rows(logits, leaf, torch.stack([margin, plain]), told)
+        lost = torch.zeros_like(y)  # which the sign tells, and no warning
+        rows = finite_rows(logits, leaf, torch.stack([margin, plain]), lost)
         again = look(call, x)
     still, saturated = (rows == 0).all(dim=2)
     least = torch.finfo(logits.dtype).eps ** 0.5 * largest(logits)
