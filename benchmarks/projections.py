@@ -1,57 +1,151 @@
-"""When does one batched (vmap) backward beat a loop over the projections?
+"""When does one batched (vmap) backward beat a loop over the rows? (`jacfast/batching.py`)
 
 python -m benchmarks.projections
+
+A training step of the one-line way with four projections, and ten rows of the Jacobian without a
+graph, plain and of lean layers (as attacks have them), of networks of all kinds, one thread: rows
+one by one, and as the library chooses. Each in a process of its own: what malloc keeps of a tensor
+that is freed depends on those before, and a page that comes anew from the system is slow.
 """
 
-from unittest import mock
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import jacfast.batching
-from benchmarks.harness import environment, print_table, take_turns, write
+import jacfast.vjp
+from benchmarks.harness import environment, must_agree, print_table, write
+from benchmarks.networks import BasicBlock, ViT, relu_cnn_1d, residual_blocks
+from benchmarks.small import lenet
 from jacfast import frobenius_penalty, models
+from jacfast.batching import at_a_time, together
+from jacfast.graph import Graph
+from jacfast.lean import lean
+from jacfast.vjp import pull_back
 
-PROJECTIONS = 4
-BATCHES = (8, 32, 64, 128, 256)
+PROJECTIONS, ROWS = 4, 10
+SAMPLES = (1, 2, 4, 8, 16, 32)
+KINDS = ("step", "rows", "lean rows")
+REPEATS, SECONDS = 9, 0.3  # of a run, at least
 
 
-def step(model: nn.Module, samples: int, at_once: int) -> list[torch.Tensor]:
-    """Return the gradients of CE + penalty, batching the projections up to `at_once` samples."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(samples, 1, 28, 28, generator=generator).requires_grad_()
-    y = torch.randint(10, (samples,), generator=generator)
-    logits = model(x)
-    most = {"BATCH_UP_TO": at_once, "TOGETHER_UP_TO": at_once}  # the latter of convolutions
-    with mock.patch.multiple(jacfast.batching, **most):
+def norm_mlp() -> nn.Module:
+    """Return an MLP with batch-norm for [N, 1, 28, 28]."""
+    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(784, 128), nn.BatchNorm1d(128), nn.ReLU()]
+    layers += [nn.Linear(128, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)]
+    return nn.Sequential(*layers)
+
+
+def small_resnet() -> nn.Module:
+    """Return three residual blocks of convolutions for [N, 3, 32, 32]."""
+    stem = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
+    blocks = [BasicBlock(16, 16, 1), BasicBlock(16, 32, 2), BasicBlock(32, 64, 2)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+DIGITS, IMAGES = (1, 28, 28), (3, 32, 32)
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "seck_c": (models.seck_c, DIGITS),
+    "mlp with batch-norm": (norm_mlp, DIGITS),
+    "12 residual MLP blocks": (lambda: residual_blocks(12, 64), (64,)),
+    "lenet": (lenet, DIGITS),
+    "tf_tutorial_cnn": (models.tf_tutorial_cnn, DIGITS),
+    "1d cnn with ReLU": (relu_cnn_1d, (20, 16)),
+    "small ResNet": (small_resnet, IMAGES),
+    "vision transformer": (lambda: ViT(depth=2, width=64, heads=2), IMAGES),
+}
+
+
+class Case:
+    """A network and a batch: what is timed, and what the library chooses."""
+
+    def __init__(self, name: str, samples: int, kind: str) -> None:
+        make, shape = NETWORKS[name]
+        torch.manual_seed(0)
+        self.model, self.x = make().eval(), torch.rand(samples, *shape)
+        self.y, self.kind = torch.randint(10, (samples,)), kind
+        self.leaf = self.x.clone().requires_grad_()
+        if kind == "lean rows":
+            with lean(self.model.requires_grad_(False)):
+                self.logits = self.model(self.leaf)
+        else:
+            self.logits = self.model(self.leaf)
+        self.vectors = torch.randn(ROWS, *self.logits.shape)
+
+    def run(self) -> list[Tensor]:
+        """Return J^T v of each sample, of a graph that stays, or what a step has."""
+        if self.kind != "step":
+            return [pull_back(self.logits, self.leaf, self.vectors, create_graph=False)]
+        x, generator = self.x.clone().requires_grad_(), torch.Generator().manual_seed(0)
+        logits = self.model(x)
         penalty = frobenius_penalty(logits, x, PROJECTIONS, generator=generator)
-    loss = F.cross_entropy(logits, y) + 0.1 * penalty
-    return list(torch.autograd.grad(loss, list(model.parameters())))
+        loss = F.cross_entropy(logits, self.y) + 0.1 * penalty
+        return list(torch.autograd.grad(loss, list(self.model.parameters())))
+
+    def at_once(self) -> int:
+        """Return how many rows the library takes at once."""
+        graph = Graph(self.logits)
+        if self.kind == "step":
+            return PROJECTIONS if together(PROJECTIONS, self.leaf, graph) else 1
+        return min(ROWS, at_a_time(ROWS, self.leaf, graph))
+
+
+def one_by_one() -> None:
+    """Let no rows go back together, in this process."""
+    jacfast.vjp.together = lambda *_: False
+    jacfast.vjp.at_a_time = lambda *_: 1
+
+
+def timed(name: str, samples: int, kind: str, chosen: bool) -> tuple[float, list]:
+    """Return the median seconds in this process, and what is found, in numpy."""
+    torch.set_num_threads(1)
+    with sdpa_kernel(SDPBackend.MATH):
+        case = Case(name, samples, kind)
+        if not chosen:
+            one_by_one()
+        for _ in range(3):
+            found = case.run()
+        times: list[float] = []
+        while len(times) < REPEATS or sum(times) < SECONDS:
+            start = time.perf_counter()
+            case.run()
+            times.append(time.perf_counter() - start)
+    return statistics.median(times), [one.detach().numpy() for one in found]
+
+
+def measure(name: str, samples: int, kind: str) -> dict:
+    """Time both ways, if they differ, each in a process of its own, and see that they agree."""
+    with sdpa_kernel(SDPBackend.MATH):
+        at_once = Case(name, samples, kind).at_once()
+    found: dict = {"at once": at_once}
+    if at_once > 1:
+        results = {}
+        for way in ("loop", "chosen"):
+            with get_context("spawn").Pool(1) as pool:
+                given = (name, samples, kind, way == "chosen")
+                found[way], results[way] = pool.apply(timed, given)
+        for a, b in zip(results["loop"], results["chosen"], strict=True):
+            must_agree("batched rows", torch.from_numpy(b), "a loop", torch.from_numpy(a), 1e-4)
+    return found
 
 
 def main() -> None:
     """Verify, time, print and write results/projections-cpu.json."""
-    table = [("", "N", "loop, ms", "batched, ms", "loop / batched")]
-    times = {}
-    for name in ("seck_c", "tf_tutorial_cnn"):
-        torch.manual_seed(0)
-        model = getattr(models, name)().eval()
-        for samples in BATCHES:
-            for a, b in zip(step(model, samples, 0), step(model, samples, samples), strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
-            found = take_turns(
-                {
-                    "loop": lambda m=model, n=samples: step(m, n, 0),
-                    "batched": lambda m=model, n=samples: step(m, n, n),
-                },
-                repeats=5,
+    table, times = [("", *(f"N = {samples}" for samples in SAMPLES))], {}
+    for kind in KINDS:
+        for name in NETWORKS:
+            row = {str(samples): measure(name, samples, kind) for samples in SAMPLES}
+            times[f"{kind}, {name}"] = row
+            cells = (
+                f"{of['loop'] / of['chosen']:.2f}" if "loop" in of else "" for of in row.values()
             )
-            times[f"{name}, {samples}"] = found
-            loop, batched = found["loop"]["median"], found["batched"]["median"]
-            cells = (f"{1e3 * loop:.1f}", f"{1e3 * batched:.1f}", f"{loop / batched:.2f}")
-            table.append((name, str(samples), *cells))
-    print_table(f"one training step with {PROJECTIONS} projections", table)
+            table.append((f"{kind}, {name}", *cells))
+    print_table(f"times as fast as a loop: {PROJECTIONS} projections, {ROWS} rows", table)
     print("written:", write("projections-cpu", {"environment": environment(), "times": times}))
 
 

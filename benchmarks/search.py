@@ -10,7 +10,7 @@ import torch
 
 import jacfast.attacks.loop
 import jacfast.attacks.search
-import jacfast.batching
+import jacfast.vjp
 from benchmarks.deepfool import Case, classes, mnist
 from benchmarks.harness import environment, print_table, take_turns, write
 from jacfast import deepfool
@@ -69,7 +69,7 @@ def rows_at_once(case: Case, samples: int, counts: tuple[int, ...]) -> dict:
     vectors = torch.randn(9, *logits.shape)
 
     def run(count: int) -> None:
-        with having(jacfast.batching, "BATCH_UP_TO", samples):
+        with having(jacfast.vjp, "at_a_time", lambda count, *_: count):
             for part in vectors.split(count):
                 pull_back(logits, x, part, create_graph=False)
 

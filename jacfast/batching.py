@@ -1,23 +1,37 @@
 """How many rows of a Jacobian go back through a graph at once: what is right, and what pays."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from jacfast.calling.listeners import listens
-from jacfast.calling.parts import BYTES
 from jacfast.fused_attention import is_fused
-from jacfast.graph import Graph, shape_of
+from jacfast.graph import LEAF, Graph, shape_of
 
-# Up to this many samples, one batched (vmap) backward beats a Python loop over the projections:
-# measured on a CPU, see benchmarks/README.md, 'Batched projections'.
-BATCH_UP_TO = 32
-# `is_grads_batched` has rules for few operations: of a convolution it makes a loop over the rows,
-# which with a graph pays up to so many samples alone. Without one torch.func.vmap makes one call of
-# it up to there, and does not pay beyond (benchmarks/README.md, 'Residual networks').
-TOGETHER_UP_TO = 8
-LOOPS = "ConvolutionBackward0"
+# A batched (vmap) backward of n rows makes its calls once and reads each weight once, but takes n
+# times as much through memory where a loop finds the tensors of one row in the cache; and memory
+# that is large comes anew from the system each time. Measured on networks of all kinds, each in a
+# process of its own: benchmarks/README.md, 'Batched projections'. On a CPU, with a graph, it pays
+# while a row's largest tensor, of all samples, has less than so many bytes, or at most a sixth of
+# the largest weight's.
+ROW_BYTES = 1 << 18
+OF_WEIGHT = 6
+# There, `is_grads_batched` makes a loop over the rows of a convolution, and joins them: its tensors
+# weigh so many times as much.
+CONVOLVED = 4
+CONVOLUTION = "Convolution"
+# Without a graph so many bytes of rows go back at a time, or as above of the largest weight's:
+# eight times as much where lean layers write less between, and half as much of other convolutions,
+# which `torch.func.vmap` brings into another form. Less than four rows do not, if there are more.
+ROWS_BYTES = 1 << 19
+LEAN = 8
+FEWEST = 4
+# What is no row's: the leaves, and the weights as linear layers turn them. What multiplies by them.
+WEIGHTS = (LEAF, "TBackward0")
+PRODUCTS = ("AddmmBackward0", "MmBackward0")
 # On a GPU launches count, not caches: the host makes one in 5 to 10 us, and a backward pass waits
 # for that until a layer moves what memory gives in this time, 10 to 30 MB at 1 to 3 TB/s. Of layers
 # as large as x, read and written in float32, that is one of about so many entries: all rows that
@@ -25,32 +39,46 @@ LOOPS = "ConvolutionBackward0"
 GPU_ENTRIES = 2**21
 
 
-def fitting(graph: Graph, x: Tensor) -> int:
-    """Return how many rows of each sample of x may pass back through `graph` at a time.
-
-    On a CPU as many as keep the largest tensor below 16 MB; for a GPU `together` says whether all
-    may.
-    """
+def together(count: int, x: Tensor, graph: Graph) -> bool:
+    """Say whether it is right, and pays, that so many rows, to have a graph, go back at once."""
+    if count < 2 or not batches(graph, create_graph=True):
+        return False
     if x.device.type != "cpu":
-        return GPU_ENTRIES
-    largest = max(math.prod(shape_of(node)) for node in graph)
-    return BYTES // max(1, largest * x.element_size())
+        return count * x.numel() <= GPU_ENTRIES
+    row, joined = _row(graph, x), CONVOLVED * _largest(graph, lambda name: CONVOLUTION in name)
+    return row <= _weight(graph) // OF_WEIGHT or max(row, joined) < ROW_BYTES // x.element_size()
 
 
-def few(count: int, x: Tensor, loops: bool = False) -> bool:
-    """Say whether so many rows for each sample of x [N, ...] are worth one batched backward.
+def at_a_time(count: int, x: Tensor, graph: Graph) -> int:
+    """Return how many of so many rows, without a graph of theirs, should be one pass."""
+    if count < 2 or not batches(graph, create_graph=False):
+        return 1
+    if x.device.type != "cpu":
+        return count if count * x.numel() <= GPU_ENTRIES else 1
+    most = max(ROWS_BYTES // x.element_size(), _weight(graph) // OF_WEIGHT)
+    if any(isinstance(some[0], BackwardCFunction) for some in graph.named.values()):
+        most *= LEAN
+    elif any(CONVOLUTION in name for name in graph.named):
+        most //= 2
+    fitting = most // _row(graph, x)
+    return fitting if fitting >= min(count, FEWEST) else 1
 
-    One that `loops` is worth it for fewer samples.
-    """
-    if x.device.type == "cpu":
-        return len(x) <= (TOGETHER_UP_TO if loops else BATCH_UP_TO)
-    return count * x.numel() <= GPU_ENTRIES
+
+def _row(graph: Graph, x: Tensor) -> int:
+    """Return the entries of a row's largest tensor, of all samples."""
+    return max(1, x.numel(), _largest(graph, lambda name: name not in WEIGHTS))
 
 
-def together(count: int, x: Tensor, graph: Graph, create_graph: bool) -> bool:
-    """Say whether it is right, and worth it, that so many rows go back through `graph` at once."""
-    loops = create_graph and LOOPS in graph.named
-    return count > 1 and few(count, x, loops) and batches(graph, create_graph)
+def _largest(graph: Graph, wanted: Callable[[str], bool]) -> int:
+    """Return the entries of the largest tensor that nodes of the wanted names stand for."""
+    some = (node for name, of in graph.named.items() if wanted(name) for node in of)
+    return max((math.prod(shape_of(node)) for node in some), default=0)
+
+
+def _weight(graph: Graph) -> int:
+    """Return the entries of the largest matrix that rows are multiplied by."""
+    products: list[Any] = [node for name in PRODUCTS for node in graph.named.get(name, ())]
+    return max((math.prod(node._saved_mat2_sym_sizes) for node in products), default=0)
 
 
 def batches(graph: Graph, create_graph: bool) -> bool:
@@ -59,18 +87,14 @@ def batches(graph: Graph, create_graph: bool) -> bool:
     Under vmap a Python autograd.Function (a compiled model is one, too) can lose its second
     derivative without an error; looped, the same graph is right, or raises. So one such node
     anywhere between x and the outputs rules batching out; lean layers do so only where a graph is
-    asked for. Batch-norm does, too: its batching rule mistakes the layout of channels_last tensors
-    where the strides allow both (one sample, say), and gives a wrong first derivative; and
-    group-norm where a graph is asked for: its second derivative has no batching rule, which is an
-    error for most shapes and wrong for a few; and fused attention, whose second derivative is a
-    hook's. What is before x does not matter. Who listens to inner gradients gets rows one by one.
+    asked for, as does group-norm: its second derivative has no batching rule, which is an error for
+    most shapes and wrong for a few; and fused attention, whose second derivative is a hook's. What
+    is before x does not matter. Who listens to inner gradients gets rows one by one.
     """
     for name, some in graph.named.items():
-        if "BatchNorm" in name:
-            return False
         if create_graph and ("GroupNorm" in name or is_fused(some[0])):
             return False
-        if isinstance(some[0], torch.autograd.function.BackwardCFunction):
+        if isinstance(some[0], BackwardCFunction):
             kinds = (node._forward_cls for node in some)  # type: ignore[attr-defined]
             if create_graph or not all(
                 getattr(kind, "first_derivative_batches", False) for kind in kinds

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from jacfast.batching import TOGETHER_UP_TO, fitting, together
+from jacfast.batching import CONVOLUTION, at_a_time, together
 from jacfast.calling.frozen import unfrozen
 from jacfast.calling.outputs import CUT
 from jacfast.calling.pieces import explain_freed
@@ -58,7 +58,7 @@ def pull_back(
     align(graph)
     pull = functools.partial(grad, outputs, x, create_graph=True)
     with watched(graph, x):
-        at_once = together(len(cotangents), x, graph, create_graph=True)
+        at_once = together(len(cotangents), x, graph)
         blocks = list(each_or_all(pull, cotangents, at_once))
     g = _joined([rows.reshape(len(rows), len(x), -1) for rows in blocks])
     explain_new(graph, g)
@@ -72,8 +72,8 @@ def pull_back_blocks(outputs: Tensor, x: Tensor, cotangents: Tensor) -> list[Ten
         raise ValueError(NO_PATH)
     graph = Graph(outputs, past=x.grad_fn)
     align(graph)
-    count, at_once = len(cotangents), fitting(graph, x)
-    if at_once > 1 and together(count, x, graph, create_graph=False):
+    count, at_once = len(cotangents), at_a_time(len(cotangents), x, graph)
+    if at_once > 1:
         kinds = frozenset(graph.named)
         with contextlib.suppress(RuntimeError):  # what has no batching rule is looped over
             rows = [
@@ -127,7 +127,9 @@ def grad(
     Raises:
         ValueError: the outputs do not depend on x.
     """
-    if kinds is not None and len(outputs) <= TOGETHER_UP_TO and _ruled.get(kinds, True):
+    # of convolutions alone is it faster, and of more than one sample
+    convolved = len(outputs) > 1 and any(CONVOLUTION in kind for kind in kinds or ())
+    if kinds and convolved and _ruled.get(kinds, True):
         return _by_vmap(kinds, outputs, x, cotangent)
     return _grad(outputs, x, cotangent, create_graph, batched)
 

@@ -72,10 +72,13 @@ def growth(axis: str, found: dict) -> Iterator[list[str]]:
 
 
 def projections(found: dict) -> Iterator[list[str]]:
-    yield ["", "N", "loop, ms", "batched, ms", "loop / batched"]
-    for name, of in found["times"].items():
-        ratio = of["loop"]["median"] / of["batched"]["median"]
-        yield [*name.split(", "), _ms(of["loop"]), _ms(of["batched"]), f"{ratio:.2f}"]
+    rows = found["times"]
+    yield ["", "", *(f"N = {samples}" for samples in next(iter(rows.values())))]
+    for name, row in rows.items():
+        cells = (
+            f"{of['loop'] / of['chosen']:.2f}" if "loop" in of else "loop" for of in row.values()
+        )
+        yield [*name.split(", ", 1), *cells]
 
 
 def attention(found: dict) -> Iterator[list[str]]:

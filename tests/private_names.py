@@ -165,6 +165,7 @@ NAMES: dict[str, Use] = {
         "graph", "silent: words of an error advise running statistics where there are none"
     ),
     "ViewNode._saved_self_sym_sizes": Use("graph", "instance-norm is taken for batch-norm"),
+    "ProductNode._saved_mat2_sym_sizes": Use("batching", "raises where a model has linear layers"),
     "BatchNormNode._saved_input": Use("layouts", "raises where batches have one sample"),
     "HardsigmoidNode._saved_self": Use("second", "raises where a model has nn.Hardsigmoid"),
     "NormNode._saved_self": Use("zero_norm", "raises where a model has norms"),
@@ -199,11 +200,10 @@ NODES: dict[str, Use] = {
     "PdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
     "BatchNormBackward": Use("graph", "training mode is not refused, layouts are not aligned"),
     "SyncBatchNorm": Use("graph", "the same over several processes"),
-    "BatchNorm": Use("batching", "a batched backward pass, wrong for some layouts"),
     "GroupNorm": Use("batching", "a batched backward pass, wrong for some shapes"),
-    "ConvolutionBackward0": Use(
-        "batching", "a batched backward pass for more samples than it pays for"
-    ),
+    "Convolution": Use("batching vjp", "a batched backward pass for more samples than it pays for"),
+    "AddmmBackward0": Use("batching", "none where a large weight makes it pay"),
+    "MmBackward0": Use("batching", "the same"),
     "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
     "CompiledFunctionBackward": Use("second", "PyTorch's words for a compiled model"),
     "DifferentiableGraphBackward": Use("layouts", "no warning where TorchScript has fused layers"),

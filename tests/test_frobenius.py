@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import jacfast.batching
 from jacfast import frobenius_penalty
 from tests.nets import NETS, RTOL, brute_force, build, draw, relative_error
+from tests.testing import batch_rows
 
 
 def assert_exact(model: nn.Module, x: Tensor, n: int | str) -> None:
@@ -92,13 +92,13 @@ def test_vectors_override_n():
 @pytest.mark.parametrize("n", [2, "exact"])
 @pytest.mark.parametrize("name", NETS)
 def test_small_and_large_batches_agree(name, n, monkeypatch):
-    """On either side of BATCH_UP_TO, also where a backward pass has no batching rule."""
+    """Rows in one backward pass or one by one, also where a backward pass has no batching rule."""
     model, x = build(name)
     x.requires_grad_()
     logits, results = model(x), []
     params = list(model.parameters())
-    for up_to in (len(x), len(x) - 1):
-        monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", up_to)
+    for together in (True, False):
+        batch_rows(monkeypatch, together)
         generator = torch.Generator().manual_seed(3)
         value = frobenius_penalty(logits, x, n, generator=generator)
         grads = torch.autograd.grad(value, params, retain_graph=True, materialize_grads=True)

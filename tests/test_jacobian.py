@@ -8,10 +8,10 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 
-import jacfast.batching
 import jacfast.vjp
 from jacfast import jacobian
 from tests.nets import NETS, RTOL, build, draw, parameters, relative_error, rows_of
+from tests.testing import batch_rows
 
 
 def by_jacrev(model: nn.Module, x: Tensor) -> Tensor:
@@ -65,9 +65,9 @@ class NoBatchingRule(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("rule", [True, False])
-@pytest.mark.parametrize("samples", [3, 4])
-def test_one_batched_backward_or_a_loop(samples, rule, monkeypatch):
-    """Up to BATCH_UP_TO samples one batched call; beyond it, or with a Function, one per row."""
+@pytest.mark.parametrize("together", [True, False])
+def test_one_batched_backward_or_a_loop(together, rule, monkeypatch):
+    """One batched call where that pays; where it does not, or with a Function, one per row."""
     calls, plain = [], jacfast.vjp.grad
 
     def spy(*args, batched: bool = False, **rest):
@@ -75,15 +75,12 @@ def test_one_batched_backward_or_a_loop(samples, rule, monkeypatch):
         return plain(*args, batched=batched, **rest)
 
     monkeypatch.setattr(jacfast.vjp, "grad", spy)
-    monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", 3)
-    w, x = draw(5, 6), draw(samples, 6, seed=2)
+    batch_rows(monkeypatch, together)
+    w, x = draw(5, 6), draw(3, 6, seed=2)
     square = torch.square if rule else NoBatchingRule.apply
     got = jacobian(lambda x: square(x) @ w.T, x)
     torch.testing.assert_close(got, 2 * x[:, None] * w)
-    expected = {
-        (3, True): [True],
-    }
-    assert calls == expected.get((samples, rule), [False] * 5)
+    assert calls == ([True] if together and rule else [False] * 5)
 
 
 def test_error_of_a_backward_pass_is_shown():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import jacfast.batching
 from jacfast.ops import lives
 from tests.emulation import build
 
@@ -98,6 +99,13 @@ def emulated(seed: int, max_threads: int) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(deterministic)
         stand_in._destroy()  # the CPU kernels are back
+
+
+def batch_rows(monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
+    """Let all rows of a Jacobian go back at once that may, whether that pays or not, or none."""
+    for name in ("ROW_BYTES", "ROWS_BYTES"):
+        monkeypatch.setattr(jacfast.batching, name, 1 << 40 if together else 0)
+    monkeypatch.setattr(jacfast.batching, "_weight", lambda _: 0)
 
 
 def largest(values: Tensor) -> float:

@@ -78,7 +78,7 @@ def _pulled(
         return g
 
     batched = batched and not part.lean.attends
-    at_once = batched and together(len(vectors), part.leaf, part.graph, create_graph=True)
+    at_once = batched and together(len(vectors), part.leaf, part.graph)
     return each_or_all(pull, vectors, at_once)
 
 

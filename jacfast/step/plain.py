@@ -163,5 +163,5 @@ def _pulled(
         return entry.row(g, rows, batched)
 
     count = len(vectors)
-    at_once = count > 1 and together(count, entry.x, graph or Graph(outputs), create_graph=True)
+    at_once = count > 1 and together(count, entry.x, graph or Graph(outputs))
     return each_or_all(pull, vectors, at_once)

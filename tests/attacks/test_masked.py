@@ -12,6 +12,7 @@ from jacfast.attacks.options import PRESETS
 from jacfast.calling import Call
 from tests.attacks.loops import choose, part_of
 from tests.nets import build, draw
+from tests.testing import batch_rows
 
 FIELDS = ("adversarial", "r", "norm", "iterations", "success", "before", "label", "stalled")
 CASES = {
@@ -75,7 +76,7 @@ def test_both_loops_find_the_same(name, case, monkeypatch):
 def test_rows_as_a_gpu_has_them(rows_on_gpu, monkeypatch):
     """All of a sample in one batched pass, or each by itself."""
     monkeypatch.setattr(at_once, "rows_at_once", lambda _: 99 if rows_on_gpu else 1)
-    monkeypatch.setattr("jacfast.batching.few", lambda *_: rows_on_gpu)
+    batch_rows(monkeypatch, rows_on_gpu)
     model, x = build("cnn", 40)
     want, got = both(model, x, monkeypatch)
     assert_same(got, want)

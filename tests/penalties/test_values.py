@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import jacfast.batching
 from jacfast import Spectral
 from tests.nets import NETS, RTOL, relative_error, rows_of
 from tests.penalties.formulas import EXACT, PENALTIES, by_hand, labelled, seeded
+from tests.testing import batch_rows
 
 
 @functools.cache
@@ -90,11 +90,11 @@ def test_the_mean_over_samples_in_any_order(name):
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_small_and_large_batches_agree(name, monkeypatch):
-    """On either side of BATCH_UP_TO: rows in one backward pass, or one by one."""
+    """Rows in one backward pass or one by one."""
     model, x, y, _ = labelled("group_norm_silu")
     logits, params, results = model(x), list(model.parameters()), []
-    for up_to in (len(x), len(x) - 1):
-        monkeypatch.setattr(jacfast.batching, "BATCH_UP_TO", up_to)
+    for together in (True, False):
+        batch_rows(monkeypatch, together)
         value = PENALTIES[name](logits, x, y, generator=seeded())
         grads = torch.autograd.grad(value, params, retain_graph=True, materialize_grads=True)
         results.append((value, *grads))

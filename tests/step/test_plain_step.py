@@ -14,6 +14,7 @@ from jacfast.step import plain as plain_way
 from tests.nets import relative_error
 from tests.step.networks import build
 from tests.step.steps import ROUNDING, assert_same, fast, gradient, loss_of, plain, step
+from tests.testing import batch_rows
 
 pytestmark = pytest.mark.parametrize("size", ["small"])
 
@@ -98,13 +99,14 @@ def test_penalties(network, penalty, size):
 
 
 @pytest.mark.parametrize(
-    ("network", "samples", "pulls"),
-    [("mlp", 32, 1), ("mlp", 33, 3), ("cifar", 8, 1), ("cifar", 9, 3)],
+    ("network", "together", "pulls"),
+    [("mlp", True, 1), ("mlp", False, 3), ("cifar", True, 1), ("cifar", False, 3)],
 )
 def test_projections_are_pulled_back_at_once_where_that_pays(
-    network, samples, pulls, size, monkeypatch
+    network, together, pulls, size, monkeypatch
 ):
-    model, x, y = build(network, samples)
+    model, x, y = build(network, 9)
+    batch_rows(monkeypatch, together)
     made, pull = [], plain_way.grad
     monkeypatch.setattr(plain_way, "grad", lambda *a, **b: made.append(1) or pull(*a, **b))
     found = [step(way, model.eval(), x, y, Frobenius(3)) for way in (fast, plain)]
