@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import jacfast.vjp
+from jacfast.batching import at_a_time
+from jacfast.graph import Graph
 from jacfast.vjp import pull_back
 from tests.functions import Cube
 from tests.nets import build, draw, relative_error
@@ -86,3 +88,11 @@ def test_rows_go_back_together_while_one_is_small(name, samples, create_graph, c
     for row, one in zip(rows, v, strict=True):
         expected = torch.autograd.grad(outputs, x, one, retain_graph=True)[0].flatten(1)
         assert relative_error(row.detach(), expected) < 1e-12
+
+
+def test_all_rows_go_back_together_if_they_fit_however_few():
+    """Of 160 KB each, of which 512 KB have three."""
+    make, shape = NETS["wide"]
+    x = draw(20, *shape).requires_grad_()
+    graph = Graph(make().double()(x))
+    assert [at_a_time(rows, x, graph) for rows in (1, 2, 3, 4)] == [1, 3, 3, 1]

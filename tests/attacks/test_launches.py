@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from jacfast import deepfool
 from jacfast.attacks import at_once, masked
 from jacfast.attacks.search import rows_at_once
-from jacfast.batching import GPU_ENTRIES
+from jacfast.batching import at_a_time, together
+from jacfast.graph import Graph
 from jacfast.ops import lives
 from tests.attacks.launches import Launches
 from tests.attacks.loops import choose, part_of
@@ -172,7 +173,9 @@ def test_a_look_every_few_iterations_and_no_other_wait(case, p, monkeypatch):
 
 def test_a_gpu_has_its_own_numbers_of_rows():
     """Which fill a batched pass, and are not too many for it."""
-    x = torch.empty(64, 1, 28, 28, device="meta")
+    x = torch.empty(64, 1, 28, 28, device="meta", requires_grad=True)
     count = rows_at_once(x)
     assert count > rows_at_once(x.new_empty(x.shape, device="cpu"))
-    assert count * x.numel() <= GPU_ENTRIES < (count + 1) * x.numel()
+    graph = Graph(x.flatten(1).tanh())
+    assert [at_a_time(rows, x, graph) for rows in (1, count, count + 1)] == [1, count, 1]
+    assert [together(rows, x, graph) for rows in (1, count, count + 1)] == [False, True, False]
