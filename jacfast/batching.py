@@ -9,7 +9,7 @@ from torch.autograd.function import BackwardCFunction
 
 from jacfast.calling.listeners import listens
 from jacfast.fused_attention import is_fused
-from jacfast.graph import LEAF, Graph, shape_of
+from jacfast.graph import LEAF, Graph, is_nested, shape_of
 
 # A batched (vmap) backward of n rows makes its calls once and reads each weight once, but takes n
 # times as much through memory where a loop finds the tensors of one row in the cache; and memory
@@ -60,19 +60,22 @@ def at_a_time(count: int, x: Tensor, graph: Graph) -> int:
         most *= LEAN
     elif any(CONVOLUTION in name for name in graph.named):
         most //= 2
-    fitting = most // _row(graph, x)
+    fitting = int(most // _row(graph, x))
     return fitting if fitting >= min(count, FEWEST) else 1
 
 
-def _row(graph: Graph, x: Tensor) -> int:
+def _row(graph: Graph, x: Tensor) -> float:
     """Return the entries of a row's largest tensor, of all samples."""
     return max(1, x.numel(), _largest(graph, lambda name: name not in WEIGHTS))
 
 
-def _largest(graph: Graph, wanted: Callable[[str], bool]) -> int:
-    """Return the entries of the largest tensor that nodes of the wanted names stand for."""
+def _largest(graph: Graph, wanted: Callable[[str], bool]) -> float:
+    """Return the entries of the largest tensor that nodes of the wanted names stand for.
+
+    A nested one, which does not tell, is taken for endless.
+    """
     some = (node for name, of in graph.named.items() if wanted(name) for node in of)
-    return max((math.prod(shape_of(node)) for node in some), default=0)
+    return max((math.inf if is_nested(n) else math.prod(shape_of(n)) for n in some), default=0)
 
 
 def _weight(graph: Graph) -> int:

@@ -93,6 +93,11 @@ def shape_of(node: Node) -> list[int]:
     return list(node._input_metadata[0].shape)  # type: ignore[attr-defined]
 
 
+def is_nested(node: Node) -> bool:
+    """Say whether the first output that `node` stands for is a nested tensor."""
+    return bool(node._input_metadata[0].is_nested_tensor)  # type: ignore[attr-defined]
+
+
 def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:
     """Yield the batch-norms with statistics of the batch in the `graph` from outputs to x.
 

@@ -187,3 +187,24 @@ def test_batch_norm_whose_strides_leave_a_choice(samples):
     for called in (model, lambda x: model(x)):
         for some in (x, x.contiguous(memory_format=torch.channels_last)):
             assert relative_error(jacobian(called, some), want) < 1e-12
+
+
+@pytest.mark.parametrize("of", ["jagged", "strided"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_nested_tensors_are_looped_over(of):
+    """Whose sizes a graph does not tell; of a first derivative alone does PyTorch have one."""
+    weight = draw(4, 5)
+
+    def jagged(x: Tensor) -> Tensor:
+        ends = torch.tensor([0, *range(3, 3 * len(x) + 1, 3)])
+        nested = torch.nested.nested_tensor_from_jagged(x.reshape(-1, 4), ends)
+        return (nested * nested).values().reshape(len(x), 3, 4) @ weight
+
+    def strided(x: Tensor) -> Tensor:
+        nested = torch.nested.as_nested_tensor(list(x.unbind(0)))
+        return (nested * nested).to_padded_tensor(0.0) @ weight
+
+    function = jagged if of == "jagged" else strided
+    x = draw(2, 3, 4)
+    got = jacobian(lambda x: function(x).flatten(1), x)
+    assert relative_error(got, one_by_one(lambda x: function(x).flatten(1), x)) < 1e-12
