@@ -203,6 +203,7 @@ NODES: dict[str, Use] = {
     "GroupNorm": Use("batching", "a batched backward pass, wrong for some shapes"),
     "Convolution": Use("batching vjp", "a batched backward pass for more samples than it pays for"),
     "AddmmBackward0": Use("batching", "none where a large weight makes it pay"),
+    "TBackward0": Use("batching", "a loop where a batched backward pass would pay"),
     "MmBackward0": Use("batching", "the same"),
     "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
     "CompiledFunctionBackward": Use("second", "PyTorch's words for a compiled model"),
