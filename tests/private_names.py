@@ -201,7 +201,7 @@ NODES: dict[str, Use] = {
     "BatchNormBackward": Use("graph", "training mode is not refused, layouts are not aligned"),
     "SyncBatchNorm": Use("graph", "the same over several processes"),
     "GroupNorm": Use("batching", "a batched backward pass, wrong for some shapes"),
-    "Convolution": Use("batching vjp", "a batched backward pass for more samples than it pays for"),
+    "Convolution": Use("batching", "a batched backward pass for more samples than it pays for"),
     "AddmmBackward0": Use("batching", "none where a large weight makes it pay"),
     "TBackward0": Use("batching", "a loop where a batched backward pass would pay"),
     "MmBackward0": Use("batching", "the same"),
