@@ -127,7 +127,7 @@ def grad(
     Raises:
         ValueError: the outputs do not depend on x.
     """
-    # of convolutions alone is it faster, and of more than one sample
+    # vmap is faster for convolutions alone, and for more than one sample
     convolved = len(outputs) > 1 and any(CONVOLUTION in kind for kind in kinds or ())
     if kinds and convolved and _ruled.get(kinds, True):
         return _by_vmap(kinds, outputs, x, cotangent)
