@@ -55,6 +55,13 @@ def residual_blocks(depth: int = 96, width: int = 32) -> nn.Sequential:
     return nn.Sequential(*[Residual(width) for _ in range(depth)], nn.Linear(width, 10))
 
 
+def norm_mlp() -> nn.Sequential:
+    """Return an MLP with batch-norm for [N, 1, 28, 28]."""
+    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(784, 128), nn.BatchNorm1d(128), nn.ReLU()]
+    layers += [nn.Linear(128, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)]
+    return nn.Sequential(*layers)
+
+
 def embedding_cnn(channels: int = 20, width: int = 32, outputs: int = 8) -> nn.Sequential:
     """Return five convolutions with GELU for [N, channels, 10], as contrastive embeddings use."""
     layers: list[nn.Module] = [nn.Conv1d(channels, width, 2), nn.GELU()]

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import jacfast.vjp
 from benchmarks.harness import environment, must_agree, print_table, write
-from benchmarks.networks import BasicBlock, ViT, relu_cnn_1d, residual_blocks
+from benchmarks.networks import ViT, norm_mlp, relu_cnn_1d, residual_blocks, resnet18
 from benchmarks.small import lenet
 from jacfast import frobenius_penalty, models
 from jacfast.batching import at_a_time, together
@@ -32,20 +32,8 @@ PROJECTIONS, ROWS = 4, 10
 SAMPLES = (1, 2, 4, 8, 16, 32)
 KINDS = ("step", "rows", "lean rows")
 REPEATS, SECONDS = 9, 0.3  # of a run, at least
-
-
-def norm_mlp() -> nn.Module:
-    """Return an MLP with batch-norm for [N, 1, 28, 28]."""
-    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(784, 128), nn.BatchNorm1d(128), nn.ReLU()]
-    layers += [nn.Linear(128, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10)]
-    return nn.Sequential(*layers)
-
-
-def small_resnet() -> nn.Module:
-    """Return three residual blocks of convolutions for [N, 3, 32, 32]."""
-    stem = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()]
-    blocks = [BasicBlock(16, 16, 1), BasicBlock(16, 32, 2), BasicBlock(32, 64, 2)]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+FRESH = get_context("forkserver")  # processes that have imported, and done nothing else
+FRESH.set_forkserver_preload(["benchmarks.projections"])
 
 
 DIGITS, IMAGES = (1, 28, 28), (3, 32, 32)
@@ -56,7 +44,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet": (lenet, DIGITS),
     "tf_tutorial_cnn": (models.tf_tutorial_cnn, DIGITS),
     "1d cnn with ReLU": (relu_cnn_1d, (20, 16)),
-    "small ResNet": (small_resnet, IMAGES),
+    "ResNet-18 of 16 channels": (lambda: resnet18(16), IMAGES),
     "vision transformer": (lambda: ViT(depth=2, width=64, heads=2), IMAGES),
 }
 
@@ -126,7 +114,7 @@ def measure(name: str, samples: int, kind: str) -> dict:
     if at_once > 1:
         results = {}
         for way in ("loop", "chosen"):
-            with get_context("spawn").Pool(1) as pool:
+            with FRESH.Pool(1) as pool:
                 given = (name, samples, kind, way == "chosen")
                 found[way], results[way] = pool.apply(timed, given)
         for a, b in zip(results["loop"], results["chosen"], strict=True):
