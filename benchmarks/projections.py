@@ -33,7 +33,7 @@ SAMPLES = (1, 2, 4, 8, 16, 32)
 KINDS = ("step", "rows", "lean rows")
 REPEATS, SECONDS = 9, 0.3  # of a run, at least
 FRESH = get_context("forkserver")  # processes that have imported, and done nothing else
-FRESH.set_forkserver_preload(["benchmarks.projections"])
+FRESH.set_forkserver_preload(["benchmarks.small", "jacfast.lean"])
 
 
 DIGITS, IMAGES = (1, 28, 28), (3, 32, 32)
