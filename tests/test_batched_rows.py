@@ -12,8 +12,10 @@ import jacfast.batching
 import jacfast.vjp
 from jacfast import jacobian
 from jacfast.ops.lives import life
+from jacfast.vjp import pull_back
 from tests.nets import draw, relative_error
 from tests.step.networks import SIX, build
+from tests.testing import batch_rows
 
 
 class Seen(TorchDispatchMode):
@@ -173,20 +175,27 @@ def test_layouts():
         assert relative_error(jacobian(model, some), one_by_one(model, some)) < 1e-12
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("samples", [1, 2])
-def test_batch_norm_whose_strides_leave_a_choice(samples):
-    """Between convolutions, of one row of pixels, by `vmap` and by autograd's own batching."""
+def test_batch_norm_whose_strides_leave_a_choice(samples, create_graph, monkeypatch):
+    """Of one row of pixels, without lean layers, by `vmap` and by autograd's own batching."""
+    batch_rows(monkeypatch, together=True)
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(4)
     nn.init.uniform_(norm.running_var, 0.5, 2.0)
-    layers = [nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d((1, 3)), norm, nn.Conv2d(4, 3, 1)]
-    model = nn.Sequential(*layers, nn.Tanh(), nn.Flatten()).double().eval()
+    layers = [nn.Conv2d(2, 4, (6, 4)), norm, nn.Conv2d(4, 3, 1), nn.Tanh(), nn.Flatten()]
+    model = nn.Sequential(*layers).double().eval()
     x = draw(samples, 2, 6, 6)
     want = one_by_one(model, x)
-    model.to(memory_format=torch.channels_last)
-    for called in (model, lambda x: model(x)):
-        for some in (x, x.contiguous(memory_format=torch.channels_last)):
-            assert relative_error(jacobian(called, some), want) < 1e-12
+    vectors = torch.eye(9, dtype=x.dtype)[:, None].expand(9, samples, 9)
+    for first in (torch.contiguous_format, torch.channels_last):
+        for second in (torch.contiguous_format, torch.channels_last):
+            layers[0].to(memory_format=first)
+            layers[2].to(memory_format=second)
+            for form in (torch.contiguous_format, torch.channels_last):
+                leaf = x.contiguous(memory_format=form).requires_grad_()
+                got = pull_back(model(leaf), leaf, vectors, create_graph)
+                assert relative_error(got.detach().transpose(0, 1), want.flatten(2)) < 1e-12
 
 
 @pytest.mark.parametrize("of", ["jagged", "strided"])
