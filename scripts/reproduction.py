@@ -42,7 +42,7 @@ def block(result: dict, pictures: list[str]) -> str:
     return "\n\n".join(
         [
             f"**{about['source']}: {about['title']}** (`jacfast reproduce {about['key']}`, "
-            f"{result['data']})",
+            f"{show.read_from(result)})",
             "\n".join(rows),
             f"{order}. {about['remark']}".strip(),
             *(f"![{name}](../benchmarks/results/reproduction/{name})" for name in pictures),

@@ -28,7 +28,8 @@ class Training:
             around; 0: not.
         horizontal_flip: each image of a batch is mirrored with probability 1/2.
         precision: of the products of a step, weights, sums and the loss being float32:
-            ``"bfloat16"`` is `torch.autocast`, with the channels of images last.
+            ``"bfloat16"`` is `torch.autocast` where the device has instructions for it, else
+            float32, with the channels of images last.
         lam: the weight of the penalty, >= 0.
         smoothing: of the labels, in [0, 1).
         mode: of dropout, while training: ``"train"`` or ``"eval"``.

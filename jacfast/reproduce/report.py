@@ -7,7 +7,7 @@ from jacfast import report as parts
 from jacfast.files import write_atomically
 from jacfast.plots import accuracy_figure
 from jacfast.plots.style import WIDTH, inches, legend_below, new_figure, png, wrapped
-from jacfast.reproduce.show import ACROSS, heading, kinds, lines, order, text
+from jacfast.reproduce.show import ACROSS, heading, kinds, lines, order, read_from, text
 
 Pictures = dict[str, tuple[str, bytes]]  # beside the table: what it shows and a PNG, by name
 PAPER, OURS = "#777777", "#0072b2"
@@ -75,7 +75,7 @@ def report(result: dict[str, Any], pictures: Pictures) -> bytes:
         ),
         (
             "Configuration",
-            parts.values(about | {"read from": result["data"], "quick": result["quick"]}),
+            parts.values(about | {"read from": read_from(result), "quick": result["quick"]}),
         ),
         ("Environment", parts.values(parts.environment())),
     ]

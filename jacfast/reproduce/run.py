@@ -11,11 +11,10 @@ from torch import nn
 from jacfast import data
 from jacfast.data.split import on_device
 from jacfast.files import write_atomically
-from jacfast.reproduce import parts
+from jacfast.reproduce import parts, recipe
 from jacfast.reproduce.config import Row, Table, load
 from jacfast.reproduce.data_sets import check, wanted
 from jacfast.reproduce.measures import find
-from jacfast.reproduce.recipe import warn_of_slow
 from jacfast.reproduce.seed import Run, file_of, made
 from jacfast.runs import claimed
 from jacfast.training.mode import set_mode
@@ -66,11 +65,12 @@ def reproduce(
         raise ValueError(f"data must be a folder with {wanted(table)}; got none")
     split = data.load(folder)
     check(table, split)
-    if torch.device(device).type == "cpu":
-        warn_of_slow([table.base, *(row.training for row in table.rows)])
     read = {"quick": quick, "data": split.name, "checksum": split.checksum, "device": device}
     read["jacfast"] = __version__
     read["threads"] = torch.get_num_threads()  # sums are of other bits with another number
+    phases = [table.base, *(row.training for row in table.rows)]
+    if precision := recipe.precision(phases, torch.device(device)):
+        read["precision"] = precision
     about = dataclasses.asdict(table)
     counts = {name: value for name, value in about.items() if name not in WORDS}
     split, held = _shared_out(table, on_device(split, device))

@@ -28,6 +28,12 @@ NUMBERED = {
 }
 
 
+def read_from(result: dict[str, Any]) -> str:
+    """Return the data of a run and, if its table asks for bfloat16, what the products were in."""
+    precision = result.get("precision")
+    return f"{result['data']}, products in {precision}" if precision else result["data"]
+
+
 def heading(column: str) -> str:
     """Return what a column holds, and its unit."""
     if column in TITLES:
@@ -156,7 +162,7 @@ def text(result: dict[str, Any]) -> str:
     """Return the table, the order and the remark for a terminal."""
     about, cells = result["table"], lines(result)
     kind = ", quick" if result["quick"] else ""
-    head = f"{about['source']}: {about['title']}; {result['data']}{kind}"
+    head = f"{about['source']}: {about['title']}; {read_from(result)}{kind}"
     columns = [(heading(name), kinds(result, i)) for i, name in enumerate(about["columns"])]
     blocks, first = [], 1
     for i in range(0, len(columns), ACROSS):

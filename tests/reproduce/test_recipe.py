@@ -1,7 +1,6 @@
 """Augmentation, optimizers and schedules of a phase, held against what they are by definition."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -77,7 +76,8 @@ def test_without_augmentation_and_in_float32_the_loss_is_as_it_is():
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 8)])
-def test_in_bfloat16_products_are_and_the_gradients_are_not(shape):
+def test_in_bfloat16_products_are_and_the_gradients_are_not(shape, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     x, y = torch.rand(*shape), torch.arange(4)
     model = torch.nn.Linear(8, 8) if len(shape) == 2 else torch.nn.Conv2d(3, 8, 3, padding=1)
     seen = []
@@ -141,21 +141,34 @@ def test_schedules():
     assert cycle[-1] < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("flags", "precision", "warned"),
-    [
-        ({"avx512_bf16": False, "amx_bf16": False}, "bfloat16", True),
-        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16", False),
-        ({"avx2": True}, "bfloat16", False),  # it is not known
-        ({"avx512_bf16": False}, "float32", False),
-    ],
-)
-def test_a_processor_without_instructions_is_said(flags, precision, warned, monkeypatch):
+FLAGS = [
+    ({"avx512_bf16": False, "amx_bf16": False}, False),
+    ({"avx512_bf16": True, "amx_bf16": False}, True),
+    ({"bf16": True, "sve_bf16": False}, True),
+    ({"avx2": True}, True),  # it is not known
+]
+
+
+@pytest.mark.parametrize(("flags", "has"), FLAGS)
+def test_products_are_in_bfloat16_where_there_are_instructions(flags, has, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        recipe.warn_of_slow([None, Training(), Training(precision=precision)])
-    assert [str(w.message) for w in caught] == [
-        "the table is trained in bfloat16, for which this processor has no instructions: "
-        "a step may take several times as long as in float32"
-    ] * warned
+    model, seen = torch.nn.Conv2d(3, 8, 3), []
+    step = recipe.stepped(Training(precision="bfloat16"), lambda m, x, _y: seen.append((x, m(x))))
+    step(model, torch.rand(2, 3, 8, 8), None)
+    images, out = seen[0]
+    assert out.dtype == (torch.bfloat16 if has else torch.float32)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    phases = [None, Training(), Training(precision="bfloat16")]
+    cpu = torch.device("cpu")
+    assert recipe.precision(phases, cpu) == ("bfloat16" if has else "float32")
+    assert recipe.precision(phases[:2], cpu) is None
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_of_a_gpu_emulation_does_not_count(has, monkeypatch):
+    def supported(including_emulation=True):
+        return has or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not has})
+    assert recipe.has_bfloat16(torch.device("cuda:1")) == has

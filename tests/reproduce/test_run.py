@@ -107,11 +107,22 @@ def test_the_same_call_goes_on_where_it_stopped(tables, tmp_path, monkeypatch, r
             assert torch.equal(same["model"][name], value)
 
 
-def test_a_slow_processor_is_warned_of(tables, tmp_path, monkeypatch):
+def test_a_processor_without_bfloat16_trains_in_float32_and_the_run_says_so(
+    tables, tmp_path, monkeypatch
+):
+    plain = reproduce("mine", tmp_path / "plain", quick=True)
     (tables / "mine.toml").write_text(TABLE.replace("[every_row]", "[every_row]\n" + RECIPE[-1]))
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    with pytest.warns(UserWarning, match="for which this processor has no instructions"):
-        reproduce("mine", tmp_path / "run", quick=True)
+    figures = {}
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
+        result = reproduce("mine", out := tmp_path / f"{has}", quick=True)
+        figures[result["precision"]] = [row["ours"] for row in result["rows"]]
+        assert f", products in {result['precision']}" in show.text(result)
+    assert figures["float32"] == [row["ours"] for row in plain["rows"]] != figures["bfloat16"]
+    assert "precision" not in plain
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    with pytest.raises(ValueError, match="precision was 'float32' and is now 'bfloat16'"):
+        reproduce("mine", out, quick=True)
 
 
 def test_refused(tables, tmp_path, capsys):
