@@ -2,18 +2,22 @@
 
 ``call``: a model as a function of x alone, which attacks and measures get. ``modes``: train and
 eval flags, requires_grad, and that they end as they began (``held``), of the modules that
-``functions`` finds in whatever the user has; ``frozen``: of models that ask for gradients of their
-weights all the same; ``watch``: what ``functions`` did not find. ``contexts``: what must hold
-around forward and backward pass, ``attention``: that it has a second derivative;
-``taken``: functions in the place of PyTorch's, which may not take all of its arguments;
-``batch_norm``: which layers couple the samples; ``parts``: when a batch may be cut, ``masks``: its
-dropout then; ``state``: what a call changes (``places``: where that is, ``copies``: of tensors),
-``draws``: what it draws, ``seeds``: from where, ``sources``: or from where of its own; ``inputs``,
-``arguments`` and ``outputs``: with what it is called, and what may come out, in which ``tensors``
-finds the tensors; ``finite``: what NaN and infinity mean there; ``pieces``: that parameters are
-whole, and there; ``tree``: a model's modules, quickly; ``trial``: a step before any work;
-``warning``: at whose line a warning is shown.
+``functions`` finds in whatever the user has; ``baked``: of programs in which the mode is a
+constant; ``frozen``: of models that ask for gradients of their weights all the same; ``anew``: of
+weights that hooks compute; ``watch``: what ``functions`` did not find. ``contexts``: what must hold
+around forward and backward pass, ``attention``: that it has a second derivative, ``listeners``: who
+listens to gradients; ``taken``: functions in the place of PyTorch's, which may not take all of its
+arguments; ``batch_norm``: which layers couple the samples; ``parts``: when a batch may be cut,
+``masks``: its dropout then; ``state``: what a call changes (``places``: where that is,
+``attributes``: in objects, ``moved``: in parameters, ``copies``: of tensors), ``draws``: what it
+draws, ``seeds``: from where, ``sources``: or from where of its own; ``inputs``, ``arguments``
+(``rebuilt``: containers among them) and ``outputs``: with what it is called, and what may come out,
+in which ``tensors`` finds the tensors; ``finite``: what NaN and infinity mean there; ``pieces``:
+that parameters are whole, and there; ``tree``: a model's modules, quickly; ``trial``: a step before
+any work; ``warning``: at whose line a warning is shown.
 """
+
+# ruff: noqa: F401 -- what is imported here is for the other rooms
 
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
@@ -54,79 +58,10 @@ from jacfast.calling.parts import (
     separable,
     worth_two_calls,
 )
-from jacfast.calling.pieces import explain_freed, in_pieces
+from jacfast.calling.pieces import in_pieces
 from jacfast.calling.sources import readable
 from jacfast.calling.state import State
 from jacfast.calling.tensors import outline, rebuilt, tensors
 from jacfast.calling.tree import in_order, parameters, tree, weights
 from jacfast.calling.trial import tried
 from jacfast.calling.warning import warn
-
-__all__ = [
-    "AnyModel",
-    "Arguments",
-    "Call",
-    "Draws",
-    "Further",
-    "Masks",
-    "Model",
-    "State",
-    "Twice",
-    "apart",
-    "as_logits",
-    "as_rows",
-    "beside",
-    "check_classes",
-    "check_depends",
-    "check_finite",
-    "check_input",
-    "check_labels",
-    "check_made",
-    "check_weights",
-    "classes_of",
-    "compiled",
-    "device_of",
-    "drops",
-    "eager",
-    "entries_of",
-    "explain_freed",
-    "grad_twice",
-    "has_few_products",
-    "hears_gradients",
-    "in_eval_mode",
-    "in_order",
-    "in_pieces",
-    "largest",
-    "logits_alone",
-    "logits_of",
-    "may_be_cut",
-    "modules_of",
-    "ordinary",
-    "outline",
-    "outputs_of",
-    "parameters",
-    "part_of",
-    "pick",
-    "quiet",
-    "readable",
-    "rebuilt",
-    "rng_states",
-    "rows_of",
-    "sane",
-    "say_bad_logits",
-    "say_grey_values",
-    "say_not_finite",
-    "separable",
-    "stood_for",
-    "takes_model",
-    "tensors",
-    "tree",
-    "tried",
-    "unwrapped",
-    "warn",
-    "weights",
-    "with_batch_statistics",
-    "without_autocast",
-    "without_statistics",
-    "worth_two_calls",
-]

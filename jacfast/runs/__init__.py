@@ -5,20 +5,8 @@ that holds nothing; ``lock``: one process at a time; ``same``: checksums, and wh
 since its weights do not say all.
 """
 
+# ruff: noqa: F401 -- what is imported here is for the other rooms
+
 from jacfast.runs.folder import check_own, claimed, compare, held
 from jacfast.runs.lock import alone
 from jacfast.runs.same import behaviour, check_behaviour, check_does, checksum, checksum_of, plain
-
-__all__ = [
-    "alone",
-    "behaviour",
-    "check_behaviour",
-    "check_does",
-    "check_own",
-    "checksum",
-    "checksum_of",
-    "claimed",
-    "compare",
-    "held",
-    "plain",
-]
