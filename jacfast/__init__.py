@@ -66,62 +66,29 @@ if TYPE_CHECKING:
     from jacfast.timing import bench as bench
     from jacfast.training import deep_defense_penalty as deep_defense_penalty
 
-# Where each name is; None: it is a package itself. No other module here may have such a name: its
-# import would put the module in the place of what is meant.
-_HOMES: dict[str, str | None] = {
-    "AttackResult": "attacks",
-    "ColumnSumL1": "penalties",
-    "CrossLipschitz": "penalties",
-    "DecisionFunction": "penalties",
-    "DeepFoolResult": "attacks",
-    "EntrywiseL1": "penalties",
-    "Frobenius": "penalties",
-    "InputGradient": "penalties",
-    "JacobianReg": "penalties",
-    "MinimalNormResult": "attacks",
-    "R1": "penalties",
-    "R2": "penalties",
-    "RobustnessReport": "robustness",
-    "Spectral": "penalties",
-    "WGANGP": "penalties",
-    "WithPenalty": "step",
-    "attacks": None,
-    "bench": "timing",
-    "bim": "attacks",
-    "carlini_wagner": "attacks",
-    "column_sum_l1_penalty": "penalties",
-    "cross_lipschitz_penalty": "penalties",
-    "data": None,
-    "ddn": "attacks",
-    "decision_function_penalty": "penalties",
-    "deep_defense_penalty": "training",
-    "deepfool": "attacks",
-    "deepfool_to_disk": "attacks",
-    "distance_bounds": "evaluation",
-    "entrywise_l1_penalty": "penalties",
-    "evaluation": None,
-    "fgsm": "attacks",
-    "fmn": "attacks",
-    "forward_with_penalty": "step",
-    "frobenius_penalty": "penalties",
-    "input_gradient_penalty": "penalties",
-    "jacobian": "rows",
-    "jsma": "attacks",
-    "minimal_norm": "attacks",
-    "models": None,
-    "ops": None,
-    "penalised": "step",
-    "penalties": None,
-    "pgd": "attacks",
-    "r1_penalty": "penalties",
-    "r2_penalty": "penalties",
-    "rho_adv": "evaluation",
-    "robustness_report": "robustness",
-    "spectral_penalty": "penalties",
-    "training": None,
-    "wgan_gp_penalty": "penalties",
+# Who has each name. No other module here may have such a name: its import would put the module in
+# the place of what is meant.
+_PACKAGES = ("attacks", "data", "evaluation", "models", "ops", "penalties", "training")
+_OFFERED = {
+    "attacks": (
+        "AttackResult DeepFoolResult MinimalNormResult bim carlini_wagner ddn deepfool "
+        "deepfool_to_disk fgsm fmn jsma minimal_norm pgd"
+    ),
+    "evaluation": "distance_bounds rho_adv",
+    "penalties": (
+        "ColumnSumL1 CrossLipschitz DecisionFunction EntrywiseL1 Frobenius InputGradient "
+        "JacobianReg R1 R2 Spectral WGANGP column_sum_l1_penalty cross_lipschitz_penalty "
+        "decision_function_penalty entrywise_l1_penalty frobenius_penalty input_gradient_penalty "
+        "r1_penalty r2_penalty spectral_penalty wgan_gp_penalty"
+    ),
+    "robustness": "RobustnessReport robustness_report",
+    "rows": "jacobian",
+    "step": "WithPenalty forward_with_penalty penalised",
+    "timing": "bench",
+    "training": "deep_defense_penalty",
 }
-__all__ = ["__version__", *_HOMES]
+_HOMES = {name: home for home, names in _OFFERED.items() for name in names.split()}
+__all__ = ["__version__", *_PACKAGES, *_HOMES]
 
 if not TYPE_CHECKING:  # which would take any name for one of these
 
