@@ -13,7 +13,7 @@ from torch import Tensor
 from jacfast.checks import at_least
 from jacfast.evaluation.surfaces import Surface
 from jacfast.plots.colours import classes
-from jacfast.plots.style import WIDTH, check_named, new_figure, no_boundary, wrapped
+from jacfast.plots.style import WIDTH, check_models, check_named, no_boundary, panels, wrapped
 
 DOTS = 301  # along a side of a panel
 
@@ -38,12 +38,12 @@ def cells_figure(surfaces: dict[str, Surface], radii: dict[str, float]) -> Figur
 
     Source: Lim, figure 1.
     """
-    check_named("surfaces", surfaces, Surface)
     check_named("radii", radii, object)
     radii = {  # a result's norm is a tensor
         name: at_least("radii", r.item() if isinstance(r, Tensor) else r, 0)
         for name, r in radii.items()
     }
+    check_models("surfaces", surfaces, Surface)
     for name, surface in surfaces.items():
         if surface.of not in ("logits", "label") or surface.space != "input":
             raise ValueError(
@@ -51,16 +51,10 @@ def cells_figure(surfaces: dict[str, Surface], radii: dict[str, float]) -> Figur
             )
         if name not in radii:
             raise ValueError(f"radii must have each model's; {name!r} is missing")
-    if not surfaces:
-        raise ValueError("surfaces must hold one model at least; got none")
     found = {name: _scores(surface) for name, surface in surfaces.items()}
     colours = classes(k for scores in found.values() for k in scores.present)
     columns = min(len(surfaces), 2)
-    rows = -(-len(surfaces) // columns)
-    figure = new_figure((9 / columns + 0.2) * rows)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(surfaces) :]:
-        axis.set_axis_off()
+    figure, axes = panels(len(surfaces), columns, 9 / columns + 0.2)
     for axis, (name, scores) in zip(axes.flat, found.items(), strict=False):
         _cells(axis, scores, colours, surfaces[name].steps)
         _names(axis, scores, surfaces[name].steps, radii[name])

@@ -14,6 +14,7 @@ from jacfast.plots.style import (
     legend_below,
     new_figure,
     open_frame,
+    panels,
     wrapped,
 )
 
@@ -97,7 +98,6 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
     if not wanted or not set(wanted) <= set(common):
         raise ValueError(f"classes must be among {common}, which every model has; got {wanted}")
     columns = min(len(wanted), 3)
-    rows = -(-len(wanted) // columns)
     width = WIDTH / max(columns, 2) - 0.7  # of a panel
     titles = {
         k: f"class {k}: AUC " + ", ".join(f"{c[k].auc:.4f}" for c in curves.values())
@@ -105,10 +105,7 @@ def roc_figure(curves: dict[str, dict[int, Roc]], classes: Sequence[int] | None 
     }
     titles = {k: wrapped(title, width) for k, title in titles.items()}
     more = 0.17 * max(title.count("\n") for title in titles.values())
-    figure = new_figure(rows * (8.4 / max(columns, 2) + 0.2 + more) + 0.8)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(wanted) :]:
-        axis.set_axis_off()
+    figure, axes = panels(len(wanted), columns, 8.4 / max(columns, 2) + 0.2 + more, 0.8)
     for axis, k in zip(axes.flat, wanted, strict=False):
         axis.plot([0, 1], [0, 1], color="0.8", linewidth=1)
         for name, style in lines(curves):

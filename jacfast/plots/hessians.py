@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jacfast.checks import above_zero
 from jacfast.evaluation.jacobians import jacobian_statistics
-from jacfast.plots.style import ZERO, check_named, new_figure, wrapped
+from jacfast.plots.style import ZERO, check_models, panels, wrapped
 
 
 def hessian_figure(
@@ -33,9 +33,7 @@ def hessian_figure(
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """
-    check_named("hessians", hessians, Tensor)
-    if not hessians:
-        raise ValueError("hessians must hold one model at least; got none")
+    check_models("hessians", hessians, Tensor)
     for name, h in hessians.items():
         if h.dim() != 2 or h.shape[0] != h.shape[1]:
             raise ValueError(f"hessians must be [D, D]; {name!r} has {list(h.shape)}")
@@ -46,13 +44,8 @@ def hessian_figure(
     norm = _decades(threshold, max(float(s.nan_to_num(0.0, 0.0).max()) for s in sizes.values()))
     shades = colormaps["magma_r"](numpy.linspace(0.2, 1, norm.Ncmap))  # all apart from white
     colours = ListedColormap(shades).with_extremes(under="white", bad="white")
-    columns = min(len(hessians), 2)
-    rows = -(-len(hessians) // columns)
-    figure = new_figure(4.2 * rows)
+    figure, axes = panels(len(hessians), min(len(hessians), 2), 4.2)
     figure.set_layout_engine("compressed")  # the panels are square: no gaps between them
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(hessians) :]:
-        axis.set_axis_off()
     for axis, (name, size) in zip(axes.flat, sizes.items(), strict=False):
         picture = axis.imshow(size.numpy(), cmap=colours, norm=norm, interpolation="nearest")
         zeros, _, frobenius = (float(value[0]) for value in statistics[name])

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from jacfast.evaluation.line import Line, crossing
 from jacfast.plots.colours import lines
-from jacfast.plots.style import WIDTH, check_named, new_figure, open_frame, wrapped
+from jacfast.plots.style import WIDTH, check_models, open_frame, panels, wrapped
 
 LENGTH = 0.4  # of a tangent, as a share of the line's
 
@@ -27,18 +27,12 @@ def line_figure(
 
     Source: Seck, Loosli & Canu, figure 1; Yu, Liu, Wang & Chen, figure 5.
     """
-    check_named("found", found, Line)
-    if not found:
-        raise ValueError("found must hold one model at least; got none")
+    check_models("found", found, Line)
     for name, line in found.items():
         if len(line.t) < 2 or not bool((line.t.diff() > 0).all()):
             raise ValueError(f"found must have two points or more, t increasing; {name!r} has not")
     columns = min(len(found), 2)
-    rows = -(-len(found) // columns)
-    figure = new_figure(4.2 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axis in axes.flat[len(found) :]:
-        axis.set_axis_off()
+    figure, axes = panels(len(found), columns, 4.2, sharex=True, sharey=True)
     for axis, (name, style) in zip(axes.flat, lines(found), strict=False):
         _line(axis, found[name], style["color"])
         axis.set_title(wrapped(_words(name, found[name]), WIDTH / columns - 0.7), fontsize=10)

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from jacfast.plots.style import WIDTH, check_named, image, new_figure, tag, wrapped
+from jacfast.plots.style import WIDTH, check_models, image, new_figure, tag, wrapped
 
 
 def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
@@ -22,9 +22,7 @@ def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
 
     Source: Yu, Liu, Wang & Chen, figures 8, 10, 15.
     """
-    check_named("maps", maps, Tensor)
-    if not maps:
-        raise ValueError("maps must hold one at least; got none")
+    check_models("maps", maps, Tensor)
     for name, map_ in maps.items():
         if map_.shape != x.shape:
             raise ValueError(

@@ -11,7 +11,7 @@ from jacfast.attacks.norms import lengths
 from jacfast.calling import check_labels
 from jacfast.checks import count
 from jacfast.evaluation.rho import check_attacked
-from jacfast.plots.style import WIDTH, check_named, image, new_figure, tag, wrapped
+from jacfast.plots.style import WIDTH, check_models, image, new_figure, tag, wrapped
 
 
 def perturbation_figure(
@@ -38,9 +38,7 @@ def perturbation_figure(
 
     Source: Lim, figures 2 and 3; Deng, Zhang & Zhao, figures 3.1 to 3.3.
     """
-    check_named("results", results, AttackResult)
-    if not results:
-        raise ValueError("results must hold one model at least; got none")
+    check_models("results", results, AttackResult)
     shown = choose(y, list(results.values()), rows)
     side = min(7.3 / (1 + 2 * len(results)), 1.5)  # of an image, which fills its column
     figure = new_figure((side + 0.05) * len(shown) + 1.0 if shown else 2.0)

@@ -11,7 +11,7 @@ from jacfast.plots.colours import lines
 from jacfast.plots.style import (
     WIDTH,
     ZERO,
-    check_named,
+    check_models,
     label_of,
     legend_below,
     new_figure,
@@ -47,10 +47,8 @@ def spectra_figure(
 
     Source: Yu, Liu, Wang & Chen, figure 8 and section 4.3.
     """
-    check_named("entries", entries, Tensor)
-    check_named("eigenvalues", eigenvalues, Tensor)
-    if not entries or not eigenvalues:
-        raise ValueError("entries and eigenvalues must hold one model at least; got none")
+    check_models("entries", entries, Tensor)
+    check_models("eigenvalues", eigenvalues, Tensor)
     above_zero("threshold", threshold)
     for name, values in eigenvalues.items():
         if values.dim() != 2:

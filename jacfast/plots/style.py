@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
@@ -32,9 +33,31 @@ def check_named(name: str, given: object, kind: type) -> None:
             )
 
 
+def check_models(name: str, given: Mapping, kind: type) -> None:
+    """Check the same, of one model at least."""
+    check_named(name, given, kind)
+    if not given:
+        raise ValueError(f"{name} must hold one model at least; got none")
+
+
 def new_figure(height: float) -> Figure:
     """Return an empty figure of the common width and of `height` inches."""
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+
+
+def panels(
+    count: int, columns: int, height: float, beside: float = 0.0, **shared: Any
+) -> tuple[Figure, Any]:
+    """Return a figure of panels, so many in a row of this height, and an array [rows, columns].
+
+    What the last row lacks is empty; `beside` is the height of what is beside the rows.
+    """
+    rows = -(-count // columns)
+    figure = new_figure(rows * height + beside)
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, axes
 
 
 def png(figure: Figure) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 from jacfast import report as parts
 from jacfast.files import write_atomically
 from jacfast.plots import accuracy_figure
-from jacfast.plots.style import WIDTH, inches, legend_below, new_figure, png, wrapped
+from jacfast.plots.style import WIDTH, inches, legend_below, panels, png, wrapped
 from jacfast.reproduce.show import ACROSS, heading, kinds, lines, order, read_from, text
 
 Pictures = dict[str, tuple[str, bytes]]  # beside the table: what it shows and a PNG, by name
@@ -18,12 +18,9 @@ def figure(result: dict[str, Any]) -> bytes:
     """Return a PNG: per column and method our figure, and the paper's where it has one."""
     columns, rows = result["table"]["columns"], result["rows"]
     compared = any("paper" in kinds(result, i) for i in range(len(columns)))
-    lines = -(-len(columns) // ACROSS)
-    figure = new_figure(lines * (0.9 + 0.3 * len(rows)) + 0.4)
     across = min(len(columns), ACROSS)
-    axes = figure.subplots(lines, across, sharey=True, squeeze=False).flatten()
-    for axis in axes[len(columns) :]:
-        axis.set_axis_off()
+    figure, grid = panels(len(columns), across, 0.9 + 0.3 * len(rows), 0.4, sharey=True)
+    axes = grid.flatten()
     places, names = list(range(len(rows))), [wrapped(row["name"], NAMES) for row in rows]
     beside = max(inches(line) for name in names for line in name.split("\n"))
     room = (WIDTH - beside) / across - 0.3
