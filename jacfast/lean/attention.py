@@ -6,6 +6,7 @@ to run by them here (`jacfast.calling.attention`): dropout, a mask that wants a 
 is saved by hooks, as in a checkpoint.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -72,15 +73,19 @@ def _with_heads(
     return q, k, v, mask
 
 
+def _attending(run: Callable) -> Callable:
+    """Return what runs in the place of attention, and notes that it was called."""
+
+    def call(lean: Lean, *args: Any, **kwargs: Any) -> Any:
+        lean.attends = True
+        return taken(run, *args, **kwargs)
+
+    return call
+
+
 MULTI_HEAD = F.multi_head_attention_forward
-_multi_head = with_attention(MULTI_HEAD, attention)
-
-
-def attend(lean: Lean, *args: Any, **kwargs: Any) -> Tensor | None:
-    lean.attends = True
-    return taken(attention, *args, **kwargs)
-
-
-def multi_head(lean: Lean, *args: Any, **kwargs: Any) -> Any:
-    lean.attends = True
-    return taken(_multi_head, *args, **kwargs)
+BY_KERNELS = {
+    SDPA: _attending(attention),
+    MULTI_HEAD: _attending(with_attention(MULTI_HEAD, attention)),
+}
+BY_OPERATIONS = {function: _attending(run) for function, run in BY_MATH.items()}

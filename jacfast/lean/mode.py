@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from jacfast.calling.attention import BY_MATH
 from jacfast.calling.contexts import hooked
 from jacfast.calling.listeners import ASKS, note
 from jacfast.calling.taken import taken
@@ -64,7 +63,6 @@ class Lean(TorchFunctionMode):
         self.gram: Gram | None = None
         self.rectified: tuple[Tensor, Tensor] | None = None
         self.attends = self.hooked = False
-        self.others = BY_MATH if table.trains else {}  # inside checkpoints as well
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -76,8 +74,6 @@ class Lean(TorchFunctionMode):
         layer, result = self.table.layers.get(func), None
         if layer is not None:
             result = taken(layer, self, *args, **kwargs)
-        elif func in self.others:
-            self.attends, result = True, taken(self.others[func], *args, **kwargs)
         elif func in ASKS:
             note(*args, **kwargs)
         return func(*args, **kwargs) if result is None else result

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jacfast.calling.attention import SDPA
 from jacfast.calling.functions import compiled, modules_of
 from jacfast.lean import calls
 from jacfast.lean.activations import ACTIVATIONS
-from jacfast.lean.attention import MULTI_HEAD, attend, multi_head
+from jacfast.lean.attention import BY_KERNELS, BY_OPERATIONS
 from jacfast.lean.mode import Lean, Table
 from jacfast.lean.norms import NORMS
 from jacfast.lean.pool import POOLS
@@ -20,10 +19,10 @@ from jacfast.lean.sweep import PULL, Sweep
 from jacfast.memory import keep
 
 # What an unknown network that is small has, and nothing else for which it would be watched.
-ATTENTION = Table({SDPA: attend, MULTI_HEAD: multi_head}, trains=True)
+ATTENTION = Table(BY_KERNELS, trains=True)
 TRAINING = Table(
     {
-        **ATTENTION.layers,
+        **BY_KERNELS,
         F.linear: calls.linear,
         **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), calls.conv),
         F.batch_norm: calls.batch_norm,
@@ -37,7 +36,7 @@ TRAINING = Table(
 )
 # On a GPU, where nobody has timed lean layers yet, training runs PyTorch's own. To measure:
 # JACFAST_LEAN_ON_GPU=1, read once, at import.
-STOCK = Table({}, trains=True)
+STOCK = Table(BY_OPERATIONS, trains=True)
 ON_GPU = os.environ.get("JACFAST_LEAN_ON_GPU", "0")
 if ON_GPU not in ("0", "1"):
     raise ImportError(f"JACFAST_LEAN_ON_GPU must be 0 or 1; got {ON_GPU!r}")

@@ -10,13 +10,14 @@ from jacfast.calling import Twice
 from jacfast.calling.attention import BY_MATH
 from jacfast.calling.taken import taken
 from jacfast.lean import ATTENTION, PULL, TRAINING, Lean, Sweep
-from jacfast.lean.tables import ROWS
+from jacfast.lean.tables import ROWS, STOCK
 from tests.nets import draw, relative_error
 
 MODES = {
     "training": (lambda: Lean(Sweep(PULL), TRAINING, least=0), TRAINING.layers),
     "attention": (lambda: Lean(Sweep(PULL), ATTENTION, least=0), ATTENTION.layers),
     "rows": (lambda: Lean(Sweep(PULL), ROWS), ROWS.layers),
+    "on a GPU": (lambda: Lean(Sweep(PULL), STOCK), STOCK.layers),
     "in a checkpoint": (Twice, BY_MATH),
 }
 CALLS = [(mode, function) for mode, (_, table) in MODES.items() for function in table]
