@@ -1,15 +1,14 @@
 """A model and a penalty are looked at, and are afterwards what they were."""
 
 import contextlib
-import random
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from jacfast.calling import State
 from jacfast.calling.seeds import devices_of
+from jacfast.calling.sources import Sources, of_process
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.learned import leaves_of
 from jacfast.step.traced import fresh
@@ -26,15 +25,14 @@ def kept(model: nn.Module, device: torch.device, penalty: Penalty) -> Iterator[N
     gradients = [p.grad for p in parameters]
     values = [p.detach().clone() for p in parameters]
     state = State(model, beside=penalty)
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    others = Sources(of_process())
     try:
         with torch.random.fork_rng(devices_of(device)), fresh(model), torch.enable_grad():
             clear(parameters)
             yield
     finally:
         state.undo()
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        others.put()
         with torch.no_grad():
             for p, gradient, value in zip(parameters, gradients, values, strict=True):
                 p.grad = gradient
