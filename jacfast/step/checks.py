@@ -154,9 +154,3 @@ def _check_batch_statistics(modules: Iterable[nn.Module], batch_norm: str, sampl
             "mode, whose samples have no Jacobian of their own (or put those layers in eval "
             f"mode); got 'refuse' and {len(layers)} such layers"
         )
-
-
-def check_way(outputs: Tensor) -> None:
-    """Refuse outputs without a graph: no way leads to x."""
-    if not outputs.requires_grad:
-        raise ValueError("the model's output must depend on x; it has no graph (detached?)")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from jacfast.batching import together
-from jacfast.calling import grad_twice
+from jacfast.calling import check_depends, grad_twice
 from jacfast.graph import nodes, saves
 from jacfast.layouts import align
 from jacfast.lean import Gram
@@ -73,8 +73,7 @@ def _pulled(
     def pull(v: Tensor, batched: bool = False) -> Tensor:
         with watched(part.graph, part.leaf) if pending.keeps else contextlib.nullcontext():
             (g,) = grad([outputs], [target], [v], **options, is_grads_batched=batched)
-        if g is None:
-            raise ValueError("the model's output must depend on x; its gradient is None")
+        check_depends(g is not None)
         return g
 
     batched = batched and not part.lean.attends

@@ -15,6 +15,7 @@ from jacfast.calling import (
     Masks,
     State,
     as_rows,
+    check_depends,
     drops,
     has_few_products,
     pick,
@@ -27,7 +28,6 @@ from jacfast.lean import PULL, Lean, training
 from jacfast.penalties.base import Penalty, cotangents_of
 from jacfast.penalties.checks import check_apart
 from jacfast.penalties.learned import may_change
-from jacfast.step.checks import check_way
 from jacfast.step.draw import Draw, Noise, Order, penalised_count
 from jacfast.step.inner import only_one, outputs_of
 from jacfast.step.node import Node
@@ -180,7 +180,7 @@ class Run:
         outputs = as_rows(logits if self.layer is None else only_one(seen, self.layer), leaf)
         self._returned.check_shapes([logits, outputs])
         if needs_gradient:
-            check_way(outputs)
+            check_depends(outputs.requires_grad)
         tensors = [logits]
         if self.everything:
             tensors = self._returned.take(returned, logits, len(leaf))

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from jacfast.calling import parameters
+from jacfast.calling import check_depends, parameters
 from jacfast.calling.contexts import hooked
 from jacfast.graph import Graph
 from jacfast.layouts import align
 from jacfast.lean import ATTENTION, Lean, Sweep
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.checks import check_apart
-from jacfast.step.checks import check_way
 from jacfast.step.entry import Entry
 from jacfast.step.pending import check_leaves
 
@@ -82,7 +81,7 @@ class Expected:
 
     def graph(self, logits: Tensor, outputs: Tensor, x: Tensor) -> Graph:
         """Return the graph of the call, after the looks that each call gets."""
-        check_way(outputs)
+        check_depends(outputs.requires_grad)
         graph = Graph(logits, outputs)
         check_leaves(graph, [x, *self.parameters])
         check_apart(graph, x)

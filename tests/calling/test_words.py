@@ -132,7 +132,7 @@ def test_models_that_detach(call, how):
         def forward(self, x: Tensor) -> Tensor:
             return how(self.net, x)
 
-    with pytest.raises(ValueError, match=r"must depend on x|rounding or quantised weights in the"):
+    with pytest.raises(ValueError, match="rounding or quantised weights in the"):
         call(Detaching(), draw(4, 6))
 
 

@@ -55,7 +55,7 @@ OUTPUTS = {
     "tuple": (ValueError, lambda z: (z, z), "output= must say which of several is meant"),
     "a number": (ValueError, lambda z: z.sum(), "[N, K] with N = 4; got shape []"),
     "other rows": (ValueError, lambda z: z[:3], "[N, K] with N = 4; got shape [3, 5]"),
-    "detached": (ValueError, Tensor.detach, "the model's output must depend on x"),
+    "detached": (ValueError, Tensor.detach, "the model's outputs do not depend on x"),
 }
 
 
@@ -69,7 +69,7 @@ def test_outputs(name):
 def test_an_output_of_parameters_alone():
     model = Returning(lambda z: 0)
     model.change = lambda z: model.linear.bias.expand(len(z), 5)
-    with refuses(ValueError, "the model's output must depend on x"):
+    with refuses(ValueError, "the model's outputs do not depend on x"):
         forward_with_penalty(model, torch.randn(4, 6))
 
 

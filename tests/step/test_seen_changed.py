@@ -27,7 +27,7 @@ def test_without_gradients_nothing_is_kept(size, switching):
         ("leaf", RuntimeError, "not one of model.parameters"),
         ("coupled", RuntimeError, "each sample's logits depend on the whole batch"),
         ("function", RuntimeError, "an operation without a second derivative"),
-        ("detached", ValueError, "must depend on x"),
+        ("detached", ValueError, "do not depend on x"),
     ],
 )
 def test_what_is_new_in_a_later_call_is_refused_as_in_a_first(kind, error, words, size, switching):

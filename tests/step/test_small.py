@@ -48,7 +48,7 @@ def test_logits_without_a_graph_are_refused():
         def forward(self, x):
             return super().forward(x).detach()
 
-    with pytest.raises(ValueError, match="output must depend on x"):
+    with pytest.raises(ValueError, match="outputs do not depend on x"):
         forward_with_penalty(Detached(6, 5), torch.rand(4, 6))
 
 
