@@ -8,15 +8,7 @@ from torch import Tensor, nn
 from jacfast.lean.known import pair
 
 # Layers whose derivative has a spectral norm of at most one, at every point, in eval mode.
-CONTRACTIONS = (
-    nn.ReLU,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.Identity,
-    nn.Flatten,
-    nn.Dropout,
-    nn.Dropout2d,
-)
+CONTRACTIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 LARGE = 2**24  # weights of a layer whose norm is computed, at most
 SPECTRUM = 2**21  # numbers in a convolution's spectrum, at most

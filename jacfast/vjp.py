@@ -26,11 +26,7 @@ NO_PATH = (
 
 
 def pull_back(
-    outputs: Tensor,
-    x: Tensor,
-    cotangents: Tensor,
-    create_graph: bool,
-    graph: Graph | None = None,
+    outputs: Tensor, x: Tensor, cotangents: Tensor, create_graph: bool, graph: Graph | None = None
 ) -> Tensor:
     """Return ``J^T v`` for each of n cotangents per sample.
 

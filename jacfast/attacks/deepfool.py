@@ -12,14 +12,7 @@ from jacfast.attacks.options import Options, Point, Variant
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
-from jacfast.calling import (
-    AnyModel,
-    Further,
-    check_labels,
-    quiet,
-    say_grey_values,
-    takes_model,
-)
+from jacfast.calling import AnyModel, Further, check_labels, quiet, say_grey_values, takes_model
 from jacfast.lean import lean
 from jacfast.memory import advise
 from jacfast.progress import watch

@@ -139,11 +139,7 @@ class AttackResult:
 
     @torch.no_grad()
     def survives_rounding(
-        self,
-        model: Model,
-        levels: int = 256,
-        box: Clip = (0.0, 1.0),
-        **arguments: Any,
+        self, model: Model, levels: int = 256, box: Clip = (0.0, 1.0), **arguments: Any
     ) -> Tensor:
         """Say per sample whether `adversarial` has the same class, and success, as saved pixels.
 

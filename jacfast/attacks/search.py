@@ -55,12 +55,7 @@ class Search:
             self.layers = None  # not again
 
     def nearest(
-        self,
-        model: Call,
-        leaf: Tensor,
-        logits: Tensor,
-        classes: Tensor,
-        running: Tensor,
+        self, model: Call, leaf: Tensor, logits: Tensor, classes: Tensor, running: Tensor
     ) -> tuple[Nearest, Tensor]:
         """Find the nearest boundary of the n running samples.
 

@@ -5,15 +5,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from jacfast.calling import (
-    AnyModel,
-    Call,
-    Further,
-    Model,
-    check_classes,
-    check_input,
-    takes_model,
-)
+from jacfast.calling import AnyModel, Call, Further, Model, check_classes, check_input, takes_model
 from jacfast.evaluation.bounds import far
 from jacfast.evaluation.predict import batches, predict
 from jacfast.one_line import one_line

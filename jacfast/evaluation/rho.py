@@ -8,14 +8,7 @@ from torch import Tensor
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.result import DeepFoolResult
-from jacfast.calling import (
-    AnyModel,
-    check_input,
-    check_labels,
-    say_not_finite,
-    takes_model,
-    warn,
-)
+from jacfast.calling import AnyModel, check_input, check_labels, say_not_finite, takes_model, warn
 from jacfast.checks import one_of
 from jacfast.evaluation.predict import BATCH
 

@@ -40,10 +40,7 @@ class Turns:
 
 
 def take_turns(
-    contenders: Contenders,
-    repeats: int,
-    kernels: bool = False,
-    warm: bool = True,
+    contenders: Contenders, repeats: int, kernels: bool = False, warm: bool = True
 ) -> dict[str, dict[str, float]]:
     """Time every contender `repeats` times, in turns; see `Turns`.
 

@@ -67,12 +67,7 @@ class Trace:
 
 
 def trace(
-    run: Run,
-    things: Callable[[], tuple],
-    seen: Look,
-    x: Tensor,
-    y: Tensor | None,
-    whole: bool,
+    run: Run, things: Callable[[], tuple], seen: Look, x: Tensor, y: Tensor | None, whole: bool
 ) -> Trace:
     """Run it once, with gradients of 1, and return what it did; raise what it raises, or Refused.
 
