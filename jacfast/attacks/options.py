@@ -53,15 +53,15 @@ class Options:
     candidates: int | None
     overshoot: float
     steps: int
-    floor: float
-    clip: Clip
-    clip_steps: bool
     linearize: Point
     test: Point
-    p: float
-    max_norm: float | None
-    mask: Tensor | None
-    subspace: Tensor | None
+    floor: float = 0.0
+    clip: Clip = None
+    clip_steps: bool = False
+    p: float = 2.0
+    max_norm: float | None = None
+    mask: Tensor | None = None
+    subspace: Tensor | None = None
     variant: Variant = "deepfool"
     batch_size: int | None = None
     # clip, for the samples of `bound_to`, which makes the same of mask and subspace

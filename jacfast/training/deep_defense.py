@@ -102,7 +102,8 @@ def deep_defense_penalty(
             "deep_defense_penalty calls torch.autograd.grad, which neither torch.func transforms "
             "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside"
         )
-    options = _options(x, steps, overshoot, candidates)
+    options = Options(candidates, overshoot, steps, linearize="plain", test="overshot")
+    options.check()
     for name, value in (("c", c), ("d", d)):
         above_zero(name, value)
     linked = flag("linked", linked)
@@ -114,25 +115,6 @@ def deep_defense_penalty(
     rho = (1 + overshoot) * safe_sqrt(row_norm(r.flatten(1), "sumsq")) / size.to(r.dtype)
     exponent = torch.where(correct, -c * rho, (d * rho).clamp(max=math.log(MOST)))
     return torch.where(fine, exponent.exp(), math.nan).mean()
-
-
-def _options(x: Tensor, steps: int, overshoot: float, candidates: int | None) -> Options:
-    options = Options(
-        candidates=candidates,
-        overshoot=overshoot,
-        steps=steps,
-        floor=0.0,
-        clip=None,
-        clip_steps=False,
-        linearize="plain",
-        test="overshot",
-        p=2.0,
-        max_norm=None,
-        mask=None,
-        subspace=None,
-    )
-    options.check()
-    return options.bound_to(x)
 
 
 def _perturb(
