@@ -40,11 +40,16 @@ class Seen:
 
 
 class Samples:
-    """Samples x [N, ...], their perturbations r [N, D], and the shortest found of each."""
+    """Samples x [N, ...], their perturbations r [N, D], and the shortest found of each.
 
-    def __init__(self, model: Call, x: Tensor, wanted: Criterion, p: float, box: Box) -> None:
+    Lost gradients are counted in `lost`.
+    """
+
+    def __init__(
+        self, model: Call, x: Tensor, wanted: Criterion, p: float, box: Box, lost: Tensor
+    ) -> None:
         self.model, self.x, self.wanted, self.p, self.box = model, x, wanted, p, box
-        self.nearest = Nearest(x, wanted)
+        self.nearest, self.lost = Nearest(x, wanted), lost
         self.wide = x.to(accumulator(x.dtype))
         self.r = torch.zeros_like(self.wide).flatten(1)
         farthest = torch.maximum(self.wide - box.low, box.high - self.wide)
@@ -58,7 +63,7 @@ class Samples:
         everyone = torch.arange(len(self.x), device=self.x.device)
         self.nearest.offer(everyone, point, size, met)
         v = self.wanted.cotangent(loss, logits)
-        g = finite_rows(logits, leaf, v[None], self.nearest.lost)[0].to(self.r)
+        g = finite_rows(logits, leaf, v[None], self.lost)[0].to(self.r)
         return Seen(met, size, self.wanted.value(loss, logits), g)
 
     def move(self, r: Tensor, seen: Seen, levels: int | None = None) -> None:

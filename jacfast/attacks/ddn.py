@@ -71,9 +71,8 @@ def ddn(
         checks.count("levels", levels, 2)
     box = finite_box(clip, x)
     with quiet(model), lean(model), counting(x) as lost:
-        clean = look(model, x)
-        wanted = wanted_in(clean, x, y, target)
-        samples = Samples(model, x, wanted, 2, box)
+        wanted = wanted_in(look(model, x), x, y, target)
+        samples = Samples(model, x, wanted, 2, box, lost)
         eps = torch.full_like(samples.most, init_norm * box.width)
         for number in range(steps):
             seen = samples.look("cross-entropy")
@@ -82,5 +81,4 @@ def ddn(
             eps = torch.where(seen.wanted, eps * (1 - gamma), eps * (1 + gamma))
             eps = torch.minimum(eps, samples.most)
             samples.move(scaled(s, eps), seen, levels)
-        lost += samples.nearest.lost
         return samples.nearest.point

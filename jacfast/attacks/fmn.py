@@ -81,9 +81,8 @@ def fmn(
             raise ValueError(f"{name} must be < 1; got {size}")
     box = finite_box(clip, x)
     with quiet(model), lean(model), counting(x) as lost:
-        clean = look(model, x)
-        wanted = wanted_in(clean, x, y, target)
-        samples = Samples(model, x, wanted, p, box)
+        wanted = wanted_in(look(model, x), x, y, target)
+        samples = Samples(model, x, wanted, p, box, lost)
         eps = torch.full_like(samples.most, math.inf)
         found = torch.zeros_like(eps, dtype=torch.bool)
         for number in range(steps):
@@ -98,7 +97,6 @@ def fmn(
             eps = torch.minimum(torch.where(seen.wanted, tighter, wider), samples.most)
             r = samples.r + alpha * unit(seen.g, torch.zeros_like(seen.g))
             samples.move(scaled(r, eps) if p == 2 else _clamped(r, eps), seen)
-        lost += samples.nearest.lost
         return samples.nearest.point
 
 
