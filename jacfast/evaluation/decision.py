@@ -134,7 +134,7 @@ def hessian_product(
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return S [N] of logits [N, K]."""
-    _check(logits, y)
+    check_decided(logits, y)
     others = logits.scatter(1, y[:, None], float("-inf")).amax(dim=1)
     return logits.gather(1, y[:, None])[:, 0] - others
 
@@ -148,11 +148,12 @@ def gradient_at(model: Call, leaf: Tensor, y: Tensor, create_graph: bool) -> tup
 
 def against_runner_up(logits: Tensor, y: Tensor) -> Tensor:
     """Return e_y - e_r [N, K], the cotangent of S; check the labels and K."""
-    _check(logits, y)
+    check_decided(logits, y)
     return cotangents.label_against_runner_up(logits, y)[0]
 
 
-def _check(logits: Tensor, y: Tensor) -> None:
+def check_decided(logits: Tensor, y: Tensor) -> None:
+    """Check that logits [N, K] have a decision function to the labels y [N]."""
     check_classes(logits)
     check_labels(y, *logits.shape)
 

@@ -8,15 +8,8 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.losses import cotangent
 from jacfast.attacks.norms import lengths
-from jacfast.calling import (
-    AnyModel,
-    Further,
-    check_classes,
-    check_labels,
-    logits_of,
-    quiet,
-    takes_model,
-)
+from jacfast.calling import AnyModel, Further, check_labels, logits_of, quiet, takes_model
+from jacfast.evaluation.decision import check_decided
 from jacfast.ops.checks import floating
 from jacfast.vjp import pull_back
 
@@ -68,8 +61,7 @@ def input_direction(
     with quiet(model), torch.enable_grad():
         leaf = x.detach().requires_grad_()
         logits = logits_of(model, leaf)
-        check_classes(logits)
-        check_labels(y, *logits.shape)
+        check_decided(logits, y)
         v = _uphill(logits.detach(), y, kind)
         g = pull_back(logits, leaf, v[None], create_graph=False)[0]
     length = lengths(g)[:, None]
