@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +19,12 @@ from jacfast.calling.held import Hold, held
 from jacfast.calling.outputs import Model
 from jacfast.calling.warning import warn
 
-
-def _set_training(module: Any, training: bool) -> None:
-    module.training = training
-
-
 # A module made by torch.jit.freeze has no such flag: it is what it is.
-TRAINING = Hold(False, lambda module: getattr(module, "training", None), _set_training)
+TRAINING = Hold(
+    False,
+    lambda module: getattr(module, "training", None),
+    lambda module, training: setattr(module, "training", training),
+)
 LAZY = (UninitializedParameter, UninitializedBuffer)
 
 

@@ -51,7 +51,7 @@ def contenders(task: Task, against: tuple[str, ...], share: float | None) -> lis
         some = dataclasses.replace(task.penalty, subsample=share)
         group = f"R = {shown(some)}: a random part of each batch"
         found += _backends(task, some, group, main=False)
-    if _has_exact(task.penalty):
+    if _estimate(task.penalty) and getattr(task.penalty, "n", None) != "exact":
         exact = Frobenius("exact")
         group = f"R = {shown(exact)}: all {task.classes} rows"
         if "loop" in against:
@@ -135,8 +135,3 @@ def _estimate(penalty: Penalty) -> bool:
     """Say whether it is the mean squared Frobenius norm, which the rivals compute."""
     plain = type(penalty) is Frobenius and penalty.weights is None
     return plain and not penalty.root  # type: ignore[attr-defined]
-
-
-def _has_exact(penalty: Penalty) -> bool:
-    """Say whether the exact penalty is another one than the one asked for."""
-    return _estimate(penalty) and getattr(penalty, "n", None) != "exact"

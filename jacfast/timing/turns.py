@@ -18,9 +18,7 @@ class Turns:
             ahead that launches cost nothing; else what passes until the device is done.
     """
 
-    def __init__(
-        self, contenders: Mapping[str, Callable[[], object]], kernels: bool = False
-    ) -> None:
+    def __init__(self, contenders: Contenders, kernels: bool = False) -> None:
         self.contenders = dict(contenders)
         self.times: dict[str, list[float]] = {name: [] for name in contenders}
         self._seconds = _device_seconds if kernels and torch.cuda.is_available() else seconds_of

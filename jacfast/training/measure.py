@@ -41,12 +41,9 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, name: str) -> Measures:
         rho_adv=rho_of(attack, x),
         norm_clean=jacobian_norm(model, x, progress=f"jacobian, {name}"),
         norm_perturbed=jacobian_norm(model, attack.adversarial, progress=f"jacobian at r, {name}"),
-        fgsm={
-            str(eps): share
-            for eps, share in zip(
-                EPSILONS, accuracy_curve(model, x, y, fgsm, EPSILONS), strict=True
-            )
-        },
+        fgsm=dict(
+            zip(map(str, EPSILONS), accuracy_curve(model, x, y, fgsm, EPSILONS), strict=True)
+        ),
         worst=_worst(model, x[:IMAGES], y[:IMAGES]),
         deepfool=attack,
     )
