@@ -20,15 +20,8 @@ def chain(model: object) -> list[nn.Module] | None:
 
     Anything else is None: a subclass, another layer, hooks, a forward or weights that are replaced.
     """
-    if type(model) is not nn.Sequential:
-        return None
-    layers = []
-    for layer in model:
-        inner = chain_part(layer)
-        if inner is None:
-            return None
-        layers += inner
-    return layers if layers and type(layers[-1]) is nn.Linear and not _hooked(model) else None
+    layers = chain_part(model) if type(model) is nn.Sequential else None
+    return layers if layers and type(layers[-1]) is nn.Linear else None
 
 
 def chain_part(layer: nn.Module) -> list[nn.Module] | None:
