@@ -31,15 +31,14 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
     for _ in range(ROUNDS):
         if len(active) == 0:
             break
-        origin = first.origin[active]
         moved = options.point(x[active], _projection(first, active, point), "plain")
         vjps[active] += 1
         fooled = _keep(first, active, moved, found, size)
-        active, moved, origin = active[~fooled], moved[~fooled], origin[~fooled]
+        active, moved = active[~fooled], moved[~fooled]
         if len(active) == 0:
             break
         model = first.model.rows(active)
-        again = Loop(first.search, model, moved, origin, None, masked=first.masked)
+        again = Loop(first.search, model, moved, first.origin[active], None, masked=first.masked)
         step = again.attack()
         vjps[active] += step.vjps
         iterations[active] += step.iterations

@@ -11,8 +11,7 @@ from jacfast.calling.warning import warn
 
 def with_batch_statistics(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
     """Return the batch-norm layers that use statistics of the batch."""
-    layers = [m for m in modules if isinstance(m, _BatchNorm)]
-    return [m for m in layers if m.training or _has_none(m)]
+    return [m for m in modules if isinstance(m, _BatchNorm) and (m.training or _has_none(m))]
 
 
 def without_statistics(modules: Iterable[nn.Module]) -> list[_BatchNorm]:
