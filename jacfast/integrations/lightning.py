@@ -23,7 +23,7 @@ except ModuleNotFoundError:  # the same code under its older name
         from pytorch_lightning import Callback  # type: ignore[assignment, no-redef]
     except ModuleNotFoundError as error:
         raise ImportError(
-            "jacfast.integrations.lightning needs Lightning: run pip install jacfast[lightning]"
+            "jacfast.integrations.lightning needs Lightning: run pip install 'jacfast[lightning]'"
         ) from error
 
 SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}

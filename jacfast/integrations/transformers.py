@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "jacfast.integrations.transformers needs transformers and accelerate: run "
-        "pip install jacfast[transformers]"
+        "pip install 'jacfast[transformers]'"
     ) from error
 
 

@@ -355,7 +355,7 @@ def test_without_lightning_the_error_says_what_to_install(monkeypatch):
     for package in ("lightning", "lightning.pytorch", "pytorch_lightning"):
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ImportError, match=r"run pip install jacfast\[lightning\]"):
+    with pytest.raises(ImportError, match=r"run pip install 'jacfast\[lightning\]'$"):
         importlib.import_module(name)
 
 

@@ -458,5 +458,5 @@ def test_without_transformers_the_error_says_what_to_install(monkeypatch):
     name = "jacfast.integrations.transformers"
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ImportError, match=r"run pip install jacfast\[transformers\]"):
+    with pytest.raises(ImportError, match=r"run pip install 'jacfast\[transformers\]'$"):
         importlib.import_module(name)
