@@ -186,3 +186,9 @@ def test_what_is_not_known_has_no_bound(name):
 )
 def test_unusual_options_have_no_bound(layer):
     assert _norm(layer, torch.zeros(1, 1, 4, 4)) == math.inf
+
+
+def test_rows_that_are_not_of_classes_have_no_bound():
+    """A last layer of one number for each row: [N, K, 1] are logits, of which its weight is one."""
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)), draw(2, 5, 4)
+    assert gradient_bound(chain(model.double()), x).isinf().all()
