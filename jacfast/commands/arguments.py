@@ -78,8 +78,10 @@ def add_quiet(add: Callable[..., Any]) -> None:
     add("--quiet", action="store_true", help="show no progress")
 
 
-def add_json(add: Callable[..., Any]) -> None:
-    """Add --json."""
+def add_run(add: Callable[..., Any]) -> None:
+    """Add where a command runs, and what it prints: --device, --quiet and --json."""
+    add_device(add)
+    add_quiet(add)
     add("--json", action="store_true", help="print the figures as one JSON object, and no words")
 
 

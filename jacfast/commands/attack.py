@@ -15,10 +15,8 @@ from jacfast.commands import signature
 from jacfast.commands.arguments import (
     Help,
     add_classifier,
-    add_device,
-    add_json,
     add_normalize,
-    add_quiet,
+    add_run,
     count,
     folder,
     trained,
@@ -59,9 +57,7 @@ def _add_common(add: Any, name: str) -> None:
     if name == "deepfool":
         add("--chunk-size", type=count, help="images at a time; the results are the same")
         add("--preset", choices=sorted(PRESETS), help="another implementation's choices")
-    add_device(add)
-    add_quiet(add)
-    add_json(add)
+    add_run(add)
 
 
 def attack(

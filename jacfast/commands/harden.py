@@ -7,10 +7,8 @@ from jacfast.commands.arguments import (
     DATA,
     MODEL,
     Help,
-    add_device,
-    add_json,
     add_normalize,
-    add_quiet,
+    add_run,
     count,
     existing_folder,
     file,
@@ -55,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--eval-samples", type=count, default=Harden.eval_samples, help="test images to measure on")
     add("--resume", action="store_true", help="go on with a run in --out, or begin one")
-    add_device(add)
-    add_quiet(add)
-    add_json(add)
+    add_run(add)
 
 
 def _projections(text: str) -> int | str:

@@ -8,10 +8,8 @@ from jacfast.commands import signature
 from jacfast.commands.arguments import (
     Help,
     add_classifier,
-    add_device,
-    add_json,
     add_normalize,
-    add_quiet,
+    add_run,
     classifier,
     count,
     folder,
@@ -36,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     about = "sizes with commas between: 0.5,1 or 4/255,8/255 (default: 1, 3 and 10%% of an image)"
     add("--eps", type=numbers, metavar="E,E,E", default=argparse.SUPPRESS, help=about)
     add("--seed", type=int, default=0, help="of the random starts")
-    add_device(add)
-    add_quiet(add)
-    add_json(add)
+    add_run(add)
 
 
 def report(

@@ -5,14 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jacfast.commands.arguments import (
-    Help,
-    add_device,
-    add_json,
-    add_quiet,
-    existing_folder,
-    folder,
-)
+from jacfast.commands.arguments import Help, add_run, existing_folder, folder
 from jacfast.json_text import as_json
 
 PICTURED = 200  # test images that the pictures are of, as by `jacfast plot`
@@ -45,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "will do",
     )
     add("--quick", action="store_true", help="less training, fewer images: minutes")
-    add_device(add)
-    add_quiet(add)
-    add_json(add)
+    add_run(add)
 
 
 def reproduce(
