@@ -49,6 +49,14 @@ def test_a_folder_without_results_is_free(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_with_a_folder_of_files_is_not_free(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"must be empty or of the same run; .* other files"):
+        claim(tmp_path, "note.json", {"eps": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 @pytest.mark.parametrize("content", [b'{"eps": 0.', b"", b'["eps"]', b"1", b"\xff\xfe"])
 def test_a_damaged_note_is_named(tmp_path, content):
     note = tmp_path / "note.json"
