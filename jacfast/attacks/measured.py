@@ -32,8 +32,8 @@ class AttackResult:
     radius: float = dataclasses.field(default=math.inf, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("p", "radius"):  # NumPy's numbers, too: a file has them in Python's words
-            object.__setattr__(self, name, float(getattr(self, name)))
+        # NumPy's numbers, too: a file has them in Python's words
+        checks.keep(self, p=float(self.p), radius=float(self.radius))
 
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:

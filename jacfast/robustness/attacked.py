@@ -77,10 +77,11 @@ def ascents(
     nearest = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
     runs: dict[str, list[Tensor]] = {"first": [], "scaled": [], "later": []}
     same = torch.Generator(generator.device)
+    larger = Call(lambda x: SCALE * logits_of(call, x), len(x))
     for eps in choices.eps:
         same.set_state(generator.get_state())
         first = _run(call, x, y, choices, eps, generator=generator)
-        scaled = _run(_larger(call, len(x)), x, y, choices, eps, generator=same)
+        scaled = _run(larger, x, y, choices, eps, generator=same)
         later = torch.zeros_like(first.success)
         for found in (first, scaled):
             nearest = torch.minimum(nearest, distances(found, y))
@@ -101,11 +102,6 @@ def _run(
 ) -> AttackResult:
     c = choices
     return pgd.result(call, x, y, eps=eps, p=c.p, steps=c.steps, clip=c.clip, **options)
-
-
-def _larger(call: Call, samples: int) -> Call:
-    """Return the call of the same samples with its logits times 100."""
-    return Call(lambda x: SCALE * logits_of(call, x), samples)
 
 
 def gradients(call: Call, x: Tensor, y: Tensor) -> dict[str, Tensor]:
