@@ -79,9 +79,7 @@ class Table:
     reference: str = ""  # the row that columns such as "fgsm 0.5 ref" and "auc" measure by
     step_size: float = 0.1  # of the iterated attacks that are measured
     curves: list[Curve] = dataclasses.field(default_factory=list)
-    pictures: list[str] = dataclasses.field(
-        default_factory=list
-    )  # of `jacfast plot`, in the report
+    pictures: list[str] = dataclasses.field(default_factory=list)  # of `jacfast plot`, to report
     pictured: list[str] = dataclasses.field(default_factory=list)  # rows that they show
     remark: str = ""
     paper_data: str = ""  # the paper's data set, which is taken as well, where it is another

@@ -20,14 +20,8 @@ from jacfast.runs import claimed
 from jacfast.training.mode import set_mode
 from jacfast.version import __version__
 
-WORDS = (
-    "title",
-    "source",
-    "remark",
-    "pictures",
-    "pictured",
-    "paper_data",
-)  # of a table: no figure hangs on them
+# Of a table: no figure hangs on them.
+WORDS = ("title", "source", "remark", "pictures", "pictured", "paper_data")
 
 
 def reproduce(

@@ -52,9 +52,8 @@ def for_art(classifier: Any, batch_size: int = 128, attack: Name = "deepfool", *
         usual = {**PRESETS["art"], **usual, "clip_steps": box is not None}
         options["batch_size"] = batch_size
     chosen = choices("for_art", attack, NAMES, usual, options)
-    at_once = (
-        sys.maxsize if attack == "deepfool" else batch_size
-    )  # deepfool cuts, and shows, itself
+    # deepfool cuts, and shows, itself
+    at_once = sys.maxsize if attack == "deepfool" else batch_size
 
     class Adapted(EvasionAttack):
         _estimator_requirements = (PyTorchClassifier,)
