@@ -43,3 +43,14 @@ def test_a_slope_that_has_become_nan_is_another():
     for wrong in ([3.0, 4.0, 0.0], [3.0, math.nan, math.nan], [3.0, 4.6, math.nan]):
         with pytest.raises(ValueError, match="here belongs to another run: the model's slope"):
             check_behaviour("here", then, {"slope": torch.tensor([wrong])})
+
+
+@pytest.mark.parametrize("name", ["logits", "slope"])
+def test_other_shapes_and_dtypes_are_others(name):
+    """Of one class more, also of one that could be spread to these; logits of another precision."""
+    then = torch.ones(2, 3)
+    others = [torch.ones(2, 1), torch.ones(2, 4), torch.ones(1, 3)]
+    others += [torch.ones(2, 3).bfloat16()] if name == "logits" else []
+    for now in others:
+        with pytest.raises(ValueError, match=f"here belongs to another run: the model's {name}"):
+            check_behaviour("here", {name: then}, {name: now})
