@@ -100,7 +100,7 @@ def _logits_differ(then: Tensor, now: Tensor) -> bool:
 
 def _slopes_differ(then: Tensor, now: Tensor) -> bool:
     a, b = then.double(), now.double()
-    if not torch.equal(a.isfinite(), b.isfinite()):  # nor of other shapes
+    if not torch.equal(a.isfinite(), b.isfinite()):  # of other shapes they are not
         return True
     return bool((a - b).nan_to_num().norm() > TURN * a.nan_to_num().norm())
 

@@ -84,7 +84,7 @@ class Returned:
         """Return it for all samples, in the order of x; with a graph it is the first part's."""
         first = self._parts[0]
         if len(self._parts) == 1:
-            return first
+            return first  # the very tensors: those without a graph are the model's own
         columns = zip(self._graphs, *map(tensors, self._parts), strict=True)
         others = [column for has, *column in columns if not has]
         return rebuilt(first, [one[0] for one in others], [join(one, order) for one in others])

@@ -263,3 +263,11 @@ def test_logits_that_cannot_be_replaced():
     model, x = build(lambda z, h, x: Deep(z))
     with pytest.raises(TypeError, match=r"must return its logits where they can be replaced.*Deep"):
         call(model, x)
+
+
+def test_of_a_whole_batch_what_has_no_graph_is_the_model_s_own():
+    """Not a copy: it may be a state that the model writes to."""
+    state = torch.zeros(N, 4)
+    model, x = Net(lambda z, h, x: {"logits": z, "state": state}), torch.rand(N, 6)
+    with penalised(model, penalty=EXACT):
+        assert model(x)["state"] is state
