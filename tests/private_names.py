@@ -196,6 +196,8 @@ NODES: dict[str, Use] = {
     "torch::autograd::AccumulateGrad": Use("graph", "no leaf is found: every model is refused"),
     "torch::autograd::Error": Use("foreign", "once_differentiable loses its part of the penalty"),
     "torch::autograd::NotImplemented": Use("lacking", "PyTorch's own words for the error"),
+    "ScanAutogradOpBackward": Use("foreign", "PyTorch's scan loses its part of the penalty"),
+    "WhileLoopAutogradOpBackward": Use("foreign", "the same of its while_loop"),
     "CdistBackwardBackward0": Use("lacking", "PyTorch's own words for the error"),
     "PdistBackwardBackward0": Use("lacking", "PyTorch's own words for the error"),
     "StandardGammaGradBackward0": Use("lacking", "PyTorch's own words for the error"),

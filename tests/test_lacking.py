@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.while_loop import while_loop
 
 from jacfast import Frobenius, jacobian
 from tests.step.steps import fast, gradient, plain
@@ -90,3 +92,23 @@ def test_nested_tensors_that_have_one(step):
     x, y = torch.randn(3, 4, dtype=torch.float64), torch.arange(3)
     values = [gradient(step(m, x, y, Frobenius("exact"))[1], m) for m in (model, twin)]
     torch.testing.assert_close(*values)
+
+
+def looped(h: Tensor) -> Tensor:
+    start = (torch.tensor(0), h)
+    return while_loop(lambda i, t: i < 3, lambda i, t: (i + 1, t.sin()), start)[1]
+
+
+def scanned(h: Tensor) -> Tensor:
+    return scan(lambda c, t: (c + t, c * t), torch.zeros(len(h), 2), h, dim=1)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [plain, fast])
+@pytest.mark.parametrize("function", [looped, scanned])
+def test_loops_of_pytorchs_lose_their_part_of_it(function, step):
+    """Their gradient keeps the incoming one's graph, and takes their own steps for constants."""
+    model, x, y = Within(function), torch.randn(3, 4), torch.arange(3)
+    assert jacobian(model, x).isfinite().all()
+    with pytest.raises(RuntimeError, match="the penalty's gradient would lose its part"):
+        step(model, x, y, Frobenius())

@@ -10,6 +10,8 @@ import torch._functorch.aot_autograd
 import torch._inductor
 import torch.nn.functional as F
 from torch import nn
+from torch._higher_order_ops.scan import ScanAutogradOp
+from torch._higher_order_ops.while_loop import WhileLoopAutogradOp
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import prune
 
@@ -93,6 +95,8 @@ MAKERS = {
 }
 TORCH = Path(torch.__file__).parent
 ELSEWHERE = {  # not to be made here: where the name is read
+    "ScanAutogradOpBackward": ScanAutogradOp._backward_cls.__name__,  # compiles
+    "WhileLoopAutogradOpBackward": WhileLoopAutogradOp._backward_cls.__name__,
     "SyncBatchNorm": torch.nn.modules._functions.SyncBatchNorm.__name__,  # several processes
     "CppNode": (TORCH / "include/torch/csrc/autograd/custom_function.h").read_text(),  # a compiler
     "CudnnRnnBackwardBackward0": (  # a GPU
