@@ -19,7 +19,7 @@ class Use(NamedTuple):
 # ImportError at the place, before any number is wrong.
 NAMES: dict[str, Use] = {
     "torch._C._are_functorch_transforms_active": Use(
-        "ops.lives penalties.checks", "raises in every op and every penalty"
+        "calling.inputs ops.lives penalties.checks", "raises in every attack, op and penalty"
     ),
     "torch._C._functorch": Use(
         "step.traced.record", "a step whose model differentiates itself runs eager, with a warning"
