@@ -19,6 +19,8 @@ from jacfast.calling.held import surely
 from jacfast.graph import leaf_of
 
 LOST = "torch::autograd::Error"  # what once_differentiable leaves in the place of a graph
+# Of PyTorch's own, whose gradients keep the incoming one's graph, and detach what they multiply by.
+LOSE = {"ScanAutogradOpBackward", "WhileLoopAutogradOpBackward"}
 
 
 @contextlib.contextmanager
@@ -76,7 +78,8 @@ def _check_of(node: Node, x: Tensor) -> Any:
     weights = _weights(node)
 
     def check(returned: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
-        if any(used and _cut(g) for g, used in zip(returned, wanted, strict=False)):
+        cut = (used and _cut(g) for g, used in zip(returned, wanted, strict=False))
+        if node.name() in LOSE or any(cut):
             raise RuntimeError(
                 f"the model has an operation without a second derivative: the backward pass of "
                 f"{name} leaves no graph (once_differentiable, no_grad, detach?), and the "

@@ -94,8 +94,8 @@ def shape_of(node: Node) -> list[int]:
 
 
 def is_nested(node: Node) -> bool:
-    """Say whether the first output that `node` stands for is a nested tensor."""
-    return bool(node._input_metadata[0].is_nested_tensor)  # type: ignore[attr-defined]
+    """Say whether an output that `node` stands for is a nested tensor."""
+    return any(one.is_nested_tensor for one in node._input_metadata)  # type: ignore[attr-defined]
 
 
 def coupling(graph: Graph, x: Tensor) -> Iterator[Node]:

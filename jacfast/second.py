@@ -10,20 +10,12 @@ from torch.autograd.graph import Node
 
 from jacfast.foreign import foreign, whole
 from jacfast.fused_attention import is_fused, twice
-from jacfast.graph import Graph, nodes
+from jacfast.graph import Graph
+from jacfast.lacking import explained
 from jacfast.third import PLACES, of_normalisation
 from jacfast.zero_norm import ORDERS, is_norm, of_norm
 
-ATTENTION = (
-    "in a checkpoint, with dropout inside the kernel or compiled, attention needs its backend with "
-    "a second derivative: call the model, and backward, under "
-    "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
-)
 COMPILED = "CompiledFunctionBackward"
-MISSING = "torch::autograd::NotImplemented"
-LATE = {"CdistBackwardBackward0": "cdist", "PdistBackwardBackward0": "pdist"}  # when they run
-DISTANCE = "for p = 2 torch.cdist has one with compute_mode='use_mm_for_euclid_dist'"
-
 
 # Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others
 # can): where x has slope, and 1 / slope.
@@ -58,7 +50,7 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
         elif isinstance(some[0], torch.autograd.function.BackwardCFunction) or "CppNode" in name:
             functions += filter(foreign, some)
     try:
-        with whole(functions, x):
+        with explained(), whole(functions, x):
             yield
     finally:
         for handle in handles:
@@ -83,49 +75,6 @@ def _given(node: Node) -> Any:
         return None
 
 
-def explain_new(graph: Graph, g: Tensor) -> None:
-    """`explain` for a gradient through `graph`, where its operations are not all known to have one.
-
-    A walk through a graph of many small layers is a part of what a step costs. Whether fused
-    attention has one depends on its arguments.
-    """
-    kinds = frozenset(graph.named)
-    if kinds in _differentiable or explain(g):
-        return
-    if not any(is_fused(some[0]) for some in graph.named.values()):
-        _differentiable.add(kinds)
-
-
-_differentiable: set[frozenset[str]] = set()  # names of operations that are in one graph
-
-
-def explain(g: Tensor) -> bool:
-    """Let what has no second derivative say so in words, once asked for; say if there is any."""
-    found = False
-    for node in nodes(g):
-        if node.name() in LATE:
-            found = True
-            missing = RuntimeError(f"a second derivative of {LATE[node.name()]} is not implemented")
-            node.register_prehook(_raising(in_words(missing)))
-        elif node.name() == MISSING:
-            found = True
-            try:  # it does nothing else than to raise an error, which names the operation
-                node(*[torch.empty(0, device="cpu")] * len(node._input_metadata))  # type: ignore[operator, attr-defined]
-            except RuntimeError as error:
-                node.register_prehook(_raising(in_words(error)))
-    return found
-
-
-def in_words(error: RuntimeError) -> RuntimeError:
-    """Return an error of PyTorch's about a missing second derivative, in words."""
-    ways = {"attention": ATTENTION, "cdist": DISTANCE}
-    way = "".join(f" ({words})" for name, words in ways.items() if name in str(error))
-    return RuntimeError(
-        f"{str(error).rstrip('.')}: the penalty needs second derivatives of every operation, and "
-        f"PyTorch has none of this one{way}"
-    )
-
-
 def _slope_of(node: Node) -> Any:
     inside, divisor = LINEAR[node.name()]
     flat = ~inside(node._saved_self.detach())  # type: ignore[attr-defined]
@@ -133,12 +82,5 @@ def _slope_of(node: Node) -> Any:
     def hook(returned: tuple, incoming: tuple[Tensor | None, ...]) -> tuple | None:
         (g,) = incoming
         return None if g is None else (g.masked_fill(flat, 0) / divisor,)
-
-    return hook
-
-
-def _raising(error: RuntimeError) -> Any:
-    def hook(gradients: Any) -> None:
-        raise error
 
     return hook

@@ -15,8 +15,9 @@ from jacfast.calling.frozen import unfrozen
 from jacfast.calling.outputs import CUT
 from jacfast.calling.pieces import explain_freed
 from jacfast.graph import Graph
+from jacfast.lacking import explain_new
 from jacfast.layouts import align
-from jacfast.second import explain_new, watched
+from jacfast.second import watched
 
 NO_PATH = (
     f"x must be part of the graph of the outputs; the outputs do not depend on x {CUT}. Where you "

@@ -19,7 +19,7 @@ class Use(NamedTuple):
 # ImportError at the place, before any number is wrong.
 NAMES: dict[str, Use] = {
     "torch._C._are_functorch_transforms_active": Use(
-        "ops.lives penalties.checks", "raises in every op and every penalty"
+        "calling.inputs ops.lives penalties.checks", "raises in every attack, op and penalty"
     ),
     "torch._C._functorch": Use(
         "step.traced.record", "a step whose model differentiates itself runs eager, with a warning"
@@ -144,7 +144,7 @@ NAMES: dict[str, Use] = {
         "silent: no graph is apart, which costs memory; a loss kept on the side that comes too "
         "late hears PyTorch's words",
     ),
-    "Node._input_metadata": Use("graph second step.penalise", "raises"),
+    "Node._input_metadata": Use("graph lacking step.penalise", "raises"),
     "FunctionNode._forward_cls": Use("foreign batching", "raises where a model has Functions"),
     "BatchNormNode._saved_training": Use("graph", "raises where a model has batch-norm"),
     "TwiceBatchNormNode._saved_train": Use(
@@ -195,9 +195,13 @@ NAMES: dict[str, Use] = {
 NODES: dict[str, Use] = {
     "torch::autograd::AccumulateGrad": Use("graph", "no leaf is found: every model is refused"),
     "torch::autograd::Error": Use("foreign", "once_differentiable loses its part of the penalty"),
-    "torch::autograd::NotImplemented": Use("second", "PyTorch's own words for the error"),
-    "CdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
-    "PdistBackwardBackward0": Use("second", "PyTorch's own words for the error"),
+    "torch::autograd::NotImplemented": Use("lacking", "PyTorch's own words for the error"),
+    "ScanAutogradOpBackward": Use("foreign", "PyTorch's scan loses its part of the penalty"),
+    "WhileLoopAutogradOpBackward": Use("foreign", "the same of its while_loop"),
+    "CdistBackwardBackward0": Use("lacking", "PyTorch's own words for the error"),
+    "PdistBackwardBackward0": Use("lacking", "PyTorch's own words for the error"),
+    "StandardGammaGradBackward0": Use("lacking", "PyTorch's own words for the error"),
+    "CudnnRnnBackwardBackward0": Use("lacking", "PyTorch's own words for the error"),
     "BatchNormBackward": Use("graph", "training mode is not refused, layouts are not aligned"),
     "SyncBatchNorm": Use("graph", "the same over several processes"),
     "GroupNorm": Use("batching", "a batched backward pass, wrong for some shapes"),

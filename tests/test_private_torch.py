@@ -10,6 +10,8 @@ import torch._functorch.aot_autograd
 import torch._inductor
 import torch.nn.functional as F
 from torch import nn
+from torch._higher_order_ops.scan import ScanAutogradOp
+from torch._higher_order_ops.while_loop import WhileLoopAutogradOp
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import prune
 
@@ -65,6 +67,7 @@ MAKERS = {
     "torch::autograd::NotImplemented": (twice(ATTENDED, X), None),
     "CdistBackwardBackward0": (twice(torch.cdist(X[0, 0], X[0, 1].detach(), 2), X), None),
     "PdistBackwardBackward0": (twice(F.pdist(X[0, 0]), X), None),
+    "StandardGammaGradBackward0": (twice(torch._standard_gamma(X.exp()), X), None),
     "BatchNormBackward": (nn.BatchNorm2d(2)(X), is_batch_norm),
     "NativeLayerNormBackwardBackward0": (force(nn.LayerNorm(4), X), None),
     "NativeBatchNormBackwardBackward0": (force(nn.InstanceNorm2d(2), X), is_batch_norm),
@@ -92,8 +95,13 @@ MAKERS = {
 }
 TORCH = Path(torch.__file__).parent
 ELSEWHERE = {  # not to be made here: where the name is read
+    "ScanAutogradOpBackward": ScanAutogradOp._backward_cls.__name__,  # compiles
+    "WhileLoopAutogradOpBackward": WhileLoopAutogradOp._backward_cls.__name__,
     "SyncBatchNorm": torch.nn.modules._functions.SyncBatchNorm.__name__,  # several processes
     "CppNode": (TORCH / "include/torch/csrc/autograd/custom_function.h").read_text(),  # a compiler
+    "CudnnRnnBackwardBackward0": (  # a GPU
+        TORCH / "include/torch/csrc/autograd/generated/Functions.h"
+    ).read_text(),
     "CompiledFunctionBackward": (  # the node of that class; seconds to compile
         (TORCH / "_functorch/_aot_autograd/runtime_wrappers.py")
         .read_text()

@@ -7,6 +7,7 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.attack import rich
 from jacfast.attacks.box import Clip
+from jacfast.attacks.gradient import count_stalled, counting
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.options import Options, Point, Variant
 from jacfast.attacks.result import DeepFoolResult
@@ -102,10 +103,11 @@ def deepfool(
 
     Returns:
         A `DeepFoolResult`; its norms are float32 for half types. A sample with a logit that is NaN
-        or +inf, or with no usable gradient, is reported as ``stalled`` (and not ``success``); the
-        others finish. So is one whose next step would lead to no finite point, or, without a box or
-        `max_norm`, farther than ``2^23 ||x||``, where not a bit of x in float32 is left in x + r
-        (scale-invariant networks run away so: each step lengthens the next); it stays where it was.
+        or +inf, or with no usable gradient, is reported as ``stalled`` (and not ``success``), with
+        a warning where the gradient is not finite; the others finish. So is one whose next step
+        would lead to no finite point, or, without a box or `max_norm`, farther than
+        ``2^23 ||x||``, where not a bit of x in float32 is left in x + r (scale-invariant networks
+        run away so: each step lengthens the next); it stays where it was.
         A class whose logit is -inf is never the nearest.
 
     Raises:
@@ -140,13 +142,15 @@ def deepfool(
     starts = watch(range(0, len(x), step), desc="deepfool", unit="batch", disable=not progress)
     search = Search(model, options)
     less = f"less memory is needed with a smaller batch_size; it was {step} of {len(x)} samples"
-    with advise(less), quiet(model), lean(model):
-        parts = []
+    with advise(less), quiet(model), lean(model), counting(x) as lost:
+        parts = list[DeepFoolResult]()
         for start in starts:
             part = slice(start, start + step)
             leave, reach = (None if labels is None else labels[part] for labels in (y, target))
             loop = Loop(search, model.rows(part), x[part], leave, reach)
             parts.append(superdeepfool(loop) if variant == "super" else loop.attack())
+            found = parts[-1]
+            count_stalled(model.rows(part), found.adversarial, found.stalled, lost[part])
     return DeepFoolResult.cat(parts)
 
 

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from jacfast import calling
 from jacfast.attacks.losses import Criterion
-from jacfast.calling import Model, check_labels, logits_of, warn
+from jacfast.calling import Call, Model, check_labels, logits_of, sane, warn
 from jacfast.vjp import pull_back
 
 MEANS = (  # a gradient that is no direction
     "attacks that follow gradients do not move, and distances that they do not find are unknown, "
     "not large"
 )
+FEW = 128  # samples that are looked at again at a time
 _told: ContextVar[list[Tensor] | None] = ContextVar("told", default=None)
 
 
@@ -87,6 +88,18 @@ def counting(x: Tensor) -> Iterator[Tensor]:
     lost = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     yield lost
     _say(lost)
+
+
+def count_stalled(model: Call, points: Tensor, stalled: Tensor, lost: Tensor) -> None:
+    """Count in `lost` those of the `stalled` samples, bool [N], that had no finite gradient.
+
+    Though their logits are sane: others are no matter of the gradient.
+    """
+    for here in stalled.nonzero()[:, 0].split(FEW) if bool(stalled.any()) else ():
+        leaf, logits = forward(model.rows(here), points[here])
+        own = torch.zeros_like(here)
+        finite_rows(logits, leaf, torch.ones_like(logits)[None], own)
+        lost[here] = own * sane(logits.detach())
 
 
 def _say(lost: Tensor) -> None:

@@ -38,7 +38,7 @@ from jacfast.calling.finite import (
 from jacfast.calling.functions import compiled, device_of, modules_of, unwrapped
 from jacfast.calling.inputs import check_input, check_labels, ordinary, say_grey_values
 from jacfast.calling.masks import Masks, drops
-from jacfast.calling.modes import check_made, in_eval_mode, quiet
+from jacfast.calling.modes import check_made, in_a_step, in_eval_mode, quiet
 from jacfast.calling.moved import stood_for
 from jacfast.calling.outputs import Model, as_logits, as_rows, check_classes, check_depends, pick
 from jacfast.calling.parts import (

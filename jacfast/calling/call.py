@@ -13,7 +13,7 @@ from torch import Tensor
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.contexts import for_logits_alone
 from jacfast.calling.frozen import unfrozen
-from jacfast.calling.inputs import check_input, ordinary
+from jacfast.calling.inputs import check_input, check_untransformed, ordinary
 from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
 from jacfast.calling.state import State
 from jacfast.calling.warning import warn
@@ -161,6 +161,7 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
         **options: Any,
     ) -> R:
         check_input(x)
+        check_untransformed(x)
         x = ordinary(x).detach()
         for name, given in {**dict(zip(names, rest, strict=False)), **options}.items():
             if name in LABELS and isinstance(given, Tensor):

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from jacfast.calling.warning import warn
 
@@ -31,6 +32,16 @@ def _instead(dtype: torch.dtype) -> str:
             "for, to the model by inputs_embeds, see examples/tokens.py)"
         )
     return ""
+
+
+def check_untransformed(x: Tensor) -> None:
+    """Refuse an x that is differentiated from outside: what follows has no derivative."""
+    functorch = torch._C._are_functorch_transforms_active()
+    if functorch or forward_ad.unpack_dual(x).tangent is not None:
+        raise RuntimeError(
+            "attacks and measures call torch.autograd.grad, which neither torch.func transforms "
+            "nor forward-mode AD see: call them outside"
+        )
 
 
 def ordinary(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Look at a model without changing it: eval mode and no parameter gradients, then all as it was."""
 
 import contextlib
+import contextvars
 import itertools
 from collections.abc import Iterable, Iterator
 
@@ -25,7 +26,18 @@ TRAINING = Hold(
     lambda module: getattr(module, "training", None),
     lambda module, training: setattr(module, "training", training),
 )
+_in_a_step = contextvars.ContextVar("in_a_step", default=False)
 LAZY = (UninitializedParameter, UninitializedBuffer)
+
+
+@contextlib.contextmanager
+def in_a_step() -> Iterator[None]:
+    """Take the training mode of models for a step's own inside the context, and say nothing."""
+    token = _in_a_step.set(True)
+    try:
+        yield
+    finally:
+        _in_a_step.reset(token)
 
 
 @contextlib.contextmanager
@@ -50,7 +62,8 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
             "gradients with respect to x do not exist in torch.inference_mode(): call this outside"
         )
     modules = modules_of(model)
-    if any(isinstance(module, MODAL) and module.training for module in modules):
+    modal = any(isinstance(module, MODAL) and module.training for module in modules)
+    if modal and not _in_a_step.get():
         warn(
             "the model has dropout or batch-norm in training mode: it is evaluated in eval mode, "
             "then put back"

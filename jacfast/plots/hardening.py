@@ -8,7 +8,7 @@ from torch import Tensor
 from jacfast.attacks import DeepFoolResult
 from jacfast.plots.colours import lines
 from jacfast.plots.perturbations import choose, draw_perturbations, ratios
-from jacfast.plots.style import open_frame
+from jacfast.plots.style import check_named, open_frame
 
 ROWS = 6  # images to show
 
@@ -32,6 +32,7 @@ def hardening_figure(x: Tensor, y: Tensor, before: DeepFoolResult, after: DeepFo
     2 and 3.
     """
     results = {"before": before, "after": after}
+    check_named("before and after", results, DeepFoolResult)
     shown = choose(y, [before, after], ROWS)
     height = 1.5 * max(len(shown), 3) + 0.9
     figure = Figure(figsize=(13, height), dpi=110, layout="constrained")

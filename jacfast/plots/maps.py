@@ -18,11 +18,14 @@ def map_figure(x: Tensor, maps: dict[str, Tensor]) -> Figure:
         maps: gradients in the shape of x by name, of `decision_gradient`, say.
 
     Raises:
-        ValueError: a map has another shape than x, there is none, or x does not hold images.
+        TypeError: something is no tensor. ValueError: a map has another shape than x, there is
+            none, or x does not hold images.
 
     Source: Yu, Liu, Wang & Chen, figures 8, 10, 15.
     """
     check_models("maps", maps, Tensor)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor; got {type(x).__name__}")
     for name, map_ in maps.items():
         if map_.shape != x.shape:
             raise ValueError(

@@ -109,13 +109,13 @@ def robustness_report(
     here = right.nonzero()[:, 0]
     if len(here) == 0:
         raise ValueError(f"model must classify one sample as its label at least; got 0 of {len(x)}")
-    # with no box at all it would warn of grey values, which the box that was given may allow
-    paper = deepfool(model, x, p=p, clip=(-math.inf, math.inf), batch_size=batch_size)
-    say_not_finite(model, x, paper.stalled)
     some, labels = batches(model.rows(here), x[here], batch_size), y[here].split(int(batch_size))
     parts = list(zip(some, labels, strict=True))
     shown = watch(parts, desc="robustness", unit="batch", disable=not progress)
     with told_once():
+        # with no box at all it would warn of grey values, which the box that was given may allow
+        paper = deepfool(model, x, p=p, clip=(-math.inf, math.inf), batch_size=batch_size)
+        say_not_finite(model, x, paper.stalled)
         attacked = [
             attack_all(call, part, label, choices, generator) for (call, part), label in shown
         ]

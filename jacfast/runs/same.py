@@ -13,6 +13,7 @@ from jacfast.calling import (
     Further,
     Model,
     apart,
+    device_of,
     in_pieces,
     largest,
     logits_of,
@@ -36,19 +37,19 @@ def behaviour(
 
     ``logits`` [N, K], and ``slope`` [1, D], the gradient of a fixed mixture of them for the first
     sample: another activation function changes the one, another backward pass the other. The model
-    sees `chunk` samples at a time, 128 by default.
+    sees `chunk` samples at a time, 128 by default, which go to its device.
     """
-    alone = model.rows(slice(1))
+    alone, device = model.rows(slice(1)), device_of(model)
     with quiet(alone), torch.enable_grad():
-        leaf = x[:1].detach().clone().requires_grad_()
+        leaf = x[:1].to(device, copy=True).requires_grad_()
         first = logits_of(alone, leaf)
         mix = torch.arange(first.shape[1], device=first.device).cos().to(first)
         slope = pull_back(first, leaf, mix[None, None], create_graph=False)[0]
     with quiet(model, gradients=False), torch.no_grad():
         size, found = chunk or CHUNK, []
         for part in (slice(start, start + size) for start in range(0, len(x), size)):
-            found.append(logits_of(model.rows(part), x[part]))
-    return {"logits": torch.cat(found).cpu(), "slope": slope.cpu()}
+            found.append(logits_of(model.rows(part), x[part].to(device)).cpu())
+    return {"logits": torch.cat(found), "slope": slope.cpu()}
 
 
 def check_does(
@@ -67,7 +68,7 @@ def check_does(
     Raises:
         ValueError: as `check_behaviour`.
     """
-    with at_seed(x.device) as drawn:
+    with at_seed(device_of(model)) as drawn:
         now = behaviour(model, x, chunk, **further)
         if not drawn():
             check_behaviour(place, then, {k: v for k, v in now.items() if k in only})

@@ -85,7 +85,9 @@ def forward_with_penalty(
             on a CPU. A smaller one needs less memory; the model is called once per chunk, with the
             masks of one call in nn.Dropout, its kin of 1 to 3 dimensions and their functions (of
             two samples at least, where these are not the outermost in memory); what else is drawn
-            (in attention, AlphaDropout, RReLU, noise, a checkpoint) each chunk draws by itself.
+            (in attention, AlphaDropout, RReLU, noise, a checkpoint) each chunk draws by itself, and
+            what the model makes of the number of samples (the scale of an LSQ quantiser's gradient)
+            is of a chunk's.
         generator: source of all draws of the penalty, on the device of x.
         output: which part of what the model returns is the logits: a key, an index or the name of
             an attribute; default: ``logits``, or the only candidate.

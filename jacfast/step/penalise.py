@@ -11,10 +11,11 @@ from torch.autograd.graph import Node
 from jacfast.batching import together
 from jacfast.calling import check_depends, grad_twice
 from jacfast.graph import nodes, saves
+from jacfast.lacking import explain_new
 from jacfast.layouts import align
 from jacfast.lean import Gram
 from jacfast.penalties.base import Penalty
-from jacfast.second import explain_new, watched
+from jacfast.second import watched
 from jacfast.step.pending import Part, Pending
 from jacfast.vjp import each_or_all
 

@@ -17,8 +17,8 @@ from jacfast.calling import (
     stood_for,
 )
 from jacfast.graph import Graph, leaf_of, nodes, saves
+from jacfast.lacking import explained
 from jacfast.lean import COLLECT, Lean, Sweep
-from jacfast.second import in_words
 from jacfast.step.checks import check_hooks
 from jacfast.step.gradients import Gradients
 
@@ -170,17 +170,12 @@ class Pending:
         if not inputs:
             return None
         grad: Callable[..., Any] = grad_twice if part.lean.attends else torch.autograd.grad
-        try:
-            # checkpoints run parts of the model again, as in the forward pass
-            frozen = in_eval_mode(self.frozen) if self.frozen else contextlib.nullcontext()
-            # the graph of cotangents, and what is from outside, may be in several sweeps
-            keep = keep or self.learned or any(True for _ in self._others(part))
-            with self.sweep.of(COLLECT), frozen:
-                found = grad(outputs, inputs, weights, retain_graph=keep, allow_unused=True)
-        except RuntimeError as error:
-            if "is not implemented" not in str(error):
-                raise
-            raise in_words(error) from error
+        # checkpoints run parts of the model again, as in the forward pass
+        frozen = in_eval_mode(self.frozen) if self.frozen else contextlib.nullcontext()
+        # the graph of cotangents, and what is from outside, may be in several sweeps
+        keep = keep or self.learned or any(True for _ in self._others(part))
+        with explained(), self.sweep.of(COLLECT), frozen:
+            found = grad(outputs, inputs, weights, retain_graph=keep, allow_unused=True)
         for parameter, gradient in zip(trained, found, strict=False):
             if gradient is not None:
                 self.sums.add(parameter, gradient)

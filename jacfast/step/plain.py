@@ -26,10 +26,11 @@ from jacfast.calling import (
 )
 from jacfast.calling.outputs import Output
 from jacfast.graph import Graph
+from jacfast.lacking import explain_new
 from jacfast.lean import mode
 from jacfast.lean.gram import Gram
 from jacfast.penalties.base import Penalty, cotangents_of
-from jacfast.second import explain_new, watched
+from jacfast.second import watched
 from jacfast.step.draw import Noise, Order, penalised_count
 from jacfast.step.entry import Entry, first_linear
 from jacfast.step.seen import Expected

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast.calling import check_labels
+from jacfast.calling import check_labels, in_a_step
 from jacfast.checks import at_least, flag, keep, one_of, share
 from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.portion import Portion, portion, within
@@ -42,8 +42,9 @@ class Defence:
         lam: its weight, finite and > 0, or a `Schedule` of it over the steps, which `fit` counts;
             0 without a penalty.
         attack: maps (model, x, y) to perturbed inputs, without a graph, or to an `AttackResult` of
-            them: ``attack=jacfast.deepfool`` will do; called at every step. For images attacked
-            once, before the training, see `attack_once`.
+            them: ``attack=jacfast.deepfool`` will do; called at every step (jacfast's attack the
+            model in eval mode, as ever). For images attacked once, before the training, see
+            `attack_once`.
         share: of the batch that is attacked, in (0, 1].
         twins: keep the attacked samples' originals in the cross-entropy.
         penalise: the penalty at the ``"clean"`` batch, at the ``"attacked"`` samples, or at
@@ -132,7 +133,7 @@ class Defence:
         moved, labels = x[:own], y[:own]
         if self.attack is not None and own:
             # of a share only some processes come here, and draw by themselves
-            with _among(of_moved if attacked == here.total else None):
+            with in_a_step(), _among(of_moved if attacked == here.total else None):
                 moved = perturb(self.attack, model, moved, labels)
         rest, classes = x[first:], torch.cat([y[first:], labels])
         value: Tensor | float = 0.0

@@ -72,6 +72,20 @@ def test_targeted_the_shortest_says_so_too():
     assert text.startswith(SAID.format(2, 6))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"variant": "super"}, {"batch_size": 4}, {"p": float("inf")}]
+)
+def test_deepfool_says_so_too(options):
+    """Of those that stall: a gradient that is lost, and not one of 0 or a logit that is none."""
+    model, x = network()
+    (text,) = said(lambda: jacfast.deepfool(Lost(model), x, args=(LOST,), **options))
+    assert text.startswith(SAID.format(2, 6))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 3)).to(x)
+    nn.init.zeros_(flat[1].weight)
+    assert said(lambda: jacfast.deepfool(flat, x, **options)) == []
+    assert jacfast.deepfool(flat, x, **options).stalled.all()
+
+
 def test_who_is_misclassified_is_not_searched():
     """Its rows at x are computed with those of the others, and have no use."""
     model, x = network()

@@ -291,3 +291,20 @@ def test_a_file_of_a_model_that_draws_is_read(tmp_path):
         found = attack_to_file(path, "fgsm", model, x, y, 4, eps=0.1)
         seen.append((path.read_bytes(), found["accuracy before, %"]))
     assert seen[0] == seen[1]
+
+
+def test_a_finished_file_is_read_without_all_images_on_the_device(tmp_path, monkeypatch):
+    """They need not fit there: no more than a batch goes to the model's device at a time."""
+    model, x, y = problem()
+    path = tmp_path / "there" / "a.safetensors"
+    want = attack_to_file(path, "fgsm", model, x, y, 4, eps=0.1)
+    to, moved = torch.Tensor.to, []
+
+    def noted(tensor, *given, **options):
+        if any(isinstance(one, torch.device) for one in given) and tensor.shape[1:] == x.shape[1:]:
+            moved.append(len(tensor))
+        return to(tensor, *given, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    assert attack_to_file(path, "fgsm", model, x, y, 4, eps=0.1) == want
+    assert max(moved) == 4

@@ -325,3 +325,30 @@ def test_measures_without_gradients_run_in_inference_mode():
     assert all(p.requires_grad for p in model.parameters())
     with torch.inference_mode(), pytest.raises(RuntimeError, match="call this outside"):
         evaluation.decision_gradient(model, x, y)
+
+
+def of_transforms(function, x):
+    """Return by its name each transform, at work on a function of x."""
+    return {
+        "grad": lambda: torch.func.grad(lambda z: function(z).sum())(x),
+        "vmap": lambda: torch.func.vmap(function)(x[None]),
+        "jvp": lambda: torch.func.jvp(function, (x,), (x,)),
+        "linearize": lambda: torch.func.linearize(function, x),
+    }
+
+
+@pytest.mark.parametrize("name", ["grad", "vmap", "jvp", "linearize"])
+def test_transforms_of_torch_func_are_refused(name):
+    """PyTorch's own words tell to use such a transform; a linearised Jacobian was a constant."""
+    model, x = build("mlp", 3)
+    y = torch.arange(3)
+    for function in (
+        lambda z: jacfast.jacobian(model, z),
+        lambda z: jacfast.fgsm(model, z, y, eps=0.1, clip=None),
+        lambda z: jacfast.deepfool(model, z),
+        lambda z: evaluation.decision_gradient(model, z, y),
+        lambda z: torch.tensor(evaluation.accuracy(model, z, y)),
+    ):
+        with pytest.raises(RuntimeError, match=r"neither torch\.func transforms nor forward"):
+            of_transforms(function, x)[name]()
+    assert all(p.requires_grad for p in model.parameters())

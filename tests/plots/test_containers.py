@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+import jacfast
 from jacfast import plots
 from jacfast.evaluation.surfaces import Surface
 
@@ -51,3 +53,12 @@ def test_sizes_of_attacks_are_numbers():
     curve = torch.tensor([1.0, 0.5])
     (axis,) = plots.accuracy_figure(torch.tensor([0.0, 0.25]), {"a": curve}).axes
     assert axis.lines[0].get_xydata().tolist() == [[0, 100], [0.25, 50]]
+
+
+def test_what_is_no_container():
+    with pytest.raises(TypeError, match=r"x must be a torch\.Tensor; got list"):
+        plots.map_figure([X], {"a": X})
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
+    found = jacfast.deepfool(model, X)
+    with pytest.raises(TypeError, match="must have a DeepFoolResult for each name; 'after' has a"):
+        plots.hardening_figure(X, model(X).argmax(1), found, found.adversarial)

@@ -1,6 +1,8 @@
 """The loss of a defence, against the same written by hand."""
 
 import copy
+import functools
+import warnings
 
 import pytest
 import torch
@@ -203,3 +205,33 @@ def test_fit_takes_it_and_it_defends():
         labels = model(attack(model, x, y)).argmax(1)
         accuracies.append(float((labels == y).double().mean()))
     assert accuracies[1] > accuracies[0] + 0.1
+
+
+@pytest.mark.parametrize("name", ["deepfool", "fgsm"])
+def test_training_mode_is_no_surprise_in_a_step(name):
+    """It is there for the step: no warning in each of them; the attack is on eval mode."""
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(128, 9), nn.Dropout(0.5), nn.Linear(9, 5)
+    ).double()
+    x, y = batch()
+    attack = {
+        "deepfool": jacfast.deepfool,
+        "fgsm": functools.partial(jacfast.fgsm, eps=0.1, clip=None),
+    }[name]
+    attacked = []
+
+    def listening(model, x, y):
+        attacked.append(attack(model, x, y))
+        return attacked[-1]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Defence(attack=listening)(model, x, y)
+    assert not any("training mode" in str(one.message) for one in caught)
+    assert all(module.training for module in model.modules())
+    with pytest.warns(UserWarning, match="evaluated in eval mode"):
+        attack(model, x, y)
+    want, got = attack(model.eval(), x, y), attacked[0]
+    if name == "deepfool":
+        want, got = want.adversarial, got.adversarial
+    assert torch.equal(got, want)
