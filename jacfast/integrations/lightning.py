@@ -63,7 +63,8 @@ class JacobianPenalty(Callback):
         TypeError, ValueError: an argument is not as above (some are seen in the first step only);
             the Trainer has two such callbacks; the module has ``automatic_optimization=False``: its
             backward passes are its own, and the penalty could not join them; the strategy shards
-            the parameters (FSDP, DeepSpeed); what the penalty learns is no parameter of the module.
+            the parameters (FSDP, DeepSpeed); what the penalty learns, or keeps in buffers, is not
+            the module's.
         RuntimeError: the training step calls the model not at all, or twice. And what
             `forward_with_penalty` raises. After any exception the module is as it was.
     """

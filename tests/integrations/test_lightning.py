@@ -309,6 +309,25 @@ def test_what_a_penalty_learns_is_the_modules_or_refused():
     torch.testing.assert_close(weights.detach(), want.detach())
 
 
+def test_what_a_penalty_keeps_is_the_modules_or_refused():
+    """No checkpoint had it, and a resumed run began it anew, without a word."""
+    data, kept = hand.batches([8] * 2), hand.Mean()
+    penalty = hand.Normalised("exact", kept=kept)
+    with pytest.raises(ValueError, match=r"penalty must keep buffers of Module .* kept.mean of"):
+        fit(Module(), data, JacobianPenalty(0.3, penalty))
+    assert kept.calls == 0
+    constant = hand.Mean()
+    constant.register_buffer("mean", torch.ones(()), persistent=False)
+    fit(Module(), data, JacobianPenalty(0.3, hand.Normalised("exact", kept=constant)))
+    module, twin = Module(), Module().net
+    module.kept = kept
+    fit(module, data, JacobianPenalty(0.3, penalty))
+    same = hand.Normalised("exact", kept=hand.Mean())
+    hand.train(twin, hand.groups(data, 1), Schedule(0.3), penalty=same)
+    hand.assert_same(module.net, twin)
+    torch.testing.assert_close(kept.mean, same.kept.mean)
+
+
 def test_the_arguments_of_the_training_step_are_still_seen():
     class Short(Module):
         def training_step(self, batch):

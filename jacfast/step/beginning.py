@@ -1,0 +1,34 @@
+"""Where a second pass begins: where the model's own call did."""
+
+import contextlib
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from jacfast.calling import Arguments, State
+from jacfast.penalties.base import Penalty
+from jacfast.penalties.learned import modules_of
+
+
+def beginning(
+    model: nn.Module, penalty: Penalty, but: Collection[Any], arguments: Arguments | None = None
+) -> Callable[[], AbstractContextManager]:
+    """Note where the model is; return a context in which it is there again, to be used once.
+
+    Modules of the penalty may be the model's, too, to be saved with it. Those that the first pass
+    leaves as they are change by the penalty alone, and stay as that leaves them.
+    """
+    shared = [module for module in model.modules() if module in modules_of(penalty)]
+    before = State(model, [*but, *shared], arguments=arguments)
+    if not shared:
+        return before.again
+    theirs = State(nn.ModuleList(shared), but)
+
+    @contextlib.contextmanager
+    def again():
+        with before.again(), theirs.again() if theirs.changed() else contextlib.nullcontext():
+            yield
+
+    return again
