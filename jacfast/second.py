@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.calling.held import held
+from jacfast.calling.modes import STATIC
 from jacfast.foreign import foreign, whole
 from jacfast.fused_attention import is_fused, twice
 from jacfast.graph import Graph, nodes
@@ -20,6 +22,7 @@ ATTENTION = (
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), or use forward_with_penalty, which does so"
 )
 COMPILED = "CompiledFunctionBackward"
+PARALLEL = "_DDPSinkBackward"  # with static_graph it takes its first backward pass for the loss's
 MISSING = "torch::autograd::NotImplemented"
 LATE = {"CdistBackwardBackward0": "cdist", "PdistBackwardBackward0": "pdist"}  # when they run
 DISTANCE = "for p = 2 torch.cdist has one with compute_mode='use_mm_for_euclid_dist'"
@@ -57,8 +60,9 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
             handles += [node.register_hook(hook) for node, hook in given if hook]
         elif isinstance(some[0], torch.autograd.function.BackwardCFunction) or "CppNode" in name:
             functions += filter(foreign, some)
+    parallel = [node.ddp_weakref() for node in graph.named.get(PARALLEL, ())]  # type: ignore[attr-defined]
     try:
-        with whole(functions, x):
+        with whole(functions, x), held([(STATIC, wrapper) for wrapper in parallel]):
             yield
     finally:
         for handle in handles:

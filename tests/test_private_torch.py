@@ -93,6 +93,7 @@ MAKERS = {
 TORCH = Path(torch.__file__).parent
 ELSEWHERE = {  # not to be made here: where the name is read
     "SyncBatchNorm": torch.nn.modules._functions.SyncBatchNorm.__name__,  # several processes
+    "_DDPSinkBackward": f"{nn.parallel.distributed._DDPSink.__name__}Backward",  # a group
     "CppNode": (TORCH / "include/torch/csrc/autograd/custom_function.h").read_text(),  # a compiler
     "CompiledFunctionBackward": (  # the node of that class; seconds to compile
         (TORCH / "_functorch/_aot_autograd/runtime_wrappers.py")

@@ -30,8 +30,9 @@ def _setter(flag: str) -> Callable[[Any, Any], None]:
 # A module made by torch.jit.freeze has no such flag: it is what it is.
 TRAINING = Hold(False, lambda module: getattr(module, "training", None), _setter("training"))
 # Of DistributedDataParallel: a call of one process is its own, and none of a step of training.
-PARALLEL = ("require_backward_grad_sync", "require_forward_param_sync", "static_graph")
-ALONE = [Hold(False, operator.attrgetter(flag), _setter(flag)) for flag in PARALLEL]
+FLAGS = ("require_backward_grad_sync", "require_forward_param_sync", "static_graph")
+ALONE = [Hold(False, operator.attrgetter(flag), _setter(flag)) for flag in FLAGS]
+STATIC = ALONE[-1]
 LAZY = (UninitializedParameter, UninitializedBuffer)
 
 
