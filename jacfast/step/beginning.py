@@ -13,18 +13,23 @@ from jacfast.penalties.learned import modules_of
 
 
 def beginning(
-    model: nn.Module, penalty: Penalty, but: Collection[Any], arguments: Arguments | None = None
+    model: nn.Module,
+    penalty: Penalty,
+    but: Collection[Any],
+    arguments: Arguments | None = None,
+    frozen: Collection[nn.Module] = (),
 ) -> Callable[[], AbstractContextManager]:
     """Note where the model is; return a context in which it is there again, to be used once.
 
     Modules of the penalty may be the model's, too, to be saved with it. Those that the first pass
-    leaves as they are change by the penalty alone, and stay as that leaves them.
+    leaves as they are change by the penalty alone, and stay as that leaves them. `frozen` modules
+    have the buffers that the first pass leaves.
     """
     shared = [module for module in model.modules() if module in modules_of(penalty)]
-    before = State(model, [*but, *shared], arguments=arguments)
+    before = State(model, [*but, *shared], arguments=arguments, frozen=frozen)
     if not shared:
         return before.again
-    theirs = State(nn.ModuleList(shared), but)
+    theirs = State(nn.ModuleList(shared), but, frozen=frozen)
 
     @contextlib.contextmanager
     def again():

@@ -141,7 +141,7 @@ class Step:
     ) -> tuple[Any, Tensor]:
         """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
         model, _, penalty, x, y, arguments = asked
-        again = beginning(model, penalty, [*frozen, self.generator], arguments)
+        again = beginning(model, penalty, [self.generator], arguments, frozen)
         given = arguments.copied()
         with self.around():
             draws = Draws(x.device)
