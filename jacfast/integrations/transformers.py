@@ -47,7 +47,7 @@ class JacobianTrainer(Trainer):
         jacobian_input: name of the input, [N, ...] floating point: ``"pixel_values"``,
             ``"inputs_embeds"``.
         jacobian_options: layer, precision, batch_norm, chunk_size, generator, output of
-            `forward_with_penalty`.
+            `forward_with_penalty`. A generator is in no checkpoint; the global ones are.
 
     Raises:
         TypeError, ValueError: an argument is not as above; the run is under FSDP or DeepSpeed; the
