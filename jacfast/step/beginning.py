@@ -25,7 +25,8 @@ def beginning(
     leaves as they are change by the penalty alone, and stay as that leaves them. `frozen` modules
     have the buffers that the first pass leaves.
     """
-    shared = [module for module in model.modules() if module in modules_of(penalty)]
+    own = modules_of(penalty)
+    shared = [module for module in model.modules() if module in own] if own else []
     before = State(model, [*but, *shared], arguments=arguments, frozen=frozen)
     if not shared:
         return before.again
