@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from jacfast.calling.held import held
+from jacfast.calling.modes import STATIC
 from jacfast.foreign import foreign, whole
 from jacfast.fused_attention import is_fused, twice
 from jacfast.graph import Graph
@@ -16,6 +18,8 @@ from jacfast.third import PLACES, of_normalisation
 from jacfast.zero_norm import ORDERS, is_norm, of_norm
 
 COMPILED = "CompiledFunctionBackward"
+PARALLEL = "_DDPSinkBackward"  # with static_graph it takes its first backward pass for the loss's
+
 
 # Piecewise linear operations whose backward pass cannot be differentiated in PyTorch (all others
 # can): where x has slope, and 1 / slope.
@@ -49,8 +53,9 @@ def watched(graph: Graph, x: Tensor) -> Iterator[None]:
             handles += [node.register_hook(hook) for node, hook in given if hook]
         elif isinstance(some[0], torch.autograd.function.BackwardCFunction) or "CppNode" in name:
             functions += filter(foreign, some)
+    parallel = [node.ddp_weakref() for node in graph.named.get(PARALLEL, ())]  # type: ignore[attr-defined]
     try:
-        with explained(), whole(functions, x):
+        with explained(), whole(functions, x), held([(STATIC, wrapper) for wrapper in parallel]):
             yield
     finally:
         for handle in handles:

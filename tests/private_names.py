@@ -211,6 +211,9 @@ NODES: dict[str, Use] = {
     "MmBackward0": Use("batching", "the same"),
     "CppNode": Use("second", "a C++ Function without a graph loses its part of the penalty"),
     "CompiledFunctionBackward": Use("second", "PyTorch's words for a compiled model"),
+    "_DDPSinkBackward": Use(
+        "second", "a step in DistributedDataParallel(static_graph=True) is not averaged"
+    ),
     "DifferentiableGraphBackward": Use("layouts", "no warning where TorchScript has fused layers"),
     "HardsigmoidBackward0": Use("second", "PyTorch raises that there is no second derivative"),
     "LinalgVectorNormBackward0": Use("zero_norm", "NaN behind norms that are zero"),

@@ -98,6 +98,7 @@ ELSEWHERE = {  # not to be made here: where the name is read
     "ScanAutogradOpBackward": ScanAutogradOp._backward_cls.__name__,  # compiles
     "WhileLoopAutogradOpBackward": WhileLoopAutogradOp._backward_cls.__name__,
     "SyncBatchNorm": torch.nn.modules._functions.SyncBatchNorm.__name__,  # several processes
+    "_DDPSinkBackward": f"{nn.parallel.distributed._DDPSink.__name__}Backward",  # a group
     "CppNode": (TORCH / "include/torch/csrc/autograd/custom_function.h").read_text(),  # a compiler
     "CudnnRnnBackwardBackward0": (  # a GPU
         TORCH / "include/torch/csrc/autograd/generated/Functions.h"

@@ -3,10 +3,13 @@
 import contextlib
 import contextvars
 import itertools
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from jacfast.calling.anew import compute_anew, computing, lost
@@ -20,12 +23,17 @@ from jacfast.calling.held import Hold, held
 from jacfast.calling.outputs import Model
 from jacfast.calling.warning import warn
 
+
+def _setter(flag: str) -> Callable[[Any, Any], None]:
+    return lambda module, value: setattr(module, flag, value)
+
+
 # A module made by torch.jit.freeze has no such flag: it is what it is.
-TRAINING = Hold(
-    False,
-    lambda module: getattr(module, "training", None),
-    lambda module, training: setattr(module, "training", training),
-)
+TRAINING = Hold(False, lambda module: getattr(module, "training", None), _setter("training"))
+# Of DistributedDataParallel: a call of one process is its own, and none of a step of training.
+FLAGS = ("require_backward_grad_sync", "require_forward_param_sync", "static_graph")
+ALONE = [Hold(False, operator.attrgetter(flag), _setter(flag)) for flag in FLAGS]
+STATIC = ALONE[-1]
 _in_a_step = contextvars.ContextVar("in_a_step", default=False)
 LAZY = (UninitializedParameter, UninitializedBuffer)
 
@@ -51,7 +59,8 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
     For `gradients` in x, compiled models run as they were before (what is compiled for one backward
     pass has no second), and torch.inference_mode() is an error; without them, both are as usual.
     Batch-norm that couples the samples of a `Call` in eval mode is an error with gradients, and
-    draws a warning without.
+    draws a warning without. In DistributedDataParallel nothing is sent to the other processes,
+    which may call the model more often, or not at all.
 
     Afterwards, also after an exception or an interrupt, each module's flag and each parameter's
     requires_grad is what it was; with several calls at once, in whatever order they end, as soon as
@@ -82,6 +91,8 @@ def quiet(model: Model, *, gradients: bool = True) -> Iterator[None]:
     parameters: list[Tensor] = [p for m in modules for p in m.parameters(recurse=False)]
     computed = computing(modules)
     wanted = [(TRAINING, module) for module in modules] + [(GRADIENT, p) for p in parameters]
+    parallel = [module for module in modules if isinstance(module, DistributedDataParallel)]
+    wanted += [(flag, module) for module in parallel for flag in ALONE]
     try:
         with eager() if gradients else contextlib.nullcontext(), held(wanted):
             yield

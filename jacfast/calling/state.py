@@ -29,9 +29,10 @@ class State:
     Tensors are buffers, plain attributes, and parameters of up to `copied` entries; larger ones are
     watched, not copied. What is held in containers, and in objects of the user's own, is remembered
     with them, four deep (`places`), the numbers of small NumPy arrays, and where random generators
-    of the model's own are. The modules and generators in `but` are left out; the further
-    `arguments` of a call are looked into as well, and what an object `beside` the model holds, as
-    a penalty of one's own. To be used once: for a second pass, or to undo the first.
+    of the model's own are. The modules and generators in `but` are left out, and `frozen`
+    modules have the buffers that the first pass leaves; the further `arguments` of a call are
+    looked into as well, and what an object `beside` the model holds, as a penalty of one's own. To
+    be used once: for a second pass, or to undo the first.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class State:
         copied: int = SMALL,
         arguments: Arguments | None = None,
         beside: object = None,
+        frozen: Collection[nn.Module] = (),
     ) -> None:
         held_beside = () if beside is None else attributes(beside).values()
         wholes = [model, *(value for value in held_beside if isinstance(value, nn.Module))]
@@ -48,14 +50,18 @@ class State:
         self._modules = [module for module in modules if module not in but]
         self._owners = [*self._modules, *(() if beside is None else (beside,))]
         self._arguments = arguments.named if arguments else {}
-        self._places = look(self._owners, self._arguments)
+        found = look(self._owners, self._arguments)
+        settled = {id(module._buffers) for module in frozen}
+        self._places = [place for place in found if id(place.holder) not in settled]
+        self._settled = [place for place in found if id(place.holder) in settled]
         # tensor, copy and version by the tensor's id, which may have several owners
         self._copies: dict[int, tuple[Tensor, Tensor, int]] = {}
         self._arrays: dict[int, tuple[Any, Any]] = {}
         tensors, sources = dict[int, Tensor](), dict[int, Any]()
         held = [value for place in self._places for value in entries(place.content)]
         held += entries(self._arguments)
-        held += [buffer for module in self._modules for buffer in module._buffers.values()]
+        inside = [module for module in self._modules if id(module._buffers) not in settled]
+        held += [buffer for module in inside for buffer in module._buffers.values()]
         for value in held:  # the second are those of a ScriptModule, whose place has none
             plain = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
             if plain and not value.requires_grad:
@@ -136,6 +142,9 @@ class State:
         others = [one for key, one in self._kept.items() if key not in instead]
         check_kept(others)
         now = again(self._places, self._owners, self._arguments)
+        settled = [place._replace(content=content(place).copy()) for place in self._settled]
+        left = [one for place in settled for one in place.content.values() if one is not None]
+        instead |= {id(one): values for one, values in zip(left, copies(left), strict=True)}
         inside = [(one, one.clone(), version(one)) for one in self._inside]
         arrays = [(one, one.copy()) for one, _ in self._arrays.values()]
         sources = self._sources.now()
@@ -151,7 +160,7 @@ class State:
 
         try:
             _write(self._copies[id(one)] for one in self._inside)
-            put(self._places, instead)
+            put([*self._places, *settled], instead)
             _fill(self._arrays.values())
             self._sources.put()
             yield

@@ -36,18 +36,28 @@ def check(penalty: Penalty, options: Mapping[str, Any]) -> None:
 
 
 def check_learned(penalty: Penalty, owner: nn.Module) -> None:
-    """Refuse what a penalty learns where nobody would optimise, average over processes or save it.
+    """Refuse what a penalty learns or keeps where nobody would optimise, move or save it.
 
     Raises:
-        ValueError: a parameter of the penalty is none of the module that is trained.
+        ValueError: a parameter of the penalty, or a buffer, is none of the module that is trained.
     """
-    known = {id(parameter) for parameter in owner.parameters()}
-    for name, parameter in learned_by(penalty).named_parameters():
+    own, kind = learned_by(penalty), type(owner).__name__
+    if not (saved := own.state_dict()):
+        return
+    known = {id(tensor) for tensor in (*owner.parameters(), *owner.buffers())}
+    for name, parameter in own.named_parameters():
         if parameter.requires_grad and id(parameter) not in known:
             raise ValueError(
-                f"penalty must learn parameters of {type(owner).__name__} (register it there: "
+                f"penalty must learn parameters of {kind} (register it there: "
                 "module.name = parameter): others would be neither optimised, averaged over "
                 f"processes nor saved; got {name} of shape {list(parameter.shape)}"
+            )
+    for name, buffer in own.named_buffers():
+        if name in saved and id(buffer) not in known:
+            raise ValueError(
+                f"penalty must keep buffers of {kind} (register the module that has them there: "
+                "module.name = it; a constant one may be persistent=False): others would be "
+                f"neither moved nor saved; got {name} of shape {list(buffer.shape)}"
             )
 
 

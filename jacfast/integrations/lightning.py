@@ -26,6 +26,7 @@ except ModuleNotFoundError:  # the same code under its older name
             "jacfast.integrations.lightning needs Lightning: run pip install 'jacfast[lightning]'"
         ) from error
 
+GENERATOR = "jacobian/generator"  # its place in a checkpoint
 SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 
 
@@ -57,13 +58,14 @@ class JacobianPenalty(Callback):
             the LightningModule itself, called as ``self(x)``.
         labels: maps the batch to labels [N] int64, for penalties that need them.
         options: layer, precision, batch_norm, chunk_size, generator, output of
-            `forward_with_penalty`; argument of `penalised`.
+            `forward_with_penalty`; argument of `penalised`. A generator goes on from a checkpoint.
 
     Raises:
         TypeError, ValueError: an argument is not as above (some are seen in the first step only);
             the Trainer has two such callbacks; the module has ``automatic_optimization=False``: its
             backward passes are its own, and the penalty could not join them; the strategy shards
-            the parameters (FSDP, DeepSpeed); what the penalty learns is no parameter of the module.
+            the parameters (FSDP, DeepSpeed); what the penalty learns, or keeps in buffers, is not
+            the module's.
         RuntimeError: the training step calls the model not at all, or twice. And what
             `forward_with_penalty` raises. After any exception the module is as it was.
     """
@@ -137,6 +139,16 @@ class JacobianPenalty(Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Put the training step back: Lightning calls no teardown after an exception."""
         self._unwrap()
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Note where the generator is; not by a `state_dict`: of such callbacks none may be two."""
+        if (generator := self.options.get("generator")) is not None:
+            checkpoint[GENERATOR] = generator.get_state()
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Let the generator go on from there."""
+        if (generator := self.options.get("generator")) is not None and GENERATOR in checkpoint:
+            generator.set_state(checkpoint[GENERATOR].cpu())
 
     def _unwrap(self) -> None:
         if self._restore is not None:

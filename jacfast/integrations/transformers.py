@@ -1,16 +1,18 @@
 """A Hugging Face Trainer whose loss has the penalty."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 
-from jacfast.calling import Draws, State
+from jacfast.calling import Draws
 from jacfast.integrations.common import as_schedule, check, check_learned, is_due, jacobian_norm
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.portion import Share, within
 from jacfast.step.attach import Around
+from jacfast.step.beginning import beginning
 from jacfast.step.step import Step
 from jacfast.training.schedule import Schedule
 
@@ -45,12 +47,12 @@ class JacobianTrainer(Trainer):
         jacobian_input: name of the input, [N, ...] floating point: ``"pixel_values"``,
             ``"inputs_embeds"``.
         jacobian_options: layer, precision, batch_norm, chunk_size, generator, output of
-            `forward_with_penalty`.
+            `forward_with_penalty`. A generator is in no checkpoint; the global ones are.
 
     Raises:
         TypeError, ValueError: an argument is not as above; the run is under FSDP or DeepSpeed; the
-            batch has no such input; what the penalty learns is no parameter of the model. And what
-            `forward_with_penalty` raises.
+            batch has no such input; what the penalty learns, or keeps in buffers, is not the
+            model's. And what `forward_with_penalty` raises.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ class JacobianTrainer(Trainer):
                 whole = self.accelerator.unwrap_model(model)
                 check_learned(self.jacobian_penalty, whole)
                 own = self.jacobian_options.get("generator")
-                seen = whole, State(whole, but=[own]), Draws(self.args.device)
+                again = beginning(whole, self.jacobian_penalty, [own])
+                seen = whole, again, Draws(self.args.device)
         found: Any = super().compute_loss(
             model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
         )
@@ -130,9 +133,14 @@ class JacobianTrainer(Trainer):
         super().log(logs, start_time)
 
     def _penalty(
-        self, model: nn.Module, before: State, draws: Draws, inputs: dict[str, Any], step: int
+        self,
+        model: nn.Module,
+        again: Callable[[], AbstractContextManager],
+        draws: Draws,
+        inputs: dict[str, Any],
+        step: int,
     ) -> Tensor:
-        """Return the penalty, the model being as it was `before` the loss drew from `draws`."""
+        """Return the penalty, the model being `again` what it was before the loss drew `draws`."""
         name, penalty, options = self.jacobian_input, self.jacobian_penalty, self.jacobian_options
         x = inputs.get(name)
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
@@ -147,7 +155,7 @@ class JacobianTrainer(Trainer):
         y = inputs.get("labels") if penalty.needs_labels else None
         call = Step(penalty, step=step, around=draws.again, **options)
         share = Share(self.args.process_index, self.args.world_size)
-        with before.again(), within(share):
+        with again(), within(share):
             _, value = call(model, x, y, Around((), {**others, name: x}, name))
         return value
 

@@ -43,6 +43,12 @@ def leaves_of(penalty: Penalty) -> Iterator[Tensor]:
         yield from (t for t in found if isinstance(t, Tensor) and t.requires_grad and t.is_leaf)
 
 
+def modules_of(penalty: Penalty) -> set[nn.Module]:
+    """Return the modules that a penalty has, with all that are inside."""
+    held = attributes(penalty).values()
+    return {one for value in held if isinstance(value, nn.Module) for one in value.modules()}
+
+
 def may_change(penalty: Penalty) -> bool:
     """Say whether one of the user's own may keep something from call to call (a running mean)."""
     if type(penalty).__module__.startswith("jacfast."):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from jacfast.calling import (
     Arguments,
     Draws,
-    State,
     drops,
     eager,
     in_eval_mode,
@@ -33,6 +32,7 @@ from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import may_change
 from jacfast.step import plain, seen
+from jacfast.step.beginning import beginning
 from jacfast.step.checks import BatchNorm, check, check_layer, check_options, skips_step
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
@@ -140,8 +140,8 @@ class Step:
         self, asked: Asked, backend: str | None, frozen: Sequence[nn.Module]
     ) -> tuple[Any, Tensor]:
         """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
-        model, _, _, x, y, arguments = asked
-        before = State(model, but=[*frozen, self.generator], arguments=arguments)
+        model, _, penalty, x, y, arguments = asked
+        again = beginning(model, penalty, [self.generator], arguments, frozen)
         given = arguments.copied()
         with self.around():
             draws = Draws(x.device)
@@ -153,7 +153,7 @@ class Step:
             run = self._plan(asked, frozen=frozen, everything=False, around=draws.again)
         at = x if self.at is None else ordinary(self.at)
         lower = _in(self.precision, x.device.type)
-        with eager(), _less(run, x), before.again(), in_eval_mode(frozen), lower:
+        with eager(), _less(run, x), again(), in_eval_mode(frozen), lower:
             if backend is None:
                 _, value = run(at, y, whole=False)
             else:

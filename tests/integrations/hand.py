@@ -1,6 +1,7 @@
 """What the integrations are compared with: a plain loop, its penalty by double backward."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,30 @@ from torch import Tensor, nn
 import jacfast
 
 EXACT = jacfast.Frobenius("exact")  # nothing random in it
+
+
+class Mean(nn.Module):
+    """A running mean of sizes, by which they are divided, and how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+        self.calls = 0
+
+    def forward(self, sizes: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * sizes.detach().mean()
+        self.calls += 1
+        return sizes / self.mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalised(jacfast.Frobenius):
+    """Each row's square over the running mean of such."""
+
+    kept: nn.Module | None = None
+
+    def measure(self, g: Tensor) -> Tensor:
+        return self.kept(super().measure(g))
 
 
 def batches(sizes: list[int], shape: tuple[int, ...] = (6,), classes: int = 5) -> list:

@@ -58,13 +58,13 @@ class Record(pl.Callback):
         self.seen.append({name.removeprefix("jacobian/"): float(v) for name, v in logged})
 
 
-def fit(module, data, *callbacks, epochs=1, **options):
+def fit(module, data, *callbacks, epochs=1, begun=None, **options):
     trainer = pl.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
         callbacks=list(callbacks), **options,
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=None))
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=None), ckpt_path=begun)
     return trainer
 
 
@@ -307,6 +307,39 @@ def test_what_a_penalty_learns_is_the_modules_or_refused():
     rows = torch.func.vmap(torch.func.jacrev(lambda x: twin(x[None])[0]))(x)
     want = 1 - 0.1 * 0.3 * rows.square().flatten(2).sum(dim=2).mean(dim=0)
     torch.testing.assert_close(weights.detach(), want.detach())
+
+
+def test_what_a_penalty_keeps_is_the_modules_or_refused():
+    """No checkpoint had it, and a resumed run began it anew, without a word."""
+    data, kept = hand.batches([8] * 2), hand.Mean()
+    penalty = hand.Normalised("exact", kept=kept)
+    with pytest.raises(ValueError, match=r"penalty must keep buffers of Module .* kept.mean of"):
+        fit(Module(), data, JacobianPenalty(0.3, penalty))
+    assert kept.calls == 0
+    constant = hand.Mean()
+    constant.register_buffer("mean", torch.ones(()), persistent=False)
+    fit(Module(), data, JacobianPenalty(0.3, hand.Normalised("exact", kept=constant)))
+    module, twin = Module(), Module().net
+    module.kept = kept
+    fit(module, data, JacobianPenalty(0.3, penalty))
+    same = hand.Normalised("exact", kept=hand.Mean())
+    hand.train(twin, hand.groups(data, 1), Schedule(0.3), penalty=same)
+    hand.assert_same(module.net, twin)
+    torch.testing.assert_close(kept.mean, same.kept.mean)
+
+
+def test_a_generator_goes_on_from_a_checkpoint(tmp_path):
+    data = hand.batches([8] * 3)
+
+    def drawing():
+        source = torch.Generator().manual_seed(5)
+        return JacobianPenalty(0.3, jacfast.Frobenius(), generator=source)
+
+    whole, half, resumed = Module(), Module(), Module()
+    fit(whole, data, drawing(), epochs=2)
+    fit(half, data, drawing()).save_checkpoint(tmp_path / "half.ckpt")
+    fit(resumed, data, drawing(), epochs=2, begun=tmp_path / "half.ckpt")
+    hand.assert_same(resumed, whole, rtol=0, atol=0)
 
 
 def test_the_arguments_of_the_training_step_are_still_seen():

@@ -441,6 +441,24 @@ def test_what_a_penalty_learns_is_the_models_or_refused(tmp_path):
     assert bool((weights.grad > 0).all())
 
 
+def test_what_a_penalty_keeps_is_the_models_or_refused(tmp_path):
+    """Its second pass put the running mean back, so that it stayed where it began."""
+    data = hand.batches([4] * 4, SHAPE)
+    model, twin, alone = vit(), vit(), hand.Mean()
+    run = trainer(model, data, tmp_path, penalty=hand.Normalised("exact", kept=alone))
+    with pytest.raises(ValueError, match=r"penalty must keep buffers of ViT.* got kept.mean of"):
+        run.train()
+    model.kept = hand.Mean()
+    penalty = hand.Normalised("exact", kept=model.kept)
+    trainer(model, data, tmp_path, penalty=penalty, gradient_accumulation_steps=2).train()
+    penalty = hand.Normalised("exact", kept=hand.Mean())
+    hand.train(by_hand(twin), hand.groups(data, 2), Schedule(0.3), penalty=penalty)
+    assert model.kept.calls == penalty.kept.calls == 4
+    torch.testing.assert_close(model.kept.mean, penalty.kept.mean)
+    del model.kept
+    hand.assert_same(model, twin)
+
+
 @pytest.mark.parametrize("name", ["is_fsdp_enabled", "is_deepspeed_enabled"])
 def test_parameters_in_pieces_are_refused(tmp_path, monkeypatch, name):
     make = transformers.Trainer.create_accelerator_and_postprocess

@@ -6,7 +6,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jacfast import WGANGP, Frobenius, WithPenalty, forward_with_penalty, jacobian, penalised
+from jacfast import (
+    WGANGP,
+    Frobenius,
+    WithPenalty,
+    deepfool,
+    forward_with_penalty,
+    jacobian,
+    penalised,
+)
 from jacfast.portion import Share, within
 from tests.forked import side_by_side
 from tests.nets import relative_error
@@ -51,6 +59,31 @@ def through_context(model: nn.Module, network: str, rank: int) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
+def in_one_line(model: nn.Module, network: str, rank: int) -> Tensor:
+    """Call the wrapper alone: the penalty's backward pass comes before the first of the loss."""
+    _, x, y = problem(network)
+    parallel = DistributedDataParallel(model, static_graph=True)
+    for _ in range(2):
+        parallel.zero_grad()
+        leaf = x[half(rank)].clone().requires_grad_()
+        logits = parallel(leaf)
+        loss_of(logits, PENALTIES["exact"](logits, leaf), y[half(rank)]).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def attacked(model: nn.Module, network: str, rank: int) -> Tensor:
+    """Let one process attack before each step: the other hears of none."""
+    _, x, y = problem(network)
+    pair = WithPenalty(model, PENALTIES["exact"])
+    parallel = DistributedDataParallel(pair, static_graph=True)
+    for steps in (1, 2):
+        if rank == steps % 2:
+            deepfool(parallel, x[:3], steps=steps)
+        parallel.zero_grad()
+        loss_of(*parallel(x[half(rank)], y[half(rank)]), y[half(rank)]).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -58,6 +91,8 @@ def worker(rank: int, folder: str) -> None:
     for network in NETWORKS:
         for name in PENALTIES:
             grads[network, name] = twice(problem(network)[0], network, name, rank)
+        grads[network, "attacked"] = attacked(problem(network)[0], network, rank)
+        grads[network, "one line"] = in_one_line(problem(network)[0], network, rank)
         grads[network, "context"] = through_context(problem(network)[0], network, rank)
     model, x, _ = problem("mlp")
     pair = WithPenalty(model, WGANGP(nn.Parameter(torch.tensor(1.0).to(x))))
@@ -95,7 +130,7 @@ def wanted(network: str, name: str) -> Tensor:
     if name == "learned":
         leaf, target = x.requires_grad_(), torch.tensor(1.0).to(x).requires_grad_()
         return torch.autograd.grad(WGANGP(target)(model(leaf), leaf), target)[0]
-    if name in ("exact", "context"):
+    if name in ("exact", "context", "attacked", "one line"):
         return gradient(loss_of(*plain(model, x, y, PENALTIES["exact"]), y), model)
     grads = []
     for rank in range(2):

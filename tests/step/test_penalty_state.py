@@ -1,5 +1,6 @@
 """A penalty that keeps something from step to step: a start vector, a running mean, a counter."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -128,3 +129,42 @@ def test_a_large_batch_is_not_cut_of_itself(given, kind, monkeypatch) -> None:
     penalty = BOTH[kind]()
     forward_with_penalty(model, batches[0], penalty=penalty)
     assert now(penalty)[0] == 1
+
+
+class Keeps(nn.Module):
+    """A model that a penalty's module is saved with; it may call that itself."""
+
+    def __init__(self, calls: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3)
+        self.layers, self.kept, self.calls = nn.Sequential(*layers), Kept(), calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.layers(x)
+        return logits * self.kept(logits) if self.calls else logits
+
+
+SECOND = {"frozen": {"batch_norm": "frozen"}, "frozen, at": {"batch_norm": "frozen", "at": 0.5}}
+
+
+@pytest.mark.parametrize("calls", [False, True], ids=["the penalty's", "of both"])
+@pytest.mark.parametrize("way", SECOND)
+def test_second_passes_leave_it_what_it_keeps_in_the_model(given, way, calls) -> None:
+    (_, batches), model = given, Keeps(calls).double()
+    hand = Keeps(calls).double()
+    for x in batches:
+        options = SECOND[way] | ({"at": x / 2} if "at" in SECOND[way] else {})
+        _, found = forward_with_penalty(model, x, penalty=Along(model.kept), **options)
+        before = copy.deepcopy(hand.kept)
+        hand(x)
+        after = copy.deepcopy(hand.kept)
+        hand.kept = before if calls else hand.kept
+        at = options.get("at", x).clone().requires_grad_()
+        logits = hand.eval()(at)
+        v = hand.kept(logits).expand_as(logits)
+        (g,) = torch.autograd.grad(logits, at, v)
+        hand.kept = after if calls else hand.kept
+        hand.train()
+        assert found.item() == pytest.approx(float(g.square().sum() / len(x)), rel=1e-12)
+        assert now(Along(model.kept)) == now(Along(hand.kept))

@@ -25,7 +25,8 @@ OPTIONS = {
 def build(name: str, train: bool) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     model = WRITING[name]().double()
-    model.norm.train(train)
+    for norm in norms(model):
+        norm.train(train)
     return model, torch.randn(8, 6).double()
 
 
@@ -45,6 +46,10 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(named, found, strict=True))
 
 
+def norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+
+
 def by_hand(model, x, at, frozen=False, rows=slice(None), once=False):
     """Return logits, penalty, gradients, and the model after one plain call.
 
@@ -55,8 +60,9 @@ def by_hand(model, x, at, frozen=False, rows=slice(None), once=False):
     logits = outputs = first(leaf if once else x)
     if not once:
         if frozen:
-            other.norm.load_state_dict(first.norm.state_dict())
-            other.norm.eval()
+            for one, left in zip(norms(other), norms(first), strict=True):
+                one.load_state_dict(dict(one.named_parameters()) | dict(left.named_buffers()))
+                one.eval()
         outputs = other(leaf)
     squares = torch.zeros(len(x), dtype=x.dtype)
     for k in range(3):

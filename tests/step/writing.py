@@ -37,6 +37,22 @@ class Momentum(nn.Module):
         return self.q(x) * self.k(x)
 
 
+class Following(nn.Module):
+    """BYOL with batch-norm in both encoders, whose weights and statistics follow, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head, self.k = nn.BatchNorm1d(6), nn.Linear(6, 3), nn.BatchNorm1d(6)
+        nn.init.uniform_(self.norm.weight)
+        self.k.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for q, k in zip(self.norm.parameters(), self.k.parameters(), strict=True):
+            in_place(k, q)
+        in_place(self.k.running_mean, self.norm.running_mean)
+        return self.head(self.norm(x) * self.k(x)).tanh()
+
+
 class Normed(nn.Module):
     """The spectral norm of many GANs: u and v are frozen parameters."""
 
@@ -79,6 +95,7 @@ WRITING = {
     "momentum, in place": lambda: Momentum(in_place),
     "large momentum, assigned": lambda: Momentum(assigned, 800),
     "large momentum, in place": lambda: Momentum(in_place, 800),
+    "momentum of batch-norm": Following,
     "spectral norm": Normed,
     "first values": ActNorm,
 }
