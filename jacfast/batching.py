@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
@@ -92,8 +93,11 @@ def batches(graph: Graph, create_graph: bool) -> bool:
     anywhere between x and the outputs rules batching out; lean layers do so only where a graph is
     asked for, as does group-norm: its second derivative has no batching rule, which is an error for
     most shapes and wrong for a few; and fused attention, whose second derivative is a hook's. What
-    is before x does not matter. Who listens to inner gradients gets rows one by one.
+    is before x does not matter. Who listens to inner gradients gets rows one by one, and so does
+    anomaly detection, which cannot look at many and would blame a layer before the loop over them.
     """
+    if torch.is_anomaly_enabled():
+        return False
     for name, some in graph.named.items():
         if create_graph and ("GroupNorm" in name or is_fused(some[0])):
             return False

@@ -217,3 +217,20 @@ def test_nested_tensors_are_looped_over(of):
     x = draw(2, 3, 4)
     got = jacobian(lambda x: function(x).flatten(1), x)
     assert relative_error(got, one_by_one(lambda x: function(x).flatten(1), x)) < 1e-12
+
+
+@pytest.mark.parametrize("of", ["jacobian", "frobenius_penalty", "forward_with_penalty"])
+def test_anomaly_detection_names_no_layer_that_has_none(of):
+    """It looks at each gradient for NaN, for which there is no batching rule: an error in rows."""
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 5)), draw(4, 8)
+    model.to(x.dtype)
+    with warnings.catch_warnings(record=True) as said, torch.autograd.detect_anomaly():
+        warnings.simplefilter("always")
+        if of == "jacobian":
+            jacobian(model, x)
+        elif of == "forward_with_penalty":
+            jacfast.forward_with_penalty(model, x, penalty=jacfast.Frobenius("exact"))[1].backward()
+        else:
+            x = x.requires_grad_()
+            jacfast.frobenius_penalty(model(x), x, n="exact").backward()
+    assert not [str(one.message) for one in said if "Error detected" in str(one.message)]

@@ -14,7 +14,7 @@ from jacfast.attacks.gradient import look
 from jacfast.attacks.losses import Criterion
 from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.norms import lengths
-from jacfast.calling import Call, classes_of, quiet
+from jacfast.calling import Call, classes_of, quiet, uncompiled
 
 P = ParamSpec("P")
 Returned = TypeVar("Returned", covariant=True)
@@ -50,7 +50,7 @@ def attack(
             given.apply_defaults()
             return _measure(function(*args, **kwargs), p, ball, **given.arguments)
 
-        return _with_result(function, result)
+        return _with_result(function, uncompiled(result))
 
     return decorate
 

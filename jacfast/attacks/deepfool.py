@@ -91,7 +91,8 @@ def deepfool(
             classes lie between, that can take more iterations than the default. Excludes `y`.
         max_norm: a cap on ``||r||_p``: a longer r is shortened to it after each step.
         mask: the entries of a sample that may change, of shape ``x.shape[1:]``, bool or 0 and 1.
-        subspace: [m, D] orthonormal rows, in whose span r stays (clipping may lead out of it).
+        subspace: [m, D] orthonormal rows, in whose span r stays (clipping may lead out of it). Not
+            with another p than 2.
         variant: ``deepfool``, or ``super`` (SuperDeepFool): DeepFool's point is projected back
             along the boundary's normal there, so that r ends at a right angle to the boundary, then
             shortened by bisection; never longer than DeepFool's r. Not with p, target, max_norm.

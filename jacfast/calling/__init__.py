@@ -23,7 +23,7 @@ from jacfast.calling.arguments import Arguments
 from jacfast.calling.attention import Twice, grad_twice
 from jacfast.calling.batch_norm import with_batch_statistics, without_statistics
 from jacfast.calling.call import AnyModel, Call, Further, logits_of, outputs_of, takes_model
-from jacfast.calling.contexts import eager, logits_alone, without_autocast
+from jacfast.calling.contexts import eager, logits_alone, uncompiled, without_autocast
 from jacfast.calling.draws import Draws, beside, rng_states
 from jacfast.calling.finite import (
     apart,

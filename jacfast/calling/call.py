@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jacfast.calling.arguments import Arguments
-from jacfast.calling.contexts import for_logits_alone
+from jacfast.calling.contexts import for_logits_alone, uncompiled
 from jacfast.calling.frozen import unfrozen
 from jacfast.calling.inputs import check_input, check_untransformed, ordinary
 from jacfast.calling.outputs import Output, as_logits, as_rows, check_depends, pick
@@ -178,7 +178,7 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
     parameters += [parameter for parameter in last if parameter.name != "further"]
     called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     called.__doc__ = (function.__doc__ or "").rstrip() + "\n" + ABOUT
-    return cast(Callable[P, R], called)
+    return uncompiled(cast(Callable[P, R], called))
 
 
 def logits_of(model: Callable[..., Any], x: Tensor, own: bool = False) -> Tensor:

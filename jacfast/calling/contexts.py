@@ -2,14 +2,16 @@
 
 import contextlib
 import contextvars
+import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from jacfast.calling.held import Hold, held
 
+P = ParamSpec("P")
 R = TypeVar("R")
 # The stance of the compiler, one for all threads of the process. There is no public way to read it,
 # and `torch.compiler.set_stance` that is interrupted leaves the new one without telling the old.
@@ -35,6 +37,21 @@ def eager() -> Iterator[None]:
         with contextlib.suppress(RuntimeError):
             stack.enter_context(held([(STANCE, frame)]))
         yield
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a compiled function break its graph around `function`, and compile none of that.
+
+    A search is long, takes other samples in each step, and asks what no graph can say.
+    """
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called
 
 
 def hooked() -> bool:

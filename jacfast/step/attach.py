@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments, eager
+from jacfast.calling import Arguments, eager, logits_alone
 from jacfast.calling.held import surely
 from jacfast.checks import place
 from jacfast.penalties.base import Penalty
@@ -59,7 +59,8 @@ def penalised(
     itself, too. It costs what `forward_with_penalty` costs, whose `options` these are (but for
     ``args`` and ``kwargs``, which are the call's own). With ``chunk_size`` all tensors must have a
     row for each sample of a chunk; these are joined. Afterwards, also after an exception, the model
-    is as it was; a copy made inside is a copy of the plain model. What is compiled runs as it was
+    is as it was; a copy made inside is a copy of the plain model. Attacks and measures
+    inside get the plain model's logits, and are no such call. What is compiled runs as it was
     before inside.
 
     Args:
@@ -89,14 +90,17 @@ def penalised(
             del _inside[id(model)]
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if held._penalty is not None:
+        alone = logits_alone()  # of an attack or a measure
+        if held._penalty is not None and not alone:
             raise RuntimeError(
                 "the model was called twice inside penalised(model): use forward_with_penalty for "
                 "the call that is to be penalised"
             )
-        arguments = Around(args, kwargs, argument)
+        arguments = None if alone else Around(args, kwargs, argument)
         restore()
         try:
+            if arguments is None:
+                return model(*args, **kwargs)
             returned, held._penalty = step(model, arguments.x, y, arguments)
         finally:
             vars(model)[PATCH] = call

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jacfast.calling import check_labels, in_a_step
+from jacfast.calling import as_logits, check_classes, check_labels, in_a_step, pick
 from jacfast.checks import at_least, flag, keep, one_of, share
 from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.portion import Portion, portion, within
@@ -159,7 +159,8 @@ class Defence:
             logits, value = self._penalised(model, points, all_labels, both, step)
             value = value * here.weight(len(points), both.total)
             logits = logits[first:]
-        check_labels(classes, *logits.shape[:2])
+        check_classes(logits)
+        check_labels(classes, *logits.shape)
         entropy = F.cross_entropy(logits, classes, label_smoothing=self.smoothing)
         terms = here.total + attacked * self.twins
         return entropy * here.weight(len(classes), terms) + self.lam * value
@@ -177,7 +178,7 @@ class Defence:
     ) -> tuple[Tensor, Tensor]:
         """Return logits and penalty at x, which are this portion of the points of the penalty."""
         with _among(here):
-            return forward_with_penalty(
+            logits, value = forward_with_penalty(
                 model,
                 x,
                 y,
@@ -186,6 +187,7 @@ class Defence:
                 layer=self.layer,
                 batch_norm=self.batch_norm,
             )
+        return as_logits(logits, x), value
 
 
 def _joined(first: Portion, then: Portion) -> Portion:
@@ -201,4 +203,4 @@ def _among(here: Portion | None) -> AbstractContextManager[None]:
 
 def _logits(model: nn.Module, x: Tensor, here: Portion | None) -> Tensor:
     with _among(here):
-        return model(x)
+        return as_logits(pick(model(x)), x)

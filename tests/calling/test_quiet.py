@@ -290,14 +290,28 @@ def test_compiled_models_are_compiled_again_afterwards():
     torch._dynamo.reset()
 
 
-def test_inside_a_compiled_function():
-    model, x = build("smooth_mlp")
+@pytest.mark.parametrize("name", [*CALLS, "pgd.result"])
+def test_inside_a_compiled_function_nothing_of_it_is_compiled(name):
+    """One break: else every function of ours would be compiled, for each shape of a parameter."""
+    (model, x), graphs = build("smooth_mlp"), []
+
+    def attacked(model, x):
+        found = jacfast.pgd.result(model, x, eps=0.1, steps=2, clip=None, random_start=False)
+        return found.adversarial
+
+    call = CALLS.get(name, attacked)
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
     torch._dynamo.reset()
-    compiled = torch.compile(CALLS["fgsm"], backend="aot_eager")
+    compiled = torch.compile(lambda model, x: call(model, 2 * x) + 1, backend=backend)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        torch.testing.assert_close(compiled(model, x), CALLS["fgsm"](model, x))
+        torch.testing.assert_close(compiled(model, x), call(model, 2 * x) + 1)
     assert not [each for each in said if "saved_tensors" in str(each.message)]
+    assert len(graphs) <= 2  # before it, and behind
     torch._dynamo.reset()
 
 

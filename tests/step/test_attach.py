@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import jacfast
 from jacfast import WGANGP, Frobenius, InputGradient, WithPenalty, penalised
 from jacfast.penalties import Penalty
 from tests.nets import relative_error
@@ -35,6 +36,28 @@ def test_both_are_forward_with_penalty(network, penalty, way):
     assert_same(step(way, model, x, y, penalty), step(plain, model, x, y, penalty))
     got = step(way, model, x, y, penalty, chunk_size=3)
     assert all(map(torch.equal, got, step(fast, model, x, y, penalty, chunk_size=3)))
+
+
+@pytest.mark.parametrize("attack", [jacfast.fgsm, jacfast.bim])
+@pytest.mark.parametrize("before", [True, False])
+def test_attacks_inside_get_logits_alone(attack, before):
+    """As in adversarial training: they are no call that is to be penalised, nor the second one."""
+    model, x, y = build("mlp")
+    moved = attack(model, x, y, eps=0.1, clip=None)
+    other = []
+
+    def step_with_attack(model, x, y, penalty):
+        with penalised(model, y, penalty=penalty) as held:
+            if before:
+                other.append(attack(model, x, y, eps=0.1, clip=None))
+            logits = model(moved)
+            if not before:
+                other.append(attack(model, x, y, eps=0.1, clip=None))
+        return logits, held.penalty
+
+    got = step(step_with_attack, model, x, y, Frobenius(2))
+    assert_same(got, step(plain, model, moved, y, Frobenius(2)))
+    torch.testing.assert_close(other, [moved])
 
 
 def test_the_module_has_the_models_parameters():

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import types
 import warnings
 
 import pytest
@@ -18,6 +19,17 @@ LAM = 0.3
 
 def batch():
     return draw(6, 2, 8, 8), torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+class Holds(nn.Module):
+    """A model that returns its logits in something else."""
+
+    def __init__(self, model, returns):
+        super().__init__()
+        self.model, self.returns = model, returns
+
+    def forward(self, x):
+        return self.returns(self.model(x))
 
 
 def shift(model, x, y):
@@ -157,6 +169,45 @@ def test_a_penalty_costs_no_forward_pass_of_samples_that_do_not_count(penalise):
 def test_errors(arguments, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
         Defence(**arguments)
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [
+        lambda z: {"loss": None, "logits": z},
+        lambda z: (z, None),
+        lambda z: types.SimpleNamespace(logits=z),
+        lambda z: z[:, :, None, None],
+    ],
+)
+@pytest.mark.parametrize(
+    "defence",
+    [
+        Defence(),
+        Defence(jacfast.InputGradient(), LAM),
+        Defence(attack=jacfast.deepfool),
+        Defence(jacfast.InputGradient(), LAM, jacfast.deepfool, 0.5, penalise="attacked"),
+        Defence(jacfast.InputGradient(), LAM, jacfast.deepfool, twins=True, penalise="both"),
+    ],
+)
+def test_whatever_holds_the_logits(defence, returns):
+    """As the penalty alone, and attacks, find them."""
+    model, (x, y) = cnn().double(), batch()
+    compare(defence(Holds(model, returns), x, y), defence(model, x, y), model)
+
+
+@pytest.mark.parametrize("penalty", [None, jacfast.Frobenius()])
+def test_no_loss_of_a_dense_output(penalty):
+    model, (x, y) = nn.Conv2d(2, 5, 3).double(), batch()
+    with pytest.raises(ValueError, match=r"one row of logits per sample.*got a dense output"):
+        Defence(penalty, LAM if penalty else 0.0)(model, x, y)
+
+
+def test_no_cross_entropy_of_a_single_logit():
+    """It is 0, whatever the logit."""
+    model, (x, y) = nn.Sequential(nn.Flatten(), nn.Linear(128, 1)).double(), batch()
+    with pytest.raises(ValueError, match=r"at least 2 logits per sample; got 1\. Of a single"):
+        Defence()(model, x, torch.zeros_like(y))
 
 
 @pytest.mark.parametrize(
