@@ -1,5 +1,7 @@
 """What makes two calls the same run: what a checksum tells apart, and how far roundings go."""
 
+import copy
+import itertools
 import math
 
 import pytest
@@ -37,9 +39,37 @@ def test_large_logits_round_as_they_are_large():
         check_behaviour("here", then, now)
 
 
+def test_a_checksum_of_what_else_a_state_may_hold():
+    t, z = torch.ones(2, 3), torch.tensor([1 + 2j, 3 - 1j])
+    values = [
+        *(torch.quantize_per_tensor(t, scale, 0, torch.qint8) for scale in (0.5, 0.25)),
+        *(torch.quantize_per_tensor(shift * t, 0.5, 0, torch.qint8) for shift in (2, 3)),
+        *(scale * torch.eye(3).to_sparse() for scale in (1, 2)),
+        *(z, z.conj()),
+        *({"a": t}, {"b": t}, {"a": t + 1}, {"a": {"a": t}}),
+        *((t,), (t, t), (t, t + 1), (t + 1, t)),
+        *("word", "words", 1, 1.0, None, True),
+    ]
+    found = [checksum([("a", value)]) for value in values]
+    same = {(0, 1)}  # the same numbers, written in two ways
+    for i, j in itertools.combinations(range(len(values)), 2):
+        assert (found[i] == found[j]) == ((i, j) in same), (values[i], values[j])
+    assert found == [checksum([("a", copy.deepcopy(value))]) for value in values]
+    assert checksum([("a", z.conj())]) == checksum([("a", z.conj().resolve_conj())])
+
+
+@pytest.mark.parametrize(
+    "now", [torch.ones(2, 3).bfloat16(), torch.ones(2, 1), torch.ones(1, 3), torch.ones(2, 4)]
+)
+def test_other_classes_samples_or_another_precision_are_another_model(now):
+    with pytest.raises(ValueError, match="here belongs to another run: the model's logits"):
+        check_behaviour("here", {"logits": torch.ones(2, 3)}, {"logits": now})
+
+
 def test_a_slope_that_has_become_nan_is_another():
     then = {"slope": torch.tensor([[3.0, 4.0, math.nan]])}
     check_behaviour("here", then, {"slope": torch.tensor([[3.0, 4.4, math.nan]])})  # a unit flips
-    for wrong in ([3.0, 4.0, 0.0], [3.0, math.nan, math.nan], [3.0, 4.6, math.nan]):
+    others = [3.0, 4.0, 0.0], [3.0, math.nan, math.nan], [3.0, 4.6, math.nan], [3.0, 4.0]
+    for wrong in others:
         with pytest.raises(ValueError, match="here belongs to another run: the model's slope"):
             check_behaviour("here", then, {"slope": torch.tensor([wrong])})
