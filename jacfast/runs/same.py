@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import numbers
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, Unpack
 
@@ -161,8 +160,6 @@ def plain(name: str, value: Any) -> Any:
         return checksum([("tensor", value)])
     if hasattr(value, "tolist"):  # NumPy's arrays and numbers
         value = value.tolist()
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
     if isinstance(value, Mapping):
         return {str(key): plain(name, part) for key, part in value.items()}
     if isinstance(value, tuple | list):

@@ -2,12 +2,14 @@
 
 import copy
 import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from jacfast.runs import check_behaviour, checksum
+from jacfast.runs import check_behaviour, checksum, plain
 
 
 def test_a_checksum_tells_apart_what_has_the_same_bytes():
@@ -73,3 +75,26 @@ def test_a_slope_that_has_become_nan_is_another():
     for wrong in others:
         with pytest.raises(ValueError, match="here belongs to another run: the model's slope"):
             check_behaviour("here", then, {"slope": torch.tensor([wrong])})
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [
+        *((number, number) for number in (3, 0.5, True, None, "max")),
+        *((kind(3), 3) for kind in (np.int64, np.uint8, np.array)),
+        (np.array([0.5, 1.0]), [0.5, 1.0]),
+        ((np.float32(0.5), (np.int8(1), None)), [0.5, [1, None]]),
+        ({"eps": np.float32(0.5), 3: (1,)}, {"eps": 0.5, "3": [1]}),
+        ([torch.ones(2)], [checksum([("tensor", torch.ones(2))])]),
+    ],
+)
+def test_an_option_as_json_has_it(value, want):
+    found = plain("option", value)
+    assert json.loads(json.dumps(found)) == found == want
+    assert type(found) is type(want)
+
+
+@pytest.mark.parametrize("value", [object(), 1j, {"eps": {1}}])
+def test_an_option_that_cannot_be_written_down(value):
+    with pytest.raises(TypeError, match="eps must be a number, a tensor, a string or None; got"):
+        plain("eps", value)
