@@ -211,6 +211,16 @@ def test_the_bar_goes_on_with_each_batch(monkeypatch):
     assert bar.n == 4
 
 
+def test_who_wants_no_bar_has_none(monkeypatch):
+    shown = []
+    one = lambda disable, **_: shown.append(not disable) or contextlib.nullcontext(Bar())  # noqa: E731
+    monkeypatch.setattr(teams, "watch", one)
+    for disable in (False, True):
+        team = teams.Team(distributed.HashStore(), 0, 1)
+        assert len(list(team.share(range(2), disable=disable))) == 2
+    assert shown == [True, False]
+
+
 def test_the_bar_ends_with_all():
     """Where the others are there already, there was nothing to wait for."""
     store, bar = distributed.HashStore(), Bar()
