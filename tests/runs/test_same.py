@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from jacfast.runs import check_behaviour, checksum, plain
+from jacfast.runs import behaviour, check_behaviour, checksum, plain
 
 
 def test_a_checksum_tells_apart_what_has_the_same_bytes():
@@ -19,6 +20,34 @@ def test_a_checksum_tells_apart_what_has_the_same_bytes():
     assert len({*found}) == len(found)
     assert checksum([("a", zeros.clone())]) == found[0]
     assert checksum([("a", zeros.T.contiguous().T)]) == found[0]  # whatever the layout
+
+
+@pytest.mark.filterwarnings("ignore:the model has dropout")
+def test_what_a_model_does_is_what_it_does_in_eval_mode():
+    """Also where gradients are off; by plain autograd, and nothing is left changed."""
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
+    x = torch.randn(5, 3)
+    model(x)  # so that its statistics are not those that it began with
+    model.eval()
+    leaf = x[:1].clone().requires_grad_()
+    mixed = (model(leaf) * torch.arange(4).cos()).sum()
+    want = {"logits": model(x).detach(), "slope": torch.autograd.grad(mixed, leaf)[0]}
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            torch.testing.assert_close(behaviour(model, x, 2), want)
+    assert model.training
+    assert all(map(torch.equal, model.state_dict().values(), before.values()))
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_arguments_of_samples_go_along_with_them():
+    x, shift = torch.randn(5, 4), torch.randn(5, 4)
+    found = behaviour(lambda x, shift: x.sin() * shift, x, 2, args=(shift,))
+    torch.testing.assert_close(found["logits"], x.sin() * shift)
+    slope = x[:1].cos() * shift[:1] * torch.arange(4).cos()
+    torch.testing.assert_close(found["slope"], slope)
 
 
 def test_small_logits_may_round_as_the_batch_does():
