@@ -50,6 +50,22 @@ def test_the_loss_is_that_of_the_batch(group, monkeypatch, samples, own):
     assert loss == pytest.approx(want)
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda model, x, y: model(x).sum(1), r"loss must return a scalar tensor; got shape \[8\]"),
+        (lambda model, x, y: model(x).sum().item(), "loss must return a scalar tensor; got float"),
+        (lambda model, x, y: model(x).sum().detach(), "loss must depend on the model's parameters"),
+    ],
+)
+def test_what_is_no_loss_is_refused_in_one_of_many_as_in_one(group, loss, words):
+    model, x, y = problem()
+    process = OneOfMany(model, loss)
+    with pytest.raises((TypeError, ValueError), match=words):
+        process.losses(x[:8], y[:8], 0)
+    process.leave()
+
+
 def test_buffers_are_those_of_the_first_process_in_the_end(group, monkeypatch):
     """Whatever their layout: what is sent is contiguous."""
     model, _, _ = problem()

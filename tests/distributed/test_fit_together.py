@@ -118,6 +118,14 @@ def test_a_sampler_that_shares_out_is_refused(make):
             fit(model, loader, epochs=1, lr=0.1, loss=cross_entropy)
 
 
+def test_a_loader_of_ones_own_may_read_by_several_processes():
+    class Read(list):
+        num_processes = 4
+
+    model, x, y = problem()
+    fit(model, Read([(x, y)]), epochs=1, lr=0.1, loss=cross_entropy)
+
+
 @pytest.mark.slow
 def test_what_a_process_draws_by_itself(tmp_path):
     """It is drawn apart in each process and step, again as it was, and in checkpoints, too."""
