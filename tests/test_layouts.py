@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jacfast import Frobenius, deepfool, forward_with_penalty, jacobian
+from jacfast import Frobenius, deepfool, forward_with_penalty, jacobian, layouts
 from tests.nets import RTOL, relative_error
 
 
@@ -163,6 +163,43 @@ def test_volumes(shape):
         h = LaidOut.apply(norm(LaidOut.apply(leaf, *ways[:2])), *ways[2:])
         EXACT(h.flatten(1), leaf)
         torch.testing.assert_close(torch.autograd.grad(h, leaf, v)[0], v * slopes)
+
+
+def gray() -> tuple[nn.BatchNorm2d, nn.Linear, Tensor]:
+    """Return batch-norm and head of a network for colours, and one sample of a single colour."""
+    norm, head = nn.BatchNorm2d(3).double().eval(), nn.Linear(45, 4).double()
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    return norm, head, torch.randn(1, 1, 5, 3, dtype=torch.float64)
+
+
+def test_an_input_whose_entries_share_memory():
+    """Its own strides are none in which a gradient could lie."""
+    norm, head, x = gray()
+    found = jacobian(lambda z: head(norm(z.expand(-1, 3, -1, -1)).flatten(1)), x)
+    want = jacobian(lambda z: head(by_hand(norm, z.expand(-1, 3, -1, -1)).flatten(1)), x)
+    torch.testing.assert_close(found, want)
+
+
+def test_a_branch_without_x_whose_graph_is_freed():
+    norm, head, x = gray()
+    x.requires_grad_()
+    other = norm(torch.randn(1, 3, 5, 3, dtype=torch.float64).requires_grad_()).flatten(1)
+    other.sum().backward()
+    logits = head(x.expand(-1, 3, -1, -1).flatten(1)).sin()
+    found, want = (EXACT(z, x) for z in (logits + other[:, :4], logits))
+    torch.testing.assert_close(found, want)
+
+
+def test_a_graph_is_seen_to_once(monkeypatch):
+    """Each call would lay the gradient out once more."""
+    norm, head, x = gray()
+    x.requires_grad_()
+    made, in_strides = [], layouts._in_strides
+    monkeypatch.setattr(layouts, "_in_strides", lambda s: made.append(s) or in_strides(s))
+    logits = head(norm(x.expand(-1, 3, -1, -1)).flatten(1))
+    values = [EXACT(logits, x) for _ in range(3)]
+    assert len(made) == 1
+    assert values[0] == values[1] == values[2]
 
 
 class Patches(nn.Module):

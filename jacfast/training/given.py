@@ -17,6 +17,7 @@ from jacfast.runs import checksum
 from jacfast.training.checkpoint import Config
 
 PROBED = 64  # inputs, over all of x, at which a resumed model must do as it did
+SHARES = ("num_replicas", "num_processes")  # PyTorch's word for it, and Accelerate's
 Interval = Literal["epoch", "step"]
 
 
@@ -70,16 +71,8 @@ class Loader:
 
     @property
     def generators(self) -> tuple[torch.Generator, ...]:
-        """Those of the loader and of the samplers in it: one may hold another one."""
-        owners: list[Any] = [self.batches]
-        for owner in owners:
-            inner = (getattr(owner, name, None) for name in ("sampler", "batch_sampler"))
-            owners += [
-                one
-                for one in inner
-                if one is not None and all(one is not known for known in owners)
-            ]
-        found = [getattr(owner, "generator", None) for owner in owners]
+        """Those of the loader and of the samplers in it."""
+        found = [getattr(owner, "generator", None) for owner in _owners(self.batches)]
         own = {id(each): each for each in found if isinstance(each, torch.Generator)}
         return tuple(own.values())
 
@@ -101,6 +94,17 @@ class Loader:
             raise ValueError("x must yield a batch in every epoch (a generator ends); got none")
 
 
+def _owners(batches: Any) -> list[Any]:
+    """Return a loader and the samplers in it: one may hold another one."""
+    owners = [batches]
+    for owner in owners:
+        inner = (getattr(owner, name, None) for name in ("sampler", "batch_sampler"))
+        owners += [
+            one for one in inner if one is not None and all(one is not known for known in owners)
+        ]
+    return owners
+
+
 def batches_of(
     model: nn.Module, x: Any, y: Tensor | None, batch_size: int | None, seed: int, saved: bool
 ) -> Tensors | Loader:
@@ -116,7 +120,7 @@ def batches_of(
                 raise ValueError(f"{name} must be left out where x is a DataLoader; got {value}")
         if not isinstance(x, Iterable):
             raise TypeError(f"x must be a tensor or yield batches; got {type(x).__name__}")
-        if getattr(getattr(x, "sampler", None), "num_replicas", 1) > 1:
+        if any(getattr(one, name, 1) > 1 for one in _owners(x)[1:] for name in SHARES):
             raise ValueError(
                 "x must yield whole batches, of which each process takes its part; got a "
                 "DataLoader with a sampler that shares out by itself (DistributedSampler)"

@@ -90,7 +90,7 @@ class OneOfMany(Process):
         distributed.broadcast(joined, 0)
         parts = joined.cpu().split([len(state) for state in states])
         for generator, state in zip(generators, parts, strict=True):
-            generator.set_state(state)
+            generator.set_state(state.clone())  # of a part of a tensor PyTorch crashes
 
     @torch.no_grad()
     def ended(self) -> None:

@@ -114,7 +114,8 @@ def test_the_file_says_what_it_is_of(tmp_path):
 def test_it_goes_on_after_a_kill_and_with_smaller_batches(tmp_path, monkeypatch):
     model, x, y = problem()
     want = attack_to_file(tmp_path / "whole" / "a", "bim", model, x, y, 11, eps=0.1, steps=2)
-    counts, broken = [], [True]
+    counts, broken, called = [], [True], []
+    model.register_forward_hook(lambda _, given, out: called.append(len(given[0])))
 
     def counting(model, x, y=None, **options):
         counts.append(len(x))
@@ -126,12 +127,30 @@ def test_it_goes_on_after_a_kill_and_with_smaller_batches(tmp_path, monkeypatch)
     path = tmp_path / "out" / "a"
     with pytest.raises(KeyboardInterrupt):
         attack_to_file(path, "bim", model, x, y, 4, eps=0.1, steps=2)
+    called.clear()
     got = attack_to_file(path, "bim", model, x, y, 2, eps=0.1, steps=2)
     assert counts == [4, 4, 3, 2, 1]
+    assert max(called) == 2  # of the files with four, too
     assert got == want
+    called.clear()
     assert {file.name for file in path.parent.iterdir()} == {"a", "attack.json"}
     assert attack_to_file(path, "bim", model, x, y, 5, eps=0.1, steps=2) == want
     assert counts == [4, 4, 3, 2, 1]
+    assert max(called) == 5
+
+
+@pytest.mark.filterwarnings("ignore:the model has dropout")
+def test_the_figures_of_a_model_in_training_mode_are_those_of_eval_mode(tmp_path):
+    _, x, y = problem()
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(12, 4))
+    found = [
+        attack_to_file(
+            tmp_path / name / "a", "fgsm", model.train(name == "train"), x, y, 4, eps=0.1
+        )
+        for name in ("eval", "train")
+    ]
+    assert found[0] == found[1]
+    assert model.training
 
 
 def test_a_model_that_does_something_else_is_another_run(tmp_path):

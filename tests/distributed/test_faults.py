@@ -32,12 +32,13 @@ def test_whoever_is_killed_leaves_no_words_and_the_others_say_so(together, error
     assert error.__traceback__ is None  # torch.distributed's frames hold the group
 
 
-def test_whoever_loses_the_others_has_their_words():
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_whoever_loses_the_others_has_their_words(error):
     store = distributed.HashStore()
     first, second = (Team(store, rank, 2) for rank in (0, 1))
-    with pytest.raises(ValueError, match="broken"), second.together():
-        raise ValueError("broken")
-    words = "another process of this job has stopped, process 1 of 2: ValueError: broken"
+    with pytest.raises(error, match="broken"), second.together():
+        raise error("broken")
+    words = f"another process of this job has stopped, process 1 of 2: {error.__name__}: broken"
     with pytest.raises(ConnectionAbortedError, match=words), first.together():
         raise RuntimeError(GLOO)
 
@@ -105,6 +106,21 @@ def test_another_launcher_is_refused(monkeypatch, more):
 def test_a_world_of_one_is_no_other_launcher(monkeypatch, size):
     monkeypatch.setenv("WORLD_SIZE", size)
     assert Team.here().size == 1
+
+
+def test_a_group_of_ones_own_is_the_team(monkeypatch):
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+        monkeypatch.setattr(distributed, "get_world_size", lambda: 3)
+        team = Team.here()
+        assert (team.rank, team.size) == (1, 3)
+        with team.group(torch.device("cpu")):
+            pass
+        assert distributed.is_initialized()
+    finally:
+        monkeypatch.undo()
+        distributed.destroy_process_group()
 
 
 def test_a_group_without_a_backend_for_the_model_is_refused():

@@ -1,10 +1,11 @@
 """Training by several processes follows the trajectory of one, also after kills."""
 
+import contextlib
 import itertools
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
 import jacfast
 from jacfast.training import Defence, checkpoint, fit
@@ -92,12 +93,37 @@ def test_parameters_of_nobody_are_refused(together):
     assert all("optimizer must have parameters of model" in str(error) for error in found)
 
 
-def test_a_sampler_that_shares_out_is_refused():
+def in_batches(data, own):
+    return DataLoader(data, batch_sampler=BatchSampler(own, 8, drop_last=False))
+
+
+def by_accelerate(data, own):
+    shards = pytest.importorskip("accelerate.data_loader").BatchSamplerShard
+    inner = BatchSampler(range(30), 8, drop_last=False)
+    return DataLoader(data, batch_sampler=shards(inner, own.num_replicas, 0))
+
+
+SHARING = [lambda data, own: DataLoader(data, 8, sampler=own), in_batches, by_accelerate]
+
+
+@pytest.mark.parametrize("make", SHARING, ids=["sampler", "batches", "accelerate"])
+def test_a_sampler_that_shares_out_is_refused(make):
+    """Each process would take its part of its part, and nobody the rest."""
     model, x, y = problem()
     data = TensorDataset(x, y)
-    loader = DataLoader(data, sampler=DistributedSampler(data, num_replicas=2, rank=0))
-    with pytest.raises(ValueError, match="x must yield whole batches"):
-        fit(model, loader, epochs=1, lr=0.1, loss=cross_entropy)
+    for replicas in (1, 2):
+        loader = make(data, DistributedSampler(data, num_replicas=replicas, rank=0))
+        refused = pytest.raises(ValueError, match="x must yield whole batches")
+        with refused if replicas > 1 else contextlib.nullcontext():
+            fit(model, loader, epochs=1, lr=0.1, loss=cross_entropy)
+
+
+def test_a_loader_of_ones_own_may_read_by_several_processes():
+    class Read(list):
+        num_processes = 4
+
+    model, x, y = problem()
+    fit(model, Read([(x, y)]), epochs=1, lr=0.1, loss=cross_entropy)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from jacfast.team import shared
+from jacfast.team import MARK, shared
 
 ABOUT = {"attack": "fgsm", "eps": 0.1}
 
@@ -123,9 +123,12 @@ def test_what_json_has_in_other_words_is_the_same_job(tmp_path, together):
     assert together(2, work) == [2, 2]
 
 
-def test_a_folder_that_is_not_shared_is_refused(tmp_path, together):
+@pytest.mark.parametrize("left", [False, True])
+def test_a_folder_that_is_not_shared_is_refused(tmp_path, together, left):
     def work(rank):
         (tmp_path / str(rank)).mkdir()
+        if left:  # by a job that was killed, and copied with the folder
+            (tmp_path / str(rank) / MARK).write_text("of an earlier job")
         with shared(tmp_path / str(rank), "job.json", ABOUT):
             raise AssertionError("no work is begun")
 

@@ -13,16 +13,21 @@ from jacfast import team as teams
 from jacfast.team import shared
 
 
+@pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("gone", [0, 1])
-def test_nobody_waits_for_ever(tmp_path, together, monkeypatch, gone):
+def test_nobody_waits_for_ever(tmp_path, together, monkeypatch, gone, begun):
     """One process leaves without a word, as by kill -9 where nobody watches."""
-    monkeypatch.setattr(meeting, "PATIENCE", 0.3)
+
+    def leave():
+        monkeypatch.setattr(meeting, "PATIENCE", 0.3)
 
     def work(rank):
-        if rank == gone:
-            return None
+        if rank == gone and not begun:
+            return leave()
         with shared(tmp_path, "job.json", {}) as team:
-            return list(team.share(range(3)))
+            for _ in team.share(range(3)):
+                if rank == gone:
+                    return leave()
 
     found = together(2, work)
     assert isinstance(found[1 - gone], TimeoutError)
@@ -155,15 +160,17 @@ def test_signs_end_with_the_work(together, clock, monkeypatch):
         team = teams.Team.here()
         assert team.told(lambda: 1) == 1
         if rank == 0:
-            clock.passes(meeting.PATIENCE + 1)
-            assert end.wait(20)
-            return None
+            clock.passes(0)
+            clock.now += meeting.PATIENCE + 1
+            return end.wait(20)
         try:
             return team.told(lambda: 2)
         finally:
             end.set()
 
-    assert isinstance(together(2, work)[1], TimeoutError)
+    first, second = together(2, work)
+    assert first is True
+    assert isinstance(second, TimeoutError)
 
 
 class Bar:
@@ -202,6 +209,16 @@ def test_the_bar_goes_on_with_each_batch(monkeypatch):
     for number, _ in teams.Team(distributed.HashStore(), 0, 1).share(range(4)):
         assert bar.n == number
     assert bar.n == 4
+
+
+def test_who_wants_no_bar_has_none(monkeypatch):
+    shown = []
+    one = lambda disable, **_: shown.append(not disable) or contextlib.nullcontext(Bar())  # noqa: E731
+    monkeypatch.setattr(teams, "watch", one)
+    for disable in (False, True):
+        team = teams.Team(distributed.HashStore(), 0, 1)
+        assert len(list(team.share(range(2), disable=disable))) == 2
+    assert shown == [True, False]
 
 
 def test_the_bar_ends_with_all():

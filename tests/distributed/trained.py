@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import jacfast
 from jacfast.training import Defence, fit
@@ -47,6 +48,7 @@ KINDS = {
     "twins": Defence(PENALTY, 0.1, attack=attack, share=0.4, twins=True, penalise="both"),
     "at the attacked": Defence(PENALTY, 0.1, attack=attack, share=0.4, penalise="attacked"),
     "LBFGS": Defence(PENALTY, 0.1),
+    "a loader": Defence(PENALTY, 0.1),
 }
 
 
@@ -116,6 +118,10 @@ def train(kind: str, **options) -> dict:
     x, y = torch.rand(30, 20, dtype=torch.float64), torch.randint(5, (30,))
     options = {"epochs": 5, "batch_size": 7, **options}
     loss, own = KINDS[kind], nn.Module()
+    if kind == "a loader":  # which draws from a generator of its own
+        source = torch.Generator().manual_seed(2)
+        x = DataLoader(TensorDataset(x, y), options.pop("batch_size"), True, generator=source)
+        y = None
     if kind in LEARNED:
         loss = loss()
         own = learned(loss)

@@ -1,5 +1,6 @@
 """Folders that belong to one run."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import jacfast
-from jacfast.runs import alone, check_own, claimed
+from jacfast.runs import alone, check_own, claimed, compare, folder
 
 
 def claim(out: Path, note: str, about: dict, result: bool = True) -> None:
@@ -134,13 +135,16 @@ def test_a_killed_run_is_not_in_the_way(tmp_path):
     assert not lock.exists()
 
 
-def test_a_lock_that_its_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
+@pytest.mark.parametrize("another", [False, True], ids=["gone", "another's"])
+def test_a_lock_that_its_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypatch, another):
     fcntl = pytest.importorskip("fcntl")
     flock, taken = fcntl.flock, []
 
     def late(file, how):
         if not taken:  # opened, and then that run came to its end
             (tmp_path / ".lock").unlink()
+            if another:  # and the next one has begun
+                (tmp_path / ".lock").write_text("")
         taken.append(how)
         flock(file, how)
 
@@ -165,3 +169,58 @@ def test_a_run_is_named_without_those_that_were_killed_before_it(tmp_path):
         alone(tmp_path / ".lock", "here"),
     ):
         pass
+
+
+def test_a_lock_is_held_until_it_is_gone(tmp_path, monkeypatch):
+    """Else the next run would take it, and lose it to this one's end."""
+    pytest.importorskip("fcntl")
+    unlink, refused = Path.unlink, []
+
+    def watched(path, **options):
+        with pytest.raises(ValueError, match="in use by another run"), alone(path, "here"):
+            pytest.fail("two are at work")
+        refused.append(path)
+        unlink(path, **options)
+
+    with alone(tmp_path / ".lock", "here"):
+        monkeypatch.setattr(Path, "unlink", watched)
+    assert refused == [tmp_path / ".lock"]
+
+
+def test_a_run_that_has_not_said_yet_who_it_is(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        words = "another run, which has just started: wait"
+        with pytest.raises(ValueError, match=words), alone(tmp_path / ".lock", "here"):
+            pytest.fail("two are at work")
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", unknown)
+    claim(tmp_path, "note.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {"note.json", "result"}
+
+
+def test_hidden_files_that_somebody_has_tidied_away(tmp_path):
+    with alone(tmp_path / ".lock", "here"):
+        (tmp_path / ".lock").unlink()
+
+
+def test_a_note_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        claim(tmp_path / "out", "note.json", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_option_that_differs_is_shown():
+    then = {f"option {number}": "a" * 60 for number in range(12)}
+    with pytest.raises(ValueError, match=r"options was .*aaa', 'option 9.* and is now .*aab', '"):
+        compare("here", {"options": then}, {"options": {**then, "option 8": "a" * 59 + "b"}})

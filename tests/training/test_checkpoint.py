@@ -134,6 +134,16 @@ def test_a_config_that_could_not_be_read_back_is_refused(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
+def test_names_in_a_config_are_words(tmp_path):
+    with pytest.raises(TypeError, match=r"config must map str to str, .*; got 3: 0\.1, a float$"):
+        train(tmp_path / "c.pt", config={3: 0.1})
+
+
+def test_a_path_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="save must be a path, a str or a Path; got int"):
+        train(3)
+
+
 @pytest.mark.parametrize(
     ("widths", "message"),
     [

@@ -77,6 +77,17 @@ def test_without_an_attack_and_without_a_penalty():
     compare(Defence(attack=shift)(model, x, y), F.cross_entropy(model(moved), y), model)
 
 
+def test_the_root_of_a_penalty():
+    """Which is refused of a part of a batch: this is all of it."""
+    model, (x, y) = cnn().double(), batch()
+    leaf = x.clone().requires_grad_()
+    z = model(leaf)
+    rows = [torch.autograd.grad(z[:, k].sum(), leaf, create_graph=True)[0] for k in range(5)]
+    want = F.cross_entropy(model(x), y) + LAM * sum(row.square().sum() for row in rows).sqrt()
+    defence = Defence(jacfast.Frobenius("exact", root=True), LAM)
+    compare(defence(model, x, y), want, model)
+
+
 def test_an_inner_layer():
     model, (x, y) = cnn().double(), batch()
     leaf = x.clone().requires_grad_()

@@ -150,6 +150,19 @@ def test_attacked_and_other_samples_have_masks_of_their_own():
     assert not torch.equal(*seen)
 
 
+def test_an_attack_on_all_samples_has_the_masks_of_the_whole():
+    x, seen = torch.rand(N, 3), []
+    net = nn.Linear(3, 2)
+    net.register_forward_hook(lambda _, given, out: seen.append(given[0].detach()))
+    loss = Defence(attack=lambda model, x, y: x + F.dropout(torch.ones_like(x), 0.5))
+    call = lambda z: loss(net, z, torch.zeros(len(z), dtype=torch.int64))  # noqa: E731
+    _, after = alone(call, x)
+    want = seen.pop()
+    for index, _, then in as_processes(call, x):
+        assert torch.equal(seen.pop(), want[index])
+        assert then == after
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_second_pass_has_the_masks_of_the_first(whole):
     """Or a part of it, as a checkpoint's: what comes next is drawn from where the first has got."""

@@ -1,8 +1,9 @@
 """`fit` by a DataLoader: its generators and its workers, and what a checkpoint has of them."""
 
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from jacfast.training import fit, seeded
 from tests.training.problem import cross_entropy, problem
@@ -89,3 +90,37 @@ def test_a_loader_in_the_place_of_tensors_is_another_run(tmp_path):
     fit(model, x, y, epochs=1, batch_size=8, save=tmp_path / "c.pt", **options)
     with pytest.raises(ValueError, match="belongs to another run: generators of x was None"):
         train(2, save=tmp_path / "c.pt", resume=True)
+
+
+def test_a_loader_of_other_batches_is_another_run(tmp_path):
+    """The run would go on with another number of steps in an epoch."""
+
+    def run(size, epochs):
+        model, x, y = problem()
+        loader = DataLoader(Augmented(x, y), size)
+        options = {"loss": cross_entropy, "lr": 0.01, "save": tmp_path / "c.pt", "resume": True}
+        fit(model, loader, epochs=epochs, **options)
+
+    run(8, 1)
+    with pytest.raises(ValueError, match="belongs to another run: steps was 4 and is now 6"):
+        run(5, 2)
+    run(8, 2)
+
+
+def test_what_a_sampler_draws_from_may_be_of_numpy(tmp_path):
+    """PyTorch cannot bring it back, and it is no reason to stop."""
+
+    class Own(Sampler):
+        def __init__(self, size):
+            self.size, self.generator = size, np.random.default_rng(0)
+
+        def __len__(self):
+            return self.size
+
+        def __iter__(self):
+            return iter(self.generator.permutation(self.size).tolist())
+
+    model, x, y = problem()
+    loader = DataLoader(Augmented(x, y), 8, sampler=Own(30))
+    fit(model, loader, epochs=1, lr=0.01, loss=cross_entropy, save=tmp_path / "c.pt")
+    assert (tmp_path / "c.pt").exists()

@@ -19,7 +19,7 @@ def cosine(epoch):
 NUMPY = {
     "rate": lambda p: (SGD(p, lr=RATES[0]), None),
     "lambda": lambda p: (o := SGD(p, lr=0.1), lr_scheduler.LambdaLR(o, cosine)),
-    "momentum": lambda p: (SGD(p, lr=0.1, momentum=RATES[2], weight_decay=RATES[0]), None),
+    "momentum": lambda p: (SGD(p, lr=0.1, momentum=RATES[2], nesterov=np.bool_(True)), None),
     "betas": lambda p: (AdamW(p, lr=RATES[1], betas=(np.float64(0.9), np.float64(0.99))), None),
     "milestones": lambda p: (
         o := SGD(p, lr=0.1),
@@ -132,3 +132,12 @@ def test_what_comes_with_the_first_step_is_refused_at_the_first_save(tmp_path):
     with pytest.raises(TypeError, match=words):
         train(lambda p: (Late(p, lr=0.1), None), 2, save=tmp_path / "c.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lack_of_memory_is_none_of_what_is_saved(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError("of this machine")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MemoryError, match="of this machine"):
+        train(NUMPY["rate"], 1, save=tmp_path / "c.pt")
