@@ -144,18 +144,23 @@ def test_how_many_rows_are_computed_at_once_plays_no_part(at_once, monkeypatch):
 
 @NORMS
 @pytest.mark.parametrize("kind", ["beyond the box", "without a gradient"])
-def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind):
-    """The second class is nearer than the first, or has no distance; one lane has to do."""
+@pytest.mark.parametrize("width", [1.0, 1e-4])
+def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind, width):
+    """The second class is nearer than the first, or has no distance; one lane has to do.
+
+    By how much the box misses a boundary is judged by its distance, whatever the units.
+    """
 
     def model(x):
+        x = x / width
         near = 4 * (x[:, 0] - 1.05) if kind == "beyond the box" else 0 * x[:, 0] - 0.01
         return torch.stack([0 * near, x[:, 1] - 0.8, near], dim=1)
 
-    x = torch.tensor([[0.95, 0.5, 0.5]], dtype=torch.float64)
-    found = jacfast.minimal_norm.result(model, x, p=p, budget=10)
+    x = width * torch.tensor([[0.95, 0.5, 0.5]], dtype=torch.float64)
+    found = jacfast.minimal_norm.result(model, x, p=p, budget=10, clip=(0.0, width))
     assert found.success.tolist() == [True]
     assert found.label.tolist() == [1]
-    assert 0.3 < float(found.norm) < 0.31
+    assert 0.3 < float(found.norm) / width < 0.31
 
 
 @NORMS
