@@ -144,6 +144,16 @@ def test_a_step_to_no_finite_point_is_not_taken(dtype, slope, held):
     assert bool(got.adversarial.isfinite().all())
 
 
+def test_a_step_that_only_its_overshoot_leads_to_infinity_is_not_taken():
+    """The boundary is at 65000, which float16 has, and 2% of the way farther it has nothing."""
+    x = torch.full((1, 4), 5e3, dtype=torch.float16)
+    model = lambda x: torch.stack([65 - x[:, 0].float() / 1e3, 0 * x[:, 0].float()], dim=1)  # noqa: E731
+    got = deepfool(model, x)
+    assert got.stalled.tolist() == [True]
+    assert not bool(got.r.any())
+    assert bool(deepfool(model, x, overshoot=1e-3).success)
+
+
 HELD = pytest.mark.parametrize(
     "held",
     [{}, {"clip": (0.0, 1.0)}, {"clip": (0.0, 1.0), "clip_steps": True}],
