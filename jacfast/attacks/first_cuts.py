@@ -41,7 +41,7 @@ def first_cuts(
         lanes = Lanes.begin(everyone, wanted.labels, frame.flat)
         v = wanted.cotangent("margin", logits)[None]
         g = finite_rows(logits, leaf, v, lost)[0]
-        lanes.cut(lanes.best, wanted.value("margin", logits) - sure(logits), g.to(frame.flat))
+        lanes.cut(lanes.best, wanted.value("margin", logits) - sure(logits), g)
         return lanes, 1
     most = 1 + max(1, int(ROWS * budget))
     labels = largest_others(logits.detach(), wanted.labels, min(candidates or most, most))
@@ -71,7 +71,7 @@ def _towards(
     if rows == 0:
         return lanes, lanes.size.view(samples, 0)
     v = cotangents.boundaries(logits, labels, origin)
-    g = finite_rows(logits, leaf, v, lost).to(frame.flat).transpose(0, 1).flatten(0, 1)
+    g = finite_rows(logits, leaf, v, lost).transpose(0, 1).flatten(0, 1)
     z, least = logits.detach().double(), sure(logits)[:, None]
     lanes.cut(lanes.best, (z.gather(1, labels) - z.gather(1, origin[:, None]) - least).flatten(), g)
     r, missed = frame.shortest(lanes)

@@ -102,7 +102,7 @@ class Hunt:
             v = torch.where(wanted[:, None], v, heads)
             ahead = (logits.detach().double() * heads).nan_to_num(nan=0).sum(dim=1)
             value = torch.where(wanted, value, ahead)
-        g = finite_rows(logits, leaf, v[None], self.lost, sample)[0].to(r)
+        g = finite_rows(logits, leaf, v[None], self.lost, sample)[0]
         lanes.look(r, self.frame.length(r), wanted)
         lanes.cut(r, value - least, g)
         lanes.drop()

@@ -53,9 +53,10 @@ def mean_value_bound(
             f"moved must have the shape of x, {list(x.shape)}; got {list(moved.shape)}"
         )
     moved = moved.detach()
-    here, there = predict(model, x), predict(model, moved)  # a class at -inf in both stays there
-    change = torch.where(here == there, 0, there - here).double().square().sum(dim=1)
-    way = (moved - x).flatten(1).double().square().sum(dim=1)
+    here, there = (predict(model, point).double() for point in (x, moved))
+    # a class at -inf in both stays there
+    change = torch.where(here == there, 0, there - here).square().sum(dim=1)
+    way = (moved.double() - x.double()).flatten(1).square().sum(dim=1)
     left = torch.where(way == 0, torch.zeros_like(way), change / way)
     steps = torch.linspace(0, 1, POINTS, dtype=x.dtype, device=x.device)
     squares = [_square(model, torch.lerp(x, moved, step)) for step in steps]

@@ -60,7 +60,7 @@ def roc_curves(
     classes = y.unique().tolist()
     if len(classes) < 2:
         raise ValueError(f"y must hold two classes at least; got only {classes[0]}")
-    if not bool(logits.double().softmax(dim=1).isfinite().all()):
+    if not bool(logits.softmax(dim=1).isfinite().all()):
         raise ValueError("the model's probabilities must be finite; got NaN")
     curves = {}
     for k in classes:  # by log(p / (1 - p)), which still tells apart what rounds to p = 1

@@ -144,6 +144,16 @@ def test_a_step_to_no_finite_point_is_not_taken(dtype, slope, held):
     assert bool(got.adversarial.isfinite().all())
 
 
+def test_a_step_that_only_its_overshoot_leads_to_infinity_is_not_taken():
+    """The boundary is at 65000, which float16 has, and 2% of the way farther it has nothing."""
+    x = torch.full((1, 4), 5e3, dtype=torch.float16)
+    model = lambda x: torch.stack([65 - x[:, 0].float() / 1e3, 0 * x[:, 0].float()], dim=1)  # noqa: E731
+    got = deepfool(model, x)
+    assert got.stalled.tolist() == [True]
+    assert not bool(got.r.any())
+    assert bool(deepfool(model, x, overshoot=1e-3).success)
+
+
 HELD = pytest.mark.parametrize(
     "held",
     [{}, {"clip": (0.0, 1.0)}, {"clip": (0.0, 1.0), "clip_steps": True}],
@@ -174,11 +184,14 @@ def test_images_in_float16_may_sum_to_more_than_its_range(clip):
 
 
 def test_an_entry_that_is_nan_and_plays_no_part():
-    x = torch.tensor([[0.4, math.nan], [0.4, 0.2]]).double()
+    """Also where other samples, fooled from the start, have left before."""
+    x = torch.tensor([[0.6, 0.2]] * 3 + [[0.4, math.nan], [0.4, 0.2]]).double()
     model = lambda x: torch.stack([0 * x[:, 0], x[:, 0] - 0.5], dim=1)  # noqa: E731
-    got = deepfool(model, x, clip=(0.0, 1.0))
-    assert got.success.tolist() == [True, True]
-    torch.testing.assert_close(got.r[:, 0], torch.full((2,), 0.102).double())
+    for here in (slice(3, 5), slice(5)):
+        y = torch.zeros(len(x[here]), dtype=torch.int64)
+        got = deepfool(model, x[here], y, clip=(0.0, 1.0))
+        assert bool(got.success.all())
+        torch.testing.assert_close(got.r[-2:, 0], torch.full((2,), 0.102).double())
 
 
 def test_the_step_to_a_boundary_far_from_a_small_x_is_taken():

@@ -144,18 +144,23 @@ def test_how_many_rows_are_computed_at_once_plays_no_part(at_once, monkeypatch):
 
 @NORMS
 @pytest.mark.parametrize("kind", ["beyond the box", "without a gradient"])
-def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind):
-    """The second class is nearer than the first, or has no distance; one lane has to do."""
+@pytest.mark.parametrize("width", [1.0, 1e-4])
+def test_a_boundary_that_cannot_be_reached_is_not_headed_for(p, kind, width):
+    """The second class is nearer than the first, or has no distance; one lane has to do.
+
+    By how much the box misses a boundary is judged by its distance, whatever the units.
+    """
 
     def model(x):
+        x = x / width
         near = 4 * (x[:, 0] - 1.05) if kind == "beyond the box" else 0 * x[:, 0] - 0.01
         return torch.stack([0 * near, x[:, 1] - 0.8, near], dim=1)
 
-    x = torch.tensor([[0.95, 0.5, 0.5]], dtype=torch.float64)
-    found = jacfast.minimal_norm.result(model, x, p=p, budget=10)
+    x = width * torch.tensor([[0.95, 0.5, 0.5]], dtype=torch.float64)
+    found = jacfast.minimal_norm.result(model, x, p=p, budget=10, clip=(0.0, width))
     assert found.success.tolist() == [True]
     assert found.label.tolist() == [1]
-    assert 0.3 < float(found.norm) < 0.31
+    assert 0.3 < float(found.norm) / width < 0.31
 
 
 @NORMS
@@ -167,6 +172,19 @@ def test_an_impossible_class_plays_no_part_in_the_race(p):
     got = jacfast.minimal_norm(masked, x, **choices)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-9)
     assert bool((want != x).any())
+
+
+def test_a_point_with_an_infinite_logit_is_no_other_class():
+    """All that lies on the way to a boundary beyond the box."""
+
+    def model(x):
+        first = x[:, :1]
+        return torch.cat([0 * first, torch.where(first > 0.6, math.inf, first - 1.5)], dim=1)
+
+    x = torch.full((1, 3), 0.5, dtype=torch.float64)
+    found = jacfast.minimal_norm.result(model, x, budget=40)
+    assert found.success.tolist() == [False]
+    assert torch.equal(found.adversarial, x)
 
 
 def test_a_start_that_wins_by_a_rounding_alone_is_not_taken():
@@ -298,3 +316,50 @@ def test_what_a_lane_keeps_stays_within_its_bounds():
     lane.w[:] = torch.tensor([1.0, 0.0]).double()
     lane.drop()  # but for roundings
     assert lane.c.isfinite().tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize(("race", "targeted"), [(True, False), (False, False), (False, True)])
+def test_what_a_look_notes(race, targeted):
+    """The point in the box, whether it is as wanted, and the cut there, by autograd.
+
+    The cut is where the margin is as large as asked for; of a lane in a race that is not there
+    yet, where the class that it heads for is ahead by as much. Two lanes are of one sample.
+    """
+    net, x = build("smooth_mlp", 3)
+    x = x.sigmoid()
+    first, second = net(x).topk(2).indices.T
+    wanted = Criterion(second if targeted else first, targeted)
+    frame, done = Frame(x, Box(0.0, 1.0), 2, 1e-16), torch.zeros(3, dtype=torch.bool)
+    race_of = hunt.Hunt(Call(net, 3), frame, wanted, done)
+    sample = torch.tensor([0, 0, 1, 2])
+    label = (first[sample] + 2) % 5
+    r = 3 * draw(4, 6, seed=3)
+    r[3] = jacfast.deepfool(net, x, target=second if targeted else None).r[2]
+    lane = lanes.Lanes.begin(sample, label, frame.flat)
+    lane.best[0, 0] = lane.size[0] = 1e-3  # found before, nearer than any boundary
+    race_of._look(lane, r, race)
+
+    point = (x[sample] + r).clamp(0, 1).requires_grad_()
+    z = net(point)
+    own = z.gather(1, wanted.labels[sample][:, None])
+    others = z.scatter(1, wanted.labels[sample][:, None], -math.inf).amax(dim=1, keepdim=True)
+    margin = (own - others if targeted else others - own)[:, 0]
+    least = 4 * torch.finfo(z.dtype).eps * z.detach().abs().amax(dim=1)
+    there = margin > least
+    assert {True, False} == set(there.tolist())
+    if race:
+        margin = torch.where(there, margin, (z.gather(1, label[:, None]) - own)[:, 0])
+    (g,) = torch.autograd.grad(margin.sum(), point)
+    way = (point - x[sample]).detach()
+    assert not torch.equal(way, r)
+    torch.testing.assert_close(lane.best[1:], way[1:])
+    torch.testing.assert_close(lane.size[1:], way.norm(dim=1).where(there, math.inf)[1:])
+    assert lane.best[0].tolist() == [1e-3, 0, 0, 0, 0, 0]
+    w = g / g.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(lane.w[:, -1], w)
+    c = (w * way).sum(dim=1) - (margin.detach() - least) / g.norm(dim=1)
+    dropped = lane.found & ((w * lane.best).sum(dim=1) < c - 1e-6 * c.abs())
+    assert bool(dropped[0])
+    torch.testing.assert_close(lane.c[:, -1], c.where(~dropped, -math.inf))
+    for passes in (race_of.forwards, race_of.backwards):
+        assert passes.tolist() == [2, 1, 1]

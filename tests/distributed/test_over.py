@@ -47,6 +47,16 @@ def test_a_loader_without_labels_and_options(problem):
     assert norm == pytest.approx(jacobian_norm(model, x), rel=1e-6)
 
 
+def test_a_bar_is_drawn_where_it_has_a_label(problem, capsys, monkeypatch):
+    monkeypatch.setattr("jacfast.progress.FIRST", 0)  # seconds to the first line
+    model, x, y = problem
+    for progress in ("a measure", None):
+        mean_over(accuracy, model, [(x, y)], progress=progress)
+        assert ("a measure" in capsys.readouterr().err) == (progress is not None)
+        mean_over(accuracy, model, [(x, y)], progress=progress)
+        assert bool(capsys.readouterr().err) == (progress is not None)
+
+
 def test_batches_count_by_their_samples():
     x, y = torch.tensor([[2.0, 1], [2, 1], [2, 1], [1, 2]]), torch.zeros(4).long()
     batches = [(x[:3], y[:3]), (x[3:], y[3:])]
@@ -67,12 +77,28 @@ def test_other_weights_in_one_process_are_refused(problem, together):
     assert all("model is" in str(error) and "in the first one" in str(error) for error in found)
 
 
+@pytest.mark.parametrize("name", ["measure", "labels"])
+def test_other_arguments_in_one_process_are_refused(problem, together, name):
+    model, x, y = problem
+
+    def zero(model, x, *labels):
+        return 0.0
+
+    def work(rank):
+        measure = (zero, accuracy)[rank] if name == "measure" else zero
+        return mean_over(measure, model, [(x, y)], labels=name == "measure" or rank == 0)
+
+    found = together(2, work)
+    assert all(f"{name} is" in str(error) and "in the first one" in str(error) for error in found)
+
+
 @pytest.mark.parametrize(
     ("batches", "options", "error", "words"),
     [
         ([], {}, ValueError, "batches must yield at least one batch"),
         ([torch.ones(2, 3)], {}, ValueError, "needs batches of"),
         ([(torch.ones(2, 3), torch.zeros(2).long())], {"over": "correct"}, ValueError, "over must"),
+        ([(torch.ones(2, 3), torch.zeros(2).long())], {"over": "success"}, ValueError, "over must"),
     ],
 )
 def test_errors(batches, options, error, words):

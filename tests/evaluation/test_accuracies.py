@@ -28,6 +28,7 @@ def free(model, x, y, *, eps):
 def test_accuracy(batch_size):
     y = torch.tensor([0, 1, 0, 0])
     assert accuracy(signs, X, y, batch_size=batch_size) == 0.75
+    assert accuracy(signs, X[:3], y[:3], batch_size=batch_size) == 2 / 3
 
 
 def test_nan_is_wrong():
@@ -52,6 +53,7 @@ def test_plus_infinity_says_no_class_and_minus_does(at, number, share):
 def test_curve(batch_size):
     got = accuracy_curve(signs, X, Y, free, [0.35, 0, 0.15, 0.25, 1], batch_size=batch_size)
     assert got == [0.25, 1.0, 0.75, 0.5, 0.0]
+    assert accuracy_curve(signs, X[:3], Y[:3], free, [0.15], batch_size=batch_size) == [2 / 3]
 
 
 def test_at_zero_the_attack_is_not_called():
@@ -90,9 +92,22 @@ def test_a_share_that_is_reached_exactly(lost):
     assert 0.1 <= got <= 0.1 + 1e-6
 
 
-def test_a_tolerance_below_the_spacing_of_numbers():
-    got = reference_epsilon(signs, X, Y, free, tolerance=1e-30)
-    assert 0.2 <= got <= math.nextafter(0.2, 1)
+@pytest.mark.parametrize(("share", "want"), [(0.25, 0.1), (0.5, 0.2), (0.6, 0.3), (1.0, 0.4)])
+def test_a_tolerance_below_the_spacing_of_numbers(share, want):
+    """The middle of two neighbours rounds to the lower one or to the upper one."""
+    got = reference_epsilon(signs, X, Y, free, share=share, tolerance=1e-30)
+    assert want <= got <= math.nextafter(want, 1)
+
+
+def test_no_more_samples_at_a_time_than_asked_for():
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return signs(x)
+
+    reference_epsilon(model, X, Y, free, tolerance=0.5, batch_size=3)
+    assert set(seen) == {3, 1}
 
 
 @pytest.mark.parametrize(
@@ -143,6 +158,11 @@ def test_the_model_is_left_as_it_was():
         (lambda m: accuracy(m, torch.ones(2, 6), Y), ValueError, r"y must have shape \[N\]"),
         (lambda m: accuracy(m, torch.ones(2, 6), Y[:2] + 3), ValueError, "y must lie in 0"),
         (lambda m: accuracy(m, torch.ones(2, 6), Y[:2], batch_size=0), ValueError, "batch_size"),
+        (
+            lambda m: accuracy_curve(m, torch.ones(2, 6), [0, 1], fgsm, [0.1]),
+            TypeError,
+            "y must be an int64 tensor of labels; got list",
+        ),
         (
             lambda m: accuracy_curve(m, torch.ones(2, 6), Y[:2], fgsm, [-1.0]),
             ValueError,

@@ -48,6 +48,26 @@ def test_the_frobenius_bound_is_attained():
     torch.testing.assert_close(bounds.nearest, (x @ model.weight.data[0]).abs() / 3)
 
 
+def test_differences_of_logits_beyond_what_half_types_hold():
+    """float16 ends at 65504, and the distance is that difference by a gradient of length 2."""
+    model = nn.Linear(2, 2).half()
+    model.weight.data = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).half()
+    model.bias.data = torch.tensor([6e4, -6e4]).half()
+    bounds = distance_bounds(model, torch.zeros(1, 2).half())
+    assert bounds.nearest.tolist() == [6e4]
+    assert bounds.frobenius.tolist() == [6e4]
+
+
+@pytest.mark.parametrize("power", [-80, 80])
+def test_the_scale_of_the_logits_plays_no_part(power):
+    """Squares of the gradients vanish, or overflow, in float32."""
+    model, x = build("smooth_mlp", 6, torch.float32)
+    for found, want in zip(
+        distance_bounds(lambda x: model(x) * 2.0**power, x), distance_bounds(model, x), strict=True
+    ):
+        torch.testing.assert_close(found, want)
+
+
 def test_of_a_linear_model_deepfool_finds_the_nearest_boundary():
     model, x = nn.Linear(6, 5).double(), draw(30, 6)
     found = deepfool(model, x, overshoot=1e-6, candidates=None)
@@ -63,6 +83,24 @@ def test_dtypes_and_the_model_afterwards(dtype):
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not x.requires_grad
+
+
+def test_a_model_in_training_mode_is_measured_in_eval_mode():
+    model = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Dropout(0.9), nn.Linear(40, 3)).double()
+    x = draw(4, 6)
+    want = distance_bounds(model.eval(), x)
+    with pytest.warns(UserWarning, match="dropout or batch-norm in training mode"):
+        got = distance_bounds(model.train(), x)
+    for found, own in zip(got, want, strict=True):
+        assert torch.equal(found, own)
+
+
+def test_the_dtype_is_that_of_x_also_where_logits_have_another():
+    model, x = build("mlp", 3, torch.float32)
+    with torch.no_grad():  # of the caller
+        bounds = distance_bounds(lambda x: model(x.float()), x.double())
+    assert {b.dtype for b in bounds} == {torch.float64}
+    torch.testing.assert_close(bounds.nearest.float(), distance_bounds(model, x).nearest)
 
 
 def test_a_class_of_equal_gradient_is_never_reached():
@@ -86,6 +124,8 @@ def test_a_class_of_equal_gradient_is_never_reached():
 def test_errors(x, options, error, message):
     with pytest.raises(error, match=message):
         distance_bounds(nn.Linear(6, 3), x, **options)
+    with pytest.raises(ValueError, match="at least 2 logits per sample; got 1"):
+        distance_bounds(nn.Linear(6, 1), torch.ones(2, 6))
 
 
 class NaNSlope(nn.Module):

@@ -40,6 +40,26 @@ def test_a_saturated_softmax_still_has_a_direction():
     torch.testing.assert_close(got, torch.tensor([[-1.0, 1.0]]) / 2**0.5)
 
 
+@pytest.mark.parametrize("power", [-100, 100])
+def test_the_size_of_a_gradient_plays_no_part(power):
+    """Its square vanishes, or overflows, in float32."""
+    model, x = build("smooth_mlp", 5, torch.float32)
+    y = torch.arange(5)
+    got = input_direction(lambda x: model(x) * 2.0**power, x, y, "margin")
+    assert torch.equal(got, input_direction(model, x, y, "margin"))
+
+
+def test_a_model_in_training_mode_inside_no_grad():
+    """It is evaluated in eval mode, with a graph, and left as it was."""
+    model = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Dropout(0.9), nn.Linear(40, 3)).double()
+    x, y = draw(4, 6), torch.tensor([0, 1, 2, 0])
+    want = input_direction(model.eval(), x, y, "loss")
+    with torch.no_grad(), pytest.warns(UserWarning, match="dropout or batch-norm in training mode"):
+        got = input_direction(model.train(), x, y, "loss")
+    assert torch.equal(got, want)
+    assert all(module.training for module in model.modules())
+
+
 def test_random_directions_follow_the_seed_alone():
     model, x = build("cnn", 3)
     y, state = torch.tensor([0, 1, 2]), torch.get_rng_state()
@@ -61,10 +81,13 @@ def test_plane():
     assert rest.norm() < 1e-12
 
 
-def test_a_plane_of_nearly_parallel_directions_is_orthonormal():
-    first, second = draw(1000, seed=1), draw(1000, seed=2)
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 1e-14), (torch.float32, 1e-7)])
+def test_a_plane_of_nearly_parallel_directions_is_orthonormal(dtype, least):
+    first, second = draw(1000, seed=1).to(dtype), draw(1000, seed=2).to(dtype)
     got = plane(first, first + 1e-5 * second)
-    torch.testing.assert_close(got @ got.T, torch.eye(2).double(), rtol=0, atol=1e-14)
+    assert got.dtype == dtype
+    wide = got.double()
+    torch.testing.assert_close(wide @ wide.T, torch.eye(2).double(), rtol=0, atol=least)
 
 
 def test_filters():
@@ -103,10 +126,21 @@ def test_directions_of_complex_parameters_lead_along_both_axes():
     [
         (lambda m, x, y: input_direction(m, x, y, "up"), ValueError, "kind must be one of random"),
         (lambda m, x, y: input_direction(m, 0 * x, y + 9, "loss"), ValueError, "y must lie in"),
+        (lambda m, x, y: input_direction(m, x, y[:0]), ValueError, r"y must have shape \[N\]"),
+        (
+            lambda m, x, y: input_direction(lambda x: x[:, :1], x, y, "loss"),
+            ValueError,
+            "at least 2 logits per sample; got 1",
+        ),
         (
             lambda m, x, y: input_direction(lambda x: 0 * x, x, y, "margin"),
             ValueError,
             "gradient of kind='margin' must be finite and not zero",
+        ),
+        (
+            lambda m, x, y: input_direction(lambda z: (z - x).sqrt(), x, y, "loss"),
+            ValueError,
+            "gradient of kind='loss' must be finite and not zero",
         ),
         (lambda m, x, y: plane(x, 3 * x), ValueError, "they are parallel"),
         (lambda m, x, y: plane(x, 0 * x), ValueError, "they are parallel"),
@@ -117,6 +151,11 @@ def test_directions_of_complex_parameters_lead_along_both_axes():
         ),
         (lambda m, x, y: plane(x, x[0]), ValueError, "must have one shape"),
         (lambda m, x, y: plane(x, None), TypeError, "second must be a torch.Tensor; got NoneType"),
+        (
+            lambda m, x, y: plane(x.long(), x),
+            TypeError,
+            "first must be float32, .* got torch.int64",
+        ),
         (lambda m, x, y: parameter_directions(lambda x: x), TypeError, "model must be a torch.nn"),
         (lambda m, x, y: parameter_directions(nn.DataParallel(m)), TypeError, "the module inside"),
         (lambda m, x, y: parameter_directions(torch.jit.trace(m, x)), TypeError, "of torch.jit"),

@@ -60,7 +60,12 @@ def test_half_types_do_not_overflow(large):
     """Squares of their entries, and differences of their logits, can be beyond what they hold."""
     model, x = linear([large, 0.0], [-large, 0.0]).half(), torch.ones(1, 2).half()
     size = float(torch.tensor(large).half())
-    assert float(mean_value_bound(model, x, x / 2).right) == 2 * size**2
+    for first in (-1.0, 0.5):
+        found = mean_value_bound(model, x, torch.tensor([[first, 1.0]]).half())
+        assert (float(found.left), float(found.right)) == (2 * size**2, 2 * size**2)
+    bent = linear([1.0, 0.0], [0.0, 0.0]).half()
+    curved = curvature_bound(bent, torch.tensor([[large, 0.0]]).half())
+    assert (float(curved.left), float(curved.right)) == (size**2, size**2)
     assert float(inner_distance_bound(model, nn.Identity(), x)) == size
 
 
@@ -134,8 +139,9 @@ def test_errors():
     for moved, message in ((None, "moved must be a torch.Tensor"), (x.float(), "the dtype of x")):
         with pytest.raises(TypeError, match=message):
             mean_value_bound(model, x, moved)
-    with pytest.raises(ValueError, match="at least 2 logits per sample; got 1"):
-        inner_distance_bound(lambda x: x[:, :1], model, x)
+    for call in (curvature_bound, lambda one, x: inner_distance_bound(one, model, x)):
+        with pytest.raises(ValueError, match="at least 2 logits per sample; got 1"):
+            call(lambda x: x[:, :1], x)
 
 
 def test_mean_value_with_an_impossible_class():

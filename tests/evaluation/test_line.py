@@ -99,6 +99,7 @@ def test_crossing(values, want):
         ({"x": torch.ones(1, 2).long()}, TypeError, "x must be floating"),
         ({"y": torch.tensor([2])}, ValueError, "y must lie in 0"),
         ({"y": torch.tensor([0.0])}, TypeError, "y must be an int64"),
+        ({"y": [0]}, TypeError, "y must be an int64 tensor of labels; got list"),
         ({"direction": torch.ones(3)}, ValueError, "direction must have the shape"),
         ({"direction": torch.zeros(2)}, ValueError, "direction must be finite and not zero"),
         ({"t": []}, ValueError, "t must be"),

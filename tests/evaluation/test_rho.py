@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import deepfool, rho_adv
-from jacfast.evaluation import rho_of
+from jacfast.evaluation import rho, rho_of
 from jacfast.evaluation.rho import check_attacked
 from tests.nets import build, draw
 
@@ -62,6 +62,13 @@ def test_missed_samples_count_with_a_warning():
     assert {warning.filename for warning in caught} == {__file__}
 
 
+def test_a_warning_counts_the_samples_of_the_mean():
+    """Of those classified as y, three of the four, one was missed."""
+    y = torch.tensor([1, 0, 0, 0])
+    with pytest.warns(UserWarning, match="rho_adv: 1 of 3 samples were not fooled"):
+        rho_adv(walled, X, y, over="correct")
+
+
 def test_missed_samples_outside_the_mean_draw_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # sample 3, the missed one, is not classified as Y
@@ -95,8 +102,9 @@ def test_rho_of_a_result():
     ],
     ids=str,
 )
-def test_the_images_of_a_result_are_known_by_it(options, dtype):
-    """Also where entries are 0, on a face of the box, or far smaller than r."""
+def test_the_images_of_a_result_are_known_by_it(options, dtype, monkeypatch):
+    """Also where entries are 0, on a face of the box, or far smaller than r; in every batch."""
+    monkeypatch.setattr(rho, "BATCH", 3)
     model, x = build("cnn", samples=8, dtype=dtype)
     x = x.sigmoid()
     x[:3] = x[:3].round()
@@ -109,6 +117,28 @@ def test_the_images_of_a_result_are_known_by_it(options, dtype):
     for other in (off, x.flip(0)):
         with pytest.raises(ValueError, match=r"x must be the images that were attacked.*by up to"):
             check_attacked(result, other)
+
+
+def test_images_far_larger_than_what_they_become_are_known():
+    """r is as long as they are, and so are its roundings."""
+    x = torch.tensor([[1 / 3]])
+    result = deepfool(lambda x: torch.cat([x - 1e-4, 0 * x], dim=1), x, overshoot=1e-3)
+    assert float(result.adversarial.abs()) < 1e-3
+    check_attacked(result, x * (1 + torch.finfo(x.dtype).eps))
+
+
+def test_images_that_are_no_floating_point_tensor_are_refused():
+    result = deepfool(identity, X)
+    for other, kind in ((X.tolist(), "list"), (X.long(), "torch.int64")):
+        with pytest.raises(TypeError, match=f"x must be .*; got {kind}"):
+            rho_of(result, other)
+
+
+def test_images_longer_than_their_type_holds():
+    """In float16, whose largest number is 65504; the way to the boundary is one that it holds."""
+    x = 1e4 * torch.tensor([[3.0, 4.0], [5.0, 6.0]]).half()
+    want = 1.02 / 2**0.5 * (1 / 5 + 1 / 61**0.5) / 2
+    assert rho_adv(identity, x) == pytest.approx(want, rel=1e-3)
 
 
 def test_samples_that_are_not_finite_are_let_pass():
