@@ -161,7 +161,7 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
         **options: Any,
     ) -> R:
         check_input(x)
-        check_untransformed(x)
+        check_untransformed(function.__name__, x)
         x = ordinary(x).detach()
         for name, given in {**dict(zip(names, rest, strict=False)), **options}.items():
             if name in LABELS and isinstance(given, Tensor):

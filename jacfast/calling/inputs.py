@@ -34,13 +34,13 @@ def _instead(dtype: torch.dtype) -> str:
     return ""
 
 
-def check_untransformed(x: Tensor) -> None:
+def check_untransformed(function: str, x: Tensor) -> None:
     """Refuse an x that is differentiated from outside: what follows has no derivative."""
     functorch = torch._C._are_functorch_transforms_active()
     if functorch or forward_ad.unpack_dual(x).tangent is not None:
         raise RuntimeError(
-            "attacks and measures call torch.autograd.grad, which neither torch.func transforms "
-            "nor forward-mode AD see: call them outside"
+            f"{function} must be called outside torch.func transforms and forward-mode AD, to "
+            "which its result would be a constant"
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from jacfast.calling.attributes import attributes
 from jacfast.calling.places import SIMPLE
+from jacfast.calling.tree import tree
 from jacfast.checks import keep
 from jacfast.penalties.base import Penalty
 
@@ -43,10 +44,10 @@ def leaves_of(penalty: Penalty) -> Iterator[Tensor]:
         yield from (t for t in found if isinstance(t, Tensor) and t.requires_grad and t.is_leaf)
 
 
-def modules_of(penalty: Penalty) -> set[nn.Module]:
+def modules_in(penalty: Penalty) -> list[nn.Module]:
     """Return the modules that a penalty has, with all that are inside."""
     held = attributes(penalty).values()
-    return {one for value in held if isinstance(value, nn.Module) for one in value.modules()}
+    return [one for value in held if isinstance(value, nn.Module) for one in tree(value)]
 
 
 def may_change(penalty: Penalty) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from jacfast.calling import Arguments, State
+from jacfast.calling import Arguments, State, tree
 from jacfast.penalties.base import Penalty
-from jacfast.penalties.learned import modules_of
+from jacfast.penalties.learned import modules_in
 
 
 def beginning(
@@ -25,8 +25,8 @@ def beginning(
     leaves as they are change by the penalty alone, and stay as that leaves them. `frozen` modules
     have the buffers that the first pass leaves.
     """
-    own = modules_of(penalty)
-    shared = [module for module in model.modules() if module in own] if own else []
+    own = {id(module) for module in modules_in(penalty)}  # some of a user's own have no hash
+    shared = [module for module in tree(model) if id(module) in own] if own else []
     before = State(model, [*but, *shared], arguments=arguments, frozen=frozen)
     if not shared:
         return before.again

@@ -29,7 +29,6 @@ from jacfast.checks import above_zero, flag
 from jacfast.evaluation.rho import sizes
 from jacfast.graph import Graph
 from jacfast.ops import checks, deepfool_distance, row_norm
-from jacfast.ops.lives import transformed
 from jacfast.penalties.base import safe_sqrt
 from jacfast.penalties.checks import check_apart
 from jacfast.vjp import pull_back
@@ -97,10 +96,10 @@ def deep_defense_penalty(
     Source: Yan, Guo & Zhang 2018 (arXiv 1803.00404); Deng, Zhang & Zhao eq. 2.1. AMM: Yan, Guo &
     Zhang 2019.
     """
-    if transformed() or torch.is_inference_mode_enabled():
+    if torch.is_inference_mode_enabled():
         raise RuntimeError(
-            "deep_defense_penalty calls torch.autograd.grad, which neither torch.func transforms "
-            "nor forward-mode AD see, and which torch.inference_mode() forbids: call it outside"
+            "deep_defense_penalty must be called outside torch.inference_mode(), which forbids "
+            "gradients"
         )
     options = Options(candidates, overshoot, steps, linearize="plain", test="overshot")
     options.check()
