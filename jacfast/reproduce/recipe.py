@@ -63,7 +63,7 @@ def precision(phases: Iterable[Training | None], device: torch.device) -> str | 
 def has_bfloat16(device: torch.device) -> bool:
     """Tell whether a device has instructions for bfloat16, or none are known to be missing.
 
-    Without them a step of the papers' CNNs takes 6 to 12 times as long as in float32.
+    Without them a step takes several times as long as in float32: docs/reproduction.md, 'CIFAR'.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
