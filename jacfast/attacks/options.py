@@ -101,7 +101,7 @@ class Options:
         if not self.p > 1:
             raise ValueError(f"p must be > 1 (inf for the maximum norm); got {self.p}")
         if self.subspace is not None and self.p != 2:  # other steps leave the span of a gradient
-            raise ValueError(f"subspace needs p=2; got {self.p}")
+            raise ValueError(f"p must be 2 with a subspace; got {self.p}")
         if self.max_norm is not None:
             checks.number("max_norm", self.max_norm)
             if not self.max_norm > 0:

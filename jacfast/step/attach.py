@@ -96,11 +96,11 @@ def penalised(
                 "the model was called twice inside penalised(model): use forward_with_penalty for "
                 "the call that is to be penalised"
             )
-        arguments = None if alone else Around(args, kwargs, argument)
         restore()
         try:
-            if arguments is None:
+            if alone:
                 return model(*args, **kwargs)
+            arguments = Around(args, kwargs, argument)
             returned, held._penalty = step(model, arguments.x, y, arguments)
         finally:
             vars(model)[PATCH] = call

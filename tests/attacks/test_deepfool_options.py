@@ -302,7 +302,7 @@ def test_super_is_never_longer(network, clip):
         ({"mask": torch.ones(3)}, r"mask must have the shape of one sample, \[7\]; got \[3\]"),
         ({"subspace": torch.ones(2, 7)}, "orthonormal rows; the products are off by"),
         ({"subspace": torch.ones(2, 3)}, r"subspace must have shape \[m, D\]"),
-        ({"subspace": torch.eye(7), "p": math.inf}, "subspace needs p=2; got inf"),
+        ({"subspace": torch.eye(7), "p": math.inf}, "p must be 2 with a subspace; got inf"),
         ({"mask": torch.full((7,), 2.0)}, "mask must hold nothing but 0 and 1"),
         ({"mask": torch.ones(7), "subspace": torch.eye(7)}, "give mask or subspace; got both"),
         ({"y": torch.zeros(4).long(), "target": torch.zeros(4).long()}, "got both"),
