@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,11 @@ from torch import Tensor, nn
 from jacfast.calling import (
     Arguments,
     Draws,
-    drops,
     eager,
     in_eval_mode,
-    may_be_cut,
     ordinary,
-    part_of,
     pick,
-    readable,
-    separable,
     with_batch_statistics,
-    worth_two_calls,
 )
 from jacfast.calling.outputs import Output
 from jacfast.checks import count, one_of
@@ -30,24 +24,14 @@ from jacfast.memory import advise
 from jacfast.ops.checks import accumulator
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
-from jacfast.penalties.learned import may_change
 from jacfast.step import plain, seen
+from jacfast.step.asked import Asked
 from jacfast.step.beginning import beginning
 from jacfast.step.checks import BatchNorm, check, check_layer, check_options, skips_step
+from jacfast.step.cut import cut
 from jacfast.step.run import Run
 from jacfast.step.traced import Traced, backend_of
 from jacfast.step.traced.backends import BACKENDS, Backend
-
-
-class Asked(NamedTuple):
-    """A call of a model, whose modules these are, that is to be penalised."""
-
-    model: nn.Module
-    modules: list[nn.Module]
-    penalty: Penalty
-    x: Tensor
-    y: Tensor | None
-    arguments: Arguments
 
 
 @dataclasses.dataclass
@@ -92,36 +76,33 @@ class Step:
         """Do it; `inside` says whether a compiled function has asked for it."""
         backend = backend_of(self, model, x, inside)
         x, penalty = ordinary(x) if isinstance(x, Tensor) else x, self.penalty
-        skips = skips_step(penalty, self.step)
-        twice = self.at is not None or self.precision is not None or self.batch_norm == "frozen"
-        traced = None
-        if backend and not (skips or twice):
-            traced = Traced(self, backend, model, x, y, arguments)
-        modules = []
-        if traced is None or traced.plan is None:  # else one like it has been checked
-            modules = check(model, x, y, self)
-        if penalty is None or skips:
+        if penalty is None or skips_step(penalty, self.step):
+            check(model, x, y, self)
             returned = arguments.call(model, x.clone())  # it may begin in place
             logits = pick(returned, self.output)
             return returned if self.everything else logits, _zero(penalty, logits)
-        frozen = with_batch_statistics(modules) if self.batch_norm == "frozen" else []
-        asked = Asked(model, modules, penalty, x, y, arguments)
-        if traced is not None and traced.plan is not None:
-            returned, value = traced.replay()
-        elif frozen or self.at is not None or self.precision is not None:
-            returned, value = self._twice(asked, backend, frozen)
-        else:
-            returned, value = self._once(asked, backend, traced)
+        asked = Asked(model, [], penalty, x, y, arguments)
+        returned, value = self._passes(asked, backend)
         return returned, value if penalty.every == 1 else penalty.every * value
 
-    def _once(
-        self, asked: Asked, backend: str | None, traced: "Traced | None"
-    ) -> tuple[Any, Tensor]:
-        """Return logits, or everything, and the penalty, by one pass."""
-        model, _, penalty, x, y, arguments = asked
+    def _passes(self, asked: Asked, backend: str | None) -> tuple[Any, Tensor]:
+        """Return them by a plan that is there, or check the call, and make one pass or two."""
+        alike, traced = self.at is None and self.precision is None, None
+        if backend and alike and self.batch_norm != "frozen":
+            traced = Traced(self, backend, asked)
+            if traced.plan is not None:  # a call like it has been checked
+                return traced.replay()
+        asked = asked._replace(modules=check(asked.model, asked.x, asked.y, self))
+        frozen = with_batch_statistics(asked.modules) if self.batch_norm == "frozen" else []
+        if frozen or not alike:
+            return self._twice(asked, backend, frozen)
         if backend and traced is None:
-            traced = Traced(self, backend, model, x, y, arguments)
-        usual = traced is None and self._asks_for_nothing(arguments)
+            traced = Traced(self, backend, asked)
+        return self._once(asked, traced)
+
+    def _once(self, asked: Asked, traced: Traced | None) -> tuple[Any, Tensor]:
+        """Return logits, or everything, and the penalty, by one pass."""
+        usual = traced is None and self._asks_for_nothing(asked.arguments)
         ready = None
         if usual:
             found = self._by_plain(asked)
@@ -129,36 +110,33 @@ class Step:
                 return found
             ready = found
         with eager():
-            run = self._plan(asked, outside=traced is None, ready=ready)
-            with _less(run, x):
-                found = traced(run) if traced else run(x, y, whole=True)
+            run = Run(self, asked, cut(self, asked), outside=traced is None, ready=ready)
+            with _less(run):
+                found = traced(run) if traced else run()
         if usual and run.plain:
-            seen.remember(model, penalty, x, run.attends)
+            seen.remember(asked.model, asked.penalty, asked.x, run.attends)
         return found
 
     def _twice(
         self, asked: Asked, backend: str | None, frozen: Sequence[nn.Module]
     ) -> tuple[Any, Tensor]:
         """Return them by the model's own pass and a run for the penalty, which leaves no trace."""
-        model, _, penalty, x, y, arguments = asked
+        model, _, penalty, x, _, arguments = asked
         again = beginning(model, penalty, [self.generator], arguments, frozen)
-        given = arguments.copied()
+        at = x if self.at is None else ordinary(self.at)
+        asked = asked._replace(x=at, arguments=arguments.copied())
         with self.around():
             draws = Draws(x.device)
             returned = arguments.call(model, x.clone())  # it may begin in place
         if not self.everything:
             returned = pick(returned, self.output)
+        inner = dataclasses.replace(self, everything=False, around=draws.again)
         with eager():
-            asked = asked._replace(arguments=given)
-            run = self._plan(asked, frozen=frozen, everything=False, around=draws.again)
-        at = x if self.at is None else ordinary(self.at)
+            run = Run(inner, asked, cut(inner, asked), whole=False, frozen=frozen)
         lower = _in(self.precision, x.device.type)
-        with eager(), _less(run, x), again(), in_eval_mode(frozen), lower:
-            if backend is None:
-                _, value = run(at, y, whole=False)
-            else:
-                traced = Traced(self, backend, model, at, y, given, False, draws.again)
-                _, value = traced(run)
+        with eager(), _less(run), again(), in_eval_mode(frozen), lower:
+            traced = Traced(self, backend, asked, False, draws.again) if backend else None
+            _, value = traced(run) if traced else run()
         return returned, value
 
     def _by_plain(self, asked: Asked) -> "tuple[Tensor, Tensor] | seen.Otherwise | None":
@@ -185,37 +163,9 @@ class Step:
         special = special or self.around is not contextlib.nullcontext
         return not special and self.batch_norm == "refuse" and not arguments.any
 
-    def _plan(self, asked: Asked, **options: Any) -> Run:
-        """Choose how often the model is called: once, unless the batch may be cut."""
-        model, modules, penalty, x, _, arguments = asked
-        samples, some = x.shape[0], penalty.subsample < 1
-        certain = self.batch_norm != "coupled" and not arguments.any
-        certain = certain and (some or may_be_cut(x)) and separable(modules)
-        if some and certain and self.chunk_size is None:
-            certain = worth_two_calls(model, x)
-        if some and self.generator is None and not readable(x.device) and drops(model):
-            certain = False  # nothing can be drawn beside the masks, which come first
-        whole = not certain or may_change(penalty)
-        chunk = self.chunk_size or (samples if whole else part_of(model, x))
-        cuts = chunk < samples
-        return Run(
-            model,
-            modules,
-            penalty,
-            arguments,
-            chunk,
-            sorts=certain or cuts,
-            layer=self.layer,
-            output=self.output,
-            coupled=self.batch_norm == "coupled",
-            generator=self.generator,
-            guards=cuts and not certain,
-            **{"everything": self.everything, "around": self.around, **options},
-        )
 
-
-def _less(run: Run, x: Tensor) -> AbstractContextManager:
-    used = f"{run.chunk} of {len(x)} samples"
+def _less(run: Run) -> AbstractContextManager:
+    used = f"{run.cut.chunk} of {len(run.asked.x)} samples"
     return advise(f"less memory is needed with a smaller chunk_size; it was {used}")
 
 

@@ -16,9 +16,8 @@ from jacfast import (
     forward_with_penalty,
 )
 from jacfast.lean import Gram
+from jacfast.step import cut, run
 from jacfast.step import draw as draws
-from jacfast.step import run
-from jacfast.step import step as steps
 from tests.nets import brute_force, draw, relative_error
 from tests.step.networks import SIX, build
 from tests.step.steps import LAM, ROUNDING, fast, gradient, loss_of, plain
@@ -132,7 +131,7 @@ def unreadable(*_):
 @pytest.mark.parametrize("chunk", [None, 2, 6])
 def test_in_chunks_while_a_cuda_graph_is_recorded(chunk, monkeypatch):
     """The generator's state cannot be read: chunks must be known before the masks are drawn."""
-    for module in (steps, run):
+    for module in (cut, run):
         monkeypatch.setattr(module, "readable", lambda device: False)
     monkeypatch.setattr(draws, "beside", unreadable)
     model, x, y = build("tutorial", 6)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from jacfast.calling import Arguments, tree, warn
+from jacfast.calling import tree, warn
 from jacfast.calling.functions import compiled_module
 from jacfast.checks import one_of
 from jacfast.penalties.base import Penalty
 from jacfast.portion import at_hand
+from jacfast.step.asked import Asked
 from jacfast.step.draw import is_own
 from jacfast.step.run import Run
 from jacfast.step.traced.backends import BACKENDS, chosen
@@ -104,19 +105,17 @@ class Traced:
         self,
         step: "Step",
         backend: str,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor | None,
-        arguments: Arguments,
+        asked: Asked,
         whole: bool = True,
         around: Callable[[], Any] = contextlib.nullcontext,
     ) -> None:
-        self.step, self.backend, self.model, self.x, self.y = step, backend, model, x, y
-        self.whole, self.around, self.apart = whole, around, arguments.apart()
+        self.step, self.backend, self.whole, self.around = step, backend, whole, around
+        self.model, self.x, self.y = asked.model, asked.x, asked.y
+        self.apart = asked.arguments.apart()
         self.reason: str | None = None
         self.plan: Plan | None = None
         with _LOCK:
-            self.known = _known.setdefault(model, Known())
+            self.known = _known.setdefault(asked.model, Known())
             self._look()
 
     def _things(self) -> tuple:
@@ -151,7 +150,7 @@ class Traced:
                 self._make(run)
         if self.plan is not None:
             return self.replay()
-        found = run(self.x, self.y, self.whole)
+        found = run()
         if self.reason is not None:  # only now: an error speaks for itself
             self.known.say(self.reason)
         return found
@@ -174,8 +173,8 @@ class Traced:
             return
         stray = None
         try:
-            alone = dataclasses.replace(run, arguments=self.apart)  # it leaves no trace
-            made = trace(alone, self._things, self.look, self.x, self.y, self.whole)
+            alone = run.asked._replace(arguments=self.apart)  # it leaves no trace
+            made = trace(dataclasses.replace(run, asked=alone), self._things, self.look)
             backend, graphs = chosen(self.backend, made.forward, self.x.device), made.graphs()
             stray = elsewhere(graphs, self.x.device) if backend == "cudagraphs" else None
             self.plan = Plan(made, "traced" if stray else backend)

@@ -9,21 +9,21 @@ from torch import nn
 
 from jacfast.calling import Draws, State
 from jacfast.calling.sources import Sources, of_process
-from jacfast.step.run import Run
+from jacfast.step.asked import Asked
 from jacfast.step.traced.objects import is_asked
 from jacfast.step.traced.refuse import Refused
 
 
 @contextlib.contextmanager
-def leaving_nothing(run: Run, device: torch.device, sources: Iterable[Any]) -> Iterator[None]:
+def leaving_nothing(asked: Asked, sources: Iterable[Any]) -> Iterator[None]:
     """Let model, penalty, arguments and all random numbers be as they were after the context.
 
     `sources` are those that the call is given; Python and NumPy have their own for the process.
     """
     still = _still(Sources([*of_process(), *sources]))
     # what a recording would write to parameters is refused before
-    state = State(run.model, copied=0, arguments=run.arguments, beside=run.penalty)
-    draws, cached = Draws(device), torch.is_autocast_cache_enabled()
+    state = State(asked.model, copied=0, arguments=asked.arguments, beside=asked.penalty)
+    draws, cached = Draws(asked.x.device), torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)  # it holds casts of weights, which no graph has made
     try:
         with state.again(), draws.again(), still:

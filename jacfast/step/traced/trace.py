@@ -66,22 +66,20 @@ class Trace:
         return [self.forward] if self.backward is None else [self.forward, self.backward]
 
 
-def trace(
-    run: Run, things: Callable[[], tuple], seen: Look, x: Tensor, y: Tensor | None, whole: bool
-) -> Trace:
+def trace(run: Run, things: Callable[[], tuple], seen: Look) -> Trace:
     """Run it once, with gradients of 1, and return what it did; raise what it raises, or Refused.
 
     The model, the penalty, x and all random numbers are as they were afterwards. `things` are what
     the run depends on, the model among them, and `seen` is what a look at them has found.
     """
-    outside = is_own(run.generator, x.device) or run.around is not contextlib.nullcontext
-    with eager(), leaving_nothing(run, x.device, seen.sources):
-        before = State(run.model, copied=0, arguments=run.arguments, beside=run.penalty)
+    model, _, penalty, x, _, arguments = run.asked
+    with eager(), leaving_nothing(run.asked, seen.sources):
+        before = State(model, copied=0, arguments=arguments, beside=penalty)
         look = Look.at_all(things())
         if look.key != seen.key:
             raise Refused("buffers that share their memory")
-        with asking_nobody(run.model):
-            done = _Tracing(run, look, x, outside).trace(x, y, whole)
+        with asking_nobody(model):
+            done = _Tracing(run, look).trace(x)
         changed = before.exchanged()
         if changed or Look.at_all(things()).key != seen.key:
             raise Refused(f"the call changes {changed or 'an attribute of a module'}")
@@ -91,27 +89,29 @@ def trace(
 class _Tracing:
     """One recording of a run."""
 
-    def __init__(self, run: Run, look: Look, x: Tensor, outside: bool) -> None:
-        self.recorder = Recorder(look.tensors, _fixed(run.model, look), x.device)
-        self.device, self.samples = x.device, len(x)
-        self.outside, self.draws = outside, list[Draw]()
+    def __init__(self, run: Run, look: Look) -> None:
+        step, x = run.step, run.asked.x
+        self.recorder = Recorder(look.tensors, _fixed(run.asked.model, look), x.device)
+        self.device, self.samples, self.penalty = x.device, len(x), run.asked.penalty
+        self.outside = is_own(step.generator, x.device) or step.around is not contextlib.nullcontext
+        self.draws = list[Draw]()
         self.outputs: Tensor
-        self.run = dataclasses.replace(
-            run, take=self._take, looking=unrecorded, around=contextlib.nullcontext
-        )
+        step = dataclasses.replace(step, around=contextlib.nullcontext)
+        self.run = dataclasses.replace(run, step=step, take=self._take, looking=unrecorded)
 
-    def trace(self, x: Tensor, y: Tensor | None, whole: bool) -> Trace:
+    def trace(self, x: Tensor) -> Trace:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
         trained: list[Value] = []
         with listening(), Watch(recorder), recorder:
-            pending = self.run.forward(x, y, whole)
+            pending = self.run.forward()
             given = [pending.total, *pending.values]
+            outside = given if self.run.whole else given[:1]  # of a second pass the penalty alone
             place = len(recorder.calls)
             returned, further = self._returned(pending)
             if pending.keeps:
                 trained = [recorder.value(parameter) for parameter in pending.parameters]
-                with unrecorded():  # of a second pass the penalty alone goes outside
-                    incoming = [torch.ones_like(one) for one in (given if whole else given[:1])]
+                with unrecorded():
+                    incoming = [torch.ones_like(one) for one in outside]
                     coming = [recorder.take(gradient) for gradient in incoming]
                 with torch.no_grad(), without_autocast(x.device):
                     missing = [None] * (len(given) - len(incoming))
@@ -147,11 +147,11 @@ class _Tracing:
                 nan = what.outputs.new_full((), float("nan"))
                 self.outputs = nan.expand(self.samples, what.outputs.shape[1])
         if not (self.outside or what.ahead):
-            return what(self.run.penalty, None)
+            return what(self.penalty, None)
         with unrecorded():
             if isinstance(what, Noise):  # whose values are not known before the graph runs
                 what = dataclasses.replace(what, outputs=nan.expand(what.outputs.shape))
-            drawn = what(self.run.penalty, torch.Generator(self.device).manual_seed(0))
+            drawn = what(self.penalty, torch.Generator(self.device).manual_seed(0))
             if drawn is not None:
                 self.draws.append(what)
                 self.recorder.take(drawn)
@@ -159,7 +159,7 @@ class _Tracing:
 
     def _returned(self, pending: Pending) -> tuple[Any, list[Tensor]]:
         """Return what the model returned with slots for tensors, and those without a gradient."""
-        if not self.run.everything:
+        if not self.run.step.everything:
             return Slot(1), []
         with_gradient = pending.parts[0].tensors
         slots = {id(t): Slot(1 + i) for i, t in enumerate(with_gradient)}
