@@ -1,5 +1,7 @@
 """What is drawn for a sample is the same in the whole batch and in a process's part of it."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,6 +76,34 @@ def test_a_penalty_that_draws_nothing(problem, way, kind, monkeypatch):
     for here, rows in PARTS[kind]:
         with within(here):
             torch.testing.assert_close(way(model, x[rows]).detach(), whole[rows])
+
+
+def test_what_is_drawn_for_all_is_drawn_in_the_context_of_all():
+    inside = []
+
+    @contextlib.contextmanager
+    def alike():
+        inside.append(True)
+        yield
+        inside.clear()
+
+    def draw(samples):
+        return torch.arange(samples) if inside else torch.zeros(samples)
+
+    here = Portion(torch.tensor([1, 4, 6]), TOTAL, alike)
+    assert here.drawn(draw, 3).tolist() == [1, 4, 6]
+    assert here.other(torch.tensor([0, 2]), 3).drawn(draw, 2).tolist() == [0, 2]
+    assert not inside
+
+
+def test_terms_that_are_not_shared_out_as_the_samples_are_count_alike():
+    """Two processes with 3 and 5 samples have 4 and 2 terms; each counts by its samples."""
+    terms = torch.rand(6)
+    found = 0.0
+    for index, own in ((torch.arange(3), terms[:4]), (torch.arange(3, 8), terms[4:])):
+        share = len(index) / TOTAL
+        found += share * float(own.mean()) * Portion(index, TOTAL).weight(len(own), len(terms))
+    assert found == pytest.approx(float(terms.mean()))
 
 
 def test_after_an_error_the_samples_are_the_whole_batch_again():

@@ -1,10 +1,11 @@
 """Progress in a terminal, in a log, and not at all."""
 
+import io
 import sys
 
 import pytest
 
-from jacfast.progress import silent, watch
+from jacfast.progress import Lines, silent, watch
 
 
 class Clock:
@@ -36,6 +37,20 @@ def test_a_log_gets_a_line_now_and_then(capsys):
     assert not any("\r" in line for line in lines)
 
 
+def test_a_line_is_in_the_log_when_it_is_written():
+    log = io.BytesIO()
+    write = Lines.status_printer(io.TextIOWrapper(log))
+    for state, whole in (("one", b"one"), ("two", b"one\ntwo")):
+        write(state)
+        assert log.getvalue() == whole
+
+
+def test_nothing_writes_a_line_in_between():
+    """After `maxinterval` a thread of tqdm's would, where an iteration takes long."""
+    with watch(total=3) as shown:
+        assert shown.maxinterval >= shown.mininterval
+
+
 def test_what_takes_no_time_says_nothing(capsys):
     assert list(watch(range(1000))) == list(range(1000))
     assert capsys.readouterr().err == ""
@@ -56,6 +71,11 @@ def test_silence(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     with silent():
         list(watch(range(10), desc="fit", disable=False))
+    assert capsys.readouterr().err == ""
+    with silent():
+        with silent():
+            pass
+        list(watch(range(10), desc="fit"))
     assert capsys.readouterr().err == ""
     with silent(False):
         list(watch(range(10), desc="fit"))

@@ -80,5 +80,5 @@ class Samples:
 def scaled(r: Tensor, size: Tensor) -> Tensor:
     """Return r [N, D] at these lengths [N] in the 2-norm; 0 where r is 0."""
     now = lengths(r).double()
-    factor = torch.where(now > 0, size / torch.where(now > 0, now, 1), 0)
+    factor = size / torch.where(now > 0, now, 1)
     return r * factor[:, None].to(r.dtype)

@@ -83,7 +83,7 @@ class Ascent:
         return point
 
     def _rank(self, logits: Tensor, wanted: Criterion) -> Tensor:
-        return wanted.value(self.loss, logits).nan_to_num(nan=-math.inf, posinf=math.inf)
+        return wanted.value(self.loss, logits).nan_to_num(nan=-math.inf)
 
 
 def ascent_of(

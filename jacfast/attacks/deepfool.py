@@ -97,9 +97,10 @@ def deepfool(
             along the boundary's normal there, so that r ends at a right angle to the boundary, then
             shortened by bisection; never longer than DeepFool's r. Not with p, target, max_norm.
         batch_size: samples at a time; default all. On a CPU the model sees at most 128 at once in
-            any case. Memory beside the model's, whatever K: about five times that of x where x
-            is large; short gradient rows are batched, up to 4 MB of them in float64. On a GPU all
-            rows of a batch are kept, and joined, where they have at most 2^28 entries.
+            any case, but for two passes without a graph, over all. Memory beside the model's,
+            whatever K: about five times that of x where x is large; short gradient rows are
+            batched, up to 4 MB of them in float64. On a GPU all rows of a batch are kept, and
+            joined, where they have at most 2^28 entries.
         progress: show a progress bar over the batches.
 
     Returns:

@@ -65,7 +65,7 @@ class Loop:
         finder: Search | AtOnce = search
         if self.masked:
             finder = AtOnce(self.options, x, clean, classes, same=target is None)
-        self.all = Part(finder, model, self.walk, classes, others)
+        self.all = Part(finder, model, self.walk, classes, others, clean.dtype)
 
     @torch.no_grad()
     def _look(self, x: Tensor) -> tuple[Tensor, int]:

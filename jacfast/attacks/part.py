@@ -25,6 +25,7 @@ class Part:
         classes: [n, C + 1], the classes to go to; the last is the one to leave.
         others: [n, K], inf, but -inf for a class that is to be reached, the only one to go to, from
             whatever class is at the point; None if a class is to be left.
+        kind: of the logits, which need not be that of x.
     """
 
     def __init__(
@@ -34,11 +35,12 @@ class Part:
         walk: Walk,
         classes: Tensor,
         others: Tensor | None,
+        kind: torch.dtype,
     ) -> None:
         self.search, self.model, self.walk, self.options = search, model, walk, walk.options
         self.classes, self.others = classes, others
         self.vjps = torch.zeros_like(self.origin)  # gradient rows
-        self.top = torch.zeros_like(self.origin, dtype=walk.x.dtype)  # the largest logit
+        self.top = torch.zeros_like(self.origin, dtype=kind)  # the largest logit
         # [n, 2], counted in one operation: who tries a step, and who takes it; how many are left
         self.going = classes.new_zeros(len(classes), 2, dtype=torch.bool)
         self.left = torch.full_like(self.going, self.options.steps, dtype=torch.int64)

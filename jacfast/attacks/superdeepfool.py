@@ -31,7 +31,9 @@ def superdeepfool(first: Loop) -> DeepFoolResult:
     for _ in range(ROUNDS):
         if len(active) == 0:
             break
-        moved = options.point(x[active], _projection(first, active, point), "plain")
+        parts = zip(active.split(first.at_once), point.split(first.at_once), strict=True)
+        r = torch.cat([_projection(first, *part) for part in parts])
+        moved = options.point(x[active], r, "plain")
         vjps[active] += 1
         fooled = _keep(first, active, moved, found, size)
         active, moved = active[~fooled], moved[~fooled]

@@ -177,6 +177,23 @@ def test_more_samples_than_go_through_the_model_at_once(name, limit, monkeypatch
         assert relative_error(getattr(got, field), getattr(want, field)) < 1e-9, field
 
 
+@pytest.mark.parametrize("variant", ["deepfool", "super"])
+def test_few_samples_at_a_time_have_a_graph(variant, monkeypatch):
+    """What a graph keeps is the most of the memory; batches pass as a whole without one."""
+    model, x = build("mlp", samples=30)
+    want = deepfool(model, x, variant=variant)
+    monkeypatch.setattr(loop, "AT_ONCE", 7)
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    model.register_forward_pre_hook(
+        lambda _, args: seen[torch.is_grad_enabled()].append(len(args[0]))
+    )
+    got = deepfool(model, x, variant=variant)
+    assert max(seen[True]) == 7
+    assert max(seen[False]) == 30
+    for field in FIELDS:
+        assert relative_error(getattr(got, field), getattr(want, field)) < 1e-9, field
+
+
 def test_one_look_at_the_device_an_iteration():
     """A look is what waits for a GPU: an index by a mask, or a number that the host reads."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jacfast import DeepFoolResult, deepfool
+from jacfast.attacks import loop
 from jacfast.attacks.masked import EVERY
 from tests.nets import build, draw
 
@@ -169,8 +170,10 @@ def test_half_precision(dtype):
     assert float(result.norm.float().mean()) == pytest.approx(float(want), rel=0.1)
 
 
+@pytest.mark.parametrize("at_once", [3, 128])
 @pytest.mark.parametrize("case", ["autocast", "float64 x", "float32 logits"])
-def test_logits_of_another_dtype_than_x(case):
+def test_logits_of_another_dtype_than_x(case, at_once, monkeypatch):
+    monkeypatch.setattr(loop, "AT_ONCE", at_once)
     model, x = build("smooth_mlp", samples=8, dtype=torch.float32)
     want = deepfool(model, x).norm.mean()
     if case == "autocast":

@@ -58,6 +58,18 @@ def test_dtypes(attack, dtype):
     assert bool((got != x).flatten(1).any(1).any())
 
 
+@pytest.mark.parametrize("p", [2, float("inf")])
+def test_fmn_adds_up_steps_that_images_in_bfloat16_do_not_resolve(p):
+    model, x = batch("smooth_mlp", samples=16, dtype=torch.float32)
+    x = x.bfloat16()
+    want, got = (
+        jacfast.fmn.result(lambda z: model(z.float()), same, steps=60, p=p)
+        for same in (x.float(), x)
+    )
+    assert bool(got.success.all())
+    assert float(got.norm.mean()) == pytest.approx(float(want.norm.mean()), rel=0.02)
+
+
 @ALL
 def test_layouts(attack):
     model, x = batch()

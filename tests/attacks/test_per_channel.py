@@ -76,6 +76,19 @@ def test_no_channel_leaves_its_own_bounds(attack):
     assert not torch.equal(got, free)
 
 
+@ALL
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_rounding_leads_out_of_bounds_that_are_no_round_numbers(attack, dtype):
+    """x + (high - x) need not be high."""
+    model, x = images()
+    mean, std = (torch.tensor(t).view(-1, 1, 1) for t in ([0.485, 0.406], [0.229, 0.225]))
+    low, high = ((bound - mean) / std for bound in (0, 1))
+    x = ((x.float() - mean) / std).to(dtype).clamp(low.to(dtype), high.to(dtype))
+    got = attack(lambda z: model(z.double() * std + mean), x, (low, high), 4.0)
+    assert bool(((got >= low.to(dtype)) & (got <= high.to(dtype))).all())
+    assert bool((got != x).any())
+
+
 @pytest.mark.parametrize("attack", [jacfast.fgsm, jacfast.bim, jacfast.pgd])
 def test_a_radius_for_each_channel(attack):
     """As for images whose channels are measured in units in which both radii are 1."""

@@ -176,6 +176,33 @@ def test_restarts_keep_the_first_misclassified_result():
     assert torch.equal(pgd(model, x, y, eps=0.5, restarts=5, generator=seeded()), once)
 
 
+def test_there_are_no_more_runs_than_restarts():
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return torch.cat([0 * x, x - 9], dim=1)
+
+    x, y = torch.full((4, 1), 0.5), torch.zeros(4, dtype=torch.int64)
+    pgd(model, x, y, eps=0.5, steps=2, restarts=3)
+    assert seen == 3 * (2 + 1) * [4]  # two steps and a look
+
+
+@pytest.mark.parametrize(("loss", "end"), [("cross-entropy", 1.0), ("margin", 0.0)])
+def test_restarts_are_compared_by_the_loss_that_is_raised(loss, end):
+    """On the left one class comes nearer, on the right two, neither of them as near."""
+
+    def model(x):
+        rise = (x[:, 0] - 0.5) * 2
+        left, right = (-rise).clamp(min=0), rise.clamp(min=0)
+        return torch.stack([0 * rise, 2 * left + 1.8 * right - 3, 7.8 * right - 9], dim=1)
+
+    x, y = torch.full((40, 1), 0.5), torch.zeros(40, dtype=torch.int64)
+    assert bool(
+        (pgd(model, x, y, eps=0.5, restarts=40, loss=loss, generator=seeded()) == end).all()
+    )
+
+
 @pytest.mark.parametrize("loss", ["cross-entropy", "margin"])
 def test_restarts_keep_the_largest_loss(loss):
     """Four corners of four heights, none of them high enough: the best of twenty is kept."""

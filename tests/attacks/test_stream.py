@@ -116,6 +116,59 @@ def test_further_arguments_of_the_model(tmp_path, problem):
     same(found, deepfool(Scaled(net), x, **call))
     kept = load_file(tmp_path / "a" / "000000.safetensors")["logits"]
     torch.testing.assert_close(kept, 2 * net(x).detach())
+    call = {"kwargs": {"scale": 2.0}, "output": "own"}
+    deepfool_to_disk(tmp_path / "b", Scaled(net), loader(x, y, 10), **call)
+    same(deepfool_to_disk(tmp_path / "b", Scaled(net), loader(x, y, 10), **call), found)
+    for changed, words in (
+        ({"output": "other"}, "the model's"),
+        ({"kwargs": {"scale": 3.0}}, "opt"),
+    ):
+        with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
+            deepfool_to_disk(tmp_path / "b", Scaled(net), loader(x, y, 10), **call | changed)
+
+
+def test_one_target_for_all(tmp_path, problem, attacked):
+    model, x, _ = problem
+    parts = [x[:6], x[6:]]
+    for _ in range(2):
+        found = deepfool_to_disk(tmp_path, model, parts, target=1)
+        reach = torch.ones(10, dtype=torch.int64).split(6)
+        same(
+            found,
+            DeepFoolResult.cat(
+                [deepfool(model, p, target=t) for p, t in zip(parts, reach, strict=True)]
+            ),
+        )
+    assert attacked == [6, 4]
+    with pytest.raises(ValueError, match=r"options was .*'target': 1.* and is now .*'target': 2"):
+        deepfool_to_disk(tmp_path, model, parts, target=2)
+
+
+def test_how_it_is_shown_is_no_part_of_the_run(tmp_path, problem, attacked):
+    model, x, _ = problem
+    for progress in (False, True):
+        deepfool_to_disk(tmp_path, model, [x], progress=progress)
+    assert attacked == [10]
+
+
+def test_what_another_version_has_written_is_another_run(tmp_path, problem, monkeypatch):
+    model, x, _ = problem
+    deepfool_to_disk(tmp_path, model, [x])
+    monkeypatch.setattr(stream, "__version__", "0.0.9")
+    with pytest.raises(ValueError, match=r"belongs to another run: jacfast was .* now '0\.0\.9'"):
+        deepfool_to_disk(tmp_path, model, [x])
+
+
+def test_no_more_than_a_batch_size_of_samples_pass_at_a_time(tmp_path, problem):
+    """When a file is made and when it is read."""
+    model, x, _ = problem
+    for _ in range(2):
+        seen = []
+        with model.register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.append(len(given[0]))
+        ):
+            deepfool_to_disk(tmp_path, model, [x], batch_size=3)
+        assert max(seen) == 3
 
 
 def test_batches_of_x_alone(tmp_path, problem):
