@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jacfast import checks
 from jacfast.attacks.ball import Ball
-from jacfast.attacks.box import Box, Clip, Size, box_of, length_of
+from jacfast.attacks.box import Box, Clip, Size, box_of, length_of, rows_of
 from jacfast.attacks.gradient import (
     check_classes,
     counting,
@@ -53,7 +53,12 @@ class Ascent:
             for _ in range(restarts - 1):
                 if len(left) == 0:
                     break
-                part = dataclasses.replace(self, model=self.model.rows(left))
+                part = dataclasses.replace(
+                    self,
+                    model=self.model.rows(left),
+                    eps=rows_of(self.eps, left, x),
+                    size=rows_of(self.size, left, x),
+                )
                 again = part._once(x[left], wanted[left], generator, lost, left)
                 logits = look(part.model, again)
                 rank, met = self._rank(logits, wanted[left]), wanted[left].met(logits)
@@ -105,9 +110,13 @@ def ascent_of(
     size = share * eps / steps
     if step_size is not None:
         size = length_of("step_size", step_size, x, zero=False)
+    one = [len(x), *[1] * (x.dim() - 1)]
     for name, length in (("eps", eps), ("step_size", size)):
-        if p == 2 and isinstance(length, Tensor):
-            raise ValueError(f"{name} must be a number for p=2; got shape {list(length.shape)}")
+        if p == 2 and isinstance(length, Tensor) and list(length.shape) != one:
+            raise ValueError(
+                f"{name} must be a number for p=2, or a tensor {one}; got shape "
+                f"{list(length.shape)}"
+            )
     box = box_of(clip, x)
     box.check(x)
     return Ascent(model, eps, steps, size, p, loss, box)

@@ -14,7 +14,8 @@ from jacfast.ops.checks import accumulator
 class Ball:
     """The points at most eps from x [N, ...] in the p-norm, p = 2 or inf, and inside the box.
 
-    For p = inf, eps may be a tensor that broadcasts to x: a radius for each entry.
+    For p = inf, eps may be a tensor that broadcasts to x: a radius for each entry. For p = 2 one of
+    [N, 1, ...]: a radius for each sample.
     """
 
     def __init__(self, x: Tensor, eps: Size, p: float, box: Box) -> None:
@@ -34,7 +35,7 @@ class Ball:
 
         With p = 2 at a face of the box, that is not the nearest point of the set.
         """
-        if self.p == 2 and not isinstance(self.eps, Tensor):
+        if self.p == 2:
             point = self.x + shorten(point - self.x, self.eps)
         return point.clamp(self.low, self.high)
 

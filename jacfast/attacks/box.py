@@ -9,7 +9,9 @@ from torch import Tensor
 
 from jacfast.checks import above_zero, at_least, is_number, number
 
-Size = float | Tensor  # a tensor broadcasts to a sample: [C, 1, 1] for images, also [1, C, 1, 1]
+# A tensor broadcasts to a sample: [C, 1, 1] for images, also [1, C, 1, 1]; lengths (eps, step_size)
+# broadcast to x: [N, 1, 1, 1] is one for each sample.
+Size = float | Tensor
 Clip = tuple[Size, Size] | None
 
 
@@ -109,10 +111,10 @@ def _check_values(name: str, size: Tensor) -> None:
         raise ValueError(f"{name} must hold real numbers where it is a tensor; got {words(size)}")
 
 
-def per_entry(name: str, value: Size, x: Tensor) -> Size:
+def per_entry(name: str, value: Size, x: Tensor, *, each: bool = False) -> Size:
     """Return a number as it is; a tensor in the dtype and on the device of x, if it fits a sample.
 
-    A tensor with a single entry is a number.
+    Or x, where `each` sample may have its own. A tensor with a single entry is a number.
     """
     if not isinstance(value, Tensor):
         return number(name, value)
@@ -120,25 +122,35 @@ def per_entry(name: str, value: Size, x: Tensor) -> Size:
     value = value.detach()
     if value.numel() == 1:
         return float(value)
-    sample = torch.Size((1, *x.shape[1:]))
+    room = x.shape if each else torch.Size((1, *x.shape[1:]))
     try:
-        fits = torch.broadcast_shapes(value.shape, sample) == sample
+        fits = torch.broadcast_shapes(value.shape, room) == room
     except RuntimeError:
         fits = False
     if not fits:
+        to = f"a sample, {list(room[1:])} ([C, 1, 1] for the channels of images)"
+        if each:
+            own = [len(x), *[1] * (x.dim() - 1)]
+            to = f"x, {list(room)} ([C, 1, 1] for the channels of images, {own} for the samples)"
         raise ValueError(
-            f"{name} must be a number, or a tensor that broadcasts to a sample, {list(sample[1:])} "
-            f"([C, 1, 1] for the channels of images); got shape {list(value.shape)}"
+            f"{name} must be a number, or a tensor that broadcasts to {to}; "
+            f"got shape {list(value.shape)}"
         )
     return value.to(x)
 
 
 def length_of(name: str, value: Size, x: Tensor, *, zero: bool = True) -> Size:
-    """Return a length as `per_entry` does; check that it is finite and >= 0, or > 0."""
-    value = per_entry(name, value, x)
+    """Return a length as `per_entry` does of each; check that it is finite and >= 0, or > 0."""
+    value = per_entry(name, value, x, each=True)
     for end in (value.min(), value.max()) if isinstance(value, Tensor) else (value,):
         at_least(name, float(end), 0) if zero else above_zero(name, float(end))
     return value
+
+
+def rows_of(size: Size, here: Tensor, x: Tensor) -> Size:
+    """Return the sizes of those samples of x, where each has its own."""
+    own = isinstance(size, Tensor) and size.dim() == x.dim() and len(size) == len(x)
+    return size[here] if own else size  # type: ignore[index]
 
 
 def words(value: Any) -> str:

@@ -37,9 +37,10 @@ def fgsm(
         y: [N] int64, true labels; default: the predicted ones.
         target: [N] int64, the classes to reach. Excludes `y`.
         eps: size of the change of each entry (infinity norm), in the units of x; >= 0. A number, or
-            a tensor that broadcasts to a sample: [C, 1, 1] holds one for each channel.
+            a tensor that broadcasts to x: [C, 1, 1] holds one for each channel, [N, 1, 1, 1] one
+            for each sample.
         clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
-            Numbers, or tensors as for `eps`.
+            Numbers, or tensors that broadcast to a sample.
 
     Returns:
         The perturbed batch, without a graph. A sample whose gradient is not finite is unchanged.

@@ -63,7 +63,7 @@ def jsma(
         y: [N] int64, the class to leave; default: the predicted one. Excludes `target`.
         target: [N] int64, the class to reach; needed for pairs.
         eps: the change of a pixel, > 0, in the units of x. A number, or a tensor that broadcasts to
-            a sample: [C, 1, 1] holds one for each channel.
+            x: [C, 1, 1] holds one for each channel, [N, 1, 1, 1] one for each sample.
         steps: at most, >= 1; each costs two vector-Jacobian products, of probabilities one.
         pixels: 1; a pixel may be chosen again until it is clipped. Or 2: pairs, as in the paper;
             each pixel once. A fraction gamma of the pixels is ``steps = D gamma / 2``.
@@ -71,7 +71,7 @@ def jsma(
             ``probabilities`` (there b = -a, and the saliency is ``a^2``).
         stop: a sample that is classified as wanted is finished; else all steps run.
         clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
-            Numbers, or tensors as for `eps`.
+            Numbers, or tensors that broadcast to a sample.
 
     Returns:
         The perturbed batch, without a graph. Memory beside the model's: O(N D); pairs are searched
@@ -136,19 +136,20 @@ def _run(
         if number == 0:
             check_classes(logits, wanted)
         a, b = aim.rows(logits, leaf, wanted[active], lost, active)
-        allowed = free[active] & (flat[active] < top)
+        allowed = free[active] & (flat[active] < top[active])
         found, there = (best_pixel if aim.pixels == 1 else best_pair)(a, b, allowed)
         if aim.stop:
             there &= ~wanted[active].met(logits)
         active, found = active[there], found[there]
         for pixel in found.T:
-            flat[active, pixel] = torch.minimum(flat[active, pixel] + change[pixel], top[pixel])
+            flat[active, pixel] = torch.minimum(
+                flat[active, pixel] + change[active, pixel], top[active, pixel]
+            )
             if aim.pixels == 2:
                 free[active, pixel] = False
     return flat.view_as(x)
 
 
 def _entries(size: Size, x: Tensor) -> Tensor:
-    """Return the size for each entry of a sample [D]."""
-    one = torch.as_tensor(size, dtype=x.dtype, device=x.device)
-    return one.expand(1, *x.shape[1:]).flatten()
+    """Return the size for each entry of x [N, D]."""
+    return torch.as_tensor(size, dtype=x.dtype, device=x.device).expand(x.shape).flatten(1)

@@ -26,7 +26,11 @@ def lengths(x: Tensor, p: float = 2.0) -> Tensor:
     return (torch.cat(size) if len(size) > 1 else size[0]).to(accumulator(x.dtype))
 
 
-def shorten(r: Tensor, most: float, p: float = 2.0) -> Tensor:
-    """Return r [N, ...] with each sample that is longer than `most` at that length."""
+def shorten(r: Tensor, most: float | Tensor, p: float = 2.0) -> Tensor:
+    """Return r [N, ...] with each sample that is longer than `most` at that length.
+
+    Of each sample its own, where it is [N, 1, ...].
+    """
+    most = most.flatten() if isinstance(most, Tensor) else most
     factor = torch.fmin(most / lengths(r, p), ONE)  # one also for 0 / 0, which fmin passes over
     return (r * factor.view(-1, *[1] * (r.dim() - 1))).to(r.dtype)

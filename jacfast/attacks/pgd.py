@@ -46,8 +46,9 @@ def pgd(
         x: [N, ...], floating point.
         y: [N] int64, true labels; default: the predicted ones.
         target: [N] int64, the classes to reach. Excludes `y`.
-        eps: the radius, in the p-norm and the units of x; >= 0. For p = inf it may be a tensor that
-            broadcasts to a sample: [C, 1, 1] holds a radius for each channel.
+        eps: the radius, in the p-norm and the units of x; >= 0. It may be a tensor that broadcasts
+            to x: [N, 1, 1, 1] holds a radius for each sample, and for p = inf [C, 1, 1] one for
+            each channel.
         steps: how many, >= 1; each costs one vector-Jacobian product.
         step_size: in the p-norm, > 0; a number, or a tensor as for `eps`. Default
             ``2.5 eps / steps``, which Madry et al. used. The edge can be reached from any start,
@@ -60,7 +61,7 @@ def pgd(
             result (targeted: that is classified as the target), and leaves; if there is none, that
             of the largest loss (targeted: the smallest).
         clip: (low, high), the box of valid inputs, in which x must lie but for roundings, or None.
-            Numbers, or tensors as for `eps`.
+            Numbers, or tensors that broadcast to a sample.
         generator: of the random starts, on the device of x; from the same state the same result
             (``torch.default_generator`` is the global one). Default: a new one, seeded by the
             system.

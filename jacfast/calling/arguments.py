@@ -4,10 +4,11 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from jacfast.calling.inputs import ordinary
+from jacfast.calling.inputs import check_dense, ordinary
 from jacfast.calling.moved import version
 from jacfast.calling.rebuilt import rebuilt
 
@@ -48,7 +49,7 @@ class Arguments:
         # by the number of a tensor that was given, what is passed in its place
         self._instead = {id(t): new for t in self._tensors if (new := ordinary(t)) is not t}
         # settled here: after a cut, others may happen to have as many entries
-        self._follow = [t for t in self._tensors if t.dim() > 0 and len(t) == self._samples]
+        self._follow = [t for t in self._tensors if t.dim() > 0 and t.size(0) == self._samples]
 
     @property
     def any(self) -> bool:
@@ -83,13 +84,18 @@ class Arguments:
         """Return those of some samples: a slice, or a tensor of indices or of bool, as of x."""
         if isinstance(index, slice) and index == slice(0, self._samples):
             return self
-        some = {
-            id(t): self._now(t)[index if isinstance(index, slice) else index.to(t.device)]
-            for t in self._follow
-        }
+        some = {id(t): self._rows(t, index) for t in self._follow}
         other = self._with(some) if some else self
         other._cut = other is not self
         return other
+
+    def _rows(self, t: Tensor, index: slice | Tensor) -> Tensor:
+        now, index = self._now(t), index if isinstance(index, slice) else index.to(t.device)
+        if now.is_sparse:  # it is cut in no other way
+            return now.index_select(0, torch.arange(len(now), device=now.device)[index])
+        if now.is_nested or now.layout != torch.strided:
+            check_dense(next(name for name, one in self.named.items() if _holds(one, t)), now)
+        return now[index]
 
     def double(self) -> "Arguments":
         """Return them with tensors of floating point in float64."""
@@ -165,6 +171,10 @@ class Arguments:
         other = copy.copy(self)
         other._instead = self._instead | instead
         return other
+
+
+def _holds(part: Any, t: Tensor) -> bool:
+    return any(leaf is t for leaf in pytree.tree_leaves(part))
 
 
 def _copied(leaf: Any) -> Any:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from jacfast.calling.functions import looked_through
+from jacfast.calling.outputs import check_classes
 from jacfast.calling.warning import warn
 
 
@@ -14,7 +15,8 @@ def sane(logits: Tensor) -> Tensor:
 
 
 def classes_of(logits: Tensor) -> Tensor:
-    """Return the classes [N] of logits [N, K]; -1 where they say none."""
+    """Return the classes [N] of logits [N, K], K >= 2; -1 where they say none."""
+    check_classes(logits)
     return torch.where(sane(logits), logits.argmax(dim=1), -1)
 
 

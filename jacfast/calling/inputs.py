@@ -13,14 +13,19 @@ def check_input(x: Tensor, *, name: str = "x") -> None:
         raise TypeError(f"{name} must be a torch.Tensor; got {type(x).__name__}")
     if not x.dtype.is_floating_point:
         raise TypeError(f"{name} must be floating point{_instead(x.dtype)}; got {x.dtype}")
+    check_dense(name, x)
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"{name} must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
+
+
+def check_dense(name: str, x: Tensor) -> None:
+    """Check that every entry of a tensor is there."""
     if x.is_nested or x.layout != torch.strided:
         kind = "a nested tensor" if x.layout == torch.strided else x.layout
         raise TypeError(
             f"{name} must be dense ({name}.to_dense(), of nested ones {name}.to_padded_tensor(0)); "
             f"got {kind}"
         )
-    if x.dim() < 2 or x.numel() == 0:
-        raise ValueError(f"{name} must be a non-empty batch [N, ...]; got shape {list(x.shape)}")
 
 
 def _instead(dtype: torch.dtype) -> str:

@@ -81,7 +81,7 @@ def check_classes(logits: Tensor) -> None:
     if logits.shape[1] == 1:
         raise ValueError(
             "model must return at least 2 logits per sample; got 1. Of a single logit z, whose "
-            "sign decides, return torch.cat([-z, z], dim=1) / 2"
+            "sign decides, return torch.stack([-z, z], dim=1).flatten(1) / 2"
         )
     if logits.shape[1] < 2:
         raise ValueError(f"model must return at least 2 logits per sample; got {logits.shape[1]}")

@@ -143,7 +143,7 @@ class Largest(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor):
+        if isinstance(found, Tensor) and not found.is_sparse:  # which has no number of bytes
             self.bytes = max(self.bytes, found.nbytes)
         return found
 

@@ -49,8 +49,9 @@ def classified(model: Call, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """Say per sample [N] whether it is classified as y [N]; with NaN or +inf it is not."""
     check_labels(y, len(x))
     logits = predict(model, x, batch_size)
+    found = classes_of(logits)
     check_labels(y, *logits.shape)
-    return classes_of(logits) == y
+    return found == y
 
 
 def batches(model: Call, x: Tensor, batch_size: int) -> list[tuple[Call, Tensor]]:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks import losses
-from jacfast.calling import AnyModel, Further, check_labels, takes_model
+from jacfast.calling import AnyModel, Further, takes_model
+from jacfast.evaluation.decision import check_decided
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.one_line import one_line
 
@@ -56,7 +57,7 @@ def roc_curves(
             "roc_curves needs scikit-learn: run pip install 'jacfast[evaluation]'"
         ) from error
     logits = predict(model, x, batch_size)
-    check_labels(y, *logits.shape)
+    check_decided(logits, y)
     classes = y.unique().tolist()
     if len(classes) < 2:
         raise ValueError(f"y must hold two classes at least; got only {classes[0]}")

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from jacfast.calling import AnyModel, Further, check_labels, classes_of, quiet, takes_model
 from jacfast.checks import above_zero, count, one_of
-from jacfast.evaluation.decision import margin
+from jacfast.evaluation.decision import check_decided, margin
 from jacfast.evaluation.predict import BATCH, predict
 from jacfast.evaluation.weights import check_module
 from jacfast.one_line import one_line
@@ -18,7 +18,7 @@ from jacfast.ops.checks import floating
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    check_labels(y, *logits.shape)
+    check_decided(logits, y)
     return F.cross_entropy(logits, y, reduction="none")
 
 

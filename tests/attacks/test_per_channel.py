@@ -140,10 +140,10 @@ def test_pixels_survive_in_their_own_bounds():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"eps": EPS, "p": 2}, "eps must be a number for p=2; got shape [2, 1, 1]"),
+        ({"eps": EPS, "p": 2}, "eps must be a number for p=2, or a tensor [8, 1, 1, 1]; got"),
         ({"eps": 1.0, "p": 2, "step_size": EPS}, "step_size must be a number for p=2"),
-        ({"eps": torch.ones(8, 1, 1, 1)}, "broadcasts to a sample, [2, 8, 8]"),
-        ({"eps": torch.ones(3, 1, 1)}, "broadcasts to a sample, [2, 8, 8]"),
+        ({"eps": 0.1, "clip": (-torch.ones(8, 1, 1, 1), 1)}, "broadcasts to a sample, [2, 8, 8]"),
+        ({"eps": torch.ones(3, 1, 1)}, "broadcasts to x, [8, 2, 8, 8]"),
         ({"eps": -EPS}, "eps must be finite and >= 0; got -0.3"),
         ({"eps": EPS * math.nan}, "eps must be finite and >= 0; got nan"),
         ({"eps": 0.1, "step_size": 0 * EPS}, "step_size must be finite and > 0; got 0"),

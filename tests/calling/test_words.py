@@ -136,14 +136,29 @@ def test_models_that_detach(call, how):
         call(Detaching(), draw(4, 6))
 
 
-@pytest.mark.parametrize("name", sorted(set(WITH_GRADIENTS) - {"jacobian", "forward_with_penalty"}))
+OF_CLASSES: dict[str, Any] = {
+    **{name: CALLS[name] for name in set(CALLS) - {"jacobian", "forward_with_penalty"}},
+    "accuracy": lambda model, x: evaluation.accuracy(model, x, Y),
+    "accuracy_curve": lambda model, x: evaluation.accuracy_curve(model, x, Y, jacfast.fgsm, [0]),
+    "robustness_report": lambda model, x: jacfast.robustness_report(model, x, Y, clip=None),
+    "roc_curves": lambda model, x: evaluation.roc_curves(model, x, torch.arange(4) % 2),
+    **{
+        of: lambda model, x, of=of: evaluation.input_surface(model, x[:1], Y[:1], x[:2], 1, of=of)
+        for of in ("loss", "label", "decision")
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(OF_CLASSES))
 def test_a_single_logit(name):
+    """To which any label but 0 is none, and which has every sample of label 0 right."""
     model = nn.Linear(6, 1).double()
-    with pytest.raises(ValueError, match=r"got 1\. Of a single logit z.*return torch\.cat\("):
-        CALLS[name](model, draw(4, 6))
+    with pytest.raises(ValueError, match=r"got 1\. Of a single logit z.*return torch\.stack\("):
+        OF_CLASSES[name](model, draw(4, 6))
 
 
-def test_the_two_logits_that_are_advised_serve_everything():
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)], ids=str)
+def test_the_two_logits_that_are_advised_serve_everything(shape):
     """Of zero and z the class zero has no saliency, and ||J||_F is too large by the root of two."""
     single = nn.Linear(6, 1, bias=False).double()
     with pytest.raises(ValueError, match="Of a single logit z") as refused:
@@ -151,7 +166,7 @@ def test_the_two_logits_that_are_advised_serve_everything():
     advised = str(refused.value).rpartition("return ")[2]
 
     def model(x):
-        return eval(advised, {"torch": torch, "z": single(x)})
+        return eval(advised, {"torch": torch, "z": single(x).view(shape)})
 
     x = draw(4, 6)
     z, size = single(x).detach()[:, 0], single.weight.detach().norm()
