@@ -27,7 +27,7 @@ def split_batch(batch: Any, number: int, labels: bool) -> tuple[Tensor, Tensor |
         parts = [_named(batch, IMAGES, number)]
         parts += [_named(batch, LABELS, number)] if labels else []
     else:
-        parts = list(batch) if isinstance(batch, tuple | list) else [batch]
+        parts = list(batch) if isinstance(batch, tuple | list) and batch else [batch]
     if labels and len(parts) < 2:
         raise ValueError(f"labels=True needs batches of (x, y); batch {number} has x only")
     x, *rest = [_tensor(part, number) for part in parts[: 1 + labels]]

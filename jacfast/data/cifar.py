@@ -123,5 +123,5 @@ def _batch(path: Path, layout: Layout) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"{path} must hold labels in 0 .. {layout.classes - 1}; got {low} .. {high}"
         )
-    images = torch.from_numpy(data.reshape(-1, 3, 32, 32).copy())
+    images = torch.from_numpy(data.reshape(-1, 3, 32, 32))
     return images, torch.from_numpy(labels.astype(np.int64))

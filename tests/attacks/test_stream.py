@@ -321,6 +321,11 @@ def test_what_loaders_give(tmp_path, problem, batch):
             {},
             "batches must be tensors .* batch 1 holds a str",
         ),
+        (
+            [torch.zeros(2, 2, 8, 8).double(), []],
+            {},
+            "batches must be tensors .* batch 1 holds a list",
+        ),
         ([torch.zeros(2, 2, 8, 8)], {"clip": object()}, "clip must be a number, .* got object"),
         ([np.zeros((2, 2, 8, 8), "uint8")], {}, "x must be floating point"),
         (

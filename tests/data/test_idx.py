@@ -117,6 +117,11 @@ def test_load_mnist(tmp_path, zipped):
     assert split.classes == 10
 
 
+def test_a_part_may_be_empty(tmp_path):
+    split = load_mnist(write_mnist(tmp_path, test=0))
+    assert (split.test_x.shape, split.test_y.shape) == ((0, 1, 28, 28), (0,))
+
+
 def test_other_spelling_of_the_names(tmp_path):
     write_mnist(tmp_path, zipped=True)
     for name in MNIST.values():

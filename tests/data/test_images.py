@@ -38,6 +38,22 @@ def test_images_and_labels(folder):
     assert split.test_y.tolist() == [0, 1, 0]
 
 
+def test_a_folder_without_images_is_no_class(folder):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "test" / "notes").mkdir()
+    (folder / "test" / "notes" / "read.me").touch()
+    split = data.load(folder)
+    assert (split.classes, split.train_y.tolist()) == (2, [0, 1, 0, 1, 0])
+
+
+def test_black_and_white_ones_are_grey(tmp_path):
+    for part, mode in (("train", "1"), ("test", "L")):
+        write(tmp_path / part / "a" / "x.png", 0, mode=mode)
+    split = data.load_images(tmp_path)
+    assert split.train_x[0, 0, 0].tolist() == [0, 1, 0, 0, 0]
+    assert torch.equal(split.train_x, split.test_x)
+
+
 def test_grey_ones_have_one_channel(tmp_path):
     for part in ("train", "test"):
         write(tmp_path / part / "a" / "x.PNG", 80, mode="L")
@@ -82,10 +98,13 @@ def test_a_damaged_file_is_named(folder):
         data.load(folder)
 
 
-def test_train_and_test_of_two_sizes(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "shape"), [({"size": (6, 6)}, r"\[3, 6, 6\]"), ({"mode": "L"}, r"\[1, 4, 5\]")]
+)
+def test_train_and_test_of_two_sizes_or_colours(tmp_path, options, shape):
     write(tmp_path / "train" / "a" / "x.png", 1)
-    write(tmp_path / "test" / "a" / "x.png", 1, size=(6, 6))
-    with pytest.raises(ValueError, match=r"got \[3, 4, 5\] in train and \[3, 6, 6\] in test"):
+    write(tmp_path / "test" / "a" / "x.png", 1, **options)
+    with pytest.raises(ValueError, match=rf"got \[3, 4, 5\] in train and {shape} in test"):
         data.load(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """What cannot be traced runs eager, with one warning that names the reason, and is right."""
 
+import contextlib
 import random
 import threading
 import warnings
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from jacfast import Frobenius
+from jacfast import Frobenius, forward_with_penalty
 from jacfast.step.traced.refuse import Refused, check_call
 from tests.nets import relative_error
 from tests.step.changing import CHANGING, SHAPE
@@ -261,6 +262,38 @@ def test_what_a_gpu_would_wait_for():
             (aten.add_.Tensor, (there, number), {}),
         ):
             check_call(func, args, kwargs, set())
+
+
+class Turning(nn.Linear):
+    def forward(self, x: Tensor, turn: Tensor) -> Tensor:
+        return super().forward((x * turn).imag)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Torchinductor does not")
+@pytest.mark.parametrize("compiled", ["traced", "inductor"])
+@pytest.mark.parametrize("negated", [True, False])
+def test_tensors_that_are_conjugated_or_negated_by_a_mark(compiled, negated):
+    """Their memory holds other numbers, which is what compiled code reads."""
+    torch.manual_seed(0)
+    model = Turning(6, 3).double()
+    x, turn = torch.randn(4, 6, dtype=torch.complex128), torch.randn(6, dtype=torch.complex128)
+    marked = (x.conj().imag, turn) if negated else (x.imag.clone(), turn.conj())
+    assert (marked[0].is_neg(), marked[1].is_conj()) == (negated, not negated)
+    warned = pytest.warns(UserWarning, match="runs eager.*conjugated or negated by a mark")
+    for (x, turn), said in (
+        ((x.imag.clone(), turn), contextlib.nullcontext()),  # is recorded
+        (marked, warned),
+        (marked, contextlib.nullcontext()),  # which is said once
+    ):
+        with said:
+            logits, value = forward_with_penalty(
+                model, x, penalty=Frobenius("exact"), args=(turn,), compiled=compiled
+            )
+        x, turn = (torch.from_numpy(t.numpy(force=True)) for t in (x, turn))
+        assert_same(
+            [logits.detach()], [x * turn.imag @ model.weight.T.detach() + model.bias.detach()]
+        )
+        assert_same([value.detach()], [(model.weight.detach() * turn.imag).square().sum()])
 
 
 @pytest.mark.parametrize("namespace", ["c10d", "_c10d_functional"])

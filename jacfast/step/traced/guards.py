@@ -92,6 +92,8 @@ class Look:
             return
         if not plain(tensor):
             raise Refused(f"a tensor of type {type(tensor).__name__}, layout {tensor.layout}")
+        if tensor.is_conj() or tensor.is_neg():  # compiled code reads its memory as it is
+            raise Refused("a tensor that is conjugated or negated by a mark (resolve_conj())")
         self._seen[id(tensor)] = len(self._seen)
         self.tensors.append(tensor)
         self.key += (tensor.dtype, tensor.shape, tensor.stride(), tensor.device)
