@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import re
 
 import pytest
 import torch
@@ -74,7 +75,8 @@ def test_an_attack_shows_its_own_options_and_defaults(name, capsys):
     }
     for option, parameter in parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and option not in own:
-            assert f" --{option.replace('_', '-')}" in said, option
+            words = option.replace("_", "-")
+            assert re.search(rf" --{words}(?![\w-])", said), option  # and no longer one
             if isinstance(parameter.default, int | str) and option != "clip":
                 assert f"default: {parameter.default}" in said, option
 
