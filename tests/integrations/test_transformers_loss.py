@@ -17,6 +17,7 @@ from tests.integrations.trainers import (
     a_trainer_and_a_batch,
     logits_and_leaf,
     trainer,
+    vit,
 )
 
 pytestmark = [
@@ -55,6 +56,17 @@ def test_labels_of_another_name_are_of_the_loss_alone(tmp_path):
     assert seen == [True, False]
     value = hand.EXACT(*logits_and_leaf(net, given))
     want = forward(**given)["loss"] + 0.3 * value
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=0)
+
+
+def test_options_reach_the_penalty(tmp_path):
+    name, inner = "vit.layers.0.mlp.fc1", []
+    run, inputs = a_trainer_and_a_batch(tmp_path, jacobian_options={"layer": name})
+    found = run.compute_loss(run.model, dict(inputs))
+    model = vit().train()
+    model.get_submodule(name).register_forward_hook(lambda *call: inner.append(call[2]))
+    _, leaf = logits_and_leaf(model, inputs)
+    want = model(**inputs).loss + 0.3 * hand.EXACT(inner[0], leaf)
     torch.testing.assert_close(found, want, rtol=1e-4, atol=0)
 
 
