@@ -1,4 +1,4 @@
-"""The README's first block runs with what the package itself asks for, and no extra."""
+"""The README's code runs with what the package itself asks for, and no extra."""
 
 import re
 import subprocess
@@ -21,12 +21,12 @@ MODULES = {"scikit-learn": "sklearn", "adv-lib": "adv_lib"}
 MODULES["adversarial-robustness-toolbox"] = "art"
 
 
-def test_the_first_block_needs_no_extra():
+def test_the_code_of_the_readme_needs_no_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {name for extra in project["optional-dependencies"].values() for name in extra}
     extras = {MODULES.get(name, name) for name in named}
     assert {"matplotlib", "mlxtend", "sklearn"} <= extras
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[0]
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     done = subprocess.run(
         [sys.executable, "-c", BLOCK.format(extras=sorted(extras)) + code],
         cwd=ROOT,

@@ -52,14 +52,13 @@ def test_one_output(n):
     assert_exact(model, draw(5, 6), n)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_inputs_that_are_one_number_each(n):
-    x = draw(6).requires_grad_()
-    value = frobenius_penalty(torch.stack([x.square(), 3 * x], dim=1), x, "exact" if n > 1 else 1)
-    exact = (4 * x.square() + 9).mean()
-    assert value.dim() == 0
-    if n > 1:
-        torch.testing.assert_close(value, exact)
+def test_inputs_that_are_one_number_each():
+    x, (v,) = draw(6).requires_grad_(), draw(1, 6, 2)
+    logits = torch.stack([x.square(), 3 * x], dim=1)
+    value = frobenius_penalty(logits, x, "exact")
+    torch.testing.assert_close(value, (4 * x.square() + 9).mean())
+    value = frobenius_penalty(logits, x, vectors=v[None])
+    torch.testing.assert_close(value, (2 * x * v[:, 0] + 3 * v[:, 1]).square().mean())
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "grid"])

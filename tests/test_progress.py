@@ -9,7 +9,7 @@ from jacfast.progress import Lines, silent, watch
 
 
 class Clock:
-    """Time that passes by a second with each look at it."""
+    """Time that passes by a tenth of a second with each look at it."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -7,7 +7,6 @@ from torch import nn
 
 import jacfast
 from jacfast import Frobenius, checks, data, evaluation, models, plots, training
-from jacfast.integrations.common import as_schedule
 from jacfast.penalties import EntrywiseL1
 
 NAN = float("nan")
@@ -45,6 +44,7 @@ COUNTS = {  # what takes a count under the name: least, and what takes it
     "classes": (2, models.cifar_cnn),
     "widths": (1, lambda widths: models.mlp(6, widths)),
     "start": (0, lambda **o: training.Schedule(0.1, **o)),
+    "warmup": (0, lambda **o: training.Schedule(0.1, **o)),
 }
 NUMBERS = {
     "subsample": Frobenius,
@@ -227,12 +227,6 @@ def test_numbers_of_numpy_are_kept_as_pythons_own():
         training.Defence(Frobenius(), 0.5, jacfast.fgsm, 0.5)
     )
     assert type(jacfast.JacobianReg(one).n) is int
-
-
-def test_a_number_is_a_schedule():
-    assert as_schedule(np.float32(0.5)) == training.Schedule(0.5)
-    with pytest.raises(TypeError, match="schedule must be a number or a Schedule; got bool"):
-        as_schedule(True)
 
 
 def test_a_step_says_what_its_penalty_must_be_whatever_its_number_is():

@@ -1,5 +1,6 @@
 """S, its gradient, curvature and Hessian, against torch.func in float64."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -132,6 +133,13 @@ def test_lanczos_runs_where_it_should(monkeypatch):
     monkeypatch.setattr(hessian, "_matrix", None)
     model = nn.Sequential(nn.Linear(65, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     assert hessian_eigenvalues(model, draw(1, 65), torch.tensor([1]), 2).shape == (1, 2)
+
+
+def test_without_scipy_the_error_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.sparse.linalg", None)
+    model, y = nn.Linear(65, 2), torch.tensor([1])
+    with pytest.raises(ImportError, match=r"run pip install 'jacfast\[evaluation\]'$"):
+        hessian_eigenvalues(model, torch.rand(1, 65), y, 2)
 
 
 @pytest.mark.parametrize("k", [None, 3])

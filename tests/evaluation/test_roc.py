@@ -1,5 +1,7 @@
 """ROC curves: by hand, and the area as the chance that a positive outranks a negative."""
 
+import sys
+
 import pytest
 import torch
 
@@ -83,3 +85,9 @@ def test_an_impossible_class_has_the_lowest_score():
 def test_errors(x, y, error, message):
     with pytest.raises(error, match=message):
         roc_curves(identity, x, y)
+
+
+def test_without_scikit_learn_the_error_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    with pytest.raises(ImportError, match=r"run pip install 'jacfast\[evaluation\]'$"):
+        roc_curves(identity, torch.rand(2, 2), torch.tensor([0, 1]))

@@ -1,5 +1,6 @@
 """Signs of masked gradients: each network that hides them on purpose shows the one it should."""
 
+import functools
 import itertools
 import math
 
@@ -78,16 +79,27 @@ def hidden(digits, change, p=2, **options):
     return [sign.name for sign in found.findings], found
 
 
+@pytest.fixture(scope="module")
+def plain(digits):
+    """Return the names of the findings and the report of the plain network, by p."""
+    return functools.cache(lambda p: hidden(digits, lambda inner, x: inner(x), p))
+
+
+@pytest.fixture(scope="module")
+def large(digits):
+    """Return those of its logits times a hundred."""
+    return hidden(digits, lambda inner, x: 100 * inner(x))
+
+
 @pytest.mark.parametrize("p", [2, math.inf])
-def test_a_plain_network_shows_none(digits, p):
-    names, found = hidden(digits, lambda inner, x: inner(x), p)
+def test_a_plain_network_shows_none(plain, p):
+    names, found = plain(p)
     assert names == []
     assert len(found.signs) == 6
     assert 0.1 < found.robust_accuracy(SIZES[p][1]) < 0.9
 
 
 MASKS = {
-    "logits of hundreds": (lambda inner, x: 100 * inner(x), "saturated cross-entropy"),
     "pixels of 8 levels": (lambda inner, x: inner((8 * x).round() / 8), "zero gradients"),
     "signs": (lambda inner, x: inner(x).sign() + inner(x).detach(), "zero gradients"),
     "small logits and decoys": (decoys, "logits x 100"),
@@ -99,10 +111,17 @@ MASKS = {
 @pytest.mark.parametrize("kind", MASKS)
 def test_what_is_hidden_is_found_and_nothing_else(digits, kind):
     change, name = MASKS[kind]
-    names, found = hidden(digits, change)
+    check_alone(*hidden(digits, change), name)
+
+
+def check_alone(names, found, name):
     assert names == [name]
     assert f"- {name}: FOUND" in str(found)
     assert "1 of 6 found" in str(found)
+
+
+def test_logits_of_hundreds_saturate_and_hide_nothing_else(large):
+    check_alone(*large, "saturated cross-entropy")
 
 
 @pytest.mark.filterwarnings("ignore:the model's outputs look like probabilities")
@@ -116,32 +135,29 @@ def test_random_outputs(digits):
     assert "random outputs" in drawn
 
 
-def test_the_attacks_of_the_report_are_not_deceived_by_saturation(digits):
-    plain = hidden(digits, lambda inner, x: inner(x))[1]
-    large = hidden(digits, lambda inner, x: 100 * inner(x))[1]
+def test_the_attacks_of_the_report_are_not_deceived_by_saturation(plain, large):
+    (_, small), (_, found) = plain(2), large
     for eps in SIZES[2]:
-        assert large.robust_accuracy(eps) == pytest.approx(plain.robust_accuracy(eps), abs=0.021)
+        assert found.robust_accuracy(eps) == pytest.approx(small.robust_accuracy(eps), abs=0.021)
 
 
-def test_a_plain_cross_entropy_does_not_move_there(digits):
+def test_a_plain_cross_entropy_does_not_move_there(digits, large):
     """The oracle of the saturated one: PyTorch's own gradient of F.cross_entropy."""
     model, x, y = digits
     leaf = x.clone().requires_grad_()
     (g,) = torch.autograd.grad(F.cross_entropy(100 * model(leaf), y, reduction="sum"), leaf)
     right = model(x).argmax(dim=1) == y
     still = (g.flatten(1) == 0).all(dim=1) & right
-    found = hidden(digits, lambda inner, x: 100 * inner(x))[1]
-    share = next(s.share for s in found.signs if s.name == "saturated cross-entropy")
+    share = next(s.share for s in large[1].signs if s.name == "saturated cross-entropy")
     assert share == pytest.approx(float(still.sum() / right.sum()), abs=1e-6)
     assert share > 0.5
 
 
 @pytest.mark.parametrize("p", [2, math.inf])
-def test_an_impossible_class_is_the_same_in_every_call(digits, p):
+def test_an_impossible_class_is_the_same_in_every_call(digits, plain, p):
     names, found = hidden(digits, lambda inner, x: F.pad(inner(x), (0, 1), value=-math.inf), p)
     assert names == []
-    plain = hidden(digits, lambda inner, x: inner(x), p)[1]
-    for name, far in plain.distances.items():
+    for name, far in plain(p)[1].distances.items():
         torch.testing.assert_close(found.distances[name], far, rtol=0.02, atol=0)
 
 

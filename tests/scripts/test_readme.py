@@ -1,4 +1,4 @@
-"""What the README says: its figures are those of benchmarks/results, and its code runs."""
+"""What the README says: figures are those of benchmarks/results, versions the package's."""
 
 import json
 import re
@@ -61,12 +61,6 @@ def test_deepfool(figures, case, words):
 def test_the_number_of_architectures():
     zoo = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text())
     assert f"on {len(zoo['architectures'])} architectures" in README
-
-
-def test_the_code_runs(capsys):
-    (code,) = re.findall("```python\n(.*?)```", README, flags=re.S)
-    exec(compile(code, "README.md", "exec"), {})
-    assert "fooled, %" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/install.md"])

@@ -6,6 +6,7 @@ import jacfast
 from jacfast.timing import measure
 
 EAGER = ("one-vector", "jacobian-reg", "one-line", "loop")
+ONE_LINE, LOOP = "penalty(logits, x) in the loss", "loop over the classes"
 
 
 def bench(model, penalty=None, x=None, **options):
@@ -37,3 +38,9 @@ def interrupt_turn(monkeypatch, number):
         turn(self, name)
 
     monkeypatch.setattr(measure.Turns, "turn", interrupted)
+
+
+def row(result, name):
+    """Return the one row of that name."""
+    (found,) = (row for row in result.rows if row.name == name)
+    return found

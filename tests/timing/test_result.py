@@ -1,5 +1,7 @@
 """The best row, what is said of the others, and when two attacks agree: rows by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -88,6 +90,7 @@ def test_a_machine_that_is_not_quiet(plain, others, words):
     [
         *((1.0, 0.9, True), (1.009, 0.9, True), (0.991, 1.0, True)),
         *((1.011, 0.9, False), (0.98, 0.9, False), (1.0, 0.89, False)),
+        *((math.nan, 0.9, False), (1.0, math.nan, False)),
     ],
 )
 def test_attacks_agree_within_a_hundredth_and_fool_no_less(norm, fooled, agrees):

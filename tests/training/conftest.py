@@ -1,9 +1,11 @@
-"""What the tests of hardening share: a job on disk, a small network, and no pictures."""
+"""What tests of training share: a job on disk, a small network, no pictures; counted products."""
 
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+import jacfast.vjp
 from jacfast import models
 from tests.training.runs import make_job
 
@@ -35,3 +37,16 @@ def undrawn(request, monkeypatch):
         monkeypatch.setattr("jacfast.training.harden.png", lambda figure: b"not drawn")
         soon = {"budget": 5, "steps": 1, "restarts": 1}
         monkeypatch.setattr("jacfast.training.measure.SMALL", soon)
+
+
+@pytest.fixture
+def products(monkeypatch) -> list[tuple[bool, int]]:
+    """Note of every vector-Jacobian product whether it has a graph, and of how many samples."""
+    calls, grad = [], jacfast.vjp.grad
+
+    def counting(outputs, x, cotangent, create_graph, batched=False, **options) -> Tensor:
+        calls.extend([(create_graph, len(x))] * (len(cotangent) if batched else 1))
+        return grad(outputs, x, cotangent, create_graph, batched, **options)
+
+    monkeypatch.setattr(jacfast.vjp, "grad", counting)
+    return calls

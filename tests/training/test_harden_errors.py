@@ -1,5 +1,8 @@
 """What harden refuses, before it costs anything."""
 
+import importlib
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from jacfast.training import harden as module
 from jacfast.training.harden import harden
 from jacfast.training.options import Harden
 from tests.data.files import write_mnist
+from tests.forked import completed
 from tests.training.runs import called, harden_arguments
 
 
@@ -95,7 +99,16 @@ def test_a_model_that_cannot_be_trained(tmp_path, monkeypatch):
         harden(Harden(tmp_path / "out", data=tmp_path))
 
 
-@pytest.mark.usefixtures("small", "drawn")
-def test_no_training_when_the_picture_cannot_be_drawn(tmp_path, monkeypatch):
-    """matplotlib is imported with the job, so that its absence is found before the work."""
-    assert module.hardening_figure.__module__ == "jacfast.plots.hardening"
+def import_without_matplotlib():
+    drawing = ("matplotlib", "jacfast.plots", "jacfast.training.harden")
+    for name in [name for name in sys.modules if name.startswith(drawing)]:
+        del sys.modules[name]
+    sys.modules["matplotlib"] = None
+    importlib.import_module("jacfast.training.harden")
+
+
+def test_without_matplotlib_there_is_no_training():
+    """Its absence is found when the job is imported, before the work, and said in words."""
+    done = completed(import_without_matplotlib)
+    assert done.returncode == 1
+    assert done.stderr.endswith("jacfast.plots needs matplotlib: run pip install 'jacfast[demo]'\n")

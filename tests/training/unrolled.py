@@ -1,7 +1,9 @@
-"""Deep Defense the long way: one sample at a time, every row, all of it in one graph."""
+"""Deep Defense the long way: one sample at a time, every row, all in one graph; and problems."""
 
 import torch
 from torch import Tensor, nn
+
+from tests.nets import build
 
 
 def unrolled_penalty(
@@ -51,3 +53,25 @@ def nearest_step(
         if distance < best:
             best, step = distance, f.abs() * w / w.square().sum()
     return step
+
+
+def problem(
+    name: str, samples: int = 8, dtype=torch.float64, rank: int = 1
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network, a batch, and labels of which every third is the class of that rank."""
+    model, x = build(name, samples, dtype)
+    z = build(name, samples)[0](x.double())
+    order = z.argsort(dim=1, descending=True)
+    wrong = torch.arange(samples) % 3 == 0
+    return model, x, torch.where(wrong, order[:, rank], order[:, 0])
+
+
+def gradients(value: Tensor, model: nn.Module) -> list[Tensor]:
+    return list(torch.autograd.grad(value, list(model.parameters()), materialize_grads=True))
+
+
+def two_classes() -> nn.Linear:
+    """Return z = (x_0, x_1): the boundary x_0 = x_1 is |x_0 - x_1| / sqrt(2) away."""
+    model = nn.Linear(2, 2, bias=False, dtype=torch.float64)
+    model.weight.data = torch.eye(2, dtype=torch.float64)
+    return model
