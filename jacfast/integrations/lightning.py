@@ -1,5 +1,6 @@
 """A Lightning callback that adds the penalty to the loss of an unchanged LightningModule."""
 
+import copy
 import functools
 import operator
 import time
@@ -100,13 +101,7 @@ class JacobianPenalty(Callback):
         self._unwrap()
         step, own = pl_module.training_step, pl_module.__dict__.get("training_step")
 
-        @functools.wraps(step)
-        def training_step(*args: Any, **kwargs: Any) -> Any:
-            return self._step(trainer, pl_module, functools.partial(step, *args, **kwargs), args)
-
-        # Lightning looks one wrapper deep for the arguments: let it find what it found before
-        training_step.__wrapped__ = getattr(step, "__wrapped__", step)  # type: ignore[attr-defined]
-        pl_module.training_step = training_step
+        pl_module.training_step = _Step(functools.partial(self._step, trainer, pl_module), step)
 
         def restore() -> None:
             if own is None:
@@ -162,7 +157,7 @@ class JacobianPenalty(Callback):
         if not is_due(self.penalty, lam, step):
             return call()
         start = time.perf_counter()
-        y = self.labels(args[0]) if self.penalty.needs_labels else None
+        y = self._labels(args[0]) if self.penalty.needs_labels else None
         target = self._target(pl_module)
         share = Share(trainer.global_rank, trainer.world_size, dealt=True)  # DistributedSampler's
         with (
@@ -181,6 +176,15 @@ class JacobianPenalty(Callback):
             _log(pl_module, "norm", norm)
         _log(pl_module, "seconds", time.perf_counter() - start)
         return {**output, "loss": total} if isinstance(output, Mapping) else total
+
+    def _labels(self, batch: Any) -> Tensor:
+        try:
+            return self.labels(batch)
+        except Exception as error:
+            raise ValueError(
+                f"labels must map the batch to its labels [N]; got {type(error).__name__}: {error} "
+                f"of a {type(batch).__name__}"
+            ) from error
 
     def _target(self, pl_module: nn.Module) -> nn.Module:
         """Return the module that is penalised, looked up late: hooks may have replaced it."""
@@ -206,5 +210,22 @@ class JacobianPenalty(Callback):
             ) from error
 
 
+class _Step:
+    """The training step of a module with the penalty; copies of the module have the `plain` one."""
+
+    def __init__(self, penalised: Callable[[Callable[[], Any], tuple], Any], plain: Any) -> None:
+        functools.update_wrapper(self, plain)
+        # Lightning looks one wrapper deep for the arguments: let it find what it found before
+        self.__wrapped__ = getattr(plain, "__wrapped__", plain)
+        self.penalised, self.plain = penalised, plain
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.penalised(functools.partial(self.plain, *args, **kwargs), args)
+
+    def __reduce__(self) -> tuple:
+        return copy.copy, (self.plain,)  # a bound method is copied, and pickled, with its object
+
+
 def _log(pl_module: Any, name: str, value: Tensor | float) -> None:
-    pl_module.log(f"jacobian/{name}", value, on_step=True, on_epoch=False)
+    # a mean over batches weighs them by size, which Lightning wants where it sees no batch
+    pl_module.log(f"jacobian/{name}", value, on_step=True, on_epoch=False, batch_size=1)
