@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import jacfast
 from jacfast import data, models
-from jacfast.training.schedule import Schedule
+from jacfast.training import Schedule
 
 accelerator = Accelerator(gradient_accumulation_steps=2, cpu=True)
 digits = data.load(None)

@@ -1,4 +1,4 @@
-"""Five lines more in a plain training loop: train on digits with the penalty, then DeepFool."""
+"""Two lines more in a plain training loop: train on digits with the penalty, then DeepFool."""
 
 import torch
 import torch.nn.functional as F

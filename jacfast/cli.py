@@ -141,7 +141,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jacfast", description="Jacobian regularisation, fast.")
     parser.add_argument("--version", action="version", version=f"jacfast {__version__}")
     commands = parser.add_subparsers(required=True)
-    doctor = commands.add_parser("doctor", help="what was built, and which life each op has here")
+    doctor = commands.add_parser("doctor", help="what was built, and what each op runs as here")
     doctor.set_defaults(command=_doctor)
     for name, about in COMMANDS.items():
         command = commands.add_parser(name, help=about)

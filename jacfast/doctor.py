@@ -1,4 +1,4 @@
-"""What was built, and which life each op has on this machine, in words."""
+"""What was built, and which implementation each op uses on this machine, in words."""
 
 import platform
 

@@ -43,7 +43,7 @@ def carlini_wagner(
     The authors' box is one wide. Lengths are measured in u here, so that images in 0 .. 255 are
     attacked as the same images in 0 .. 1 are, with the same constants.
 
-    No sample depends on the others: each leaves a descent by itself when it stops to fall, and
+    No sample depends on the others: each leaves a descent by itself when that stops falling, and
     those misclassified as they are leave before the first. The model is evaluated in eval mode and
     left as it was.
 

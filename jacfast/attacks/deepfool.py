@@ -71,8 +71,8 @@ def deepfool(
         x: [N, ...], floating point.
         y: [N] int64, the class to leave; default: the predicted one. A sample that the model does
             not classify as `y` is already fooled: r = 0.
-        candidates: how many classes are considered, counting k0, largest clean logits first;
-            None: all. Each costs at most one vector-Jacobian product per iteration: for a
+        candidates: how many classes are considered, counting that to leave, largest clean logits
+            first; None: all. Each costs at most one vector-Jacobian product per iteration: for a
             sequential network of known layers on the CPU (`jacfast.lipschitz`), candidates that
             cannot be the nearest are skipped.
         overshoot: the relative length added to r, >= 0.

@@ -19,16 +19,26 @@ class AttackResult:
     """The images of an attack on N samples, and what they do; tensors on the device of x.
 
     Every attack has it: ``jacfast.pgd.result(model, x, y, eps=8 / 255)``.
+
+    Attributes:
+        adversarial: [N, ...], the perturbed inputs.
+        r: [N, ...], ``adversarial - x``.
+        norm: [N], ``||r||_p``; float32 for half types, else in the dtype of x.
+        success: [N] bool: the class of `adversarial`, evaluated anew, is as was wanted.
+        before: [N] int64, the class to leave.
+        label: [N] int64, the class of `adversarial`; -1 where a logit is NaN or +inf.
+        p: the norm.
+        radius: of the ball around x that the attack kept to, but for the rounding of x + r; inf if
+            to none.
     """
 
-    adversarial: Tensor  # [N, ...], the perturbed inputs
-    r: Tensor  # [N, ...], adversarial - x
-    norm: Tensor  # [N], ||r||_p
-    success: Tensor  # [N] bool: the class of `adversarial`, evaluated anew, is as was wanted
-    before: Tensor  # [N] int64, the class to leave
-    label: Tensor  # [N] int64, the class of `adversarial`; -1 where a logit is NaN or +inf
-    p: float = dataclasses.field(default=2.0, kw_only=True)  # the norm
-    # of the ball around x that the attack kept to, but for the rounding of x + r; inf if to none
+    adversarial: Tensor
+    r: Tensor
+    norm: Tensor
+    success: Tensor
+    before: Tensor
+    label: Tensor
+    p: float = dataclasses.field(default=2.0, kw_only=True)
     radius: float = dataclasses.field(default=math.inf, kw_only=True)
 
     def __post_init__(self) -> None:

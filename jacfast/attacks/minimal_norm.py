@@ -24,10 +24,15 @@ LEAST = 5  # passes: forward and a row at x, both at one point, the look at what
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class MinimalNormResult(AttackResult):
-    """What `minimal_norm` found for N samples, and what it cost."""
+    """An `AttackResult` of N samples, and what it cost; tensors on the device of x.
 
-    forwards: Tensor  # [N] int64, forward passes of the sample through the model
-    backwards: Tensor  # [N] int64, vector-Jacobian products of the sample
+    Attributes:
+        forwards: [N] int64, forward passes of the sample through the model.
+        backwards: [N] int64, vector-Jacobian products of the sample.
+    """
+
+    forwards: Tensor
+    backwards: Tensor
 
     def figures(self) -> dict[str, float]:
         """Return the figures of `summary` by their names."""

@@ -10,11 +10,17 @@ from jacfast.attacks.measured import AttackResult
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DeepFoolResult(AttackResult):
-    """The perturbation of each of N samples, and what it cost; tensors on the device of x."""
+    """An `AttackResult` of N samples, and what it cost; tensors on the device of x.
 
-    iterations: Tensor  # [N] int64, steps taken
-    stalled: Tensor  # [N] bool: no usable direction, or NaN or infinite logits
-    vjps: Tensor  # [N] int64, vector-Jacobian products spent on the sample
+    Attributes:
+        iterations: [N] int64, steps taken.
+        stalled: [N] bool: no usable direction, or NaN or infinite logits.
+        vjps: [N] int64, vector-Jacobian products spent on the sample.
+    """
+
+    iterations: Tensor
+    stalled: Tensor
+    vjps: Tensor
 
     def clean_label(self) -> Tensor:
         """Return the class of each sample as it was [N] int64: of those of no step, `label`."""

@@ -160,6 +160,10 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
         output: Output = None,
         **options: Any,
     ) -> R:
+        for name in options if closed else ():
+            if name not in taken:
+                known = ", ".join(called.__signature__.parameters)  # type: ignore[attr-defined]
+                raise TypeError(f"{function.__name__} takes no option {name}; it takes {known}")
         check_input(x)
         check_untransformed(function.__name__, x)
         x = ordinary(x).detach()
@@ -174,6 +178,8 @@ def takes_model(function: Callable[P, R]) -> Callable[P, R]:
     names = list(own.parameters)[2:]
     parameters = list(own.parameters.values())
     last = [parameters.pop()] if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD else []
+    closed = all(parameter.name == "further" for parameter in last)
+    taken = {parameter.name for parameter in parameters}
     parameters += [added.parameters[name] for name in Further.__annotations__]
     parameters += [parameter for parameter in last if parameter.name != "further"]
     called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]

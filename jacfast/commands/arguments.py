@@ -27,7 +27,7 @@ class Help(argparse.HelpFormatter):
     """Help that names defaults, where there are any."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        plain = action.default in (None, argparse.SUPPRESS) or action.const is True
+        plain = action.default in (None, [], argparse.SUPPRESS) or action.const is True
         return action.help if plain else f"{action.help} (default: %(default)s)"
 
 

@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             aliases=[name.replace("_", "-")] if "_" in name else [],
             help=what,
             description=what,
-            epilog=signature.EPILOG,
             formatter_class=Help,
         )
         own.set_defaults(command=attack, name=name)

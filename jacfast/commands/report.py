@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     from jacfast.robustness import robustness_report
 
-    parser.formatter_class, parser.epilog = Help, signature.EPILOG
+    parser.formatter_class = Help
     parser.set_defaults(command=report)
     add = parser.add_argument
     add_classifier(add)

@@ -17,7 +17,6 @@ from jacfast.commands.arguments import number
 GENERAL = ("batch_size", "progress", "args", "kwargs", "output")  # not for words here
 PER_SAMPLE = "[N] int64, "  # what a docstring says of labels
 NONE = ("none", "all")  # words for None
-EPILOG = "An option that is left out has the function's own default; 'none' is Python's None."
 
 
 class Called(Exception):

@@ -12,7 +12,12 @@ from jacfast.one_line import one_line
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Split:
-    """Training and test images, float32 [N, C, H, W] in [0, 1], with labels int64 [N]."""
+    """Training and test images, float32 [N, C, H, W] in [0, 1], with labels int64 [N].
+
+    Attributes:
+        classes: how many there are.
+        name: of the data set.
+    """
 
     train_x: Tensor
     train_y: Tensor

@@ -25,11 +25,16 @@ class Bounds(NamedTuple):
     """First-order distances of N samples to the boundaries of their predicted class.
 
     NaN where they are unknown: a logit is NaN or +inf, or a gradient NaN.
+
+    Attributes:
+        boundary: [N, K], Lemma 1: to the boundary with class k; infinite for the class itself.
+        nearest: [N], Corollary 2: the smallest of them.
+        frobenius: [N], Proposition 3: what ``||J||_F`` alone guarantees; at most `nearest`.
     """
 
-    boundary: Tensor  # [N, K], Lemma 1: to the boundary with class k; infinite for the class itself
-    nearest: Tensor  # [N], Corollary 2: the smallest of them
-    frobenius: Tensor  # [N], Proposition 3: what ||J||_F alone guarantees; at most `nearest`
+    boundary: Tensor
+    nearest: Tensor
+    frobenius: Tensor
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -15,11 +15,17 @@ from jacfast.rows import jacobian
 
 
 class Statistics(NamedTuple):
-    """Of the entries of each of N Jacobians; float64 [N]."""
+    """Of the entries of each of N Jacobians; float64 [N].
 
-    near_zero: Tensor  # share of entries of magnitude below the threshold
-    mean_abs: Tensor  # mean magnitude of an entry
-    norm: Tensor  # ||J||_F, or ||g||_2
+    Attributes:
+        near_zero: share of entries of magnitude below the threshold.
+        mean_abs: mean magnitude of an entry.
+        norm: ``||J||_F``, or ``||g||_2``.
+    """
+
+    near_zero: Tensor
+    mean_abs: Tensor
+    norm: Tensor
 
     def __repr__(self) -> str:
         return one_line(self)

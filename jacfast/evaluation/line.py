@@ -14,11 +14,17 @@ from jacfast.one_line import one_line
 
 
 class Line(NamedTuple):
-    """S on P points of a line; float64 [P] on the CPU."""
+    """S on P points of a line; float64 [P] on the CPU.
+
+    Attributes:
+        t: the points.
+        value: ``S(x + t d)``.
+        slope: ``dS/dt`` there.
+    """
 
     t: Tensor
-    value: Tensor  # S(x + t d)
-    slope: Tensor  # dS/dt there
+    value: Tensor
+    slope: Tensor
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -15,11 +15,17 @@ LARGEST = torch.finfo(torch.float64).max / 4  # whose differences do not overflo
 
 
 class Roc(NamedTuple):
-    """One class against the rest; float64 on the CPU."""
+    """One class against the rest; float64 on the CPU.
 
-    false_positive: Tensor  # [T], rising from 0 to 1
-    true_positive: Tensor  # [T]
-    auc: float  # the area under the curve
+    Attributes:
+        false_positive: [T], rising from 0 to 1.
+        true_positive: [T].
+        auc: the area under the curve.
+    """
+
+    false_positive: Tensor
+    true_positive: Tensor
+    auc: float
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -31,12 +31,19 @@ VALUES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Surface(NamedTuple):
-    """``V(a, b)`` on a square grid of P x P points; float64 on the CPU."""
+    """``V(a, b)`` on a square grid of P x P points; float64 on the CPU.
 
-    steps: Tensor  # [P], the values of a and of b
-    values: Tensor  # [P, P], V(steps[i], steps[j]); [P, P, K] of logits
-    of: str  # loss, decision, label or logits
-    space: str  # input or parameter
+    Attributes:
+        steps: [P], the values of a and of b.
+        values: [P, P], ``V(steps[i], steps[j])``; [P, P, K] of logits.
+        of: loss, decision, label or logits.
+        space: input or parameter.
+    """
+
+    steps: Tensor
+    values: Tensor
+    of: str
+    space: str
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -11,12 +11,19 @@ from jacfast.ops.deepfool_step import usable_distance
 
 
 class Nearest(NamedTuple):
-    """The nearest linearised boundary seen so far, per sample; updated in place."""
+    """The nearest linearised boundary seen so far, per sample; updated in place.
 
-    w: Tensor  # [N, D], z_k - z_origin differentiated at x, for the nearest class k
-    distance: Tensor  # [N], |f_k| / ||w_k||; infinite while no class was usable
-    norm: Tensor  # [N], ||w_k||
-    winner: Tensor  # [N] int64, k; -1 while no class was usable
+    Attributes:
+        w: [N, D], ``z_k - z_origin`` differentiated at x, for the nearest class k.
+        distance: [N], ``|f_k| / ||w_k||``; infinite while no class was usable.
+        norm: [N], ``||w_k||``.
+        winner: [N] int64, k; -1 while no class was usable.
+    """
+
+    w: Tensor
+    distance: Tensor
+    norm: Tensor
+    winner: Tensor
 
     @staticmethod
     def empty(samples: int, size: int, like: Tensor) -> "Nearest":

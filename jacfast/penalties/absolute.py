@@ -24,6 +24,8 @@ class EntrywiseL1(Penalty):
         n: number of rows, 1 .. K, drawn per sample without replacement and weighted by K/n, which
             is unbiased; ``"exact"`` takes all.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Seck, Loosli & Canu eq. 3 (there the sum over i), on the logits: they do not say whether
     their output is taken before or after the softmax.
     """
@@ -60,6 +62,8 @@ class EntrywiseL1(Penalty):
 class ColumnSumL1(OfOutputs):
     """``mean_i sum_d |sum_k J_kd(x_i)|``: the cotangent is the all-ones vector, one product.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Seck, Loosli & Canu, section 4.2 (there the sum over i).
     """
 
@@ -75,6 +79,8 @@ class DecisionFunction(Penalty):
 
     Args:
         norm: ``"l1"``, ``"l2"`` or ``"linf"``.
+
+    The other options, the call and its errors: see `Penalty`.
 
     Source: Yu, Liu, Wang & Chen, eq. 11-12.
     """

@@ -44,6 +44,9 @@ class Penalty(abc.ABC):
         every: penalise every m-th step only, m times as strongly. Only for `forward_with_penalty`.
         reduction: ``"mean"`` over the samples, or ``"none"``: the values of the samples [N], to be
             weighted; the graphs of all projections are then kept until the backward pass.
+
+    Raises:
+        TypeError, ValueError: an option is not as above, or as the subclass has it.
     """
 
     subsample: float = dataclasses.field(default=1.0, kw_only=True)

@@ -30,6 +30,8 @@ class Frobenius(Projected):
             that falls below 0 in training is an error (on a GPU, and in a recorded step, it counts
             as 0): ``torch.nn.utils.parametrize`` of ``WithPenalty(...).learned`` keeps it above.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Jakubovitz & Giryes 2018 eq. 3, eq. 4 (root) and future work (weights); projections:
     Hoffman, Roberts & Yaida 2019.
     """
@@ -162,6 +164,15 @@ class JacobianReg(nn.Module):
     `frobenius_penalty` it carries the factor 1/2, and its vectors are not orthogonalised. Models
     with batch-norm in training mode are refused unless ``batch_norm="coupled"``, which does what
     that class does: the whole batch is differentiated as it is.
+
+    Args:
+        n: number of vectors, >= 1, or -1.
+        reduction, batch_norm: as in `frobenius_penalty`.
+
+    Raises:
+        TypeError, ValueError: an option is not as above; called, what `frobenius_penalty` raises.
+
+    Source: Hoffman, Roberts & Yaida 2019 (arXiv 1908.02729).
     """
 
     def __init__(

@@ -1,9 +1,6 @@
 """The other penalties as functions: ``loss + lam * cross_lipschitz_penalty(logits, x)``.
 
-Formulas, options and sources stand with the objects of which these are calls; logits [N, ...] come
-from x [N, ...], which has requires_grad; labels y are [N] int64. Each returns a scalar, or the
-samples' values [N] with ``reduction="none"``, and raises what `frobenius_penalty` raises;
-``batch_norm`` is that of `frobenius_penalty`, too.
+Formulas, options and sources stand with the objects of which these are calls.
 """
 
 import torch
@@ -27,7 +24,10 @@ def cross_lipschitz_penalty(
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return an estimate of ``mean_i sum_{j,k} ||J_j - J_k||^2``; see `CrossLipschitz`."""
+    """Return an estimate of ``mean_i sum_{j,k} ||J_j - J_k||^2``; see `CrossLipschitz`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return CrossLipschitz(n, reduction=reduction)(
         logits, x, generator=generator, batch_norm=batch_norm
     )
@@ -42,7 +42,10 @@ def input_gradient_penalty(
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return ``mean_i ||d CE_i / dx_i||^2``, or a norm; see `InputGradient`."""
+    """Return ``mean_i ||d CE_i / dx_i||^2``, or a norm; see `InputGradient`.
+
+    Labels y are [N] int64. The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return InputGradient(norm, reduction=reduction)(logits, x, y, batch_norm=batch_norm)
 
 
@@ -54,21 +57,30 @@ def wgan_gp_penalty(
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return ``mean_i (||grad D(x_i)||_2 - target)^2``; see `WGANGP`."""
+    """Return ``mean_i (||grad D(x_i)||_2 - target)^2``; see `WGANGP`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return WGANGP(target, reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
 def r1_penalty(
     logits: Tensor, x: Tensor, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
 ) -> Tensor:
-    """Return ``mean_i ||grad D(x_i)||^2`` at real images; see `R1`."""
+    """Return ``mean_i ||grad D(x_i)||^2`` at real images; see `R1`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return R1(reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
 def r2_penalty(
     logits: Tensor, x: Tensor, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
 ) -> Tensor:
-    """Return ``mean_i ||grad D(x_i)||^2`` at generated images; see `R2`."""
+    """Return ``mean_i ||grad D(x_i)||^2`` at generated images; see `R2`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return R2(reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
@@ -81,7 +93,10 @@ def spectral_penalty(
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return ``mean_i ||J||_2^2`` by power iteration; see `Spectral`."""
+    """Return ``mean_i ||J||_2^2`` by power iteration; see `Spectral`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return Spectral(iterations, reduction=reduction)(
         logits, x, generator=generator, batch_norm=batch_norm
     )
@@ -96,7 +111,10 @@ def entrywise_l1_penalty(
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return ``mean_i sum_{k,d} |J_kd|``; see `EntrywiseL1`."""
+    """Return ``mean_i sum_{k,d} |J_kd|``; see `EntrywiseL1`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return EntrywiseL1(n, reduction=reduction)(
         logits, x, generator=generator, batch_norm=batch_norm
     )
@@ -105,7 +123,10 @@ def entrywise_l1_penalty(
 def column_sum_l1_penalty(
     logits: Tensor, x: Tensor, *, reduction: Reduction = "mean", batch_norm: Coupled = "refuse"
 ) -> Tensor:
-    """Return ``mean_i sum_d |sum_k J_kd|``; see `ColumnSumL1`."""
+    """Return ``mean_i sum_d |sum_k J_kd|``; see `ColumnSumL1`.
+
+    The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return ColumnSumL1(reduction=reduction)(logits, x, batch_norm=batch_norm)
 
 
@@ -118,5 +139,8 @@ def decision_function_penalty(
     reduction: Reduction = "mean",
     batch_norm: Coupled = "refuse",
 ) -> Tensor:
-    """Return ``mean_i ||grad (z_y - max_{k != y} z_k)||``; see `DecisionFunction`."""
+    """Return ``mean_i ||grad (z_y - max_{k != y} z_k)||``; see `DecisionFunction`.
+
+    Labels y are [N] int64. The other arguments, the result and the errors: see `frobenius_penalty`.
+    """
     return DecisionFunction(norm, reduction=reduction)(logits, x, y, batch_norm=batch_norm)

@@ -23,6 +23,8 @@ class InputGradient(Penalty):
         norm: ``"squared"``, the square of the 2-norm; 1, ``mean_i sum_d |g_id|``; or 2,
             ``mean_i ||g_i||_2``.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Ross & Doshi-Velez 2018; Jakubovitz & Giryes 2018 eq. 5 (there the sum over i). The
     1-norm: Rodriguez-Munoz, Wang & Torralba 2024 (arXiv 2409.20139), with smooth activations.
     """
@@ -78,6 +80,8 @@ class WGANGP(OfOutputs):
     Args:
         target: the length that gradients are to have, >= 0; or a tensor [], which may be learned.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville 2017, eq. 3.
     """
 
@@ -101,6 +105,8 @@ class R1(OfOutputs):
     D is the sum of a sample's outputs, of which a critic has one. In the source the weight is
     gamma / 2.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Mescheder, Geiger & Nowozin 2018, eq. 9.
     """
 
@@ -110,6 +116,8 @@ class R1(OfOutputs):
 @dataclasses.dataclass(frozen=True)
 class R2(R1):
     """``mean_i ||grad D(x_i)||_2^2`` at generated images x: R2, the formula of `R1`.
+
+    The other options, the call and its errors: see `Penalty`.
 
     Source: Mescheder, Geiger & Nowozin 2018, eq. 10.
     """

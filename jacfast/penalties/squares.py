@@ -56,6 +56,8 @@ class CrossLipschitz(Projected):
         n: number of projections, 1 .. K - 1 (n = K - 1 is exact), or ``"exact"`` for the K centred
             unit vectors.
 
+    The other options, the call and its errors: see `Penalty`.
+
     Source: Hein & Andriushchenko 2017; Jakubovitz & Giryes 2018 eq. 6 (there the sum over i).
     """
 
@@ -79,6 +81,8 @@ class Spectral(Penalty):
 
     Args:
         iterations: how often, >= 1.
+
+    The other options, the call and its errors: see `Penalty`.
 
     Source: Jakubovitz & Giryes 2018, future work; Yoshida & Miyato 2017 for the iteration.
     """

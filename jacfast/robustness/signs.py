@@ -12,12 +12,19 @@ SHORTER = 1.1  # PGD's change must be so many times shorter than the minimal nor
 
 @dataclasses.dataclass(frozen=True)
 class Sign:
-    """A sign of masked gradients: how many samples show it, and whether these are too many."""
+    """A sign of masked gradients: how many samples show it, and whether these are too many.
+
+    Attributes:
+        name: of the sign.
+        share: of the samples that are classified correctly.
+        limit: up to which a network with plain gradients comes.
+        means: who is counted, and what follows.
+    """
 
     name: str
-    share: float  # of the samples that are classified correctly
-    limit: float  # up to which a network with plain gradients comes
-    means: str  # who is counted, and what follows
+    share: float
+    limit: float
+    means: str
 
     @property
     def found(self) -> bool:

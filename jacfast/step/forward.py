@@ -130,9 +130,9 @@ def forward_with_penalty(
 class WithPenalty(nn.Module):
     """A model that returns ``(logits, penalty)``: `forward_with_penalty` as a module.
 
-    For wrappers that must see the whole forward pass, as DistributedDataParallel does. `options`
-    are those of `forward_with_penalty`; the parameters are those of ``model``, under that name, and
-    those that are fields of the penalty (learned weights, say), under ``learned``.
+    For wrappers that must see the whole forward pass, as DistributedDataParallel does. Options and
+    errors are those of `forward_with_penalty`; the parameters are those of ``model``, under that
+    name, and those that are fields of the penalty (learned weights, say), under ``learned``.
     Attacks and measures get the logits: to them the penalty is 0, and nothing is drawn for it.
     """
 

@@ -198,6 +198,15 @@ def test_the_signature_and_the_docstring_say_so():
         assert "``args``" in function.__doc__
 
 
+@pytest.mark.parametrize("name", sorted({**CALLS, **ONE, **MEANS, **SETS}))
+def test_an_option_that_there_is_not_is_refused(name):
+    """A slip of the pen, or another toolbox's name of an option, must not run with the default."""
+    model, call = conditional(), {**CALLS, **ONE, **MEANS, **SETS}[name]
+    rows = slice(1) if name in ONE else slice(None)
+    with pytest.raises(TypeError, match=r"takes no option max_iter; it takes .*args, .*kwargs"):
+        call(model, X[rows], Y[rows], max_iter=1, **given(rows))
+
+
 def test_users_functions_get_the_model_itself():
     model, seen = nn.Linear(6, 4).double(), []
 

@@ -276,24 +276,21 @@ def test_tensors_that_are_conjugated_or_negated_by_a_mark(compiled, negated):
     """Their memory holds other numbers, which is what compiled code reads."""
     torch.manual_seed(0)
     model = Turning(6, 3).double()
-    x, turn = torch.randn(4, 6, dtype=torch.complex128), torch.randn(6, dtype=torch.complex128)
-    marked = (x.conj().imag, turn) if negated else (x.imag.clone(), turn.conj())
+    z, turn = torch.randn(4, 6, dtype=torch.complex128), torch.randn(6, dtype=torch.complex128)
+    usual = (z.imag.clone(), turn)
+    marked = (z.conj().imag, turn) if negated else (z.imag.clone(), turn.conj())
     assert (marked[0].is_neg(), marked[1].is_conj()) == (negated, not negated)
     warned = pytest.warns(UserWarning, match="runs eager.*conjugated or negated by a mark")
-    for (x, turn), said in (
-        ((x.imag.clone(), turn), contextlib.nullcontext()),  # is recorded
-        (marked, warned),
-        (marked, contextlib.nullcontext()),  # which is said once
-    ):
+    silent = contextlib.nullcontext()
+    for (x, by), said in ((usual, silent), (marked, warned), (marked, silent)):
         with said:
             logits, value = forward_with_penalty(
-                model, x, penalty=Frobenius("exact"), args=(turn,), compiled=compiled
+                model, x, penalty=Frobenius("exact"), args=(by,), compiled=compiled
             )
-        x, turn = (torch.from_numpy(t.numpy(force=True)) for t in (x, turn))
-        assert_same(
-            [logits.detach()], [x * turn.imag @ model.weight.T.detach() + model.bias.detach()]
-        )
-        assert_same([value.detach()], [(model.weight.detach() * turn.imag).square().sum()])
+        by, weight = torch.from_numpy(by.numpy(force=True)).imag, model.weight.detach()
+        want = torch.from_numpy(x.numpy(force=True)) * by @ weight.T + model.bias.detach()
+        assert_same([logits.detach()], [want])
+        assert_same([value.detach()], [(weight * by).square().sum()])
 
 
 @pytest.mark.parametrize("namespace", ["c10d", "_c10d_functional"])
