@@ -61,12 +61,12 @@ NAMES: dict[str, Use] = {
         "calling.arguments calling.tensors step.traced.guards step.traced.replay step.traced.trace",
         "raises at import",
     ),
-    "torch.utils._device": Use("step.traced.refuse", "raises at import"),
+    "torch.utils._device": Use("calling.stock step.traced.refuse", "raises at import"),
     "torch.utils._python_dispatch._get_current_dispatch_mode_stack": Use(
         "step.traced.refuse", "raises with compiled="
     ),
     "torch.overrides._get_current_function_mode_stack": Use(
-        "step.traced.refuse", "raises with compiled="
+        "calling.stock step.traced.refuse", "raises in forward_with_penalty and every attack"
     ),
     "torch.utils._python_dispatch._disable_current_modes": Use(
         "step.traced.record", "raises at import"
