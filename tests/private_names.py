@@ -21,6 +21,7 @@ NAMES: dict[str, Use] = {
     "torch._C._are_functorch_transforms_active": Use(
         "calling.inputs ops.lives penalties.checks", "raises in every attack, op and penalty"
     ),
+    "torch._C._nn": Use("calling.stock", "raises at import"),
     "torch._C._functorch": Use(
         "step.traced.record", "a step whose model differentiates itself runs eager, with a warning"
     ),

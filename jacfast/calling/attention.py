@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.contexts import autocasts
 from jacfast.calling.listeners import ASKS, note
-from jacfast.calling.stock import overridden
+from jacfast.calling.stock import SDPA, overridden
 from jacfast.calling.taken import taken
 from jacfast.calling.tensors import plain
 from jacfast.ops.lives import transformed
@@ -108,7 +108,7 @@ def with_attention(function: Any, attention: Callable) -> Any:
     def ours(*args: Any, **kwargs: Any) -> Any:
         names = vars(F) | {"has_torch_function": lambda *_: False}
         if F.scaled_dot_product_attention is SDPA:
-            names[SDPA.__name__] = attention
+            names["scaled_dot_product_attention"] = attention
         run = FunctionType(function.__code__, names, argdefs=function.__defaults__)
         run.__kwdefaults__ = function.__kwdefaults__
         return run(*args, **kwargs)
@@ -116,7 +116,6 @@ def with_attention(function: Any, attention: Callable) -> Any:
     return ours
 
 
-SDPA: Any = F.scaled_dot_product_attention
 BY_MATH: dict[Callable, Callable] = {
     SDPA: attention,
     F.multi_head_attention_forward: with_attention(F.multi_head_attention_forward, attention),

@@ -5,24 +5,28 @@ a mode of its own handle functions while it is active. What is done by the name 
 function, without a look at what it does, is asked here first.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._device import DeviceContext
 
-KINDS = [
-    kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)
-]
-FORWARDS = {kind: kind.forward for kind in KINDS}
-LINEAR = F.linear
+# Not those of F, in whose place something may have been put before this is imported.
+LINEAR: Any = torch._C._nn.linear
+SDPA: Any = torch._C._nn.scaled_dot_product_attention
 # What layers call whose weight is looked at, and not what they return.
-FUNCTIONS = {nn.Linear: ("linear", LINEAR), nn.Conv2d: ("conv2d", F.conv2d)}
+FUNCTIONS = {nn.Linear: ("linear", LINEAR), nn.Conv2d: ("conv2d", torch.conv2d)}
+LAYERS = "torch.nn.modules."
 
 
 def stock(layer: nn.Module) -> bool:
     """Say whether a layer of torch.nn runs as PyTorch wrote it, but for hooks and modes."""
     kind = type(layer)
-    if "forward" in vars(layer) or kind not in FORWARDS or FORWARDS[kind] is not kind.forward:
+    if "forward" in vars(layer) or not kind.__module__.startswith(LAYERS):
+        return False
+    written = getattr(kind.forward, "__globals__", {}).get("__name__", "")
+    if not written.startswith(LAYERS):
         return False
     name, function = FUNCTIONS.get(kind, ("", None))
     return function is None or getattr(F, name) is function
