@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.stock import overridden, stock
 from jacfast.lean.known import pair
 
 # Layers whose derivative has a spectral norm of at most one, at every point, in eval mode.
@@ -20,6 +21,8 @@ def chain(model: object) -> list[nn.Module] | None:
 
     Anything else is None: a subclass, another layer, hooks, a forward or weights that are replaced.
     """
+    if overridden():
+        return None
     layers = chain_part(model) if type(model) is nn.Sequential else None
     return layers if layers and type(layers[-1]) is nn.Linear else None
 
@@ -37,7 +40,7 @@ def chain_part(layer: nn.Module) -> list[nn.Module] | None:
 
 def _hooked(layer: nn.Module) -> bool:
     hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return bool(hooks or layer._backward_pre_hooks or "forward" in vars(layer))
+    return bool(hooks or layer._backward_pre_hooks or not stock(layer))
 
 
 @torch.no_grad()

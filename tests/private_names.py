@@ -21,6 +21,7 @@ NAMES: dict[str, Use] = {
     "torch._C._are_functorch_transforms_active": Use(
         "calling.inputs ops.lives penalties.checks", "raises in every attack, op and penalty"
     ),
+    "torch._C._nn": Use("calling.stock", "raises at import"),
     "torch._C._functorch": Use(
         "step.traced.record", "a step whose model differentiates itself runs eager, with a warning"
     ),
@@ -61,12 +62,12 @@ NAMES: dict[str, Use] = {
         "calling.arguments calling.tensors step.traced.guards step.traced.replay step.traced.trace",
         "raises at import",
     ),
-    "torch.utils._device": Use("step.traced.refuse", "raises at import"),
+    "torch.utils._device": Use("calling.stock step.traced.refuse", "raises at import"),
     "torch.utils._python_dispatch._get_current_dispatch_mode_stack": Use(
         "step.traced.refuse", "raises with compiled="
     ),
     "torch.overrides._get_current_function_mode_stack": Use(
-        "step.traced.refuse", "raises with compiled="
+        "calling.stock step.traced.refuse", "raises in forward_with_penalty and every attack"
     ),
     "torch.utils._python_dispatch._disable_current_modes": Use(
         "step.traced.record", "raises at import"

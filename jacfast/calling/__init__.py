@@ -7,14 +7,14 @@ constant; ``frozen``: of models that ask for gradients of their weights all the 
 weights that hooks compute; ``watch``: what ``functions`` did not find. ``contexts``: what must hold
 around forward and backward pass, ``attention``: that it has a second derivative, ``listeners``: who
 listens to gradients; ``taken``: functions in the place of PyTorch's, which may not take all of its
-arguments; ``batch_norm``: which layers couple the samples; ``parts``: when a batch may be cut,
-``masks``: its dropout then; ``state``: what a call changes (``places``: where that is,
-``attributes``: in objects, ``moved``: in parameters, ``copies``: of tensors), ``draws``: what it
-draws, ``seeds``: from where, ``sources``: or from where of its own; ``inputs``, ``arguments``
-(``rebuilt``: containers among them) and ``outputs``: with what it is called, and what may come out,
-in which ``tensors`` finds the tensors; ``finite``: what NaN and infinity mean there; ``pieces``:
-that parameters are whole, and there; ``tree``: a model's modules, quickly; ``trial``: a step before
-any work; ``warning``: at whose line a warning is shown.
+arguments; ``batch_norm``: which layers couple the samples; ``stock``: that PyTorch's functions and
+layers are its own; ``parts``: when a batch may be cut, ``masks``: its dropout then; ``state``: what
+a call changes (``places``: where that is, ``attributes``: in objects, ``moved``: in parameters,
+``copies``: of tensors), ``draws``: what it draws, ``seeds``: from where, ``sources``: or from where
+of its own; ``inputs``, ``arguments`` (``rebuilt``: containers among them) and ``outputs``: with
+what it is called, and what may come out, in which ``tensors`` finds the tensors; ``finite``: what
+NaN and infinity mean there; ``pieces``: that parameters are whole, and there; ``tree``: a model's
+modules, quickly; ``trial``: a step before any work; ``warning``: at whose line a warning is shown.
 """
 
 # ruff: noqa: F401 -- what is imported here is for the other rooms

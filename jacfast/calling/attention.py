@@ -6,6 +6,7 @@ checkpointing runs parts of the model again and must find what it found before.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
@@ -18,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.contexts import autocasts
 from jacfast.calling.listeners import ASKS, note
+from jacfast.calling.stock import SDPA, overridden
 from jacfast.calling.taken import taken
 from jacfast.calling.tensors import plain
 from jacfast.ops.lives import transformed
@@ -26,8 +28,13 @@ from jacfast.ops.lives import transformed
 class Twice(TorchFunctionMode):
     """While active, ``F.scaled_dot_product_attention`` runs as by its ``MATH`` backend.
 
-    And who listens to gradients is noted (`jacfast.calling.listeners`).
+    Unless someone else has a mode around it, for whom functions are left as they are. And who
+    listens to gradients is noted (`jacfast.calling.listeners`).
     """
+
+    def __enter__(self) -> "Twice":
+        self.yields = overridden()
+        return super().__enter__()
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -35,7 +42,8 @@ class Twice(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in ASKS:
             note(*args, **kwargs)
-        result = taken(BY_MATH[func], *args, **kwargs) if func in BY_MATH else None
+        known = func in BY_MATH and not self.yields
+        result = taken(BY_MATH[func], *args, **kwargs) if known else None
         return func(*args, **kwargs) if result is None else result
 
 
@@ -92,15 +100,22 @@ def _usual() -> bool:
 def with_attention(function: Any, attention: Callable) -> Any:
     """Return a function of torch.nn.functional that calls this attention.
 
-    While a mode handles it, the calls that it makes itself are not seen.
+    While a mode handles it, the calls that it makes itself are not seen. What has been put in the
+    place of functions, of attention itself as well, is called as ever.
     """
-    names = vars(F) | {SDPA.__name__: attention, "has_torch_function": lambda *_: False}
-    ours = FunctionType(function.__code__, names, argdefs=function.__defaults__)
-    ours.__kwdefaults__ = function.__kwdefaults__
+
+    @functools.wraps(function)
+    def ours(*args: Any, **kwargs: Any) -> Any:
+        names = vars(F) | {"has_torch_function": lambda *_: False}
+        if F.scaled_dot_product_attention is SDPA:
+            names["scaled_dot_product_attention"] = attention
+        run = FunctionType(function.__code__, names, argdefs=function.__defaults__)
+        run.__kwdefaults__ = function.__kwdefaults__
+        return run(*args, **kwargs)
+
     return ours
 
 
-SDPA: Any = F.scaled_dot_product_attention
 BY_MATH: dict[Callable, Callable] = {
     SDPA: attention,
     F.multi_head_attention_forward: with_attention(F.multi_head_attention_forward, attention),

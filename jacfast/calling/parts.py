@@ -18,6 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.masks import FUNCTIONS, LAYERS
+from jacfast.calling.stock import overridden, stock
 from jacfast.calling.tree import tree, weights
 
 # Each sample by itself, without randomness and without memory, whatever their arguments.
@@ -53,7 +54,7 @@ _seen: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
 
 def separable(modules: list[nn.Module]) -> bool:
     """Say whether it is certain that a batch may pass through these in parts, in any order."""
-    return not _has_any_global_hook() and all(map(_alone, modules))
+    return not (_has_any_global_hook() or overridden()) and all(map(_alone, modules))
 
 
 def hears_gradients(modules: Iterable[nn.Module]) -> bool:
@@ -118,10 +119,10 @@ def _look(model: nn.Module, x: Tensor) -> "_Sizes":
 
 def _alone(module: nn.Module) -> bool:
     kind = type(module)
-    own = vars(module)  # nn.Module is slow to say that it has no attribute
-    if "forward" in own or any(_hooks_of(module)):
+    if not stock(module) or any(_hooks_of(module)):
         return False
-    if own.get("return_indices"):  # a pooling that returns two tensors
+    # nn.Module is slow to say that it has no attribute
+    if vars(module).get("return_indices"):  # a pooling that returns two tensors
         return False
     if not PLAIN.issuperset(map(type, module._parameters.values())):
         return False

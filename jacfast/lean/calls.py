@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast.calling.parts import convolved
+from jacfast.calling.stock import LINEAR
 from jacfast.calling.taken import taken
 from jacfast.lean.affine import Affine
 from jacfast.lean.batch_norm import EvalNorm
@@ -28,7 +28,7 @@ def linear(lean: Lean, input: Tensor, weight: Tensor, bias: Tensor | None = None
         return None
     if not (Gram.takes(input, weight, root) and usual()):
         return None
-    output = F.linear(input, weight, bias)
+    output = LINEAR(input, weight, bias)
     lean.gram = Gram(lean.sweep, root, weight, input, output)
     return output
 

@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from jacfast.calling.contexts import hooked
 from jacfast.calling.listeners import ASKS, note
+from jacfast.calling.stock import overridden
 from jacfast.calling.taken import taken
 from jacfast.graph import leaf_of, nodes
 from jacfast.lean.gram import Gram
@@ -37,7 +38,8 @@ class Lean(TorchFunctionMode):
 
     Whatever a lean layer does not know (its function here returns None, or does not take it) runs
     as it is: unusual arguments, torch.func transforms, saved-tensor hooks (gradient checkpointing),
-    inputs that need no gradient; and all layers before the first one of at least `least` entries.
+    inputs that need no gradient; and all layers before the first one of at least `least` entries,
+    or around which someone else has a mode for functions.
 
     Attributes:
         root: the leaf that stands for the model's input.
@@ -47,6 +49,7 @@ class Lean(TorchFunctionMode):
         rectified: a ReLU's input and output, if it was the last call, for a pooling to come.
         attends: whether attention has been called.
         hooked: whether hooks have saved tensors, as in a checkpoint.
+        yields: whether all functions are left to a mode of someone else's.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Lean(TorchFunctionMode):
         self.least = LEAST if least is None else least
         self.gram: Gram | None = None
         self.rectified: tuple[Tensor, Tensor] | None = None
-        self.attends = self.hooked = False
+        self.attends = self.hooked = self.yields = False
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -71,7 +74,7 @@ class Lean(TorchFunctionMode):
         self.hooked = self.hooked or hooked()
         if self.rectified is not None and func not in POOLS:
             self.rectified = None
-        layer, result = self.table.layers.get(func), None
+        layer, result = None if self.yields else self.table.layers.get(func), None
         if layer is not None:
             result = taken(layer, self, *args, **kwargs)
         elif func in ASKS:
@@ -80,6 +83,7 @@ class Lean(TorchFunctionMode):
 
     def __enter__(self) -> "Lean":
         self.sweep.in_model = True
+        self.yields = overridden()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -98,7 +102,7 @@ class Lean(TorchFunctionMode):
 
         Attention does not: the hook of a fused kernel is there while the penalty is computed.
         """
-        return not (self.active or self.hooked)
+        return not (self.active or self.hooked or self.yields)
 
     def pays(self, entries: int) -> bool:
         """Say whether a layer of that many entries is to be lean: all are, after the first one.

@@ -217,8 +217,9 @@ def check_leaves(graph: Graph, known: Iterable[Tensor]) -> None:
             raise RuntimeError(
                 f"the model's output depends on a tensor of shape {list(leaf.shape)} that is "
                 "not one of model.parameters(): its gradient would be lost. Make it a "
-                "parameter of the model, pass it as an argument of the model, or add "
-                "penalty(logits, x) to the loss"
+                "parameter of the model (if the call itself makes it one: call model(x) once "
+                "before), pass it as an argument of the model, or add penalty(logits, x) to the "
+                "loss"
             )
 
 

@@ -85,6 +85,22 @@ def test_a_tensor_that_is_no_parameter():
     forward_with_penalty(model, x)
 
 
+def test_a_layer_that_the_first_call_makes():
+    model, x = Returning(None), torch.randn(4, 6)
+
+    def make(z):
+        if not hasattr(model, "head"):
+            model.head = nn.Linear(5, 3)
+        return model.head(z)
+
+    model.change = make
+    with refuses(RuntimeError, "(if the call itself makes it one: call model(x) once before)"):
+        forward_with_penalty(model, x)
+    logits, _ = forward_with_penalty(model, x)
+    logits.sum().backward()
+    assert model.head.weight.grad is not None
+
+
 def test_a_tensor_that_is_no_parameter_of_a_later_chunk():
     factor, x = torch.ones(5, requires_grad=True), torch.randn(4, 6)
     model = Returning(lambda z: z * factor if len(z) == 1 else z)
