@@ -136,9 +136,16 @@ def _joined(words: list[str]) -> list[str]:
     return joined
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that takes options by their whole names: ``jsma --p 2`` would be ``--pixels 2``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+
 def _parser(words: list[str]) -> argparse.ArgumentParser:
     """Return the parser, with the options of the command that is named."""
-    parser = argparse.ArgumentParser(prog="jacfast", description="Jacobian regularisation, fast.")
+    parser = _Parser(prog="jacfast", description="Jacobian regularisation, fast.")
     parser.add_argument("--version", action="version", version=f"jacfast {__version__}")
     commands = parser.add_subparsers(required=True)
     doctor = commands.add_parser("doctor", help="what was built, and what each op runs as here")

@@ -25,6 +25,7 @@ from jacfast.json_text import as_json
 from jacfast.meeting import place
 from jacfast.runs import check_own
 
+PRESET = "another implementation's choices; foolbox's and adv-lib's start from --labels"
 EVERY: dict[str, Callable[..., Any]] = {"deepfool": deepfool, **ATTACKS}
 
 
@@ -55,7 +56,7 @@ def _add_common(add: Any, name: str) -> None:
     add("--batch-size", type=count, default=500, help=f"images {per}")
     if name == "deepfool":
         add("--chunk-size", type=count, help="images at a time; the results are the same")
-        add("--preset", choices=sorted(PRESETS), help="another implementation's choices")
+        add("--preset", choices=sorted(PRESETS), help=PRESET)
     add_run(add)
 
 

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--train-epochs",
         type=count,
-        default=Harden.train_epochs,
-        help="of plain training, without --model",
+        default=argparse.SUPPRESS,
+        help=f"of plain training, without --model (default: {Harden.train_epochs})",
     )
     add("--epochs", type=count, default=Harden.epochs, help="of hardening")
     add("--lam", type=number, default=Harden.lam, help="weight of the mean squared Frobenius norm")
@@ -70,6 +70,11 @@ def harden(resume: bool, json: bool, **options: Any) -> int | str:
     from jacfast.training import harden as training
     from jacfast.training.table import table
 
+    if options["model"] is not None and "train_epochs" in options:
+        raise ValueError(
+            "train_epochs must be left out with a model, which is trained; got "
+            f"{options['train_epochs']}"
+        )
     run = Harden(**options)
     figures = training.harden(run, resume)
     if not figures:  # the first of several processes speaks for all

@@ -1,5 +1,6 @@
 """Accuracy, of images as they are and under an attack of growing size."""
 
+import functools
 from collections.abc import Iterable
 from typing import Protocol, Unpack
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jacfast import checks
+from jacfast.attacks.given import perturb
 from jacfast.attacks.gradient import told_once
 from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, Model, check_labels, takes_model, warn
@@ -16,9 +18,14 @@ from jacfast.evaluation.rho import check_attacked
 
 
 class Attack(Protocol):
-    """Called as ``attack(model, x, y, eps=eps)``, returns perturbed inputs, like `fgsm`."""
+    """Called as ``attack(model, x, y, eps=eps)``, returns perturbed inputs, like `fgsm`.
 
-    def __call__(self, model: Model, x: Tensor, y: Tensor, *, eps: float) -> Tensor: ...
+    Or an `AttackResult` of them, like ``fgsm.result``.
+    """
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, *, eps: float
+    ) -> Tensor | AttackResult: ...
 
 
 @takes_model
@@ -67,8 +74,9 @@ def accuracy_curve(
 
     Args:
         model, x, y, batch_size: as for `accuracy`.
-        attack: any function of the form of `jacfast.fgsm`; or the result of an attack on x that
-            left `y`, or the predicted classes.
+        attack: any function of the form of `jacfast.fgsm`, which returns images or an
+            `AttackResult` of them; or the result of an attack on x that left `y`, or the predicted
+            classes.
         epsilons: sizes, one at least, each finite and >= 0, in the units of the attack.
 
     Returns:
@@ -92,13 +100,19 @@ def accuracy_curve(
                 "fooled; they count as robust at every eps"
             )
         return [share_beyond(eps, right, far) for eps in sizes]
+    if not callable(attack):
+        raise TypeError(
+            "attack must be a function of (model, x, y, eps=eps), or a result; got "
+            f"{type(attack).__name__}"
+        )
     parts = list(zip(batches(model, x, batch_size), y.split(int(batch_size)), strict=True))
     shares = []
     with told_once():
         for eps in sizes:
             fine = []
             for (call, part), labels in parts:
-                moved = attack(call.plain, part, labels, eps=eps) if eps else part
+                at = functools.partial(attack, eps=eps)
+                moved = perturb(at, call.plain, part, labels) if eps else part
                 fine.append(classified(call, moved, labels, batch_size))
             shares.append(float(torch.cat(fine).double().mean()))
     return shares

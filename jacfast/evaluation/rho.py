@@ -108,6 +108,8 @@ def check_attacked(result: AttackResult, x: Tensor) -> None:
     rounding of r; four units in the last place of a sample's largest entry are let pass, as x may
     have been computed anew. A sample that is NaN or infinite somewhere is not looked at.
     """
+    if not isinstance(result, AttackResult):
+        raise TypeError(f"result must be what an attack found; got {type(result).__name__}")
     check_input(x)
     if x.shape != result.r.shape:
         raise ValueError(

@@ -86,7 +86,7 @@ def input_surface(
     if len(x) != 1:
         raise ValueError(f"x must be one sample, [1, ...]; got {len(x)}")
     floating("directions", directions)
-    if directions.numel() != 2 * x.numel():
+    if directions.shape != (2, *x.shape[1:]):  # as many entries in another order would fit
         raise ValueError(
             f"directions must be [2, ...] in the shape of the sample {list(x.shape[1:])}; "
             f"got {list(directions.shape)}"
@@ -95,7 +95,7 @@ def input_surface(
         raise ValueError("directions must be finite; got NaN or inf")
     steps = _steps(extent, points, of)
     pairs = torch.cartesian_prod(steps, steps)
-    alpha, beta = directions.detach().to(x).reshape(2, *x.shape[1:])
+    alpha, beta = directions.detach().to(x)
 
     def value(part: Tensor) -> Tensor:
         call = model.rows(torch.zeros(part.shape[1], dtype=torch.int64, device=x.device))

@@ -96,7 +96,7 @@ class Penalty(abc.ABC):
         Entries of a dense output are rows of J as any other; logits [N] are one row.
 
         Args:
-            y: labels [N] int64, for the penalties that need them.
+            y: labels [N] int64, for the penalties that need them; checked in any case.
             generator: source of random cotangents, on the device of `logits`.
             batch_norm: what to do where batch statistics make samples depend on each other:
                 ``"refuse"``, or ``"coupled"``: differentiate the batch as it is, so that the row
@@ -118,6 +118,8 @@ class Penalty(abc.ABC):
             graph = Graph(logits, past=x.grad_fn)
             if batch_norm == "refuse":
                 check_apart(graph, x)
+        if y is not None:
+            checks.class_index("y", y, len(logits), logits)
         self.check(logits, y)
         draw = self.drawn(len(x), logits, generator)
         vectors = cotangents_of(self, logits, x, y, draw)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import attacks, penalties
+from jacfast.attacks.given import Attack
 from jacfast.attacks.result import DeepFoolResult
 from jacfast.checks import above_zero
 from jacfast.reproduce.config import Training
-from jacfast.training.attacked import Attack, attack_once
+from jacfast.training.attacked import attack_once
 from jacfast.training.deep_defense import deep_defense_penalty
 from jacfast.training.defence import Defence
 from jacfast.training.fit import Loss

@@ -11,6 +11,7 @@ from jacfast.calling.held import surely
 from jacfast.checks import place
 from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
+from jacfast.step.checks import check_kind
 from jacfast.step.options import Options
 from jacfast.step.step import Step
 
@@ -73,6 +74,7 @@ def penalised(
             is no such argument, or it is no floating-point tensor. And what `forward_with_penalty`
             raises.
     """
+    check_kind(model)
     argument = place("argument", argument)
     step, held, own = Step(penalty, **options, everything=True), Held(), None
 

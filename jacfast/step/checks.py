@@ -101,7 +101,8 @@ def check_kind(model: object) -> nn.Module:
             "model must be a torch.nn.Module, whose parameters are known; got "
             f"{type(model).__name__} (for functions add penalty(logits, x) to the loss)"
         )
-    wrapper = {base.__name__ for base in type(model).__mro__} & WRAPPERS
+    check_no_pair(model)
+    wrapper = _kinds(model) & WRAPPERS
     if wrapper:
         raise TypeError(
             f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
@@ -109,6 +110,19 @@ def check_kind(model: object) -> nn.Module:
             "add penalty(logits, x) to the loss"
         )
     return model
+
+
+def check_no_pair(model: object) -> None:
+    """Refuse a model with a penalty where its logits alone are taken."""
+    if "WithPenalty" in _kinds(model):
+        raise TypeError(
+            "model must not be a WithPenalty, whose penalty would be in no loss: give its model "
+            "(pair.model), or call the pair, which takes all options, and another penalty"
+        )
+
+
+def _kinds(model: object) -> set[str]:
+    return {base.__name__ for base in type(model).__mro__}
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:

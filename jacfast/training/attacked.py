@@ -1,17 +1,13 @@
 """Attacked inputs to train on: of a batch, or made once for a whole training."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from jacfast import checks
-from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.given import Attack, check_attack, perturb
 from jacfast.calling import check_input, check_labels
 from jacfast.evaluation.predict import BATCH
 from jacfast.progress import watch
-
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | AttackResult]
 
 
 def attack_once(
@@ -59,25 +55,6 @@ def attack_once(
     return torch.cat([*moved, x[count:].detach()])
 
 
-def check_attack(attack: Attack) -> None:
-    """Check an attack."""
-    if not callable(attack):
-        raise TypeError(f"attack must be a function of (model, x, y); got {attack!r}")
-
-
 def attacked_of(samples: int, share: float) -> int:
     """Return how many of the samples are attacked, at least one."""
     return max(1, round(share * samples))
-
-
-def perturb(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the perturbed inputs that `attack` finds, of the dtype and on the device of x."""
-    found = attack(model, x, y)
-    moved = found.adversarial if isinstance(found, AttackResult) else found
-    if not isinstance(moved, Tensor):
-        raise TypeError(f"attack must return perturbed inputs; got {type(moved).__name__}")
-    if moved.shape != x.shape:
-        raise ValueError(
-            f"attack must return inputs shaped as x, {list(x.shape)}; got {list(moved.shape)}"
-        )
-    return moved.to(x)

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from jacfast.attacks.given import Attack, check_attack, perturb
 from jacfast.calling import as_logits, check_classes, check_labels, in_a_step, pick
 from jacfast.checks import at_least, flag, keep, one_of, share
 from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
-from jacfast.step.checks import BATCH_NORMS, BatchNorm, check_layer
-from jacfast.training.attacked import Attack, attacked_of, check_attack, perturb
+from jacfast.step.checks import BATCH_NORMS, BatchNorm, check_layer, check_no_pair
+from jacfast.training.attacked import attacked_of
 from jacfast.training.schedule import Schedule
 
 Place = Literal["clean", "attacked", "both"]
@@ -121,6 +122,7 @@ class Defence:
             TypeError, ValueError: y is not int64 [N] in 0 .. K - 1, or the attack, the penalty or
                 `forward_with_penalty` refuses what it is given.
         """
+        check_no_pair(model)
         check_labels(y, len(x))
         if isinstance(self.lam, Schedule):
             return self._at(self.lam, step)(model, x, y, step=step)

@@ -18,7 +18,7 @@ from jacfast.training import checkpoint
 from jacfast.training.checks import check_trainable
 from jacfast.training.descent import Descent
 from jacfast.training.given import Interval, batches_of, check_total_steps, optimizer_of
-from jacfast.training.learned import check_optimized, learned
+from jacfast.training.learned import check_optimized, check_trains, learned
 from jacfast.training.moving import Moving
 from jacfast.training.process import Loss, Process, processes
 from jacfast.training.seeded import seeded
@@ -86,7 +86,7 @@ def fit(
             number of the step, from 0, for a `Schedule` or a penalty with ``every``. What it learns
             itself, if it is an nn.Module, or the penalty of a `Defence` (``weights`` of
             `Frobenius`, say, as an nn.Parameter), is averaged and saved with the model, a module as
-            a whole, frozen parts too; `optimizer` must have it.
+            a whole, frozen parts too; `optimizer` must have what is not frozen of it.
         batch_size: samples of a step, >= 1; the last step of an epoch has what is left. Not for a
             DataLoader, which has its own.
         lr: Adam's step size, finite and >= 0; not beside `optimizer`.
@@ -115,7 +115,8 @@ def fit(
         FloatingPointError: the loss is not finite. The last checkpoint is intact.
         FileExistsError: `save` is there and is not to be resumed.
         TypeError, ValueError: epochs, batch_size, lr, seed, config or what `loss` returns is not as
-            above; no parameter of `model` requires grad; x and y differ in length or are empty;
+            above; no parameter of `model` requires grad; `optimizer` has none of them, nor of
+            `loss`, or lacks what `loss` learns; x and y differ in length or are empty;
             `save` has no folder, is no checkpoint, belongs to another run or network, or holds more
             epochs; or there is none to resume; or the processes are not given the same, or are
             joined by nothing but WORLD_SIZE.
@@ -128,6 +129,7 @@ def fit(
     check_total_steps(scheduler, scheduler_interval, epochs, batches.steps)
     check_trainable(model)
     of_loss = learned(loss)
+    check_trains(optimizer, model, of_loss)
     checkpoint.check_config(config)
     resume = checks.flag("resume", resume)
     path = checkpoint.path_of(save, resume)

@@ -160,6 +160,17 @@ def test_attackbench_is_called_as_adv_lib_calls_an_attack():
     assert torch.equal(attack(model, x, y, targets=target), plain)
 
 
+def test_options_by_place_are_refused():
+    """Others have other ones there: adv-lib `targeted` in the fourth place, ART `max_iter`."""
+    model, x, y = images()
+    with pytest.raises(TypeError, match="3 positional arguments"):
+        for_attackbench(model, x, y, True)
+    with pytest.raises(TypeError, match="1 positional argument"):
+        for_art(None, 50)
+    with pytest.raises(TypeError, match="targeted must be True or False; got 'no'"):
+        for_attackbench(model, x, y, targeted="no")
+
+
 def test_minimal_norm_in_attackbench():
     model, x, y = images()
     options = {"attack": "minimal_norm", "budget": 12}

@@ -103,6 +103,14 @@ def test_options_are_checked_before_model_and_data_are_loaded(words, message, ca
     assert message in capsys.readouterr().err
 
 
+def test_epochs_of_a_training_that_is_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jacfast.training.harden.harden", lambda *_: pytest.fail("it began"))
+    words = ["harden", *CLASSIFIER, str(tmp_path), "--train-epochs", "30"]
+    assert cli.main(words) == 2
+    said = "jacfast: --train-epochs must be left out with a model, which is trained; got 30"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -121,6 +129,16 @@ def test_options_are_checked_before_model_and_data_are_loaded(words, message, ca
             ["plot", "cells", *CLASSIFIER, "o", "--data", "nowhere"],
             "must be a folder that is there",
         ),
+        # the beginning of an option is another one elsewhere: `--p` the norm, `--max` ART's steps
+        (
+            ["attack", "jsma", *CLASSIFIER, "o", "--steps", "3", "--p", "1"],
+            "unrecognized arguments: --p 1",
+        ),
+        (
+            ["attack", "deepfool", *CLASSIFIER, "o", "--max", "100"],
+            "unrecognized arguments: --max 100",
+        ),
+        (["report", *CLASSIFIER, "o", "--batch", "32"], "unrecognized arguments: --batch 32"),
     ],
 )
 def test_values_are_refused_by_the_parser(words, message, capsys):

@@ -159,7 +159,7 @@ def test_the_image_by_which_options_are_checked_fits_every_box(box):
         check_options(attack, False, {**needed, "clip": box})
 
 
-@pytest.mark.parametrize("clip", [("--clip=-1,1",), ("--clip", "-1,1"), ("--cl", "-1.0,2/2")])
+@pytest.mark.parametrize("clip", [("--clip=-1,1",), ("--clip", "-1,1"), ("--clip", "-1.0,2/2")])
 def test_a_box_around_zero(given, clip, capsys):
     words = (*clip, "--samples", "5", "--budget", "10", "--steps", "2", "--quiet")
     assert command(given[1], *words) == 0

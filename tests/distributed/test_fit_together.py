@@ -74,7 +74,8 @@ def test_processes_with_another_job_are_refused(together, other):
         seed = rank if other == "seed" else 0
         own = torch.nn.Parameter(torch.full((3,), 1.0 + rank * (other == "weights of loss")))
         loss = Defence(jacfast.Frobenius(weights=own), 0.1)
-        fit(model, x, y, epochs=1, batch_size=8, lr=0.1, loss=loss, seed=seed)
+        optimizer = torch.optim.SGD([*model.parameters(), own], 0.1)
+        fit(model, x, y, epochs=1, batch_size=8, optimizer=optimizer, loss=loss, seed=seed)
 
     found = together(2, work)
     assert all(f"{other} is" in str(error) and "in process 1 of 2" in str(error) for error in found)

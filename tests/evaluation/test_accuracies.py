@@ -56,6 +56,14 @@ def test_curve(batch_size):
     assert accuracy_curve(signs, X[:3], Y[:3], free, [0.15], batch_size=batch_size) == [2 / 3]
 
 
+def test_curve_of_an_attack_that_says_what_it_found():
+    def found(model, x, y, *, eps):
+        return fgsm.result(model, x, y, eps=eps, clip=None)
+
+    assert accuracy_curve(signs, X, Y, found, [0.35, 0, 0.15]) == [0.25, 1.0, 0.75]
+    assert reference_epsilon(signs, X, Y, found) == reference_epsilon(signs, X, Y, free)
+
+
 def test_at_zero_the_attack_is_not_called():
     def never(model, x, y, *, eps):
         raise AssertionError
@@ -178,6 +186,21 @@ def test_the_model_is_left_as_it_was():
             lambda m: accuracy_curve(m, X, Y, fgsm, "0.1"),
             TypeError,
             "epsilons must be a list of numbers; got str",
+        ),
+        (
+            lambda m: accuracy_curve(m, X, Y, "fgsm", [0.1]),
+            TypeError,
+            r"attack must be a function of \(model, x, y, eps=eps\), or a result; got str",
+        ),
+        (  # the images of an attack
+            lambda m: reference_epsilon(m, X, Y, X),
+            TypeError,
+            r"attack must be a function of \(model, x, y, eps=eps\), or a result; got Tensor",
+        ),
+        (
+            lambda m: accuracy_curve(m, torch.ones(2, 6), Y[:2], lambda *_, eps: None, [0.1]),
+            TypeError,
+            "attack must return perturbed inputs; got NoneType",
         ),
         (lambda m: reference_epsilon(m, X, Y, share=1.5), ValueError, r"share must be in \(0, 1\]"),
         (lambda m: reference_epsilon(m, X, Y, share=0), ValueError, r"share must be in \(0, 1\]"),

@@ -81,6 +81,11 @@ def test_options_reach_deepfool():
     assert got == pytest.approx(float(RATIOS.mean()) * 1.5 / 1.02, rel=1e-12)
 
 
+def test_rho_of_images():
+    with pytest.raises(TypeError, match="result must be what an attack found; got Tensor"):
+        rho_of(X, X)
+
+
 def test_rho_of_a_result():
     model, x = build("smooth_mlp", samples=8)
     result = deepfool(model, x)

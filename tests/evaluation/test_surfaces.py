@@ -112,6 +112,8 @@ TWO = torch.eye(3)[:2].double()
         (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, points=4), "points must be odd"),
         (lambda m, x, y: input_surface(m, x, y, TWO, 1.0, of="x"), "of must be one of loss"),
         (lambda m, x, y: input_surface(m, x, y, TWO[:1], 1.0), r"directions must be \[2, ...\]"),
+        # the two side by side, as torch.stack(..., dim=-1) has them: other numbers, reshaped
+        (lambda m, x, y: input_surface(m, x, y, TWO.T, 1.0), r"sample \[3\]; got \[3, 2\]"),
         (lambda m, x, y: input_surface(m, x, y + 7, TWO, 1.0, of="loss"), "y must lie in 0"),
         (
             lambda m, x, y: input_surface(m, draw(2, 3), torch.tensor([0, 1]), TWO, 1.0),

@@ -71,6 +71,17 @@ def test_labels(batch, name):
             penalty(logits, x, torch.tensor([low, high, 3]))
 
 
+@pytest.mark.parametrize("penalty", [Frobenius(), CrossLipschitz()])
+def test_labels_that_are_not_needed(batch, penalty):
+    """A number there was meant as n, perhaps; `forward_with_penalty` refuses them, too."""
+    logits, x, y = batch
+    assert penalty(logits, x, y) > 0
+    with refuses(TypeError, "y must be an int64 tensor; got int"):
+        penalty(logits, x, 4)
+    with refuses(ValueError, "y must have shape [N] = [3]; got [2]"):
+        penalty(logits, x, y[:2])
+
+
 @pytest.mark.parametrize("n", [1, "exact"])
 def test_weights_of_another_number_of_outputs(batch, n):
     with refuses(ValueError, "weights must have shape [K] = [5]; got [4]"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jacfast import Frobenius, forward_with_penalty
+from jacfast import Frobenius, WithPenalty, forward_with_penalty, penalised
 from tests.step.networks import build
 
 
@@ -28,6 +28,26 @@ def test_models(mlp):
         forward_with_penalty(lambda x: model(x), x)
     with refuses(TypeError, "model must not be a DataParallel, which would not see the gradients"):
         forward_with_penalty(nn.DataParallel(model), x)
+
+
+@pytest.mark.parametrize("penalty", [Frobenius(), None])
+def test_a_penalty_inside_another(mlp, penalty):
+    """The inner one would be in no loss."""
+    model, x, _ = mlp
+    pair = WithPenalty(model)
+    text = "model must not be a WithPenalty, whose penalty would be in no loss: give its model"
+    with refuses(TypeError, text):
+        forward_with_penalty(pair, x, penalty=penalty)
+    with refuses(TypeError, text):
+        WithPenalty(pair, penalty)
+    with refuses(TypeError, text), penalised(pair):
+        pair(x)
+
+
+def test_what_cannot_be_penalised_is_refused_before_it_is_called(mlp):
+    model, _, _ = mlp
+    with refuses(TypeError, "model must be a torch.nn.Module"), penalised(lambda x: model(x)):
+        pass
 
 
 @pytest.mark.parametrize("wrapper", ["FullyShardedDataParallel", "FSDPModule"])

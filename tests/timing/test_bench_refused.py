@@ -13,6 +13,11 @@ def test_who_asks_for_what_cannot_be_is_told_so():
     x = torch.rand(4, 6)
     for options, kind, rule in (
         ({"model": len}, TypeError, "model must be a torch.nn.Module; got builtin"),
+        (
+            {"model": jacfast.WithPenalty(nets.mlp())},
+            TypeError,
+            "model must not be a WithPenalty",
+        ),
         ({"model": nn.Flatten()}, ValueError, "model must have parameters that require grad"),
         ({"x": torch.zeros(4, 6).long()}, TypeError, "x must be floating point"),
         ({"x": torch.rand(4, 7)}, ValueError, r"model must accept x of shape \[4, 7\]"),

@@ -208,6 +208,14 @@ def test_whatever_holds_the_logits(defence, returns):
 
 
 @pytest.mark.parametrize("penalty", [None, jacfast.Frobenius()])
+def test_no_pair(penalty):
+    """Its own penalty would be in no loss: a training without one, that says nothing of it."""
+    pair = jacfast.WithPenalty(cnn().double())
+    with pytest.raises(TypeError, match="model must not be a WithPenalty, whose penalty would be"):
+        Defence(penalty, LAM if penalty else 0.0)(pair, *batch())
+
+
+@pytest.mark.parametrize("penalty", [None, jacfast.Frobenius()])
 def test_no_loss_of_a_dense_output(penalty):
     model, (x, y) = nn.Conv2d(2, 5, 3).double(), batch()
     with pytest.raises(ValueError, match=r"one row of logits per sample.*got a dense output"):

@@ -1,5 +1,6 @@
 """What a loss learns itself is trained, saved and resumed with the model, or refused."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -48,6 +49,37 @@ def turned():
     return Defence(Turned(nn.Linear(3, 3, bias=False)), 0.1)
 
 
+def sgd(*owners):
+    return torch.optim.SGD([p for owner in owners for p in owner.parameters()], 0.1)
+
+
+@pytest.mark.parametrize("make", [Headed, weighted, turned])
+@pytest.mark.parametrize("how", ["lr", "optimizer"])
+def test_what_a_loss_learns_is_in_the_optimizer(make, how):
+    """Else it would stay as it began, without a word."""
+    (model, x, y), loss = problem(), make()
+    given = {"epochs": 1, "batch_size": 8, "loss": loss}
+    options = {"lr": 0.1} if how == "lr" else {"optimizer": sgd(model)}
+    with pytest.raises(ValueError, match=r"optimizer must have what the loss learns .*; it lacks "):
+        fit(model, x, y, **given, **options)
+    learned(loss).requires_grad_(False)
+    fit(model, x, y, **given, **options)
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    """It would train nothing: of a copy, say, that was made after the optimizer."""
+    model, x, y = problem()
+    twin = copy.deepcopy(model)
+    given = {"epochs": 1, "batch_size": 8}
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        fit(twin, x, y, loss=cross_entropy, optimizer=sgd(model), **given)
+    loss = Headed()
+    before = loss.head.weight.detach().clone()
+    fit(twin, x, y, loss=loss, optimizer=sgd(loss), **given)  # a head on what is there
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+    assert not torch.equal(loss.head.weight, before)
+
+
 @pytest.mark.parametrize("make", [Headed, weighted, turned])
 def test_resumed_to_the_bit(make, tmp_path):
     def run(file, epochs, resume=False):
@@ -68,10 +100,12 @@ def test_resumed_to_the_bit(make, tmp_path):
 
 def test_another_loss_is_refused(tmp_path):
     model, x, y = problem()
-    given = {"epochs": 1, "batch_size": 8, "lr": 0.1, "save": tmp_path / "run"}
-    fit(model, x, y, loss=cross_entropy, **given)
+    given = {"epochs": 1, "batch_size": 8, "save": tmp_path / "run"}
+    fit(model, x, y, loss=cross_entropy, optimizer=sgd(model), **given)
+    loss = weighted()
+    both = sgd(model, learned(loss))
     with pytest.raises(ValueError, match=r"the loss in checkpoint .* missing weights"):
-        fit(model, x, y, loss=weighted(), resume=True, **given)
+        fit(model, x, y, loss=loss, optimizer=both, resume=True, **given)
 
 
 @pytest.mark.parametrize("where", ["closure", "plain tensor of the penalty"])

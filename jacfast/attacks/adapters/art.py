@@ -19,8 +19,10 @@ NAMES = {
 }
 
 
-def for_art(classifier: Any, batch_size: int = 128, attack: Name = "deepfool", **options) -> Any:
+def for_art(classifier: Any, *, batch_size: int = 128, attack: Name = "deepfool", **options) -> Any:
     """Return an ART evasion attack over a `PyTorchClassifier`: ``attack.generate(x)`` on arrays.
+
+    Options go by name: ART's DeepFool has them in another order, `max_iter` first.
 
     As ART's DeepFool: the predicted class is left, given labels are not looked at. The classifier's
     preprocessing (normalisation, defences) is part of what is attacked, with the gradient that ART

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.attacks.adapters.choices import Name, choices
 from jacfast.attacks.options import PRESETS
 
@@ -11,12 +12,15 @@ def for_attackbench(
     model: torch.nn.Module,
     inputs: Tensor,
     labels: Tensor,
+    *,
     targets: Tensor | None = None,
     targeted: bool = False,
     attack: Name = "deepfool",
     **options,
 ) -> Tensor:
     """Attack as AttackBench and adv-lib call an attack; return adversarial inputs in [0, 1].
+
+    All after the labels goes by name: adv-lib's own attacks have their options in another order.
 
     Args:
         model: maps [N, ...] to logits [N, K].
@@ -39,6 +43,7 @@ def for_attackbench(
     """
     usual = PRESETS["advlib"] if attack == "deepfool" else {}
     chosen = choices("for_attackbench", attack, {"norm": "p"}, usual, options)
+    targeted = checks.flag("targeted", targeted)
     reach = {"target": labels if targets is None else targets} if targeted else {}
     found = chosen(model, inputs, None if targeted else labels, **reach)
     fooled = found.success.view(-1, *[1] * (inputs.dim() - 1))
