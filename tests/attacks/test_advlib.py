@@ -146,6 +146,18 @@ def test_fmn_step_by_step(choices, name, norm, targeted, advlib):
     assert int((model(got).argmax(dim=1) != y).sum()) >= 10
 
 
+def test_the_radius_of_fmn_ends_at_the_farthest_corner():
+    """The boundary that the slope at x speaks of is 20 away, the corner (1, 1) no more than 1.3."""
+
+    def model(x):
+        ahead = 0.05 * x @ torch.tensor([0.8, 0.6]).double() - 1 + 100 * (x[:, 0] - 0.95).relu()
+        return torch.stack([0 * ahead, ahead], dim=1)
+
+    x = torch.full((1, 2), 0.1).double()
+    want = (x + 0.9 * 2**0.5 * torch.tensor([0.8, 0.6]).double()).clamp(max=1)
+    torch.testing.assert_close(fmn(model, x, steps=2), want)
+
+
 @pytest.mark.parametrize(
     ("attack", "options", "words"),
     [
