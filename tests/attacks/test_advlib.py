@@ -158,6 +158,19 @@ def test_the_radius_of_fmn_ends_at_the_farthest_corner():
     torch.testing.assert_close(fmn(model, x, steps=2), want)
 
 
+def test_ddn_does_not_move_where_it_has_no_gradient():
+    """From 0.45 to 0.66, where all is flat up to 0.8: the radius grows, and nobody goes there."""
+
+    def model(x):
+        ahead = x[:, 0].clamp(max=0.6) - 1 + 9 * (x[:, 0] > 0.8)
+        return torch.stack([0 * ahead, ahead], dim=1)
+
+    x = torch.tensor([[0.45]]).double()
+    options = {"init_norm": 0.2, "steps": 60, "levels": None}
+    assert torch.equal(ddn(model, x, **options), x)
+    assert float(ddn(model, x, **options | {"init_norm": 0.5})[0, 0]) > 0.8
+
+
 @pytest.mark.parametrize(
     ("attack", "options", "words"),
     [
