@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from jacfast import checks
-from jacfast.attacks.box import Clip, box_of
+from jacfast.attacks.box import Clip, box_of, words
 from jacfast.calling import Call, Model, classes_of, logits_of, quiet
 from jacfast.files import damage, in_one_move
+from jacfast.ops.checks import accumulator
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -160,8 +161,8 @@ class AttackResult:
         Args:
             model: the one that was attacked; evaluated in eval mode and left as it was.
             levels: how many values an entry can have, >= 2.
-            box: (low, high), the least and the largest of them, in units of x. Numbers, or tensors
-                that broadcast to a sample: [C, 1, 1] holds a bound for each channel.
+            box: (low, high), the least and the largest of them, in units of x; finite. Numbers, or
+                tensors that broadcast to a sample: [C, 1, 1] holds a bound for each channel.
             arguments: args, kwargs and output of the model, as they were given to the attack.
 
         Returns:
@@ -172,9 +173,12 @@ class AttackResult:
         """
         checks.count("levels", levels, 2)
         valid = box_of(box, self.adversarial, name="box")
-        low, high = valid.low, valid.high
-        unit = (valid.clamp(self.adversarial) - low) / (high - low)
-        rounded = low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)
+        if not valid.bounded:
+            raise ValueError(f"box must be finite, (low, high), to have levels; got {words(box)}")
+        low, high, kind = valid.low, valid.high, self.adversarial.dtype
+        point = valid.clamp(self.adversarial).to(accumulator(kind))  # which holds all levels
+        unit = (point - low) / (high - low)
+        rounded = (low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)).to(kind)
         call = Call(model, len(rounded), **arguments)
         with quiet(call, gradients=False):
             logits = logits_of(call, rounded)

@@ -146,6 +146,31 @@ def test_fmn_step_by_step(choices, name, norm, targeted, advlib):
     assert int((model(got).argmax(dim=1) != y).sum()) >= 10
 
 
+def test_the_radius_of_fmn_ends_at_the_farthest_corner():
+    """The boundary that the slope at x speaks of is 20 away, the corner (1, 1) no more than 1.3."""
+
+    def model(x):
+        ahead = 0.05 * x @ torch.tensor([0.8, 0.6]).double() - 1 + 100 * (x[:, 0] - 0.95).relu()
+        return torch.stack([0 * ahead, ahead], dim=1)
+
+    x = torch.full((1, 2), 0.1).double()
+    want = (x + 0.9 * 2**0.5 * torch.tensor([0.8, 0.6]).double()).clamp(max=1)
+    torch.testing.assert_close(fmn(model, x, steps=2), want)
+
+
+def test_ddn_does_not_move_where_it_has_no_gradient():
+    """From 0.45 to 0.66, where all is flat up to 0.8: the radius grows, and nobody goes there."""
+
+    def model(x):
+        ahead = x[:, 0].clamp(max=0.6) - 1 + 9 * (x[:, 0] > 0.8)
+        return torch.stack([0 * ahead, ahead], dim=1)
+
+    x = torch.tensor([[0.45]]).double()
+    options = {"init_norm": 0.2, "steps": 60, "levels": None}
+    assert torch.equal(ddn(model, x, **options), x)
+    assert float(ddn(model, x, **options | {"init_norm": 0.5})[0, 0]) > 0.8
+
+
 @pytest.mark.parametrize(
     ("attack", "options", "words"),
     [

@@ -275,6 +275,15 @@ def test_what_super_costs(either_loop, monkeypatch):
     assert int(found.vjps.sum()) == sum(rows)
 
 
+@pytest.mark.parametrize("either_loop", ["cpu"], indirect=True)  # as above
+def test_super_costs_nothing_where_the_label_is_another_one_at_once(either_loop):
+    x = 3 * draw(20, 2, seed=5)
+    found = deepfool(Ellipse(), x, 1 - Ellipse()(x).argmax(dim=1), variant="super")
+    assert found.vjps.tolist() == found.iterations.tolist() == [0] * 20
+    assert torch.equal(found.adversarial, x)
+    assert bool(found.success.all())
+
+
 @pytest.mark.parametrize("network", ["mlp", "smooth_mlp", "cnn"])
 @pytest.mark.parametrize("clip", [None, (0.0, 1.0)])
 def test_super_is_never_longer(network, clip):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import jacfast
+from jacfast.attacks.gradient import finite_rows
 from jacfast.attacks.whole import attack_to_file
 from jacfast.evaluation import accuracy_curve
 from tests.nets import build
@@ -104,6 +105,26 @@ def test_a_curve_and_a_report_say_it_once():
     how |= {"eps": (0.1,), "budget": 12}
     texts = said(lambda: jacfast.robustness_report(Lost(model), x, y, **how))
     assert sum("attacked samples" in text for text in texts) == 1
+
+
+def test_one_row_of_several_is_enough_and_one_look_of_several():
+    """The slope of a root is infinite at 0: of two rows there both count as none."""
+    x = torch.tensor([[0.0, 1.0], [1.0, 2.0], [0.0, 3.0]]).requires_grad_()
+    logits, lost = torch.stack([x[:, 1], x[:, 0].sqrt()], dim=1), torch.zeros(2).long()
+    here = torch.tensor([0, 0, 1])  # who has two points, one of them with a gradient
+    each = torch.eye(2)[:, None].expand(2, 3, 2)
+    rows = finite_rows(logits, x, each, lost, here)
+    assert rows.tolist() == [[[0, 0], [0, 1], [0, 0]], [[0, 0], [0.5, 0], [0, 0]]]
+    assert lost.tolist() == [1, 1]
+
+
+def test_where_logits_are_none_the_gradient_is_not_to_blame():
+    x = torch.tensor([[0.5, -1.0], [0.5, 1.0]])
+
+    def model(x):
+        return torch.stack([x[:, 1].sqrt(), x[:, 0]], dim=1)  # of the first NaN, with its slope
+
+    assert not [text for text in said(lambda: jacfast.deepfool(model, x)) if "gradient" in text]
 
 
 def test_batches_of_a_file_say_it_once(tmp_path):

@@ -86,6 +86,14 @@ def test_rounding_undoes_a_short_overshoot():
     assert found.survives_rounding(model, box=(0.7, 1.0)).tolist() == [False, False]
 
 
+def test_levels_beyond_what_float16_counts_to():
+    """At 1 level 65,535 of 16 bits, which float16 does not hold, is 1: nothing is rounded."""
+    model, x = identity().half(), torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.float16)
+    found = deepfool(model, x, torch.tensor([1, 0]), clip=(0.0, 1.0))
+    assert found.success.tolist() == [True, True]
+    assert found.survives_rounding(model, levels=2**16).tolist() == [True, True]
+
+
 def test_rounding_leaves_the_model_as_it_was():
     model, x = build("cnn", 3)
     found = deepfool(model.eval(), x)
@@ -102,6 +110,8 @@ def test_rounding_leaves_the_model_as_it_was():
         ({"levels": 2.5}, TypeError, "levels must be an integer; got 2.5"),
         ({"box": (1, 0)}, ValueError, r"box must be \(low, high\).*; got \(1, 0\)"),
         ({"box": 1}, ValueError, r"box must be \(low, high\).*; got 1"),
+        ({"box": None}, ValueError, r"box must be finite, \(low, high\), to have levels; got None"),
+        ({"box": (0, math.inf)}, ValueError, r"box must be finite.*; got \(0, inf\)"),
     ],
 )
 def test_errors(options, error, message):

@@ -132,6 +132,13 @@ def test_sizes_in_float32_have_their_edge(eps):
     assert accuracy_curve(model, x, y, found, torch.tensor([eps])) == of_numbers
 
 
+def test_at_zero_it_is_the_accuracy_whatever_was_found():
+    """On the boundary another batch can be of another class: so an attack finds it at 0."""
+    right, far = torch.tensor([True, True, False]), torch.tensor([0.0, 1.0, 0.0]).double()
+    assert share_beyond(0.0, right, far) == 2 / 3
+    assert share_beyond(1e-9, right, far) == 1 / 3
+
+
 def test_a_radius_is_saved_and_joined(tmp_path):
     model, x, y, _ = linear(math.inf)
     parts = [jacfast.pgd.result(model, x, y, eps=eps) for eps in (0.1, torch.full((6,), 0.2))]

@@ -36,6 +36,18 @@ def test_input(name, of):
         assert got.values[i, j].tolist() == pytest.approx(value(z, y, of), abs=1e-12)
 
 
+@pytest.mark.parametrize("of", ["loss", "decision"])
+def test_of_logits_in_bfloat16_no_more_is_rounded_off(of):
+    """The loss of the logits that the model gives, in float64: bfloat16 has two digits of it."""
+    model, x = build("mlp", 1)
+    model, x, y = model.bfloat16(), x.bfloat16(), torch.tensor([2])
+    among, alone = (model(x.expand(n, -1)).detach()[:1].double() for n in (9, 1))
+    got = input_surface(model, x, y, plane(draw(6), draw(6, seed=2)), 0.5, of=of, points=3)
+    assert float(got.values[1, 1]) == pytest.approx(value(among, y, of), rel=1e-12)
+    got = parameter_surface(model, x, y, parameter_directions(model), of=of, points=3)
+    assert float(got.values[1, 1]) == pytest.approx(value(alone, y, of), rel=1e-12)
+
+
 @pytest.mark.parametrize("hole", [float("nan"), float("inf")])
 def test_where_logits_say_no_class_the_label_is_none(hole):
     """NaN of a class is no sign of it, though argmax takes it for the largest logit."""

@@ -4,12 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from torch.func import jacrev, vmap
 
-from jacfast import bim, models, pgd
+from jacfast import bim, deepfool, models, pgd
 from jacfast.evaluation import accuracy
+from jacfast.evaluation.hessian import IMAGE_STEP
 from jacfast.reproduce import parts
 from jacfast.reproduce.config import Curve, Row, Table, Training
-from jacfast.reproduce.measures import Subject, find
+from jacfast.reproduce.measures import HESSIANS, Subject, find
 
 
 @pytest.fixture
@@ -45,6 +47,53 @@ def test_a_curve_is_by_the_attack_of_its_options_on_its_images(subject):
     moved = pgd(subject.model, x, y, eps=0.1, **options)
     assert found == [1.0, accuracy(subject.model, moved, y)]
     assert found[1] != accuracy(subject.model, pgd(subject.model, x, y, eps=0.1), y)
+
+
+def test_norms_and_bounds_by_the_formulas_of_the_papers(subject):
+    """The Jacobians by torch.func, and DeepFool's images where a column is of these."""
+    model, x = subject.model.double().requires_grad_(False), subject.x[:12].double()
+    y = model(x).argmax(dim=1)
+    subject.x, subject.y, subject.few, subject.labels = x, y, x, y
+    moved = deepfool(model, x).adversarial
+
+    def rows(points, of=model):
+        return vmap(jacrev(lambda one: of(one[None])[0]))(points).flatten(2)
+
+    def norm(points, of=model):
+        return rows(points, of).square().sum(dim=(1, 2)).sqrt()
+
+    def slope(points, y):
+        others = model(points).scatter(1, y[:, None], -torch.inf).argmax(dim=1)
+        everyone, jacobians = torch.arange(len(points)), rows(points)
+        return jacobians[everyone, y] - jacobians[everyone, others]
+
+    def hessian(one, y):
+        away = IMAGE_STEP * torch.eye(36).double().view(36, 1, 6, 6)
+        g = slope(one + away, y.expand(36)) - slope(one - away, y.expand(36))
+        return (g + g.T) / (4 * IMAGE_STEP)
+
+    z, jacobians, size = model(x).detach(), rows(x), x.flatten(1).norm(dim=1)
+    first, second = z.topk(2).values.T
+    w = jacobians[torch.arange(12), y][:, None] - jacobians
+    far = (first[:, None] - z) / w.norm(dim=2)  # NaN of the class itself: 0 / 0
+    change = (model(moved) - z).norm(dim=1) / (moved - x).flatten(1).norm(dim=1)
+    most = torch.stack([norm(x + t / 8 * (moved - x)) for t in range(9)]).amax(dim=0)
+    along = (jacobians @ x.flatten(1)[..., None]).square()[..., 0]
+    want = {
+        "accuracy": 100.0,
+        "rho_adv": 100 * ((moved - x).flatten(1).norm(dim=1) / size).mean(),
+        "norm_clean": norm(x).mean(),
+        "norm_perturbed": norm(moved).mean(),
+        "gradient_norm": slope(x, y).norm(dim=1).mean(),
+        "hessian_norm": sum(hessian(x[i], y[i]).norm() for i in range(HESSIANS)) / HESSIANS,
+        "bound_inner": 100 * ((first - second) / 2**0.5 / norm(x, model[:-1]) / size).mean(),
+        "bound_frobenius": 100 * ((first - second) / 2**0.5 / norm(x) / size).mean(),
+        "bound_nearest": 100 * (far.nan_to_num(nan=9e9).amin(dim=1) / size).mean(),
+        "mean_value": 100 * (change / most).square().mean(),
+        "curvature": 100 * ((along.amax(1) - along.amin(1)) / (norm(x) * size).square()).mean(),
+    }
+    for column, figure in want.items():
+        assert find(column)(subject) == pytest.approx(float(figure), rel=1e-6), column
 
 
 def test_the_loss_of_a_phase_has_what_its_row_says():

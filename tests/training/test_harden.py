@@ -15,6 +15,7 @@ from jacfast.evaluation import accuracy
 from jacfast.team import Team
 from jacfast.timing import ours
 from jacfast.training import harden as module
+from jacfast.training import measure as measures
 from jacfast.training.harden import harden
 from jacfast.training.measure import Measures
 from jacfast.training.options import Harden
@@ -82,11 +83,25 @@ def test_figures_are_those_of_the_written_weights(tmp_path):
 def test_the_median_norm_is_that_of_the_fooled():
     torch.manual_seed(0)
     attack = deepfool(models.mlp(16, 8, 4), torch.rand(5, 16))
-    norm = torch.tensor([1.0, 7.0, 0.0, 3.0, 0.0])
+    norm = torch.tensor([1.0, 7.0, 2.0, 3.0, 0.0])
     for fooled, want in (([True, True, False, True, False], 3.0), ([False] * 5, None)):
         found = dataclasses.replace(attack, norm=norm, success=torch.tensor(fooled))
         numbers = module._numbers(Measures(0.0, 0.0, 0.0, 0.0, {}, {}, found))
         assert numbers["median_norm"] == want
+        assert numbers["fooled"] == sum(fooled) / 5
+
+
+def test_rho_is_that_of_all_images_fooled_or_not(monkeypatch):
+    torch.manual_seed(0)
+    model, x = models.mlp(16, 8, 4).eval(), torch.rand(12, 16)
+    cap = float(deepfool(model, x).norm.median())
+    found = deepfool(model, x, max_norm=cap)
+    assert 0 < int(found.success.sum()) < 12
+    monkeypatch.setattr(measures, "deepfool", lambda *_: found)
+    monkeypatch.setattr(measures, "_worst", lambda *_: {})
+    with pytest.warns(UserWarning, match="samples were not fooled"):
+        got = measures.measure(model, x, model(x).argmax(dim=1), "")
+    assert got.rho_adv == pytest.approx(float((found.norm / x.norm(dim=1)).mean()))
 
 
 def test_the_weights_are_those_of_the_loops_by_hand(tmp_path, monkeypatch):
