@@ -92,7 +92,7 @@ def test_frozen_of_a_part(resnet):
     part = Frobenius("exact", subsample=0.5)
     _, value = fast(model, x, y, part, batch_norm="frozen", generator=source)
     chosen = torch.randperm(6, generator=torch.Generator().manual_seed(3))[:3]
-    _, want = plain(model.eval(), x[chosen], y, Frobenius("exact"))
+    _, want = plain(model.eval(), x[chosen], y[chosen], Frobenius("exact"))
     assert relative_error(value, want) < ROUNDING
 
 

@@ -42,7 +42,7 @@ def test_at_of_a_part():
     logits, value = fast(model, x, y, part, at=at, generator=source)
     source = torch.Generator().manual_seed(3)
     chosen = torch.randperm(6, generator=source)[:3]
-    _, want = plain(model, at[chosen], y, Frobenius(2), generator=source)
+    _, want = plain(model, at[chosen], y[chosen], Frobenius(2), generator=source)
     got = gradient(loss_of(logits, value, y), model)
     assert relative_error(got, gradient(loss_of(model(x), want, y), model)) < ROUNDING
 
