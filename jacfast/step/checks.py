@@ -101,8 +101,9 @@ def check_kind(model: object) -> nn.Module:
             "model must be a torch.nn.Module, whose parameters are known; got "
             f"{type(model).__name__} (for functions add penalty(logits, x) to the loss)"
         )
-    check_no_pair(model)
-    wrapper = _kinds(model) & WRAPPERS
+    kinds = kinds_of(model)
+    check_no_pair(kinds)
+    wrapper = kinds & WRAPPERS
     if wrapper:
         raise TypeError(
             f"model must not be a {wrapper.pop()}, which would not see the gradients: for "
@@ -112,16 +113,17 @@ def check_kind(model: object) -> nn.Module:
     return model
 
 
-def check_no_pair(model: object) -> None:
-    """Refuse a model with a penalty where its logits alone are taken."""
-    if "WithPenalty" in _kinds(model):
+def check_no_pair(kinds: set[str]) -> None:
+    """Refuse a model, of these `kinds`, with a penalty where its logits alone are taken."""
+    if "WithPenalty" in kinds:
         raise TypeError(
             "model must not be a WithPenalty, whose penalty would be in no loss: give its model "
             "(pair.model), or call the pair, which takes all options, and another penalty"
         )
 
 
-def _kinds(model: object) -> set[str]:
+def kinds_of(model: object) -> set[str]:
+    """Return the names of a model's class and of those that it comes from."""
     return {base.__name__ for base in type(model).__mro__}
 
 

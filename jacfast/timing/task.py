@@ -26,7 +26,7 @@ from jacfast.calling.seeds import at_seed
 from jacfast.checks import above_zero
 from jacfast.memory import ran_out
 from jacfast.penalties.base import Penalty, check_penalty
-from jacfast.step.checks import check_no_pair
+from jacfast.step.checks import check_no_pair, kinds_of
 from jacfast.timing.kept import clear
 
 
@@ -85,7 +85,7 @@ def check(model: nn.Module, x: Tensor, y: Tensor | None, penalty: Penalty, lam: 
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    check_no_pair(model)
+    check_no_pair(kinds_of(model))
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model must have parameters that require grad: a step trains them; got 0")
     check_made(model.modules())

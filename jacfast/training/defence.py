@@ -14,7 +14,7 @@ from jacfast.checks import at_least, flag, keep, one_of, share
 from jacfast.penalties.base import Penalty, check_penalty
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
-from jacfast.step.checks import BATCH_NORMS, BatchNorm, check_layer, check_no_pair
+from jacfast.step.checks import BATCH_NORMS, BatchNorm, check_layer, check_no_pair, kinds_of
 from jacfast.training.attacked import attacked_of
 from jacfast.training.schedule import Schedule
 
@@ -122,7 +122,7 @@ class Defence:
             TypeError, ValueError: y is not int64 [N] in 0 .. K - 1, or the attack, the penalty or
                 `forward_with_penalty` refuses what it is given.
         """
-        check_no_pair(model)
+        check_no_pair(kinds_of(model))
         check_labels(y, len(x))
         if isinstance(self.lam, Schedule):
             return self._at(self.lam, step)(model, x, y, step=step)
