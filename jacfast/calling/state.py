@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.anew import weight_of
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attributes import attributes
 from jacfast.calling.copies import copies
@@ -191,7 +192,7 @@ class State:
 def computed(holder: object) -> set[str]:
     """Return the names of weights of a module that hooks of torch.nn.utils compute in each call."""
     hooks = holder._forward_pre_hooks.values() if isinstance(holder, nn.Module) else ()
-    return {getattr(hook, "name", getattr(hook, "_tensor_name", "")) for hook in hooks}
+    return {weight_of(hook) for hook in hooks}
 
 
 def _identical(before: Any, now: Any) -> bool:
