@@ -45,7 +45,7 @@ class _Halves:
         self._here = torch.arange(len(everyone), device=everyone.origin.device)
 
     def fit(self, left: int) -> bool:
-        """Take the smallest half of a half that has room for the `left` that run; say if it is."""
+        """Halve the part as often as the `left` running samples fit; say if it got smaller."""
         size = halved(len(self.part), left)
         if size == len(self.part):
             return False

@@ -62,8 +62,9 @@ class State:
         held = [value for place in self._places for value in entries(place.content)]
         held += entries(self._arguments)
         inside = [module for module in self._modules if id(module._buffers) not in settled]
+        # by themselves as well: the place of a ScriptModule does not show its buffers
         held += [buffer for module in inside for buffer in module._buffers.values()]
-        for value in held:  # the second are those of a ScriptModule, whose place has none
+        for value in held:
             plain = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
             if plain and not value.requires_grad:
                 tensors[id(value)] = value
