@@ -70,9 +70,7 @@ class Samples:
         """Go to r [N, D], clipped into the box and to levels; not where there is no gradient."""
         point = self.box.clamp(self.wide + r.view_as(self.x))
         if levels is not None:
-            low, high = self.box.low, self.box.high
-            unit = ((point - low) / (high - low) * (levels - 1)).round()
-            point = low + (high - low) * unit / (levels - 1)
+            point = self.box.rounded(point, levels)
         moving = (seen.g != 0).any(dim=1, keepdim=True)
         self.r = torch.where(moving, (point - self.wide).flatten(1), self.r)
 

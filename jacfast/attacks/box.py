@@ -43,6 +43,11 @@ class Box:
             return x
         return x.clamp(self.low, self.high)  # type: ignore[arg-type]  # both tensors or neither
 
+    def rounded(self, x: Tensor, levels: int) -> Tensor:
+        """Return x rounded to `levels` equally spaced values, low to high, of a finite box."""
+        unit = ((x - self.low) / (self.high - self.low) * (levels - 1)).round()
+        return self.low + (self.high - self.low) * unit / (levels - 1)
+
     def check(self, x: Tensor, name: str = "x") -> None:
         """Check that x lies in the box: clipping alone would change it.
 

@@ -48,10 +48,10 @@ class Frame:
         return halfspace_projection(*box, lanes.w, lanes.c, self.p)
 
     def beyond(self, lanes: Lanes, race: bool) -> Tensor:
-        """Return the shortest step [n, D] from where a lane begins, longer by the overshoot.
+        """Return the r [n, D] at which a step from where each lane begins ends.
 
-        That is a share of its length; what is returned is r, where such a step ends. In a race all
-        begin at x: there is time for a lane that is lost, and another may win.
+        The step is the shortest one into box and cuts, lengthened by the overshoot, a share of its
+        length. In a race all lanes begin at x: a lost one need not be helped, another may win.
 
         The cuts are farther by as large a share of what x resolves: all of it at the largest, as
         near a boundary r can be shorter than a rounding of x, and on one it has no direction. In

@@ -6,9 +6,10 @@ from torch import Tensor
 from jacfast.attacks.part import Part
 
 # Iterations between two looks at the device. A look lets it run dry, for about 20 us, in which the
-# host launches three or four operations; an iteration launches a hundred, and with nobody left all
-# of them are in vain. So looks are cheap: with two, the half iteration that is lost in the mean
-# costs as much as the looks that are saved at about ten iterations. Reckoned, not measured.
+# host launches three or four operations; an iteration launches up to forty beside the model's own,
+# and with nobody left all of them are in vain. So looks are cheap: with two iterations between them
+# half an iteration is lost in the mean, which costs as much as the looks that about ten iterations
+# save. Reckoned, not measured.
 EVERY = 2
 
 
@@ -44,7 +45,7 @@ class _Halves:
         self._here = torch.arange(len(everyone), device=everyone.origin.device)
 
     def fit(self, left: int) -> bool:
-        """Take the smallest half of a half that has room for the `left` that run; say if it is."""
+        """Halve the part as often as the `left` running samples fit; say if it got smaller."""
         size = halved(len(self.part), left)
         if size == len(self.part):
             return False

@@ -175,10 +175,9 @@ class AttackResult:
         valid = box_of(box, self.adversarial, name="box")
         if not valid.bounded:
             raise ValueError(f"box must be finite, (low, high), to have levels; got {words(box)}")
-        low, high, kind = valid.low, valid.high, self.adversarial.dtype
+        kind = self.adversarial.dtype
         point = valid.clamp(self.adversarial).to(accumulator(kind))  # which holds all levels
-        unit = (point - low) / (high - low)
-        rounded = (low + (high - low) * (unit * (levels - 1)).round() / (levels - 1)).to(kind)
+        rounded = valid.rounded(point, levels).to(kind)
         call = Call(model, len(rounded), **arguments)
         with quiet(call, gradients=False):
             logits = logits_of(call, rounded)

@@ -83,7 +83,8 @@ class Walk:
         if self.resolution is not None:
             length = torch.where(length <= self.resolution, self.least, length)
         r, reach = self._within(nearest.add_to(self.r, length, options.q))
-        # of no boundary the length is infinite; zero times what is not finite is NaN
+        # without a boundary the length is infinite; reach and top are added as 0 times their value,
+        # which is NaN where that is not finite, so that one comparison looks at all three
         if reach is None:
             sound = torch.add(length, top, alpha=0) < infinite
         elif self.ahead is None:
@@ -97,10 +98,11 @@ class Walk:
         torch.where(moved.view(-1, *[1] * (r.dim() - 1)), r, self.r, out=self.r)
 
     def _within(self, r: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return r inside the box and below the cap, where asked.
+        """Return r inside the box and below the cap, where asked; and a check of where it leads.
 
-        And [N] float64, not finite where the adversarial input has an entry that is not, of x that
-        are: their sum; None where there can be no such entry.
+        The check is the sum of the adversarial input's entries, [N] float64, which is not finite
+        where one of them is not. Entries where x itself is not finite are left out of it. It is
+        None where all are sure to be finite.
         """
         x, options, scale = self.x, self.options, 1 + self.options.overshoot
         point = None

@@ -18,6 +18,11 @@ def of_torch(hook: Any) -> bool:
     return type(hook).__module__.startswith("torch.nn.utils.")
 
 
+def weight_of(hook: Any) -> str:
+    """Return the name of the weight that such a hook computes; of another hook most often ""."""
+    return getattr(hook, "name", getattr(hook, "_tensor_name", ""))
+
+
 Hook = Callable[..., Any]
 
 
@@ -26,7 +31,7 @@ def computing(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, Hook, str]]
     found = []
     for module in modules:
         for hook in module._forward_pre_hooks.values():
-            name = getattr(hook, "name", getattr(hook, "_tensor_name", ""))
+            name = weight_of(hook)
             if of_torch(hook) and _has_graph(vars(module).get(name)):
                 found.append((module, hook, name))
     return found

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from jacfast.calling.inputs import check_dense, ordinary
 from jacfast.calling.moved import version
-from jacfast.calling.rebuilt import rebuilt
+from jacfast.calling.rebuilt import copies_in
 
 
 class Arguments:
@@ -148,7 +148,7 @@ class Arguments:
         if not self.any:
             return model(x)
         passed = args, kwargs = self._passed()
-        copies = list(rebuilt(self._given, passed)) if self._carries or self._cut else []
+        copies = list(copies_in(self._given, passed)) if self._carries or self._cut else []
         returned = model(x, *args, **kwargs)
         for one in copies:
             if one.written:

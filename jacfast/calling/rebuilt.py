@@ -31,14 +31,14 @@ class Rebuilt(NamedTuple):
             self.given[:] = now
 
 
-def rebuilt(given: Any, passed: Any) -> Iterator[Rebuilt]:
+def copies_in(given: Any, passed: Any) -> Iterator[Rebuilt]:
     """Yield the containers that are passed as copies, at whatever depth of tuples and their own."""
     if given is passed or not isinstance(given, dict | list | tuple):
         return
     if not isinstance(given, tuple):
         yield Rebuilt(given, passed, passed.copy())
     for one, other in zip(_entries(given), _entries(passed), strict=True):
-        yield from rebuilt(one, other)
+        yield from copies_in(one, other)
 
 
 def _entries(held: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jacfast.calling.anew import weight_of
 from jacfast.calling.arguments import Arguments
 from jacfast.calling.attributes import attributes
 from jacfast.calling.copies import copies
@@ -61,8 +62,9 @@ class State:
         held = [value for place in self._places for value in entries(place.content)]
         held += entries(self._arguments)
         inside = [module for module in self._modules if id(module._buffers) not in settled]
+        # by themselves as well: the place of a ScriptModule does not show its buffers
         held += [buffer for module in inside for buffer in module._buffers.values()]
-        for value in held:  # the second are those of a ScriptModule, whose place has none
+        for value in held:
             plain = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
             if plain and not value.requires_grad:
                 tensors[id(value)] = value
@@ -191,7 +193,7 @@ class State:
 def computed(holder: object) -> set[str]:
     """Return the names of weights of a module that hooks of torch.nn.utils compute in each call."""
     hooks = holder._forward_pre_hooks.values() if isinstance(holder, nn.Module) else ()
-    return {getattr(hook, "name", getattr(hook, "_tensor_name", "")) for hook in hooks}
+    return {weight_of(hook) for hook in hooks}
 
 
 def _identical(before: Any, now: Any) -> bool:

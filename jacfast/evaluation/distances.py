@@ -20,7 +20,7 @@ def distances(found: AttackResult, y: Tensor) -> Tensor:
 
 
 def share_beyond(eps: float, right: Tensor, far: Tensor) -> float:
-    """Return the share of samples that are `right` [N] at x and farther than eps; at 0 of `right`.
+    """Return the share of samples that are `right` [N] at x and farther than eps; at 0 all `right`.
 
     Farther by more than a rounding of float32, in which eps may have been given.
 

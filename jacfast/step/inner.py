@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def outputs_of(module: nn.Module, seen: list[tuple[Tensor, int]]) -> Iterator[None]:
+def watching(module: nn.Module, seen: list[tuple[Tensor, int]]) -> Iterator[None]:
     """Append to `seen` what a layer returns inside the context, and which version of it."""
 
     def look(*call: Any) -> None:

@@ -27,7 +27,7 @@ from jacfast.penalties.checks import check_apart
 from jacfast.step.asked import Asked
 from jacfast.step.cut import Cut, Unchanged
 from jacfast.step.draw import Draw, Noise, Order, penalised_count
-from jacfast.step.inner import only_one, outputs_of
+from jacfast.step.inner import only_one, watching
 from jacfast.step.node import Node
 from jacfast.step.penalise import penalise
 from jacfast.step.pending import Part, Pending
@@ -51,7 +51,8 @@ class Run:
         outside: whether the graph may be left outside as autograd has it, where nothing here makes
             it cheaper.
         ready: a call of the model on the whole batch that has been made already.
-        plain: whether the graph was left outside; if so, whether it `attends`: has attention.
+        plain: after the pass, whether its graph was left outside.
+        attends: after the pass, whether attention was met in the model.
     """
 
     step: "Step"
@@ -182,7 +183,7 @@ class Run:
         pending.enter(entry.grad_fn)
         with contextlib.ExitStack() as stack:
             if self.step.layer is not None:
-                stack.enter_context(outputs_of(model.get_submodule(self.step.layer), seen))
+                stack.enter_context(watching(model.get_submodule(self.step.layer), seen))
             stack.enter_context(self.step.around())
             if part:
                 stack.enter_context(self._masks.of(index))
