@@ -46,9 +46,10 @@ def attack(
 
         @functools.wraps(function)
         def result(*args: P.args, **kwargs: P.kwargs) -> AttackResult:
+            found = function(*args, **kwargs)  # first: its words for what it does not take
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
-            return _measure(function(*args, **kwargs), p, ball, **given.arguments)
+            return _measure(found, p, ball, **given.arguments)
 
         return _with_result(function, uncompiled(result))
 

@@ -107,7 +107,8 @@ def check_bounds(name: str, clip: Any) -> None:
         except RuntimeError as error:  # shapes that do not fit each other
             shapes = [list(tensor_of(bound).shape) for bound in clip]
             raise ValueError(f"{name} must be (low, high) of one shape; got {shapes}") from error
-    raise ValueError(f"{name} must be (low, high) with low < high; got {words(clip)}")
+    got = words(clip) if isinstance(clip, tuple | list) else f"a {type(clip).__name__}, no tuple"
+    raise ValueError(f"{name} must be (low, high) with low < high; got {got}")
 
 
 def _check_values(name: str, size: Tensor) -> None:

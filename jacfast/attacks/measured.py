@@ -116,7 +116,10 @@ class AttackResult:
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
-        with in_one_move(checks.path("path", path)) as part:
+        path = checks.path("path", path)
+        if not path.parent.is_dir():
+            raise ValueError(f"path must be a file in a folder that exists; got {path}")
+        with in_one_move(path) as part:
             save_file(tensors, part, metadata=self.about())
 
     @classmethod

@@ -48,6 +48,9 @@ def reproduce(
     from jacfast import reproduce as tables
 
     if name is None and not every:
+        for option, value in (("out", out), ("data", data), ("quick", options["quick"])):
+            if value:
+                raise ValueError(f"--{option} needs the name of a table, or --all; got none")
         every_table = {known: tables.load(known) for known in tables.names()}
         listed = {name: f"{table.source}: {table.title}" for name, table in every_table.items()}
         if json:

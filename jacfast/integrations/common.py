@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from jacfast.checks import is_number
-from jacfast.penalties.base import Penalty, check_penalty
+from jacfast.penalties.base import Penalty, check_addend
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.penalties.learned import learned_by
 from jacfast.step.step import check_early
@@ -31,7 +31,7 @@ def as_schedule(schedule: float | Schedule) -> Schedule:
 
 def check(penalty: Penalty, options: Mapping[str, Any]) -> None:
     """Check, before the first batch, what `forward_with_penalty` would check with it."""
-    check_penalty(penalty)
+    check_addend(penalty)
     check_early(penalty, options, OPTIONS)
 
 

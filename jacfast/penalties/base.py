@@ -197,6 +197,16 @@ def check_penalty(penalty: object) -> None:
         raise TypeError(f"penalty must be a jacfast Penalty, as Frobenius(); got {got}")
 
 
+def check_addend(penalty: object) -> None:
+    """Check that it is one, and one number: whoever adds it to a loss has no weights of samples."""
+    check_penalty(penalty)
+    if isinstance(penalty, Penalty) and penalty.reduction != "mean":
+        raise ValueError(
+            "penalty must have reduction='mean' to be added to a loss (the samples' own values "
+            f"come from forward_with_penalty); got {penalty.reduction!r}"
+        )
+
+
 def cotangents_of(
     penalty: Penalty, logits: Tensor, x: Tensor, y: Tensor | None, draw: Tensor | None
 ) -> Tensor:

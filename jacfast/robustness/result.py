@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from jacfast import checks
 from jacfast.checks import at_least, one_of
 from jacfast.evaluation.distances import share_beyond
 from jacfast.files import write_atomically
@@ -117,19 +118,23 @@ class RobustnessReport:
     def save(self, folder: Path | str) -> list[str]:
         """Write ``report.html``, ``robustness.png`` and ``figures.json``; return these names.
 
+        The folder is made if it is not there.
+
         Raises:
             ValueError: the folder holds a file of such a name from elsewhere; nothing is changed.
         """
         from jacfast.plots import png
 
-        check_folder(Path(folder))
+        folder = checks.path("folder", folder)
+        check_folder(folder)
         files = {
             MARK: png(self.figure()),
             "report.html": self.page(),
             "figures.json": as_json(self.to_dict(), indent=2).encode(),
         }
+        folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            write_atomically(content, Path(folder) / name)
+            write_atomically(content, folder / name)
         return ["report.html", MARK, "figures.json"]
 
 

@@ -13,7 +13,7 @@ from jacfast.penalties.base import Penalty
 from jacfast.penalties.frobenius import Frobenius
 from jacfast.step.checks import check_kind
 from jacfast.step.options import Options
-from jacfast.step.step import Step
+from jacfast.step.step import Step, check_names
 
 PATCH = "_compiled_call_impl"  # what nn.Module.__call__ calls first; no copy or pickle takes it
 
@@ -75,6 +75,7 @@ def penalised(
             raises.
     """
     check_kind(model)
+    check_names(options, tuple(Options.__annotations__))
     argument = place("argument", argument)
     step, held, own = Step(penalty, **options, everything=True), Held(), None
 

@@ -123,8 +123,22 @@ def check_no_pair(kinds: set[str]) -> None:
 
 
 def kinds_of(model: object) -> set[str]:
-    """Return the names of a model's class and of those that it comes from."""
-    return {base.__name__ for base in type(model).__mro__}
+    """Return the names of the classes, and of those they come from, of what answers for a model.
+
+    It, and what is in it whose outputs are its own: in a compiled module, in a parallel wrapper, at
+    the end of a Sequential.
+    """
+    kinds, answers = set[str](), [model]
+    for module in answers:
+        own = {base.__name__ for base in type(module).__mro__}
+        kinds |= own
+        within = getattr(module, "_modules", {})
+        if isinstance(module, nn.Sequential):
+            answers += list(within.values())[-1:]
+        else:
+            held = "module" if own & WRAPPERS else "_orig_mod"
+            answers += [within[held]] if held in within else []
+    return kinds
 
 
 def _model(model: object, layer: str | None) -> list[nn.Module]:

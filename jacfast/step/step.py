@@ -181,14 +181,19 @@ def _in(precision: torch.dtype | None, device: str) -> AbstractContextManager:
     return torch.autocast(device, dtype=precision)
 
 
+def check_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse options that are not among the `known` ones."""
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"options must be among {', '.join(known)}; got {', '.join(unknown)}")
+
+
 def check_early(penalty: Penalty | None, options: Mapping[str, Any], known: Sequence[str]) -> None:
     """Check options that are kept for later calls: a first step may be hours away.
 
     Raises:
         TypeError: one is not among the `known` ones. And what `forward_with_penalty` raises.
     """
-    if unknown := sorted(set(options) - set(known)):
-        raise TypeError(f"options must be among {', '.join(known)}; got {', '.join(unknown)}")
+    check_names(options, known)
     own = {name: value for name, value in options.items() if name not in ("args", "kwargs")}
     Arguments(options.get("args", ()), options.get("kwargs"), samples=0)
     if own.get("compiled") is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jacfast.attacks.given import Attack, check_attack, perturb
 from jacfast.calling import as_logits, check_classes, check_labels, in_a_step, pick
 from jacfast.checks import at_least, flag, keep, one_of, share
-from jacfast.penalties.base import Penalty, check_penalty
+from jacfast.penalties.base import Penalty, check_addend
 from jacfast.portion import Portion, portion, within
 from jacfast.step import forward_with_penalty
 from jacfast.step.checks import BATCH_NORMS, BatchNorm, check_layer, check_no_pair, kinds_of
@@ -59,7 +59,7 @@ class Defence:
     Raises:
         TypeError, ValueError: an argument is not as above, or would be ignored: ``share``,
             ``twins`` or ``penalise`` without an attack, ``layer`` or ``batch_norm`` without a
-            penalty, a penalty without a weight.
+            penalty, a penalty without a weight; or its ``reduction`` is not ``"mean"``.
 
     Source: Jakubovitz & Giryes 2018, section 4 and appendix (shares; inner layers; the clean
     batch); Seck, Loosli & Canu, section 4 (twins; penalty at both); Madry et al. 2018 (min-max).
@@ -92,7 +92,7 @@ class Defence:
         if self.penalty is not None and most == 0:
             raise ValueError(f"lam must be > 0 with a penalty; got {self.lam}")
         if self.penalty is not None:
-            check_penalty(self.penalty)
+            check_addend(self.penalty)
         check_layer(self.layer)
         if self.attack is not None:
             check_attack(self.attack)

@@ -262,3 +262,13 @@ def test_who_is_fooled_from_the_start_is_in_no_figure(attack):
     assert alone.pop("samples") == 10
     for name in ("fooled, %", "||r||_2, mean of fooled", "||r||_2, median of fooled"):
         assert found[name] == pytest.approx(alone[name])
+
+
+def test_what_is_not_possible_is_said_by_the_names_of_the_caller(tmp_path):
+    """A missing folder, and an option that there is not: no words of a writer or of Python."""
+    x = torch.rand(2, 3)
+    with pytest.raises(TypeError, match=r"^fgsm takes no option epsilon; it takes model, x, y, "):
+        jacfast.fgsm.result(nn.Linear(3, 2), x, epsilon=0.1)
+    found = jacfast.fgsm.result(nn.Linear(3, 2), x, eps=0.1)
+    with pytest.raises(ValueError, match=r"^path must be a file in a folder that exists"):
+        found.save(tmp_path / "no" / "f")

@@ -26,6 +26,8 @@ def test_penalty_and_options_are_checked():
     common.check(jacfast.Frobenius(), {"batch_norm": "frozen"})
     with pytest.raises(TypeError, match=r"penalty must be a jacfast Penalty, as .*; got float"):
         common.check(0.1, {})
+    with pytest.raises(ValueError, match=r"reduction='mean' to be added .*; got 'none'"):
+        common.check(jacfast.Frobenius(reduction="none"), {})
     with pytest.raises(TypeError, match=r"options must be among layer, .*; got at, n$"):
         common.check(jacfast.Frobenius(), {"n": 1, "at": None})
 

@@ -60,6 +60,8 @@ def test_unknown_norm_of_the_input_gradient(norm):
 def test_target(target):
     with refuses(ValueError, f"target must be finite and >= 0; got {target}"):
         WGANGP(target)
+    with refuses(ValueError, f"target must be finite and >= 0; got {target}"):
+        WGANGP(torch.tensor(target, dtype=torch.float64))
 
 
 def test_iterations():

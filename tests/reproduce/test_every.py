@@ -143,6 +143,9 @@ def test_the_command_goes_on_where_it_was_interrupted(tmp_path, capsys, monkeypa
     ("arguments", "words"),
     [
         (["a", "--all", "--out", "o"], "name must be left out with --all; got a"),
+        (["--out", "o"], "--out needs the name of a table, or --all; got none"),
+        (["--data", "."], "--data needs the name of a table, or --all; got none"),
+        (["--quick"], "--quick needs the name of a table, or --all; got none"),
         (["--all"], "--out must be a folder for the run; got none"),
         (["a", "--out", "o", "--data", ".", "."], "--data must be one folder for one table; got 2"),
     ],

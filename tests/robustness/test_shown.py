@@ -25,6 +25,7 @@ def test_text_markdown_and_json_say_the_same(tmp_path: Path):
     assert f"| {share} |" in found.markdown() == found._repr_markdown_()
     assert max(map(len, str(found).splitlines())) <= 100
     assert repr(found) == "RobustnessReport(40 samples, accuracy 75.00%, findings: none)"
+    tmp_path /= "made/with it"
     names = found.save(tmp_path)
     assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
     assert json.loads((tmp_path / "figures.json").read_text()) == figures

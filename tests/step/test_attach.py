@@ -264,3 +264,14 @@ def test_two_models_at_once():
         loss = F.cross_entropy(other(images), labels) + F.cross_entropy(one(x), y)
     assert gradient(loss + first.penalty + second.penalty, one).norm() > 0
     assert first.penalty.item() != second.penalty.item()
+
+
+def test_an_option_that_there_is_not():
+    model, _, _ = build("mlp")
+    for options in ({"typo": 1}, {"everything": True}):
+        name = next(iter(options))
+        with (
+            pytest.raises(TypeError, match=rf"^options must be among at, .*; got {name}$"),
+            penalised(model, **options),
+        ):
+            pass

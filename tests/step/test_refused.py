@@ -30,6 +30,24 @@ def test_models(mlp):
         forward_with_penalty(nn.DataParallel(model), x)
 
 
+AROUND = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "parallel": nn.DataParallel,
+    "last": lambda model: nn.Sequential(nn.Identity(), model),
+    "both": lambda model: nn.Sequential(torch.compile(model, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_what_answers_for_a_model_is_what_it_is(mlp, around):
+    """The inner penalty was dropped without a word, and a parallel wrapper taken."""
+    model, x, _ = mlp
+    with refuses(TypeError, "model must not be a WithPenalty, whose penalty would be in no loss"):
+        forward_with_penalty(around(WithPenalty(model)), x)
+    with refuses(TypeError, "model must not be a DataParallel, which would not see the gradients"):
+        forward_with_penalty(around(nn.DataParallel(model)), x)
+
+
 @pytest.mark.parametrize("penalty", [Frobenius(), None])
 def test_a_penalty_inside_another(mlp, penalty):
     """The inner one would be in no loss."""

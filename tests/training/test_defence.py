@@ -162,6 +162,10 @@ def test_a_penalty_costs_no_forward_pass_of_samples_that_do_not_count(penalise):
         ({"lam": 1.0}, "lam needs a penalty to weigh; got 1.0 and penalty=None"),
         ({"penalty": jacfast.Frobenius()}, "lam must be > 0 with a penalty; got 0.0"),
         ({"penalty": 0.1, "lam": 1.0}, "penalty must be a jacfast Penalty, .*; got float"),
+        (
+            {"penalty": jacfast.InputGradient(reduction="none"), "lam": 1.0},
+            "penalty must have reduction='mean' to be added to a loss .*; got 'none'",
+        ),
         ({"attack": "fgsm"}, r"attack must be a function of \(model, x, y\); got 'fgsm'"),
         ({"attack": shift, "share": 0.0}, r"share must be in \(0, 1\]; got 0.0"),
         ({"attack": shift, "share": 1.5}, r"share must be in \(0, 1\]; got 1.5"),
