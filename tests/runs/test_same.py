@@ -76,7 +76,7 @@ def test_a_checksum_of_what_else_a_state_may_hold():
         *(torch.quantize_per_tensor(t, scale, 0, torch.qint8) for scale in (0.5, 0.25)),
         *(torch.quantize_per_tensor(shift * t, 0.5, 0, torch.qint8) for shift in (2, 3)),
         *(scale * torch.eye(3).to_sparse() for scale in (1, 2)),
-        *(z, z.conj()),
+        *(t, z, z.conj()),
         *({"a": t}, {"b": t}, {"a": t + 1}, {"a": {"a": t}}),
         *((t,), (t, t), (t, t + 1), (t + 1, t)),
         *("word", "words", 1, 1.0, None, True),
