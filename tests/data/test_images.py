@@ -98,7 +98,7 @@ def test_refused(folder, part, name, options, message):
 
 def test_as_many_classes_that_are_others_are_refused(folder):
     (folder / "test" / "dog").rename(folder / "test" / "cow")
-    with pytest.raises(ValueError, match="same classes .*; only one of them has cow, dog$"):
+    with pytest.raises(ValueError, match=r"same classes .*; only one of them has cow, dog$"):
         data.load(folder)
 
 
