@@ -100,8 +100,13 @@ def test_a_slope_that_has_become_nan_is_another():
 
 @pytest.mark.parametrize("name", ["logits", "slope"])
 def test_other_shapes_and_dtypes_are_others(name):
-    """Of one class more, also of one that could be spread to these; logits of another precision."""
+    """Of one class more, also of one that could be spread to these; logits of another precision.
+
+    And so is what a file lacks.
+    """
     then = torch.ones(2, 3)
+    with pytest.raises(ValueError, match=f"here belongs to another run: the model's {name}"):
+        check_behaviour("here", {}, {name: then})
     others = [torch.ones(2, 1), torch.ones(2, 4), torch.ones(1, 3)]
     others += [torch.ones(2, 3).bfloat16()] if name == "logits" else []
     for now in others:
