@@ -47,7 +47,7 @@ def first_cuts(
     labels = largest_others(logits.detach(), wanted.labels, min(candidates or most, most))
     rows = labels.shape[1]
     # as many looks as lanes, or one more
-    each = max(1, math.isqrt(max(0, race - rows) // LOOK))
+    each = max(1, math.isqrt((race - rows) // LOOK))
     lanes, distance = _towards(frame, leaf, logits, wanted.labels, labels[:, :0], lost)
     for some in labels.split(rows_at_once(leaf), dim=1):
         more, far = _towards(frame, leaf, logits, wanted.labels, some, lost)

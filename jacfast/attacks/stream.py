@@ -75,8 +75,8 @@ def deepfool_files(
     """Do the work of `deepfool_to_disk`; return its files, in order."""
     check_weights(model)
     device, call = device_of(model), {name: options[name] for name in CALL if name in options}
-    reach = options.pop("target", None)
-    run = about(deepfool, model, labels, {**options, "target": reach})
+    reach = options.get("target")
+    run = about(deepfool, model, labels, options)
     with shared(out, NOTE, run) as team:
         for number, batch in team.share(batches, desc="deepfool", unit="batch"):
             x, y = split_batch(batch, number, labels)

@@ -47,7 +47,7 @@ def _named(batch: Mapping, names: tuple[str, ...], number: int) -> Any:
 def _tensor(part: Any, number: int) -> Tensor:
     if isinstance(part, Tensor):
         return part
-    if isinstance(part, np.ndarray) and part.dtype != object:
+    if isinstance(part, np.ndarray):
         return torch.from_numpy(np.array(part))
     raise TypeError(
         "batches must be tensors or NumPy arrays x, or (x, y), or mappings of them; batch "

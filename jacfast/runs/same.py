@@ -41,7 +41,7 @@ def behaviour(
     """
     alone, device = model.rows(slice(1)), device_of(model)
     with quiet(alone), torch.enable_grad():
-        leaf = x[:1].to(device, copy=True).requires_grad_()
+        leaf = x[:1].to(device).requires_grad_()
         first = logits_of(alone, leaf)
         mix = torch.arange(first.shape[1], device=first.device).cos().to(first)
         slope = pull_back(first, leaf, mix[None, None], create_graph=False)[0]

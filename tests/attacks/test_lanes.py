@@ -8,6 +8,7 @@ import torch
 import jacfast
 from jacfast.attacks import hunt, lanes
 from jacfast.attacks.box import Box
+from jacfast.attacks.first_cuts import first_cuts
 from jacfast.attacks.frame import Frame
 from jacfast.attacks.losses import Criterion
 from jacfast.calling import Call
@@ -33,6 +34,31 @@ def test_the_bookkeeping_of_a_lane():
     assert float(lane.size) == 0.9
     small = [look(0.9 * (1 - 4e-4) ** n)[2] for n in range(1, 7)]
     assert small == [3, 4, 0, 1, 2, 0]  # three gains of 0.04% are one of 0.1%
+
+
+@pytest.mark.parametrize(("race", "some"), [(23, 3), (11, 2), (10, 1)])
+def test_the_first_cuts_are_as_far_as_a_class_must_win(race, some):
+    """By four epsilons of the logits, here of bfloat16: 0.5 of 16. The nearest are kept."""
+    w, z = draw(4, 3), torch.tensor([[16.0, 12.0, 15.0, 14.0]])
+    leaf = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    logits = (z + leaf @ w.T).bfloat16()
+    frame, lost = Frame(leaf.detach(), Box(), 2, 1e-16), torch.zeros(1).long()
+
+    def cuts(label, targeted):
+        wanted = Criterion(torch.tensor([label]), targeted)
+        return first_cuts(frame, leaf, logits, wanted, 46, race, None, lost)
+
+    far = (z[0, 0] - z[0, 1:] + 0.5) / (w[0] - w[1:]).norm(dim=1)
+    found, rows = cuts(0, targeted=False)
+    assert (found.label - 1).tolist() == far.argsort()[:some].tolist()
+    torch.testing.assert_close(frame.length(frame.shortest(found)[0]), far.sort().values[:some])
+    assert rows == 3
+    for label in (1, 2, 3):
+        found, rows = cuts(label, targeted=True)
+        assert (found.label.tolist(), rows) == ([label], 1)
+        length = frame.length(frame.shortest(found)[0])
+        torch.testing.assert_close(length, far[label - 1 : label])
+    assert lost.tolist() == [0]
 
 
 def test_of_the_race_the_shortest_goes_on_or_who_has_the_least_to_go():

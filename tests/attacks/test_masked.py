@@ -174,6 +174,18 @@ def test_other_dtypes(dtype, monkeypatch):
     assert mean[0] == pytest.approx(mean[1], rel=tolerance)
 
 
+@pytest.mark.parametrize("p", [2.0, math.inf])
+def test_logits_are_subtracted_with_all_their_digits(p, either_loop):
+    """Of float32 beside bfloat16 images, in which 1000.5 and 1000 are one number."""
+
+    def model(x: Tensor) -> Tensor:
+        x = x.float()
+        return torch.cat([1000.5 + 0 * x, 1000 + x], dim=1)
+
+    found = deepfool(model, torch.zeros(1, 1).bfloat16(), p=p, overshoot=0.0, steps=1)
+    assert float(found.r) == pytest.approx(0.5, rel=0.01)
+
+
 def test_a_step_from_the_boundary_has_its_direction():
     """At an exact tie the distance is 0, and so would be the step that the op returns."""
     model = nn.Linear(3, 2, bias=False).double()

@@ -92,6 +92,15 @@ def test_without_a_finite_bound_nothing_is_skipped(monkeypatch):
     assert torch.equal(got.r, want.r)
 
 
+def test_a_bound_that_is_not_finite_is_computed_once(monkeypatch):
+    asked, endless = [], torch.full((3, 3), float("inf"))
+    monkeypatch.setattr(search, "gradient_bound", lambda *given: asked.append(1) or endless)
+    searcher = plain_search(nn.Sequential(nn.Linear(2, 3)), 1)
+    for _ in range(2):
+        searcher.learn(torch.ones(1, 2), 10**6)
+    assert (asked, searcher.bound) == ([1], None)
+
+
 def test_rows_of_logits_are_not_taken_for_classes(monkeypatch):
     """A last layer that gives each of three classes its logit: one row of weights."""
     torch.manual_seed(0)
@@ -120,14 +129,39 @@ def test_autocast_and_many_classes_skip_nothing(monkeypatch):
     deepfool(model, x.float(), steps=4, clip=(-9.0, 9.0), clip_steps=True, overshoot=0.0)
 
 
+def plain_search(model, samples):
+    choices = dict.fromkeys(("candidates", "clip", "max_norm", "mask", "subspace"))
+    choices |= {"overshoot": 0.02, "steps": 5, "floor": 0.0, "clip_steps": False, "p": 2.0}
+    options = Options(**choices, linearize="plain", test="plain")
+    return search.Search(Call(model, samples), options)
+
+
+def test_what_was_found_stays_when_samples_leave_by_and_by(monkeypatch):
+    """Row by row, by bounds whose order is not that of the distances."""
+    monkeypatch.setattr(search, "rows_at_once", lambda leaf: 1)
+    model, x = nn.Sequential(nn.Linear(5, 12)).double(), draw(64, 5)
+    w = model[0].weight.data.copy_(draw(12, 5, seed=2) * draw(12, 1, seed=3).exp())
+    searcher, leaf = plain_search(model, 64), x.requires_grad_()
+    norm = (w[:, None] - w).norm(dim=2)
+    searcher.bound = norm * (1 + draw(12, 12, seed=4) ** 4)
+    z, everyone = model(leaf), torch.arange(12)
+    origin = z.argmax(dim=1)
+    others = torch.stack([everyone[everyone != one] for one in origin])
+    classes, running = torch.cat([others, origin[:, None]], dim=1), torch.ones(64) > 0
+    nearest, rows = searcher.nearest(Call(model, 64), leaf, z, classes, running)
+    far = (z.max(dim=1, keepdim=True).values - z).detach() / norm[origin]  # NaN for the origin
+    want = far.nan_to_num(nan=float("inf")).min(dim=1)
+    torch.testing.assert_close(nearest.distance, want.values)
+    assert torch.equal(nearest.winner, want.indices)
+    assert len(rows.unique()) > 2  # they left at two times or more
+
+
 def test_of_classes_that_all_tie_the_lowest_still_wins():
     """At x four logits are equal: every distance is zero, and so is the least of each."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4)).double()
     model[0].bias.data.zero_()
-    choices = dict.fromkeys(("candidates", "clip", "max_norm", "mask", "subspace"))
-    choices |= {"overshoot": 0.02, "steps": 5, "floor": 0.0, "clip_steps": False, "p": 2.0}
-    searcher = search.Search(Call(model, 1), Options(**choices, linearize="plain", test="plain"))
+    searcher = plain_search(model, 1)
     searcher.bound = gradient_bound(searcher.layers, torch.zeros(1, 5, dtype=torch.float64))
     leaf = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
     for order in ([1, 2, 3], [3, 2, 1], [2, 3, 1]):

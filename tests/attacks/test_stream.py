@@ -140,7 +140,7 @@ def test_batches_of_x_alone(tmp_path, problem):
     [
         lambda x, y: {"pixel_values": x, "labels": y, "idx": y},
         lambda x, y: {"image": x.numpy(), "label": y.numpy().astype("int32")},
-        lambda x, y: [x.numpy(), y.int()],
+        lambda x, y: [x.flip(0).numpy()[::-1], y.int()],
         lambda x, y: (x, y, ["a name"] * len(x)),
     ],
 )
@@ -148,6 +148,12 @@ def test_what_loaders_give(tmp_path, problem, batch):
     model, x, y = problem
     got = deepfool_to_disk(tmp_path, model, [batch(x, y)], labels=True, steps=np.int64(9))
     same(got, deepfool(model, x, y, steps=9))
+
+
+def test_images_in_any_layout(tmp_path, problem):
+    model, x, _ = problem
+    got = deepfool_to_disk(tmp_path, model, [x.to(memory_format=torch.channels_last)])
+    torch.testing.assert_close(got.r, deepfool(model, x).r)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +182,12 @@ def test_what_loaders_give(tmp_path, problem, batch):
             {"labels": True},
             "y must be .*int64",
         ),
+        (
+            [(np.zeros((2, 2, 8, 8)), np.array([0j, 1j]))],
+            {"labels": True},
+            "y must be .*int64",
+        ),
+        ([torch.zeros(2, 2, 8, 8)], {"target": True}, "target must be .* got bool"),
     ],
 )
 def test_what_is_no_batch_or_option_is_said(tmp_path, problem, batches, options, words):

@@ -18,6 +18,12 @@ def test_how_it_is_shown_is_no_part_of_the_run(tmp_path, problem, attacked):
     assert attacked == [10]
 
 
+def test_who_gives_the_defaults_has_the_same_run(tmp_path, problem):
+    model, x, _ = problem
+    for options in ({}, {"steps": 50, "args": (), "kwargs": {}}):
+        deepfool_to_disk(tmp_path, model, [x[:2]], **options)
+
+
 def test_what_another_version_has_written_is_another_run(tmp_path, problem, monkeypatch):
     model, x, _ = problem
     deepfool_to_disk(tmp_path, model, [x])

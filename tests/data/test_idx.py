@@ -37,6 +37,7 @@ def test_reads_what_was_written(tmp_path, array, zipped):
     [
         (b"", "must start with the IDX magic 00 00; got nothing"),
         (b"\x01\x00\x08\x01\x00\x00\x00\x00", "must start with the IDX magic 00 00; got 01 00"),
+        (b"\x00\x01" + WHOLE[2:], "must start with the IDX magic 00 00; got 00 01"),
         (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "unsigned bytes, type 0x08; got type 0x0d"),
         (b"\x00\x00\x08\x00\x07", "at least one size, .*; got 0 bytes of sizes for 0 dimensions"),
         (b"\x00\x00\x08\x03\x00\x00", "got 2 bytes of sizes for 3 dimensions"),

@@ -27,8 +27,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_images_and_labels(folder):
-    split = data.load(folder)
+def test_images_and_labels(folder, monkeypatch):
+    monkeypatch.chdir(folder)  # which has its name there, too
+    split = data.load_images(".")
     assert (split.classes, split.name) == (2, f"images, {folder.name}")
     assert split.train_x.shape == (5, 3, 4, 5)
     assert split.train_y.tolist() == [0, 1, 0, 1, 0]  # by turns
@@ -76,6 +77,9 @@ def test_cifar_10_is_known_by_its_classes(tmp_path):
         for name in CIFAR10:
             write(tmp_path / part / name / "0.png", 80, (32, 32))
     assert data.load(tmp_path).name == f"CIFAR-10 in image files, {tmp_path.name}"
+    for part in ("train", "test"):
+        (tmp_path / part / "truck").rename(tmp_path / part / "lorry")
+    assert data.load(tmp_path).name == f"images, {tmp_path.name}"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +93,12 @@ def test_cifar_10_is_known_by_its_classes(tmp_path):
 def test_refused(folder, part, name, options, message):
     write(folder / part / name, 5, **options)
     with pytest.raises(ValueError, match=message):
+        data.load(folder)
+
+
+def test_as_many_classes_that_are_others_are_refused(folder):
+    (folder / "test" / "dog").rename(folder / "test" / "cow")
+    with pytest.raises(ValueError, match=r"same classes .*; only one of them has cow, dog$"):
         data.load(folder)
 
 

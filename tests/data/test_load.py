@@ -25,11 +25,13 @@ def test_the_files_tell_the_format(tmp_path):
     )
 
 
-def test_the_name_tells_mnist_from_its_relatives(tmp_path):
+def test_the_name_tells_mnist_from_its_relatives(tmp_path, monkeypatch):
     """Also in torchvision's folders, all of which are called raw."""
     places = {"digits": "digits", "fashion/raw": "fashion/raw", "raw/fashion": "fashion"}
     for place, name in places.items():
         assert data.load(write_mnist(tmp_path / place)).name == f"MNIST format, {name}"
+        monkeypatch.chdir(tmp_path / place)
+        assert data.load(".").name == f"MNIST format, {name}"
 
 
 def test_an_empty_folder_is_told_what_was_looked_for(tmp_path):

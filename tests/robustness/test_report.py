@@ -221,3 +221,9 @@ def test_progress_is_shown_when_asked_for(progress, monkeypatch):
     model, x, y, _ = linear(2, samples=4)
     jacfast.robustness_report(model, x, y, eps=(0.1,), progress=progress, **BUDGETS)
     assert hidden == [not progress]
+
+
+def test_sizes_are_shares_of_the_median_length_to_two_digits():
+    x = torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 9.0]])
+    assert measure.relative(x, math.inf, (0.01, 0.1)) == (0.02, 0.2)
+    assert measure.relative(x, 2, (0.01, 0.1)) == (0.028, 0.28)

@@ -235,6 +235,21 @@ def test_a_change_counts_that_is_shorter_by_more_than_a_tenth():
     assert shares == {"PGD below the minimal norm": 0.5}
 
 
+def test_a_share_is_the_largest_at_one_size():
+    """Of later starts at the second of three sizes, of larger logits at the last."""
+    no = torch.zeros(4, dtype=torch.bool)
+    later, scaled = torch.zeros(4, 3, dtype=torch.bool), torch.zeros(4, 3, dtype=torch.bool)
+    later[:3, 1] = later[3, 0] = scaled[:2, 2] = True
+    some = {"first": scaled, "later": later, "scaled": scaled}
+    length = dict.fromkeys(("deepfool", "minimal", "pgd"), torch.ones(4).double())
+    rest = dict.fromkeys(("still", "saturated", "drawn"), no)
+    shares = {sign.name: sign.share for sign in signs(Attacked(**length, **some, **rest))}
+    assert {name: share for name, share in shares.items() if share} == {
+        "logits x 100": 0.5,
+        "random starts": 0.75,
+    }
+
+
 def test_a_gradient_that_is_zero_in_some_pixels_is_one():
     model = nn.Linear(4, 3)
     model.weight.data[:, 1] = 0

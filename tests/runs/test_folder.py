@@ -53,9 +53,11 @@ def test_a_folder_without_results_is_free(tmp_path):
 def test_a_folder_with_a_folder_of_files_is_not_free(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_bytes(b"mine")
+    (tmp_path / folder.LOCK).write_text("of another program")
     with pytest.raises(ValueError, match=r"must be empty or of the same run; .* other files"):
         claim(tmp_path, "note.json", {"eps": 1})
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", folder.LOCK}
+    assert (tmp_path / folder.LOCK).read_text() == "of another program"
 
 
 @pytest.mark.parametrize("content", [b'{"eps": 0.', b"", b'["eps"]', b"1", b"\xff\xfe"])

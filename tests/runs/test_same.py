@@ -76,7 +76,7 @@ def test_a_checksum_of_what_else_a_state_may_hold():
         *(torch.quantize_per_tensor(t, scale, 0, torch.qint8) for scale in (0.5, 0.25)),
         *(torch.quantize_per_tensor(shift * t, 0.5, 0, torch.qint8) for shift in (2, 3)),
         *(scale * torch.eye(3).to_sparse() for scale in (1, 2)),
-        *(z, z.conj()),
+        *(t, z, z.conj()),
         *({"a": t}, {"b": t}, {"a": t + 1}, {"a": {"a": t}}),
         *((t,), (t, t), (t, t + 1), (t + 1, t)),
         *("word", "words", 1, 1.0, None, True),
@@ -100,8 +100,13 @@ def test_a_slope_that_has_become_nan_is_another():
 
 @pytest.mark.parametrize("name", ["logits", "slope"])
 def test_other_shapes_and_dtypes_are_others(name):
-    """Of one class more, also of one that could be spread to these; logits of another precision."""
+    """Of one class more, also of one that could be spread to these; logits of another precision.
+
+    And so is what a file lacks.
+    """
     then = torch.ones(2, 3)
+    with pytest.raises(ValueError, match=f"here belongs to another run: the model's {name}"):
+        check_behaviour("here", {}, {name: then})
     others = [torch.ones(2, 1), torch.ones(2, 4), torch.ones(1, 3)]
     others += [torch.ones(2, 3).bfloat16()] if name == "logits" else []
     for now in others:

@@ -309,3 +309,16 @@ def test_training_mode_is_no_surprise_in_a_step(name):
     if name == "deepfool":
         want, got = want.adversarial, got.adversarial
     assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("penalise", ["clean", "attacked", "both"])
+def test_a_penalty_in_every_other_step_wherever_it_is(penalise):
+    model, (x, y) = cnn().double(), batch()
+    options = {"attack": lambda model, x, y: x + 1, "penalise": penalise}
+    every, always = (jacfast.Frobenius("exact", every=steps) for steps in (2, 1))
+    bare = Defence(**options)(model, x, y)
+    twice, none = (Defence(every, 0.1, **options)(model, x, y, step=step) for step in (4, 5))
+    torch.testing.assert_close(none, bare)
+    torch.testing.assert_close(
+        twice - bare, 2 * (Defence(always, 0.1, **options)(model, x, y) - bare)
+    )

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import jacfast
 from jacfast.files import write_atomically
@@ -144,3 +145,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_atomically("not bytes", path)  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_parameter_without_a_gradient_stays():
+    """Also one that has a gradient from before, by which weight decay would move it."""
+    model, x, y = problem()
+    model.spare = nn.Parameter(torch.ones(2))
+    model.spare.grad = torch.ones(2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5)
+    loss = lambda model, x, y: cross_entropy(model[:], x, y)  # noqa: E731
+    fit(model, x, y, epochs=1, batch_size=8, loss=loss, optimizer=optimizer)
+    assert model.spare.tolist() == [1, 1]

@@ -132,7 +132,12 @@ def test_the_weights_are_those_of_the_loops_by_hand(tmp_path, monkeypatch):
     options = {"train_epochs": 2, "lam": 3.0, "n": "exact", "lr": 0.01}
     run = small_run(tmp_path, batch_size=16, seed=5, **options)
     split = data.load(run.data)
-    harden(run)
+    shown = []
+    monkeypatch.setattr("jacfast.training.harden.hardening_figure", lambda *it: shown.extend(it))
+    figures = harden(run)
+    means = [float(found.iterations.double().mean()) for found in shown[2:]]
+    assert means == [figures[when]["iterations"] for when in ("before", "after")]
+    assert means[0] != means[1]
     torch.manual_seed(5)
     model = net()
     descend(model.train(), 2, lambda *_: 0)

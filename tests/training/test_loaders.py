@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from jacfast.training import fit, seeded
 from tests.training.problem import cross_entropy, problem
@@ -105,6 +105,16 @@ def test_a_loader_of_other_batches_is_another_run(tmp_path):
     with pytest.raises(ValueError, match="belongs to another run: steps was 4 and is now 6"):
         run(5, 2)
     run(8, 2)
+
+
+def test_the_generators_of_a_loader_and_of_its_sampler_are_both_kept(tmp_path):
+    model, x, y = problem()
+    own = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    sampler = RandomSampler(x, generator=own[1])
+    loader = DataLoader(Augmented(x, y), 8, sampler=sampler, generator=own[0])
+    fit(model, loader, epochs=1, lr=0.01, loss=cross_entropy, save=tmp_path / "c.pt")
+    kept = torch.load(tmp_path / "c.pt", weights_only=True)["loader"]
+    assert [state.tolist() for state in kept] == [one.get_state().tolist() for one in own]
 
 
 def test_what_a_sampler_draws_from_may_be_of_numpy(tmp_path):

@@ -1,5 +1,7 @@
 """A checkpoint that is written can be read back; what could not be is refused before a step."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,14 @@ def test_numbers_of_numpy_go_on_to_the_bit(kind, tmp_path):
     assert torch.equal(train(NUMPY[kind], 4, save=tmp_path / "c.pt", resume=True), whole)
 
 
+def test_a_rate_and_sizes_of_numpy_beside_no_optimizer(tmp_path):
+    model, x, y = problem()
+    options = {"batch_size": np.int8(8), "lr": np.float32(0.125), "seed": np.int8(0)}
+    fit(model, x, y, epochs=1, loss=cross_entropy, save=tmp_path / "c.pt", **options)
+    plain = {"batch_size": 8, "lr": 0.125, "seed": 0, "resume": True}
+    fit(model, x, y, epochs=1, loss=cross_entropy, save=tmp_path / "c.pt", **plain)
+
+
 def test_another_rate_of_numpy_is_noticed(tmp_path):
     train(lambda p: (SGD(p, lr=RATES[0]), None), 1, save=tmp_path / "c.pt")
     with pytest.raises(ValueError, match=r"group 0: lr was 0\.001 and is now 0\.01"):
@@ -67,6 +77,13 @@ def test_what_a_state_dict_says_of_itself_stays(tmp_path):
     train(lambda p: (SGD(p, lr=0.1), None), 1, model=model, save=tmp_path / "c.pt")
     found = torch.load(tmp_path / "c.pt", weights_only=True)["model"]
     assert found._metadata == model.state_dict()._metadata
+
+
+class Pair(NamedTuple):
+    """Read back as a class of its own, too."""
+
+    first: int
+    second: int
 
 
 class Rule:
@@ -104,6 +121,7 @@ def with_scheduler(value):
         (with_group(lambda: 1), None, r"got a function in optimizer\['param_groups'\]\[0\]"),
         (with_group(np.float32(1)), None, r"got a float32 in optimizer\['param_groups'\]"),
         (with_group((1, np.ones(2))), None, r"got a ndarray in .*\['rule'\]\[1\]: make it such"),
+        (with_group(Pair(1, 2)), None, r"got a Pair in optimizer\['param_groups'\]"),
         (with_scheduler(Rule()), None, r"got a Rule in scheduler\['rule'\]"),
         (lambda p: (SGD(p, lr=0.1), None), Rule(), r"got a Rule in model\['_extra_state'\]"),
     ],

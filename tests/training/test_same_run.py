@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from jacfast.training import fit
+from jacfast.training.given import Tensors
 from tests.step.writing import WRITING
 
 
@@ -25,7 +26,7 @@ def train(model, path, x=None, y=None, epochs=1, **options):
     images, labels = torch.randn(40, 6), torch.arange(40) % 3
     x, y = images if x is None else x, labels if y is None else y
     common = {"batch_size": 10, "lr": 0.01, "loss": loss, "save": path, "resume": True}
-    fit(model, x, y, epochs=epochs, **common, **options)
+    fit(model, x, y, epochs=epochs, **common | options)
 
 
 @pytest.mark.parametrize("activation", [nn.LeakyReLU(), nn.GELU(), nn.Hardtanh(0, 1)])
@@ -45,10 +46,13 @@ def test_other_inputs_labels_modes_and_frozen_layers_are_refused(tmp_path):
     train(network(nn.ReLU()), path)
     frozen = network(nn.ReLU())
     frozen[0].requires_grad_(False)
+    mixed = network(nn.ReLU())
+    mixed[1].eval()
     for words, model, given in (
         ("the model's logits at the same inputs", network(nn.ReLU()), {"x": torch.randn(40, 6)}),
         ("y was", network(nn.ReLU()), {"y": (torch.arange(40) + 1) % 3}),
         ("mode was 'train' and is now 'eval'", network(nn.ReLU()).eval(), {}),
+        ("mode was 'train' and is now 'some modules in each'", mixed, {}),
         ("frozen was '' and is now '0.weight, 0.bias'", frozen, {}),
     ):
         with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
@@ -71,6 +75,23 @@ def test_a_model_that_the_loss_calls_in_its_own_way_goes_on(tmp_path):
     for epochs in (1, 2):
         fit(Two(), x, y, epochs=epochs, batch_size=10, lr=0.01, loss=scaled, save=path, resume=True)
     assert torch.load(path, weights_only=True)["epoch"] == 2
+
+
+def test_a_model_that_returns_its_loss_goes_on(tmp_path):
+    class Error(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).square().mean()
+
+    for epochs in (1, 2):
+        train(Error(6, 3), tmp_path / "c.pt", epochs=epochs, loss=lambda model, x, y: model(x))
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["outputs"] is None
+
+
+def test_a_resumed_model_is_looked_at_over_all_inputs():
+    """At each third of 130: no more than 64 of them."""
+    x = torch.arange(130)
+    probe = Tensors(x, x, batch_size=10, order=torch.Generator()).probe
+    assert probe.tolist() == list(range(0, 130, 3))
 
 
 def test_two_trainings_of_one_checkpoint_are_refused(tmp_path):

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import jacfast
 from jacfast.training import Defence, Schedule, fit
+from jacfast.training.descent import inner
 from tests.training.problem import cross_entropy, problem
 
 SCHEDULE = Schedule(0.2, start=2, warmup=3)
@@ -226,6 +227,11 @@ class SharpnessAware(torch.optim.Optimizer):
         self.inner.step()
 
 
+def test_an_optimizer_is_not_within_itself():
+    own = SharpnessAware([nn.Parameter(torch.ones(2))])
+    assert inner(own) == [own.inner]
+
+
 def halved(optimizer, args, kwargs):
     for group in optimizer.param_groups:
         for p in group["params"]:
@@ -296,3 +302,40 @@ def test_an_error_of_an_optimizer_without_closures_is_its_own():
     optimizer = Broken(model.parameters(), 0.1)
     with pytest.raises(TypeError, match="mine"):
         fit(model, x, y, epochs=1, batch_size=8, loss=cross_entropy, optimizer=optimizer)
+
+
+def test_who_needed_no_closure_once_is_given_none_after_an_error():
+    class Fails(torch.optim.SGD):
+        given = ()
+
+        def step(self, closure=None):
+            self.given += (closure,)
+            if len(self.given) == 2:
+                raise TypeError("mine")
+            super().step()
+
+    model, x, y = problem()
+    optimizer = Fails(model.parameters(), 0.1)
+    with pytest.raises(TypeError, match="mine"):
+        fit(model, x, y, epochs=1, batch_size=8, loss=cross_entropy, optimizer=optimizer)
+    assert optimizer.given == (None, None)
+
+
+def test_an_optimizer_within_goes_on_with_groups_of_its_own(tmp_path):
+    class Apart(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {"lr": 1.0})
+            self.inner = torch.optim.SGD(parameters, 0.1, momentum=0.9)
+
+        def step(self):
+            self.inner.step()
+
+    def run(epochs, **options):
+        model, x, y = problem()
+        given = {"batch_size": 8, "optimizer": Apart(list(model.parameters())), **options}
+        fit(model, x, y, epochs=epochs, loss=cross_entropy, **given)
+        return weights(model)
+
+    whole, path = run(2), tmp_path / "c.pt"
+    run(1, save=path)
+    assert torch.equal(run(2, save=path, resume=True), whole)
