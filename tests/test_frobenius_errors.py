@@ -35,6 +35,12 @@ def test_n_of_a_wrong_type(pair, n):
         frobenius_penalty(*pair, n)
 
 
+@pytest.mark.parametrize("given", [{}, {"vectors": draw(1, 4, 5)}], ids=["drawn", "vectors"])
+def test_a_generator_of_a_wrong_type(pair, given):
+    with refuses(TypeError, "generator must be a torch.Generator; got int"):
+        frobenius_penalty(*pair, generator=0, **given)
+
+
 def test_x_without_requires_grad():
     model, x = build("mlp")
     with refuses(ValueError, "x must require grad before the model is called"):

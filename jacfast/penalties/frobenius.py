@@ -108,8 +108,8 @@ def frobenius_penalty(
         x: [N, ...], floating point, with requires_grad set before the model was called.
         n: number of projections, 1 .. K, or ``"exact"``. Cost: n vector-Jacobian products.
         generator: source of the draw, on the device of `logits`; default: that device's own.
-        vectors: [n, N, K], cotangents to use as they are instead of a draw (`n` is then ignored):
-            the value is ``mean_i sum_j ||J_i^T v_ij||^2``.
+        vectors: [n, N, K], cotangents to use as they are instead of a draw (`n` and `generator`
+            are then without effect): the value is ``mean_i sum_j ||J_i^T v_ij||^2``.
         reduction: ``"mean"``, or ``"none"`` for the value of each sample.
         batch_norm: where batch-norm in training mode makes samples depend on each other,
             ``"refuse"``, or ``"coupled"``: differentiate the batch as it is, so that the row of a
@@ -139,7 +139,8 @@ def frobenius_penalty(
     if len(vectors) < 1:
         raise ValueError(f"vectors must have n >= 1; got shape {list(vectors.shape)}")
     checks.same("vectors", vectors, "logits", logits)
-    return _Given(vectors, reduction=reduction)(logits, x, batch_norm=batch_norm)
+    given = _Given(vectors, reduction=reduction)
+    return given(logits, x, generator=generator, batch_norm=batch_norm)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # tensors are not compared
