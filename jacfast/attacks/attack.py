@@ -9,10 +9,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.box import Size
 from jacfast.attacks.gradient import look
 from jacfast.attacks.losses import Criterion
-from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.norms import lengths
 from jacfast.calling import Call, classes_of, quiet, uncompiled
 

@@ -7,10 +7,10 @@ from torch import Tensor
 from jacfast import checks
 from jacfast.attacks.attack import rich
 from jacfast.attacks.box import Clip
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.attacks.gradient import count_stalled, counting
 from jacfast.attacks.loop import Loop
 from jacfast.attacks.options import Options, Point, Variant
-from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search
 from jacfast.attacks.superdeepfool import superdeepfool
 from jacfast.calling import AnyModel, Further, check_labels, quiet, say_grey_values, takes_model

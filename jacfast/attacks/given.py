@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.calling import Model
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor | AttackResult]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from jacfast.attacks.at_once import AtOnce
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.attacks.masked import run_masked
 from jacfast.attacks.part import Part
-from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.search import Search, largest_others
 from jacfast.attacks.walk import Walk
 from jacfast.calling import Call, check_classes, check_labels, classes_of, compiled, logits_of

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from jacfast import checks
 from jacfast.attacks.attack import images_of
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.box import Clip, box_of, check_bounds
 from jacfast.attacks.frame import Frame
 from jacfast.attacks.gradient import counting, forward, look, wanted_in
 from jacfast.attacks.hunt import Hunt
-from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.norms import lengths
 from jacfast.calling import AnyModel, Further, classes_of, quiet, takes_model
 from jacfast.lean import lean

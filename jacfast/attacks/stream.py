@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jacfast import checks
 from jacfast.attacks.deepfool import deepfool
-from jacfast.attacks.result import DeepFoolResult
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.attacks.stored import once
 from jacfast.calling import Model, check_weights, device_of
 from jacfast.data.batches import split_batch

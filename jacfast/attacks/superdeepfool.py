@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from jacfast import cotangents
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.attacks.gradient import forward
 from jacfast.attacks.loop import Loop
-from jacfast.attacks.result import DeepFoolResult
 from jacfast.calling import logits_of, sane
 from jacfast.ops.checks import accumulator
 from jacfast.vjp import pull_back

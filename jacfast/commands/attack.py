@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jacfast.attacks import deepfool
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.attacks.options import PRESETS
-from jacfast.attacks.result import DeepFoolResult
 from jacfast.attacks.stream import NOTE, deepfool_files
 from jacfast.attacks.whole import ATTACKS, attack_to_file
 from jacfast.commands import signature

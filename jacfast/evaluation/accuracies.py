@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from jacfast import checks
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.given import perturb
 from jacfast.attacks.gradient import told_once
-from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, Model, check_labels, takes_model, warn
 from jacfast.evaluation.distances import distances, share_beyond
 from jacfast.evaluation.predict import BATCH, batches, classified

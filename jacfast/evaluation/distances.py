@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.attack_result import AttackResult
 
 
 def distances(found: AttackResult, y: Tensor) -> Tensor:

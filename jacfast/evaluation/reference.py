@@ -5,8 +5,8 @@ from typing import Unpack
 from torch import Tensor
 
 from jacfast import checks
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.fgsm import fgsm
-from jacfast.attacks.measured import AttackResult
 from jacfast.calling import AnyModel, Further, takes_model
 from jacfast.evaluation.accuracies import Attack, accuracy_curve
 from jacfast.evaluation.predict import BATCH

@@ -5,9 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.deepfool import deepfool
-from jacfast.attacks.measured import AttackResult
-from jacfast.attacks.result import DeepFoolResult
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.calling import AnyModel, check_input, check_labels, say_not_finite, takes_model, warn
 from jacfast.checks import one_of
 from jacfast.evaluation.predict import BATCH

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import attacks, penalties
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.attacks.given import Attack
-from jacfast.attacks.result import DeepFoolResult
 from jacfast.checks import above_zero
 from jacfast.reproduce.config import Training
 from jacfast.training.attacked import attack_once

@@ -7,11 +7,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.box import Clip
 from jacfast.attacks.deepfool import deepfool
 from jacfast.attacks.gradient import finite_rows, forward, look
 from jacfast.attacks.losses import Criterion
-from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.minimal_norm import minimal_norm
 from jacfast.attacks.pgd import pgd
 from jacfast.calling import Call, apart, largest, logits_of, quiet

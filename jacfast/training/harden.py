@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jacfast import data, models
-from jacfast.attacks.result import DeepFoolResult
+from jacfast.attacks.deepfool_result import DeepFoolResult
 from jacfast.data.split import on_device
 from jacfast.files import write_atomically
 from jacfast.json_text import finite

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from jacfast import checks
+from jacfast.attacks.attack_result import AttackResult
 from jacfast.attacks.deepfool import deepfool
-from jacfast.attacks.measured import AttackResult
 from jacfast.attacks.minimal_norm import check_choices, minimal_norm
 from jacfast.attacks.options import Options
 

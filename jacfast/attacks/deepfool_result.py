@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from jacfast.attacks.measured import AttackResult
+from jacfast.attacks.attack_result import AttackResult
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
