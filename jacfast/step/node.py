@@ -1,5 +1,6 @@
 """The node that stands outside for all that `forward_with_penalty` does inside."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,16 +11,18 @@ from jacfast.step.pending import Pending
 
 
 class Node(torch.autograd.Function):
-    """(total, values) of what is `Pending`, as functions of x and of the parameters."""
+    """What a pass has `made`, as functions of x and of the parameters; what is `Pending`, backward.
+
+    The two come apart: what is made will hold this node, which holds what is pending.
+    """
 
     @staticmethod
-    def forward(ctx: Any, pending: Pending, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, pending: Pending, made: Sequence[Tensor], x: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.pending, ctx.inputs = pending, (x, *parameters)
         ctx.set_materialize_grads(False)
-        found = (pending.total, *pending.values)
-        # they will hold this node, which holds `pending`
-        del pending.values, pending.total, pending.returned
-        return found
+        return tuple(made)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple:  # type: ignore[override]
@@ -28,7 +31,7 @@ class Node(torch.autograd.Function):
             found = ctx.pending.gradients(*gradients)
         if differentiated:  # create_graph=True
             found = _Last.apply(len(found), *found, *ctx.inputs, *gradients)
-        return None, *found
+        return None, None, *found
 
 
 class _Last(torch.autograd.Function):

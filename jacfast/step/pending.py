@@ -69,9 +69,6 @@ class Pending:
         self.sums = Gradients()
         self.order: Tensor | None = None  # which sample of x each sample of the parts is
         self.parts: list[Part] = []
-        self.returned: Any  # by the model; with a graph, for the first part
-        self.values: list[Tensor]  # of the parts' tensors, joined, in the order of x
-        self.total: Tensor  # of the penalty, over samples and cotangents, or of each sample
         self.outside = False  # whether nothing is left to do: the graph is autograd's own
         self.done = False
         self.began: int | None = None  # the number of the first node

@@ -5,7 +5,7 @@ import dataclasses
 import operator
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,15 @@ from jacfast.step.seen import Otherwise
 
 if TYPE_CHECKING:
     from jacfast.step.step import Step
+
+
+class Passed(NamedTuple):
+    """What a pass gives: values, and what it leaves to the backward pass."""
+
+    total: Tensor  # of the penalty, over samples and cotangents, or of each sample
+    values: list[Tensor]  # of the parts' tensors, joined, in the order of x
+    returned: Any  # by the model, if all of it is asked for; with a graph, for the first part
+    pending: Pending
 
 
 @dataclasses.dataclass
@@ -69,18 +78,17 @@ class Run:
 
     def __call__(self) -> tuple[Any, Tensor]:
         """Return (outputs, penalty) of the samples that pass."""
-        pending, penalty, x = self.forward(), self.asked.penalty, self.asked.x
-        values, total, returned = pending.values, pending.total, pending.returned
-        places = pending.parts[0].tensors
+        total, values, returned, pending = self.forward()
+        penalty, x, places = self.asked.penalty, self.asked.x, pending.parts[0].tensors
         self.plain = pending.outside
         self.attends = any(part.lean.attends for part in pending.parts)
         if pending.keeps and not pending.outside:
-            total, *values = Node.apply(pending, x, *pending.inputs)
+            total, *values = Node.apply(pending, [total, *values], x, *pending.inputs)
         returned = rebuilt(returned, places, values) if self.step.everything else values[0]
         return returned, penalty.reduce(total, penalised_count(penalty, len(x)))
 
-    def forward(self) -> Pending:
-        """Return the values of the batch, and what is left to do in the backward pass."""
+    def forward(self) -> Passed:
+        """Pass the batch through the model, and penalise it."""
         x, chunk, samples = self.asked.x, self.cut.chunk, len(self.asked.x)
         pending = Pending(x, self.asked.arguments, self.asked.modules, self.frozen)
         self._masks, self._returned = Masks(samples), Returned(samples, chunk)
@@ -97,16 +105,16 @@ class Run:
             order = self._draw(Order(samples, x.device, ahead))
             pending.order, first = order if self.whole else order[:count], count
         with torch.enable_grad(), pending.sweep.of(PULL):
-            pending.total = self._penalised(pending, first, count)
+            total = self._penalised(pending, first, count)
             for start in range(first, samples if self.whole else first, chunk):
                 rows = slice(start, min(start + chunk, samples))
                 self._forward(pending, rows, pending.sweep.wants_root)
         if ahead:  # or, if nothing was drawn, the next call would choose the same
             torch.rand((), device=x.device)
         order = pending.order if self.whole else None  # else it is only of the penalised
-        pending.values = self._values(pending, order)
-        pending.returned = self._returned.joined(order) if self.step.everything else None
-        return pending
+        values = self._values(pending, order)
+        returned = self._returned.joined(order) if self.step.everything else None
+        return Passed(total, values, returned, pending)
 
     def _draw(self, what: Draw) -> Any:
         return self.take(what) if self.take else what(self.asked.penalty, self.step.generator)

@@ -51,10 +51,11 @@ class Plan:
             made = forward([tensors[place] for place in trace.takes])
         total, *values = made[: 1 + trace.values]
         if late is not None:
-            replay = Replay(trace, late, [tensors[place] for place in trace.held], made)
+            kept = [*(tensors[place] for place in trace.held), *made[trace.first :]]
+            replay = Replay(late, kept, x.device)
             self._last = weakref.ref(replay)
             trained = (stood_for(tensors[place]) for place in trace.trained)
-            total, *values = Node.apply(replay, x, *trained)
+            total, *values = Node.apply(replay, [total, *values], x, *trained)
         returned: Any = values[0]
         if step.everything:
             outputs = [total, *values, *(t.detach() for t in made[1 + trace.values : trace.first])]
@@ -93,13 +94,9 @@ class Late:
 class Replay:
     """What is kept of a forward graph until the backward graph runs, in the place of `Pending`."""
 
-    def __init__(
-        self, trace: Trace, late: Late, held: list[Tensor], made: Sequence[Tensor]
-    ) -> None:
-        self.total, self.values, self.returned = made[0], made[1 : 1 + trace.values], None
-        self._late, self._device = late, self.total.device
-        self._kept: list[Tensor] = [*held, *made[trace.first :]]
-        self._versions = [tensor._version for tensor in self._kept]
+    def __init__(self, late: Late, kept: list[Tensor], device: torch.device) -> None:
+        self._late, self._kept, self._device = late, kept, device
+        self._versions = [tensor._version for tensor in kept]
         self.done = False
 
     def gradients(self, *incoming: Tensor | None) -> Sequence[Tensor | None]:

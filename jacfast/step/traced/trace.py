@@ -12,8 +12,7 @@ from torch.utils import _pytree as pytree
 from jacfast.calling import State, eager, without_autocast
 from jacfast.calling.copies import sharing
 from jacfast.step.draw import Draw, Noise, is_own
-from jacfast.step.pending import Pending
-from jacfast.step.run import Run
+from jacfast.step.run import Passed, Run
 from jacfast.step.traced.aside import asking_nobody, leaving_nothing
 from jacfast.step.traced.graph import Graph, Value
 from jacfast.step.traced.guards import SIMPLE, Look
@@ -103,11 +102,11 @@ class _Tracing:
         recorder, found, coming = self.recorder, list[Tensor | None](), list[Value]()
         trained: list[Value] = []
         with listening(), Watch(recorder), recorder:
-            pending = self.run.forward()
-            given = [pending.total, *pending.values]
+            passed = self.run.forward()
+            pending, given = passed.pending, [passed.total, *passed.values]
             outside = given if self.run.whole else given[:1]  # of a second pass the penalty alone
             place = len(recorder.calls)
-            returned, further = self._returned(pending)
+            returned, further = self._returned(passed)
             if pending.keeps:
                 trained = [recorder.value(parameter) for parameter in pending.parameters]
                 with unrecorded():
@@ -133,7 +132,7 @@ class _Tracing:
             [places[value] for value in held],
             [places[value] for value in trained],
             len(first),
-            len(pending.values),
+            len(passed.values),
             coming,
             returned,
             self.draws,
@@ -157,11 +156,11 @@ class _Tracing:
                 self.recorder.take(drawn)
         return drawn
 
-    def _returned(self, pending: Pending) -> tuple[Any, list[Tensor]]:
+    def _returned(self, passed: Passed) -> tuple[Any, list[Tensor]]:
         """Return what the model returned with slots for tensors, and those without a gradient."""
         if not self.run.step.everything:
             return Slot(1), []
-        with_gradient = pending.parts[0].tensors
+        with_gradient = passed.pending.parts[0].tensors
         slots = {id(t): Slot(1 + i) for i, t in enumerate(with_gradient)}
         further: list[Tensor] = []
 
@@ -175,7 +174,7 @@ class _Tracing:
                 further.append(leaf)
             return slots[id(leaf)]
 
-        return pytree.tree_map(slot, pending.returned), further
+        return pytree.tree_map(slot, passed.returned), further
 
 
 def _fixed(model: nn.Module, look: Look) -> list[Tensor]:
