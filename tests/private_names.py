@@ -88,12 +88,13 @@ NAMES: dict[str, Use] = {
         "step.traced.backends", "silent: what is kept is freed at the end of a backward pass"
     ),
     "Pruning._tensor_name": Use(
-        "calling.anew calling.state",
+        "calling.anew",
         "a pruned model is not traced: its weight is another in each call; silent: after an "
         "attack its weight has no graph",
     ),
     "Module._modules": Use(
-        "calling.functions calling.tree step.traced.guards", "raises in every attack and penalty"
+        "calling.functions calling.tree step.checks step.traced.guards",
+        "raises in every attack and penalty",
     ),
     "Module._parameters": Use(
         "calling.anew calling.modes calling.parts calling.pieces calling.places calling.tree "
@@ -122,7 +123,7 @@ NAMES: dict[str, Use] = {
         "models.weights", "weights with a state that is no tensor are refused as no state_dict"
     ),
     "CompiledModule._orig_mod": Use(
-        "calling.functions step.traced.guards",
+        "calling.functions step.checks step.traced.guards",
         "silent: a compiled model is not recognised, and runs compiled",
     ),
     "CompiledFunction._torchdynamo_orig_callable": Use(
