@@ -118,8 +118,8 @@ def test_nothing_is_changed():
             {"eps": torch.full((4,), 0.1)},
         ),
         (ValueError, "eps must be finite and >= 0; got -0.1", {"eps": torch.full((6,), -0.1)}),
-        (ValueError, "with low < high; got a float, no tuple", {"clip": 0.5}),
-        (ValueError, "low < high; got a Tensor, no tuple", {"clip": torch.tensor([0.0, 1.0])}),
+        (ValueError, "with low < high; got 0.5, no tuple", {"clip": 0.5}),
+        (ValueError, "got a tensor of shape [2], no tuple", {"clip": torch.tensor([0.0, 1.0])}),
         (ValueError, "clip must be (low, high) with low < high", {"clip": (0, 0.5, 1)}),
         (
             TypeError,
