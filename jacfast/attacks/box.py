@@ -107,7 +107,8 @@ def check_bounds(name: str, clip: Any) -> None:
         except RuntimeError as error:  # shapes that do not fit each other
             shapes = [list(tensor_of(bound).shape) for bound in clip]
             raise ValueError(f"{name} must be (low, high) of one shape; got {shapes}") from error
-    got = words(clip) if isinstance(clip, tuple | list) else f"{words(clip)}, no tuple"
+    got = f"a tensor of shape {list(clip.shape)}" if isinstance(clip, Tensor) else words(clip)
+    got += "" if isinstance(clip, tuple | list) else ", no tuple"
     raise ValueError(f"{name} must be (low, high) with low < high; got {got}")
 
 
