@@ -86,6 +86,14 @@ def path(name: str, value: Any) -> Path:
     return Path(value)
 
 
+def file(name: str, value: Any) -> Path:
+    """Check the name of a file to be written: in a folder that is there, and no folder itself."""
+    place = path(name, value)
+    if place.is_dir() or not place.parent.is_dir():
+        raise ValueError(f"{name} must be a file in a folder that exists; got {place}")
+    return place
+
+
 def count(name: str, value: Any, least: int = 1, other: str = "", most: int = MOST) -> int:
     """Check a number of steps, of samples: an integer, >= `least`, or what `other` says."""
     known = type(value) is int  # at once: to ask for a number of any kind takes longer

@@ -116,10 +116,7 @@ class AttackResult:
         from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
-        path = checks.path("path", path)
-        if not path.parent.is_dir():
-            raise ValueError(f"path must be a file in a folder that exists; got {path}")
-        with in_one_move(path) as part:
+        with in_one_move(checks.file("path", path)) as part:
             save_file(tensors, part, metadata=self.about())
 
     @classmethod

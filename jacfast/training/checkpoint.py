@@ -95,9 +95,7 @@ def path_of(save: Path | str | None, resume: bool) -> Path | None:
         if resume:
             raise ValueError("save must be the file to resume from; got None")
         return None
-    path = checks.path("save", save)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"save must be a file in a folder that exists; got {path}")
+    path = checks.file("save", save)
     if path.exists() and not resume:
         raise FileExistsError(
             f"save must be a new file, or be continued by resume=True; {path} holds an earlier run"

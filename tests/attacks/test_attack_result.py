@@ -270,5 +270,6 @@ def test_what_is_not_possible_is_said_by_the_names_of_the_caller(tmp_path):
     with pytest.raises(TypeError, match=r"^fgsm takes no option epsilon; it takes model, x, y, "):
         jacfast.fgsm.result(nn.Linear(3, 2), x, epsilon=0.1)
     found = jacfast.fgsm.result(nn.Linear(3, 2), x, eps=0.1)
-    with pytest.raises(ValueError, match=r"^path must be a file in a folder that exists"):
-        found.save(tmp_path / "no" / "f")
+    for path in (tmp_path / "no" / "f", tmp_path):
+        with pytest.raises(ValueError, match=r"^path must be a file in a folder that exists"):
+            found.save(path)
